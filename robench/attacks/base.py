@@ -1,0 +1,39 @@
+"""The attack contract: a target and images in, images out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robench.plugins import Plugin
+
+
+class Attack(Plugin):
+    """Perturbs images. The framework keeps the score: it projects, re-predicts and counts.
+
+    Subclasses declare their settings as fields and override `perturb`.
+    """
+
+    needs: ClassVar[str] = "white-box"
+    """The least access the attack can work with: white-box, score or decision."""
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
+    """Norms that the attack supports."""
+    randomised: ClassVar[bool] = True
+    """Whether it draws numbers; a deterministic attack does not depend on how images are batched."""
+    paper: ClassVar[str] = ""
+
+    def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """Adversarial images.
+
+        Args:
+            target: what may be asked of the model (attacks/target.py); `target.eps`, `target.norm`
+                and `target.project(x_adv, x)` are the budget.
+            x: clean images, (n, c, h, w), float32 in [0, 1]. y: true labels, (n,).
+            rng: the only source of randomness, on the device of x.
+
+        Returns images like x, inside the ball and [0, 1]. What is outside by more than rounding makes
+        the cell fail.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it perturbs")

@@ -1,0 +1,27 @@
+"""Noise of the size of the budget: the floor that every attack must beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.target import DecisionTarget
+
+
+class Noise(Attack):
+    """Random noise of size eps; asks the model nothing."""
+
+    kind: Literal["sign", "uniform"] = "sign"
+    """sign: every pixel moves by +eps or -eps; uniform: by U(-eps, eps)."""
+    needs: ClassVar[str] = "decision"
+
+    def perturb(
+        self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        noise = torch.empty_like(x).uniform_(-1, 1, generator=rng)
+        if self.kind == "sign":
+            noise = noise.sign()
+        return target.project(x + target.eps * noise, x)

@@ -1,0 +1,187 @@
+"""The card types: what a TOML file in models/, attacks/, corruptions/ or reports/ may say."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from robench.errors import RobenchError, nearest
+
+Access = Literal["white-box", "score", "decision", "transfer"]
+Norm = Literal["linf", "l2", "l1", "l0", "none"]
+
+
+class Spec(BaseModel):
+    """A plugin by name, with the settings a card gives it: `{ name = "snn", hidden = [50] }`.
+
+    The settings are checked against the class's declared fields when the class is loaded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(min_length=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _spec(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+SpecField = Annotated[Spec, BeforeValidator(_spec)]
+
+
+class Card(BaseModel):
+    """What every card has. `name` and `root` come from where the file lies, not from what it says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(exclude=True)
+    root: Path = Field(exclude=True)
+    """The workspace that holds the card; its plugin files must lie inside."""
+    folder: ClassVar[str]
+    description: str = ""
+    paper: str = ""
+
+    @property
+    def home(self) -> Path:
+        """The folder the card lies in; `./file.py:Class` is relative to it."""
+        return (self.root / self.folder / self.name).parent
+
+    @property
+    def file(self) -> str:
+        """What errors call the card: `models/digits/mlp-bp.toml`."""
+        return f"{self.folder}/{self.name}.toml"
+
+    def says(self) -> dict[str, Any]:
+        """The card as plain JSON values, for provenance and pages."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class ModelCard(Card):
+    """models/*.toml: data set + network + trainer + settings + seeds."""
+
+    folder = "models"
+    dataset: SpecField
+    network: SpecField
+    trainer: SpecField
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
+    inference_noise: bool = False
+    """Whether the noise of the noisy layers stays on when the model is used and attacked."""
+    published: dict[str, float] = Field(default_factory=dict)
+    """Accuracies that the paper prints, by threat name ('clean' included), in [0, 1]."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed is listed twice")
+        return seeds
+
+
+class AttackCard(Card):
+    """attacks/*.toml: an attack, what it may see of the model, and its budget."""
+
+    folder = "attacks"
+    attack: SpecField
+    access: Access
+    norm: Norm = "linf"
+    eps: Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], ...]
+    """Radius of the norm ball, pixels in [0, 1]; a list makes one threat of each value."""
+    surrogate: str | None = None
+    """With access = "transfer": the model card that the examples are crafted on."""
+    max_queries: int | None = Field(default=None, ge=1)
+    """Forward passes per image that the attack may ask for; None: no limit."""
+    time_limit: float | None = Field(default=None, gt=0)
+    """Seconds that one cell of this attack may take; None: no limit."""
+    role: Literal["attack", "floor"] = "attack"
+    """"floor": noise that every attack must beat; shown, but not part of the worst case's average."""
+
+    @model_validator(mode="after")
+    def _transfer_names_its_surrogate(self) -> AttackCard:
+        if (self.access == "transfer") != (self.surrogate is not None):
+            raise ValueError('access = "transfer" and surrogate = "<model>" go together')
+        if isinstance(self.eps, tuple) and not self.eps:
+            raise ValueError("eps is an empty list")
+        return self
+
+
+class CorruptionCard(Card):
+    """corruptions/*.toml: a corruption, its kinds and severities."""
+
+    folder = "corruptions"
+    corruption: SpecField
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+
+
+class ReportCard(Card):
+    """reports/*.toml: which models meet which threats."""
+
+    folder = "reports"
+    title: str
+    models: tuple[str, ...] = Field(min_length=1)
+    attacks: tuple[str, ...] = ()
+    corruptions: tuple[str, ...] = ()
+    images: int = Field(default=500, ge=1)
+    """Test images per cell, the first of the test split."""
+    draws: int = Field(default=8, ge=1)
+    """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
+    batch_size: int = Field(default=250, ge=1)
+    seed: int = Field(default=0, ge=0)
+    claims: tuple[dict[str, Any], ...] = ()
+    """Published claims to be judged against the measured numbers (see reports/README.md)."""
+
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+
+def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> AnyCard:
+    """The card in the TOML file `path`.
+
+    Raises RobenchError naming file, key, value and what to do.
+    """
+    try:
+        shown = path.relative_to(root)
+    except ValueError:
+        shown = path
+    try:
+        values = tomllib.loads(path.read_bytes().decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RobenchError(f"{shown}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise RobenchError(f"{shown}: cannot be read: {error.strerror}") from None
+    for reserved in ("name", "root"):
+        if reserved in values:
+            raise RobenchError(f"{shown}: {reserved}: a card is named by its file; drop this key")
+    try:
+        return card_type(**values, name=name, root=root)
+    except ValidationError as error:
+        allowed = set(card_type.model_fields) - {"name", "root"}
+        raise RobenchError(f"{shown}: {explain(error, allowed)}") from None
+
+
+def explain(error: ValidationError, allowed: set[str]) -> str:
+    """The first finding of a pydantic error as `key: value: what is wrong`."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "card"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {nearest(key, allowed)}"
+    if first["type"] == "missing":
+        return f"{key}: this key is required"
+    value = repr(first["input"])
+    value = value if len(value) <= 80 else value[:77] + "..."
+    more = len(error.errors()) - 1
+    return f"{key} = {value}: {first['msg']}" + (f" (and {more} more)" if more else "")

@@ -1,0 +1,157 @@
+"""What a data set is to robench, how it is split, and where its files are looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pooch
+from pydantic import AfterValidator, Field
+
+from robench.digest import digest_bytes
+from robench.errors import RobenchError
+from robench.plugins import Plugin
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images (n, c, h, w), float32 in [0, 1], and labels (n,), int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a publisher ships: uint8 images (n, c, h, w), labels, and how many come first as
+    training images (0: the publisher does not say)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    official_train: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set ready for use. `validation` may be empty."""
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all images and labels as they are handed out, split by split."""
+        parts: list[bytes | memoryview] = []
+        for part in (self.train, self.validation, self.test):
+            quantised = np.round(part.images * 255 * 256).astype(np.uint16)
+            parts += [str(part.images.shape).encode(), memoryview(quantised).cast("B")]
+            parts.append(memoryview(np.ascontiguousarray(part.labels)).cast("B"))
+        return digest_bytes(*parts)
+
+
+def _ratio(text: str) -> str:
+    parts = text.split(":")
+    if text != "official" and not (
+        len(parts) in (2, 3) and all(part.isdigit() and int(part) > 0 for part in parts)
+    ):
+        raise ValueError(
+            "say 'official', train:test as in '6:4', or train:validation:test as in '7:2:1'"
+        )
+    return text
+
+
+class Dataset(Plugin):
+    """Base of the data sets: subclasses say where their images come from."""
+
+    split: Annotated[str, AfterValidator(_ratio)] = "official"
+    """official: the publisher's test set, and the last tenth of the training set for validation;
+    a:b = train:test without validation; a:b:c = train:validation:test. Ratios pool and shuffle."""
+    split_seed: int = Field(default=0, ge=0)
+
+    def raw(self) -> Raw:
+        """All images as the publisher ships them."""
+        raise NotImplementedError(f"{type(self).__name__} does not say where its images come from")
+
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(str(label) for label in range(10))
+
+    def load(self) -> Splits:
+        """The images, split as the fields say. Raises RobenchError when files are missing."""
+        raw = self.raw()
+        order = np.arange(len(raw.labels))
+        if self.split == "official":
+            if not raw.official_train:
+                raise RobenchError(
+                    f"dataset {type(self).__name__}: split = 'official': its publisher names no "
+                    "test set; give a ratio such as '7:2:1'"
+                )
+            test_from = raw.official_train
+            validation_from = test_from - test_from // 10
+        else:
+            order = np.random.default_rng(self.split_seed).permutation(len(order))
+            shares = [int(part) for part in self.split.split(":")]
+            test_from = len(order) * (sum(shares) - shares[-1]) // sum(shares)
+            validation_from = len(order) * shares[0] // sum(shares)
+        return Splits(
+            train=_part(raw, order[:validation_from]),
+            validation=_part(raw, order[validation_from:test_from]),
+            test=_part(raw, order[test_from:]),
+            classes=self.class_names(),
+        )
+
+
+def _part(raw: Raw, index: np.ndarray) -> Part:
+    images = raw.images[index]
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
+    return Part(np.ascontiguousarray(images), raw.labels[index].astype(np.int64))
+
+
+def data_folders() -> list[Path]:
+    """Where files are looked for: the folders of ROBENCH_DATA, then the cache."""
+    named = [Path(part) for part in os.environ.get("ROBENCH_DATA", "").split(os.pathsep) if part]
+    return [*named, Path(pooch.os_cache("robench"))]
+
+
+def find_files(folder: str, urls: Mapping[str, str], hashes: Mapping[str, str]) -> dict[str, Path]:
+    """The files of a data set by name: looked for in `data_folders()`, else downloaded.
+
+    Args:
+        folder: sub-folder that holds the files, under any of the data folders.
+        urls: file name -> address.
+        hashes: file name -> known hash, as pooch writes it ("md5:...").
+    """
+    for base in data_folders():
+        if all((base / folder / name).is_file() for name in urls):
+            return {name: base / folder / name for name in urls}
+    cache = data_folders()[-1] / folder
+    try:
+        return {
+            name: Path(
+                pooch.retrieve(
+                    url, known_hash=hashes[name], fname=name, path=cache, progressbar=True
+                )
+            )
+            for name, url in urls.items()
+        }
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise RobenchError(
+            f"data set {folder}: not found and not downloadable ({reason}); put "
+            f"{', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into {cache}"
+        ) from None

@@ -1,0 +1,75 @@
+"""MNIST and Fashion-MNIST in the idx format of their publishers."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from robench.data.base import Dataset, Raw, find_files
+from robench.errors import RobenchError
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """A gzipped idx file of unsigned bytes. Raises RobenchError when it is not one."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, ValueError) as error:
+        raise RobenchError(f"{path}: not a gzip file ({error}); remove it to fetch it anew") from None
+    dimensions = data[3] if len(data) > 4 else 0
+    header = 4 + 4 * dimensions
+    shape = tuple(int(n) for n in np.frombuffer(data[4:header], ">u4")) if dimensions else ()
+    if data[:3] != b"\x00\x00\x08" or len(data) != header + int(np.prod(shape)):
+        raise RobenchError(f"{path}: not a whole idx file of bytes; remove it to fetch it anew")
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+class MNIST(Dataset):
+    """Handwritten digits, 28x28 grey, 60,000 + 10,000 (LeCun et al. 1998)."""
+
+    resize: int = Field(default=28, ge=4, le=28)
+    """Side of the images; 14 averages 2x2 pixels as GLR does. Must divide 28."""
+
+    folder: ClassVar[str] = "mnist"
+    base_url: ClassVar[str] = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    hashes: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    }
+
+    def raw(self) -> Raw:
+        urls = {name: self.base_url + name for name in self.hashes}
+        files = find_files(self.folder, urls, self.hashes)
+        arrays = [read_idx(files[name]) for name in self.hashes]
+        images = np.concatenate([arrays[0], arrays[2]])[:, None]
+        labels = np.concatenate([arrays[1], arrays[3]])
+        if len(images) != len(labels):
+            raise RobenchError(f"data set {self.folder}: images and labels differ in number")
+        if self.resize != 28:
+            if 28 % self.resize:
+                raise RobenchError(f"dataset {self.folder}: resize = {self.resize} must divide 28")
+            block = 28 // self.resize
+            blocks = images.reshape(-1, 1, self.resize, block, self.resize, block)
+            images = blocks.mean((3, 5), dtype=np.float32) / np.float32(255)
+        return Raw(images, labels, official_train=len(arrays[1]))
+
+
+class FashionMNIST(MNIST):
+    """Clothing, 28x28 grey, 60,000 + 10,000, a drop-in for MNIST (Xiao et al. 2017)."""
+
+    folder: ClassVar[str] = "fashion-mnist"
+    base_url: ClassVar[str] = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    hashes: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    }
+
+    def class_names(self) -> tuple[str, ...]:
+        return tuple("top trouser pullover dress coat sandal shirt sneaker bag boot".split())

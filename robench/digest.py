@@ -1,0 +1,63 @@
+"""What makes two pieces of work the same: canonical JSON, hashed with SHA-256.
+
+An identity is a plain dictionary. It holds what determines the numbers and nothing else:
+
+- in: weights, every field of the threat (defaults written out), versions of the plugins (a workspace
+  file counts by its source), the data set's fingerprint, the slice, seeds, draws, the batch size where
+  results depend on it, `SCHEMA`.
+- out, because the same work must be found again: device, host, time, thread count, library versions,
+  cost. They are provenance, stored beside the result.
+- out, because they do not change a number: names and descriptions of cards, published figures, the
+  report that asked, the order of keys, the path of a workspace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 1  # raise it when the framework itself changes what a cell's numbers mean
+
+Identity = dict[str, Any]
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON: keys sorted, no spaces, tuples as lists, infinities as strings."""
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"an identity holds plain values only, not {type(value).__name__}: {value!r}")
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of `identity` with the schema number, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical({"schema": SCHEMA, **identity}).encode()).hexdigest()
+
+
+def digest_bytes(*parts: bytes | memoryview) -> str:
+    """SHA-256 of the parts, each preceded by its length."""
+    sha = hashlib.sha256()
+    for part in parts:
+        view = memoryview(part).cast("B")
+        sha.update(len(view).to_bytes(8, "little"))
+        sha.update(view)
+    return sha.hexdigest()
+
+
+def derived_seed(*parts: Any) -> int:
+    """A 63-bit seed from anything canonical: independent streams for (seed, image, kind, ...)."""
+    return int(hashlib.sha256(canonical(list(parts)).encode()).hexdigest()[:16], 16) >> 1

@@ -1,0 +1,56 @@
+"""What a network is to robench: a torch module that maps images to logits."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from robench.networks.noise import NoisyLayer
+from robench.plugins import Plugin
+
+
+class Network(nn.Module, Plugin):
+    """Images to logits. Subclasses declare fields and make their layers in `build`.
+
+    Args:
+        input_shape: (c, h, w) of one image.
+        classes: number of logits.
+        settings: the declared fields, as a card sets them.
+
+    A network is a function of its input: it keeps no state between calls. What is random in it is
+    drawn from the noise source (networks/noise.py) or from `self.generator`.
+    """
+
+    shares_input: ClassVar[bool] = True
+    """Whether the first noisy layer may see one row per image where later ones see one per copy;
+    false for networks that add the input to something noisy later on."""
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int, **settings: Any) -> None:
+        nn.Module.__init__(self)
+        Plugin.__init__(self, **settings)
+        self.input_shape = input_shape
+        self.classes = classes
+        self.generator: torch.Generator | None = None
+        self.build()
+
+    def build(self) -> None:
+        """Make the layers. Initial weights come from torch's default generator, which the framework
+        seeds and restores around construction."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+    @property
+    def random_input(self) -> bool:
+        """Whether the network draws numbers even when the noise of its layers is off."""
+        return False
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the network has noisy layers at all."""
+        return any(isinstance(module, NoisyLayer) for module in self.modules())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes)."""
+        logits: Tensor = super().__call__(x)
+        return logits

@@ -1,0 +1,135 @@
+"""Surrogate derivatives: what stands in for the derivative of a step 1{u > 0}.
+
+The forward value of a step never depends on them. STBP (Wu et al. 2018, Eq. 24-27) names rectangle,
+polynomial, sigmoid and Gaussian; fast-sigmoid is SuperSpike's (Zenke & Ganguli 2018), arctan is
+PLIF's (Fang et al. 2021). Written `name` or `name:parameter` in cards, for example `rectangle:0.5`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robench.errors import nearest
+
+Derivative = Callable[[Tensor, float], Tensor]
+
+
+def _rectangle(u: Tensor, half_width: float) -> Tensor:
+    return (u.abs() < half_width).to(u.dtype) / (2 * half_width)
+
+
+def _polynomial(u: Tensor, width: float) -> Tensor:
+    # STBP Eq. 25: (sqrt(a)/2 - a/4 |u|), positive part; a = width.
+    return (math.sqrt(width) / 2 - width / 4 * u.abs()).clamp_min(0)
+
+
+def _sigmoid(u: Tensor, temperature: float) -> Tensor:
+    s = torch.sigmoid(u / temperature)
+    return s * (1 - s) / temperature
+
+
+def _gaussian(u: Tensor, deviation: float) -> Tensor:
+    return torch.exp(-0.5 * (u / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+
+
+def _fast_sigmoid(u: Tensor, slope: float) -> Tensor:
+    # SuperSpike: 1 / (1 + |u| / slope)^2.
+    return (1 + u.abs() / slope) ** -2
+
+
+def _arctan(u: Tensor, alpha: float) -> Tensor:
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2)
+
+
+NAMED: dict[str, tuple[Derivative, float]] = {
+    "rectangle": (_rectangle, 0.5),
+    "polynomial": (_polynomial, 1.0),
+    "sigmoid": (_sigmoid, 0.25),
+    "gaussian": (_gaussian, 0.4),
+    "fast-sigmoid": (_fast_sigmoid, 0.25),
+    "arctan": (_arctan, 2.0),
+}
+
+SWEEP: tuple[str, ...] = (
+    "rectangle:0.5",
+    "rectangle:2",
+    "fast-sigmoid:0.25",
+    "arctan:2",
+    "gaussian:0.4",
+)
+"""What `surrogate = "sweep"` runs (METHODS section 4: narrow, wide, and three with tails)."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A named derivative with its parameter (half-width, slope, deviation, ...)."""
+
+    name: str
+    parameter: float
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return NAMED[self.name][0](u, self.parameter)
+
+
+def parse_surrogate(text: str) -> Surrogate:
+    """`rectangle` or `rectangle:0.5`. Raises ValueError saying which names there are."""
+    name, _, parameter = text.partition(":")
+    if name not in NAMED:
+        raise ValueError(f"unknown surrogate derivative {name!r}; {nearest(name, NAMED)}")
+    try:
+        value = float(parameter) if parameter else NAMED[name][1]
+    except ValueError:
+        raise ValueError(f"surrogate {text!r}: {parameter!r} is not a number") from None
+    if not 0 < value < math.inf:
+        raise ValueError(f"surrogate {text!r}: the parameter must be positive")
+    return Surrogate(name, value)
+
+
+class _StepFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.surrogate = surrogate
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # (*grads)
+        (u,) = ctx.saved_tensors
+        return grad * ctx.surrogate.derivative(u), None
+
+
+class Step(nn.Module):
+    """1{u > 0}, whose derivative is a surrogate that trainer and attacker each may choose."""
+
+    def __init__(self, surrogate: str = "rectangle:0.5") -> None:
+        super().__init__()
+        self.surrogate = parse_surrogate(surrogate)
+
+    def forward(self, u: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and u.requires_grad):
+            return (u > 0).to(u.dtype)
+        stepped: Tensor = _StepFunction.apply(u, self.surrogate)  # type: ignore[no-untyped-call]
+        return stepped
+
+
+@contextmanager
+def surrogate(network: nn.Module, text: str | None) -> Iterator[None]:
+    """Let all steps of `network` use the surrogate `text` inside the block; None: leave them."""
+    steps = [module for module in network.modules() if isinstance(module, Step)]
+    before = [step.surrogate for step in steps]
+    try:
+        if text is not None:
+            chosen = parse_surrogate(text)
+            for step in steps:
+                step.surrogate = chosen
+        yield
+    finally:
+        for step, old in zip(steps, before, strict=True):
+            step.surrogate = old

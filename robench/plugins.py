@@ -1,0 +1,233 @@
+"""A name -> the class that implements it, and the fields that a card may set on it.
+
+A name is a built-in (`"nit"`), an installed plugin (entry-point groups `robench.networks`, ...) or a
+file in the workspace (`"./my_defense.py:MyDefense"`). Listing names imports no plugin.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, cast, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from robench.cards import Card, Spec, explain
+from robench.digest import digest_bytes
+from robench.errors import RobenchError, nearest
+
+Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
+KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
+PRIVATE_PACKAGE = "robench_workspace"
+BASES: dict[Kind, str] = {
+    "networks": "robench.networks.base:Network",
+    "trainers": "robench.trainers.base:Trainer",
+    "attacks": "robench.attacks.base:Attack",
+    "corruptions": "robench.corruptions.base:Corruption",
+    "datasets": "robench.data.base:Dataset",
+}
+
+BUILT_IN: dict[Kind, dict[str, str]] = {
+    "networks": {
+        "mlp": "robench.networks.mlp:MLP",
+        "snn": "robench.networks.snn:SNN",
+    },
+    "trainers": {
+        "bp": "robench.trainers.bp:BP",
+        "stbp": "robench.trainers.stbp:STBP",
+        "glr": "robench.trainers.glr:GLR",
+        "nit": "robench.trainers.nit:NIT",
+    },
+    "attacks": {
+        "fgsm": "robench.attacks.gradient:FGSM",
+        "bim": "robench.attacks.gradient:BIM",
+        "pgd": "robench.attacks.gradient:PGD",
+        "noise": "robench.attacks.noise:Noise",
+        "foolbox": "robench.attacks.foolbox:Foolbox",
+    },
+    "corruptions": {
+        "imagenet-c": "robench.corruptions.imagenet_c:ImageNetC",
+    },
+    "datasets": {
+        "digits": "robench.data.digits:Digits",
+        "mnist": "robench.data.mnist:MNIST",
+        "fashion-mnist": "robench.data.mnist:FashionMNIST",
+    },
+}
+
+
+class Plugin:
+    """A class whose annotated attributes are the keys that a card may set.
+
+    `version` is raised when the class's results change; it is part of every identity that uses it.
+    """
+
+    version: ClassVar[int] = 1
+    _fields: ClassVar[type[BaseModel] | None] = None
+
+    def __init__(self, **settings: Any) -> None:
+        for key, value in self.validate(settings).items():
+            setattr(self, key, value)
+
+    @classmethod
+    def fields(cls) -> type[BaseModel]:
+        """The declared fields as a pydantic model; made once per class."""
+        if "_fields" not in cls.__dict__ or cls._fields is None:
+            declared: dict[str, Any] = {}
+            for base in reversed([base for base in cls.__mro__ if issubclass(base, Plugin)]):
+                for name, hint in inspect.get_annotations(base, eval_str=True).items():
+                    if not (name.startswith("_") or hint is ClassVar or get_origin(hint) is ClassVar):
+                        declared[name] = (hint, getattr(cls, name, ...))
+            cls._fields = create_model(
+                cls.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **declared
+            )
+        return cls._fields
+
+    @classmethod
+    def validate(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All fields with their values, defaults filled in. Raises pydantic.ValidationError."""
+        model = cls.fields()(**settings)
+        return {name: getattr(model, name) for name in type(model).model_fields}
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All fields as plain JSON values: what identities and pages hold."""
+        return cls.fields()(**settings).model_dump(mode="json")
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[Kind, dict[str, EntryPoint]]:
+    found: dict[Kind, dict[str, EntryPoint]] = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for entry in entry_points(group=f"robench.{kind}"):
+            other = found[kind].get(entry.name)
+            rival = BUILT_IN[kind].get(entry.name) or (other.value if other else None)
+            if rival and rival != entry.value:
+                raise RobenchError(
+                    f"{kind}: two plugins are named {entry.name!r}: {rival} and {entry.value}; "
+                    "uninstall one or rename its entry point"
+                )
+            found[kind][entry.name] = entry
+    return found
+
+
+def names(kind: Kind) -> list[str]:
+    """Built-in and installed names of a kind, sorted. Imports no plugin."""
+    return sorted({*BUILT_IN[kind], *_installed()[kind]})
+
+
+def location(kind: Kind, name: str) -> str:
+    """`module:Class` behind a name, without importing it."""
+    if name in BUILT_IN[kind]:
+        return BUILT_IN[kind][name]
+    if name in _installed()[kind]:
+        return _installed()[kind][name].value
+    raise RobenchError(f"{kind[:-1]} {name!r} is not known; {nearest(name, names(kind))}")
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first line of the class's docstring, read from its source without importing it."""
+    module, _, class_name = location(kind, name).partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        tree = ast.parse(Path(spec.origin).read_text()) if spec and spec.origin else ast.parse("")
+    except (ImportError, OSError, SyntaxError):
+        return ""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return ""
+
+
+def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
+    """The class behind `name`; `./file.py:Class` is relative to the folder of `card`.
+
+    Raises RobenchError for an unknown name, a file outside the workspace, a missing class.
+    """
+    where = f"{card.file}: " if card else ""
+    if ".py:" in name or name.endswith(".py"):
+        found = _from_file(name, card)
+    else:
+        try:
+            module, _, attribute = location(kind, name).partition(":")
+        except RobenchError as error:
+            raise RobenchError(f"{where}{error}") from None
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RobenchError(f"{where}{kind[:-1]} {name!r} ({module}): {error}") from error
+    module, _, attribute = BASES[kind].partition(":")
+    base = getattr(importlib.import_module(module), attribute)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise RobenchError(f"{where}{kind[:-1]} {name!r}: {found!r} is not a subclass of {base}")
+    return cast("type[Plugin]", found)
+
+
+def _from_file(name: str, card: Card | None) -> Any:
+    if card is None:
+        raise RobenchError(f"{name!r}: a plugin file is named by a card in the same workspace")
+    file, _, class_name = name.partition(":")
+    if not class_name:
+        raise RobenchError(f"{card.file}: {name!r}: say which class, as in '{name}:MyClass'")
+    path, root = (card.home / file).resolve(), card.root.resolve()
+    if not path.is_relative_to(root):
+        raise RobenchError(f"{card.file}: {name!r}: lies outside the workspace; move it inside")
+    if not path.is_file():
+        raise RobenchError(f"{card.file}: {name!r}: no such file: {path}")
+    module = _import_file(path, root)
+    if not hasattr(module, class_name):
+        classes = [key for key, item in vars(module).items() if inspect.isclass(item)]
+        raise RobenchError(
+            f"{card.file}: {path.name} has no class {class_name!r}; {nearest(class_name, classes)}"
+        )
+    return getattr(module, class_name)
+
+
+def _import_file(path: Path, root: Path) -> ModuleType:
+    """The file as a module of one private package, so that its classes pickle."""
+    package = f"{PRIVATE_PACKAGE}.w{digest_bytes(str(root).encode())[:12]}"
+    for name, search in ((PRIVATE_PACKAGE, []), (package, [str(root)])):
+        if name not in sys.modules:
+            sys.modules[name] = ModuleType(name, "Plugin files of the workspaces in use.")
+            sys.modules[name].__path__ = search
+    dotted = ".".join(path.relative_to(root).with_suffix("").parts)
+    try:
+        return importlib.import_module(f"{package}.{dotted}")
+    except Exception as error:
+        raise RobenchError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
+    """What a card's spec comes to: the plugin, its version, every field with its value.
+
+    Raises RobenchError naming card, key, value and the keys allowed.
+    """
+    plugin = load(kind, spec.name, card)
+    try:
+        fields = plugin.resolved(spec.settings)
+    except ValidationError as error:
+        finding = explain(error, set(plugin.fields().model_fields))
+        raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {finding}") from None
+    return {"plugin": _code(plugin, spec.name), "version": plugin.version, **fields}
+
+
+def _code(plugin: type[Plugin], name: str) -> str:
+    """A built-in or installed plugin counts by name and version, a workspace file by its source."""
+    if not plugin.__module__.startswith(PRIVATE_PACKAGE + "."):
+        return name
+    source = Path(inspect.getfile(plugin)).read_bytes()
+    return f"{plugin.__name__}@{digest_bytes(source)}"
+
+
+def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
+    """An instance with the card's settings; `arguments` are what the framework adds."""
+    resolve(kind, spec, card)
+    return load(kind, spec.name, card)(**arguments, **spec.settings)

@@ -1,0 +1,246 @@
+"""Write-once results, read by anyone.
+
+    models/<digest>.safetensors   weights; card, training curves and provenance in the metadata
+    inputs/<digest>.safetensors   perturbed inputs that several models share (corrupted test sets,
+                                  examples crafted on a surrogate)
+    cells/ab/<digest>.parquet     one row per image; identity and provenance in the metadata
+    failures/<digest>.json        what went wrong, for people; not a result
+    runs/<report>.json            which of the above a report is made of
+
+A file is written under a temporary name and renamed, and never edited. One that does not match its
+own digest is set aside under `damaged/` and made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robench.digest import canonical, digest, digest_bytes
+from robench.errors import RobenchError
+
+METADATA_KEY = b"robench"
+
+
+class Damaged(Exception):
+    """A stored file that does not match its own digest; it has been set aside."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell yields: one row per image, with the identity and provenance of its making."""
+
+    rows: pa.Table
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of the rows alone: equal for equal results, whoever made them."""
+        return rows_digest(self.rows)
+
+
+def rows_digest(rows: pa.Table) -> str:
+    """SHA-256 over the columns' names, types and values."""
+    parts: list[bytes] = []
+    for name in rows.column_names:
+        column = rows.column(name).combine_chunks()
+        parts += [name.encode(), str(column.type).encode(), repr(column.to_pylist()).encode()]
+    return digest_bytes(*parts)
+
+
+class Store:
+    """Results under a local folder or any fsspec URL."""
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise RobenchError(f"--store {self.url}: {error}") from None
+        self._local = "file" in _protocols(self._fs)
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def has_model(self, model: str) -> bool:
+        return self._exists(f"models/{model}.safetensors")
+
+    def write_model(self, model: str, payload: bytes) -> None:
+        """`payload`: a safetensors file whose metadata `robench` holds identity and provenance."""
+        self._put(f"models/{model}.safetensors", payload)
+
+    def read_model(self, model: str) -> tuple[bytes, dict[str, Any]]:
+        """The safetensors bytes and their metadata. Raises Damaged."""
+        return self._read_tensors(f"models/{model}.safetensors", model)
+
+    # -- inputs ---------------------------------------------------------------------------------
+
+    def has_inputs(self, name: str) -> bool:
+        return self._exists(f"inputs/{name}.safetensors")
+
+    def write_inputs(self, name: str, payload: bytes) -> None:
+        self._put(f"inputs/{name}.safetensors", payload)
+
+    def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
+        return self._read_tensors(f"inputs/{name}.safetensors", name)
+
+    # -- cells ----------------------------------------------------------------------------------
+
+    def cells(self) -> set[str]:
+        """Digests of all finished cells: one listing, whatever their number."""
+        return set(self._names("cells", ".parquet"))
+
+    def has_cell(self, cell: str) -> bool:
+        return self._exists(_cell_path(cell))
+
+    def write_cell(self, cell: str, outcome: Outcome) -> None:
+        metadata = {
+            "identity": outcome.identity,
+            "provenance": outcome.provenance,
+            "rows": outcome.digest,
+        }
+        table = outcome.rows.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._put(_cell_path(cell), sink.getvalue().to_pybytes())
+        self._remove(f"failures/{cell}.json")
+
+    def read_cell(self, cell: str) -> Outcome:
+        """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
+        path = _cell_path(cell)
+        data = self._get(path)
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+            metadata = json.loads((table.schema.metadata or {})[METADATA_KEY])
+            rows = table.replace_schema_metadata(None)
+            identity, provenance = metadata["identity"], metadata["provenance"]
+            sound = digest(identity) == cell and metadata["rows"] == rows_digest(rows)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise self._set_aside(path, str(error)) from None
+        if not sound:
+            raise self._set_aside(path, "its content does not match its digest")
+        return Outcome(rows, identity, provenance)
+
+    # -- failures and runs ----------------------------------------------------------------------
+
+    def write_failure(self, name: str, failure: Mapping[str, Any]) -> None:
+        self._put(f"failures/{name}.json", _json(failure), replace=True)
+
+    def read_failure(self, name: str) -> dict[str, Any] | None:
+        return self._read_json(f"failures/{name}.json")
+
+    def clear_failure(self, name: str) -> None:
+        self._remove(f"failures/{name}.json")
+
+    def write_run(self, report: str, manifest: Mapping[str, Any]) -> None:
+        self._put(f"runs/{report}.json", _json(manifest), replace=True)
+
+    def read_run(self, report: str) -> dict[str, Any] | None:
+        return self._read_json(f"runs/{report}.json")
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._path(name)))
+
+    def _names(self, folder: str, suffix: str) -> list[str]:
+        try:
+            found = self._fs.find(self._path(folder))
+        except FileNotFoundError:
+            return []
+        return [name.rsplit("/", 1)[-1].removesuffix(suffix) for name in found if name.endswith(suffix)]
+
+    def _get(self, name: str) -> bytes:
+        return bytes(self._fs.cat_file(self._path(name)))
+
+    def _put(self, name: str, data: bytes, replace: bool = False) -> None:
+        """Atomic: a reader sees the whole file or none, also after a power cut."""
+        path = self._path(name)
+        if not replace and self._fs.exists(path):
+            return
+        try:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            if not self._local:
+                self._fs.pipe_file(path, data)
+                return
+            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(temporary).replace(path)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        except OSError as error:
+            raise RobenchError(
+                f"{path}: cannot be written: {error.strerror or error}; free space or choose "
+                "another place with --store"
+            ) from error
+
+    def _remove(self, name: str) -> None:
+        if self._exists(name):
+            self._fs.rm_file(self._path(name))
+
+    def _set_aside(self, name: str, why: str) -> Damaged:
+        path = self._path(name)
+        aside = self._path(f"damaged/{name.rsplit('/', 1)[-1]}.{uuid.uuid4().hex[:8]}")
+        self._fs.makedirs(aside.rsplit("/", 1)[0], exist_ok=True)
+        self._fs.mv(path, aside)
+        return Damaged(f"{path}: {why}; set aside as {aside}")
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        if not self._exists(name):
+            return None
+        try:
+            found = json.loads(self._get(name))
+        except ValueError as error:
+            self._set_aside(name, str(error))
+            return None
+        return dict(found)
+
+    def _read_tensors(self, name: str, expected: str) -> tuple[bytes, dict[str, Any]]:
+        data = self._get(name)
+        try:
+            size = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + size])
+            metadata = json.loads(header["__metadata__"]["robench"])
+            sound = digest(metadata["identity"]) == expected
+            sound = sound and tensors_digest(data) == metadata["tensors"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._set_aside(name, f"not a robench safetensors file: {error}") from None
+        if not sound:
+            raise self._set_aside(name, "its content does not match its digest")
+        return data, metadata
+
+
+def tensors_digest(data: bytes) -> str:
+    """SHA-256 of a safetensors file without its metadata: names, types, shapes, values."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return digest_bytes(canonical(header).encode(), memoryview(data)[8 + size :])
+
+
+def _cell_path(cell: str) -> str:
+    return f"cells/{cell[:2]}/{cell}.parquet"
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -1,0 +1,173 @@
+"""The trainer contract, and the training loop that every trainer shares."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robench.data.base import Part, Splits
+from robench.errors import RobenchError
+from robench.networks.base import Network
+from robench.networks.noise import noisy_layers
+from robench.plugins import Plugin
+
+History = list[dict[str, float]]
+"""Training curves: one row per epoch."""
+
+Progress = Callable[[float, str], None]
+"""Told the share that is done, in [0, 1], and a few words."""
+
+
+class Trainer(Plugin):
+    """Turns a fresh network and training data into a trained one.
+
+    The smallest trainer overrides `loss`. One that has no loss to differentiate overrides `gradient`
+    (the likelihood-ratio family does), one with a loop of its own overrides `fit`. The base class owns
+    the rest: device, shuffling, epochs, schedule, validation, progress, early stop.
+    """
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=100, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: the learning rate falls to 0 over the run, step by step."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better validation accuracy; None: never."""
+
+    def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither loss, gradient nor fit")
+
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+        """Leave the gradient of one batch in the parameters' .grad; return the loss."""
+        loss = self.loss(network, x, y, rng)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
+        """What the optimiser gets: groups may carry their own learning rate."""
+        return [{"params": [p for p in network.parameters() if p.requires_grad]}]
+
+    def start_epoch(self, network: Network, epoch: int) -> bool:
+        """Called before each epoch, counted from 0; True asks for a fresh optimiser state."""
+        return False
+
+    def after_step(self, network: Network) -> None:
+        """Called after each optimiser step: projections and clamps go here."""
+
+    def make_optimizer(self, network: Network) -> torch.optim.Optimizer:
+        groups = self.parameter_groups(network)
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+        return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+
+    def fit(
+        self, network: Network, data: Splits, rng: torch.Generator, progress: Progress
+    ) -> History:
+        """Train in place and return the curves.
+
+        Raises RobenchError when the loss stops being a finite number.
+        """
+        device = rng.device
+        network.generator = rng
+        x, y = to_device(data.train, device)
+        optimizer = self.make_optimizer(network)
+        steps_per_epoch = math.ceil(len(y) / self.batch_size)
+        history: History = []
+        best, since_best = -1.0, 0
+        for epoch in range(self.epochs):
+            started = time.perf_counter()
+            if self.start_epoch(network, epoch):
+                optimizer = self.make_optimizer(network)
+            base_rates = [group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups]
+            order = torch.randperm(len(y), generator=rng, device=device)
+            network.train()
+            total = 0.0
+            for step in range(steps_per_epoch):
+                done = (epoch + step / steps_per_epoch) / self.epochs
+                if self.schedule == "cosine":
+                    for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                        group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+                optimizer.zero_grad(set_to_none=True)
+                loss = self.gradient(network, x[batch], y[batch], rng)
+                if not math.isfinite(loss):
+                    raise RobenchError(
+                        f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
+                        f"lower trainer.lr (now {self.lr})"
+                    )
+                optimizer.step()
+                self.after_step(network)
+                total += loss * len(batch)
+                progress(done, f"epoch {epoch + 1}/{self.epochs} loss {loss:.3f}")
+            accuracy = self.validate_accuracy(network, data, rng)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "loss": total / len(y),
+                    "validation_accuracy": accuracy,
+                    **_sigma(network),
+                    "seconds": time.perf_counter() - started,
+                    "peak_memory_mb": peak_memory_mb(device),
+                }
+            )
+            since_best = 0 if accuracy > best else since_best + 1
+            best = max(best, accuracy)
+            if self.patience is not None and since_best >= self.patience:
+                break
+        network.generator = None
+        return history
+
+    def validate_accuracy(self, network: Network, data: Splits, rng: torch.Generator) -> float:
+        """Accuracy without noise on up to 2,000 validation images (training images when the split
+        holds no validation part)."""
+        part = data.validation if len(data.validation) else data.train
+        part = Part(part.images[:2000], part.labels[:2000])
+        x, y = to_device(part, rng.device)
+        network.eval()
+        network.generator = torch.Generator(rng.device).manual_seed(0)
+        with torch.no_grad():
+            hits = sum(
+                int((network(a).argmax(1) == b).sum())
+                for a, b in zip(x.split(500), y.split(500), strict=True)
+            )
+        network.generator = rng
+        return hits / len(y)
+
+
+def to_device(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(part.images).to(device), torch.from_numpy(part.labels).to(device)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy; what `bp` and most defenses minimise."""
+    return F.cross_entropy(logits, y)
+
+
+def _sigma(network: nn.Module) -> dict[str, float]:
+    """Mean sigma per noisy layer, where sigma is learned."""
+    return {
+        f"sigma_{index}": float(layer.sigma.detach().mean())
+        for index, layer in enumerate(noisy_layers(network), start=1)
+        if layer.sigma.requires_grad
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory so far: of the device on CUDA, of the process on CPU (Linux counts in KiB)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

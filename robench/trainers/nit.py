@@ -1,0 +1,66 @@
+"""NIT: noise-injection training of spiking networks (Zhang et al., Eq. 1 and 8).
+
+Noise of learned strength enters every membrane at every step; weights and sigmas follow the
+likelihood-ratio estimate from C noisy copies per image. No surrogate derivative is involved.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robench.errors import RobenchError
+from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
+from robench.networks.base import Network
+from robench.networks.noise import noisy_layers
+from robench.trainers.base import Trainer
+
+
+class NIT(Trainer):
+    """Noise-injection training: likelihood ratio with learned sigma."""
+
+    copies: int = Field(default=40, ge=2)
+    """C, noisy forward passes per image."""
+    lr: float = Field(default=1e-2, gt=0)
+    sigma_lr: float = Field(default=1e-3, ge=0)
+    """Learning rate of the sigmas; 0 keeps them as they start."""
+    sigma_range: tuple[float, float] = (0.3, 5.0)
+    """Clamp of the sigmas after each step; without a floor the output layer's sigma collapses."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    pairing: Pairing = "antithetic"
+    baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
+    last_steps: int | None = Field(default=2, ge=1)
+    """Only the noise of so many last time steps enters the gradient: slightly biased, far less
+    variance. None: of all steps, as Eq. 8 says."""
+
+    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
+        if not network.noisy:
+            raise RobenchError(
+                f"trainer nit: network {type(network).__name__} has no noisy layers; use snn or mlp"
+            )
+        sigmas = [layer.sigma for layer in noisy_layers(network) if layer.sigma.requires_grad]
+        known = {id(sigma) for sigma in sigmas}
+        weights = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+        groups: list[dict[str, Any]] = [{"params": weights}]
+        if sigmas:
+            groups.append({"params": sigmas, "lr": self.sigma_lr, "weight_decay": 0.0})
+        return groups
+
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+        estimator = LikelihoodRatio(
+            copies=self.copies,
+            pairing=self.pairing,
+            baseline=self.baseline,
+            last_steps=self.last_steps,
+        )
+        return estimator.backward(network, x, y, cross_entropy_rows, rng)
+
+    def after_step(self, network: Network) -> None:
+        low, high = self.sigma_range
+        with torch.no_grad():
+            for layer in noisy_layers(network):
+                if layer.sigma.requires_grad:
+                    layer.sigma.clamp_(low, high)

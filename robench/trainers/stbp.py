@@ -1,0 +1,44 @@
+"""STBP: autograd through time with a surrogate derivative of the spike (Wu, Deng, Li, Zhu, Shi 2018).
+
+The derivative is the network's `surrogate` unless the trainer names another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator
+from torch import Tensor
+from torch.nn import functional as F
+
+from robench.errors import RobenchError
+from robench.networks.base import Network
+from robench.networks.surrogate import Step, parse_surrogate, surrogate
+from robench.trainers.base import Trainer, cross_entropy
+
+
+def _named(text: str | None) -> str | None:
+    if text is not None:
+        parse_surrogate(text)
+    return text
+
+
+class STBP(Trainer):
+    """Backpropagation through time with a surrogate derivative."""
+
+    surrogate: Annotated[str | None, AfterValidator(_named)] = None
+    """rectangle, polynomial, sigmoid, gaussian, fast-sigmoid or arctan, with `:parameter`."""
+    criterion: Literal["cross-entropy", "mse"] = "cross-entropy"
+    """mse: to one-hot targets, as in STBP's code."""
+
+    def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if not any(isinstance(module, Step) for module in network.modules()):
+            raise RobenchError(
+                f"trainer stbp: network {type(network).__name__} has no spikes; use trainer bp"
+            )
+        with surrogate(network, self.surrogate):
+            out = network(x)
+            if self.criterion == "mse":
+                return F.mse_loss(out, F.one_hot(y, out.shape[1]).to(out.dtype))
+            return cross_entropy(out, y)
