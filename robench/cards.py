@@ -56,6 +56,9 @@ class Card(BaseModel):
     description: str = ""
     paper: str = ""
 
+    def __hash__(self) -> int:
+        return hash((self.folder, self.name, self.root))
+
     @property
     def home(self) -> Path:
         """The folder the card lies in; `./file.py:Class` is relative to it."""

@@ -55,6 +55,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "corruptions": {
         "imagenet-c": "robench.corruptions.imagenet_c:ImageNetC",
+        "glr-mnist": "robench.corruptions.glr_mnist:GLRMnist",
+        "given": "robench.corruptions.given:Given",
     },
     "datasets": {
         "digits": "robench.data.digits:Digits",
@@ -84,7 +86,9 @@ class Plugin:
             declared: dict[str, Any] = {}
             for base in reversed([base for base in cls.__mro__ if issubclass(base, Plugin)]):
                 for name, hint in inspect.get_annotations(base, eval_str=True).items():
-                    if not (name.startswith("_") or hint is ClassVar or get_origin(hint) is ClassVar):
+                    if not (
+                        name.startswith("_") or hint is ClassVar or get_origin(hint) is ClassVar
+                    ):
                         declared[name] = (hint, getattr(cls, name, ...))
             cls._fields = create_model(
                 cls.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **declared
@@ -92,15 +96,20 @@ class Plugin:
         return cls._fields
 
     @classmethod
+    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
+        """The fields that go with `settings`; a wrapper of a library asks the library for more."""
+        return cls.fields()
+
+    @classmethod
     def validate(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All fields with their values, defaults filled in. Raises pydantic.ValidationError."""
-        model = cls.fields()(**settings)
+        model = cls.fields_for(settings)(**settings)
         return {name: getattr(model, name) for name in type(model).model_fields}
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All fields as plain JSON values: what identities and pages hold."""
-        return cls.fields()(**settings).model_dump(mode="json")
+        return cls.fields_for(settings)(**settings).model_dump(mode="json")
 
 
 @lru_cache(maxsize=1)
@@ -202,7 +211,9 @@ def _import_file(path: Path, root: Path) -> ModuleType:
     try:
         return importlib.import_module(f"{package}.{dotted}")
     except Exception as error:
-        raise RobenchError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise RobenchError(
+            f"{path}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
@@ -214,7 +225,7 @@ def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
     try:
         fields = plugin.resolved(spec.settings)
     except ValidationError as error:
-        finding = explain(error, set(plugin.fields().model_fields))
+        finding = explain(error, set(plugin.fields_for(spec.settings).model_fields))
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {finding}") from None
     return {"plugin": _code(plugin, spec.name), "version": plugin.version, **fields}
 

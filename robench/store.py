@@ -50,12 +50,9 @@ class Outcome:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """SHA-256 over the columns' names, types and values."""
-    parts: list[bytes] = []
-    for name in rows.column_names:
-        column = rows.column(name).combine_chunks()
-        parts += [name.encode(), str(column.type).encode(), repr(column.to_pylist()).encode()]
-    return digest_bytes(*parts)
+    """SHA-256 over the columns' names and values (Parquet renames the inner field of a list type)."""
+    columns = ((name, rows.column(name).to_pylist()) for name in rows.column_names)
+    return digest_bytes(*(repr(column).encode() for column in columns))
 
 
 class Store:

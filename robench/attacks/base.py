@@ -21,7 +21,7 @@ class Attack(Plugin):
     norms: ClassVar[tuple[str, ...]] = ("linf",)
     """Norms that the attack supports."""
     randomised: ClassVar[bool] = True
-    """Whether it draws numbers; a deterministic attack does not depend on how images are batched."""
+    """Whether it draws numbers; without, results do not depend on how images are batched."""
     paper: ClassVar[str] = ""
 
     def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -33,7 +33,7 @@ class Attack(Plugin):
             x: clean images, (n, c, h, w), float32 in [0, 1]. y: true labels, (n,).
             rng: the only source of randomness, on the device of x.
 
-        Returns images like x, inside the ball and [0, 1]. What is outside by more than rounding makes
-        the cell fail.
+        Returns images like x, inside the ball and [0, 1]. What is outside by more than rounding
+        makes the cell fail.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it perturbs")

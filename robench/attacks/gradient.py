@@ -44,9 +44,7 @@ class GradientAttack(Attack):
     keep: Literal["best", "last"] = "best"
     """best: the iterate with the highest loss of each image; last: the final one, as papers do."""
 
-    def perturb(
-        self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator
-    ) -> Tensor:
+    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         names = SWEEP if self.surrogate == "sweep" else (self.surrogate,)
         best, best_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
         for name in names:
@@ -98,9 +96,7 @@ class FGSM(GradientAttack):
     randomised: ClassVar[bool] = False
     paper: ClassVar[str] = "Goodfellow et al. 2015, arXiv 1412.6572"
 
-    def perturb(
-        self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator
-    ) -> Tensor:
+    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if self.step_size is None:
             self.step_size = target.eps
         return super().perturb(target, x, y, rng)

@@ -18,9 +18,7 @@ class Noise(Attack):
     """sign: every pixel moves by +eps or -eps; uniform: by U(-eps, eps)."""
     needs: ClassVar[str] = "decision"
 
-    def perturb(
-        self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator
-    ) -> Tensor:
+    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         noise = torch.empty_like(x).uniform_(-1, 1, generator=rng)
         if self.kind == "sign":
             noise = noise.sign()

@@ -7,33 +7,23 @@ to give, whatever is done to its answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robench.attacks.losses import RowLoss, cross_entropy, margin
+from robench.attacks.record import Record
 from robench.networks.base import Network
 from robench.networks.surrogate import surrogate as using_surrogate
 
-RowLoss = Callable[[Tensor, Tensor], Tensor]
-"""(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises."""
 
-
-class BudgetExceeded(Exception):
+class BudgetExceeded(Exception):  # noqa: N818 (a rule broken, not a defect)
     """The attack asked for more than its card allows, or left its norm ball."""
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy per row; saturates where the network is sure."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest wrong logit minus the right one (Carlini & Wagner 2017); positive where fooled."""
-    right = logits.gather(1, y[:, None])[:, 0]
-    wrong = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return wrong - right
 
 
 class Ball:
@@ -50,7 +40,7 @@ class Ball:
             case "linf":
                 return delta.abs().amax(1)
             case "l2" | "none":
-                return delta.norm(dim=1)
+                return torch.linalg.vector_norm(delta, dim=1)
             case "l1":
                 return delta.abs().sum(1)
             case _:
@@ -59,13 +49,29 @@ class Ball:
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest image in the ball and in [0, 1] (for l1: scaled back; l0: not projected)."""
         if self.norm == "linf":
-            # Bounds in this order, so that rounding never leaves |x_adv - x| above eps by an ulp.
-            return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+            return torch.clamp(x_adv, *self.bounds(x))
         if self.norm in ("l2", "l1"):
             size = self.distance(x_adv, x).clamp_min(1e-12)
             scale = (self.eps / size).clamp_max(1).view(-1, *[1] * (x.dim() - 1))
             return (x + (x_adv - x) * scale).clamp(0, 1)
         return x_adv.clamp(0, 1)
+
+    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the greatest pixels that linf allows; a loop computes them once."""
+        return (x - self.eps).clamp_min_(0), (x + self.eps).clamp_max_(1)
+
+
+class Answer(NamedTuple):
+    """What a gradient question yields; averages are over the draws of a stochastic network."""
+
+    gradient: Tensor
+    """Of the loss with respect to the images, like x."""
+    loss: Tensor
+    """Mean loss, (n,)."""
+    margin: Tensor
+    """Mean margin, (n,): positive where fooled."""
+    fooled: Tensor
+    """Share of the draws that were misclassified, (n,)."""
 
 
 class DecisionTarget:
@@ -74,8 +80,13 @@ class DecisionTarget:
     Args:
         network: in evaluation mode, on the device of the images.
         ball: the attack's budget: `target.norm`, `target.eps`, `target.project`.
+        images: images in the batch under attack; what is asked is counted for each.
         max_queries: forward passes per image that may be asked for.
         deadline: time.monotonic() after which every question is refused.
+
+    Every question takes an optional `index`: which image of the batch each row is about. An attack
+    that drops images as they break, or asks many rows about one image, gives it, so that the counts
+    are right image by image.
     """
 
     def __init__(
@@ -89,14 +100,31 @@ class DecisionTarget:
         self._hidden = network
         self.ball = ball
         self.images = images
-        self.queries = 0
-        self.gradients = 0
+        self.record = Record(images)
         self.classes = network.classes
         self.stochastic = network.random_input or any(
             getattr(module, "source", None) is not None for module in network.modules()
         )
         self._max_queries = max_queries
         self._deadline = deadline
+
+    @property
+    def queries(self) -> int:
+        """Forward passes so far, all images together."""
+        return round(float(self.record.queries.sum()))
+
+    @property
+    def gradients(self) -> int:
+        """Gradients so far, all images together."""
+        return round(float(self.record.gradients.sum()))
+
+    @property
+    def loss_trace(self) -> list[float]:
+        return self.record.loss_trace
+
+    def counts(self) -> dict[str, np.ndarray | None]:
+        """Per image, (n,): see Record.counts. evaluate.py writes them beside each outcome."""
+        return self.record.counts()
 
     @property
     def eps(self) -> float:
@@ -110,21 +138,33 @@ class DecisionTarget:
         """The nearest image in the norm ball around `x` and in [0, 1]."""
         return self.ball.project(x_adv, x)
 
-    def labels(self, x: Tensor) -> Tensor:
+    def labels(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Predicted classes, (n,). One query for each row."""
-        return self._ask(x).argmax(1)
+        return self._ask(x, index).argmax(1)
 
-    def _count(self, rows: int) -> None:
-        self.queries += rows
-        if self._max_queries is not None and self.queries > self._max_queries * self.images:
+    def affords(self, questions: int) -> bool:
+        """Whether each image may be asked about so many times more."""
+        if self._max_queries is None or not self.images:
+            return True
+        return float(self.record.queries.max()) + questions <= self._max_queries
+
+    def module(self) -> nn.Module:
+        """The target as a torch module, for libraries that want one; still counted. It answers with
+        what the access allows: a decision target with one-hot labels."""
+        return _Counted(self)
+
+    def _count(self, rows: int, index: Tensor | None) -> None:
+        self.record.count(self.record.queries, rows, index)
+        # Rounding: rows that are counted evenly add up in floating point.
+        if not self.affords(0) and float(self.record.queries.max()) > (self._max_queries or 0) + 1e-6:
             raise BudgetExceeded(
                 f"asked for more than max_queries = {self._max_queries} forward passes an image"
             )
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BudgetExceeded("ran past its time_limit")
 
-    def _ask(self, x: Tensor) -> Tensor:
-        self._count(len(x))
+    def _ask(self, x: Tensor, index: Tensor | None) -> Tensor:
+        self._count(len(x), index)
         with torch.no_grad():
             return self._hidden(x)
 
@@ -132,13 +172,9 @@ class DecisionTarget:
 class ScoreTarget(DecisionTarget):
     """A model that answers with logits."""
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """(n, classes), without a graph. One query for each row."""
-        return self._ask(x)
-
-    def module(self) -> nn.Module:
-        """The target as a torch module, for libraries that want one; still counted."""
-        return _Counted(self)
+        return self._ask(x, index)
 
 
 class WhiteBoxTarget(ScoreTarget):
@@ -151,42 +187,80 @@ class WhiteBoxTarget(ScoreTarget):
         loss: RowLoss = cross_entropy,
         draws: int = 1,
         surrogate: str | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        index: Tensor | None = None,
+        view: Callable[[Tensor], Tensor] | None = None,
+    ) -> Answer:
         """Gradient of the loss with respect to the images; only that is computed.
 
         Args:
             draws: fresh draws of a stochastic network to average over (EOT, Athalye et al. 2018).
             surrogate: derivative that stands in for that of steps and spikes; None: the network's.
-
-        Returns (gradient like x, loss (n,), logits of the last draw (n, classes)).
+            index: which image of the batch each row is.
+            view: a differentiable transformation of the images that the network gets to see
+                instead, drawn anew for each draw; loss and margin are of what it saw.
         """
-        total = torch.zeros_like(x)
-        losses = torch.zeros(len(x), device=x.device)
-        with using_surrogate(self._hidden, surrogate):
+        parts: list[Answer] = []
+        with using_surrogate(self._hidden, surrogate), _frozen(self._hidden):
             for _ in range(draws):
                 leaf = x.detach().requires_grad_()
+                self._count(len(x), index)
                 with torch.enable_grad():
-                    logits = self.forward(leaf)
+                    logits = self._hidden(leaf if view is None else view(leaf))
                     rows = loss(logits, y)
-                (grad,) = torch.autograd.grad(rows.sum(), leaf)
-                self.gradients += len(x)
-                total += grad
-                losses += rows.detach()
-        return total / draws, losses / draws, logits.detach()
+                grad = torch.autograd.grad(rows.sum(), leaf)[0]
+                self.record.count(self.record.gradients, len(x), index)
+                gap = margin(logits.detach(), y)
+                parts.append(Answer(grad, rows.detach(), gap, (gap > 0).to(gap.dtype)))
+        answer = parts[0]
+        if draws > 1:
+            answer = Answer(*(torch.stack(list(part)).mean(0) for part in zip(*parts, strict=True)))
+        self.record.gradient(
+            answer.gradient, answer.loss, answer.fooled if view is None else None, index
+        )
+        return answer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits with a graph back to `x`. One query for each row."""
-        self._count(len(x))
-        return self._hidden(x)
+        """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
+        when it is asked for."""
+        self._count(len(x), None)
+        with _frozen(self._hidden):
+            if not (torch.is_grad_enabled() and x.requires_grad):
+                return self._hidden(x)
+            seen = x.view_as(x)
+            seen.register_hook(self._library_gradient)
+            return self._hidden(seen)
+
+    def _library_gradient(self, grad: Tensor) -> None:
+        self.record.count(self.record.gradients, len(grad), None)
+        self.record.first_gradient(grad, None)
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """No graph to the weights inside the block: their gradients are nobody's business here."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 class _Counted(nn.Module):
-    def __init__(self, target: ScoreTarget) -> None:
+    """A target that looks like a network; libraries feed it float64 too."""
+
+    def __init__(self, target: DecisionTarget) -> None:
         super().__init__()
         object.__setattr__(self, "_target", target)
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        target: ScoreTarget = object.__getattribute__(self, "_target")
+        target: DecisionTarget = object.__getattribute__(self, "_target")
+        x = x.to(torch.float32)
         if isinstance(target, WhiteBoxTarget):
             return target.forward(x)
-        return target.logits(x)
+        if isinstance(target, ScoreTarget):
+            return target.logits(x)
+        return F.one_hot(target.labels(x), target.classes).to(x.dtype)

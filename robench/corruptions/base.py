@@ -1,9 +1,12 @@
-"""The corruption contract: one image in, the corrupted image out."""
+"""The corruption contract: one image in, the corrupted image out; or a set that was made before."""
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 
+from robench.data.base import Part
 from robench.plugins import Plugin
 
 
@@ -12,10 +15,12 @@ class Corruption(Plugin):
 
     Subclasses declare the field `kinds` with their default list and override `corrupt`. What an image
     becomes may depend on the image, kind, severity and `rng` alone; the framework derives `rng` from
-    (data set, image index, kind, severity, seed), so neither order nor batches matter.
+    (image index, kind, severity, seed), so neither order nor batches matter.
     """
 
     kinds: tuple[str, ...] = ()
+    not_identity: ClassVar[tuple[str, ...]] = ("kinds",)
+    """Fields that do not change what one kind at one severity makes of an image."""
 
     def corrupt(
         self, image: np.ndarray, kind: str, severity: int, rng: np.random.Generator
@@ -29,3 +34,13 @@ class Corruption(Plugin):
         Returns an array like `image`, in [0, 1].
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it corrupts")
+
+    def given(self, kind: str, severity: int, start: int, stop: int) -> Part | None:
+        """The images that were made before of test images `start` to `stop`, with their labels;
+        None where `corrupt` makes them."""
+        return None
+
+    def origin(self, kind: str, severity: int, start: int, stop: int) -> dict[str, Any]:
+        """What identities hold beside the fields: whether the images are generated or given, for
+        generated and given ones differ; of given ones also their hash."""
+        return {"source": "generated"}

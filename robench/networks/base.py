@@ -50,6 +50,11 @@ class Network(nn.Module, Plugin):
         """Whether the network has noisy layers at all."""
         return any(isinstance(module, NoisyLayer) for module in self.modules())
 
+    def ties(self, logits: Tensor) -> Tensor:
+        """Whether the two highest outputs of each row tie before any tie-break, (n,) bool."""
+        top = logits.topk(2, dim=1).values
+        return top[:, 0] == top[:, 1]
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes)."""
         logits: Tensor = super().__call__(x)

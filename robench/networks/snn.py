@@ -74,6 +74,11 @@ class SNN(Network):
         read = spikes if total is None else total / self.steps
         return read + torch.sigmoid(potential.detach() - self.threshold) / 1000
 
+    def ties(self, logits: Tensor) -> Tensor:
+        """Whether the two highest spike counts tie; the tie-break is below 1/1000."""
+        top = logits.topk(2, dim=1).values
+        return (top[:, 0] - top[:, 1]) < 1e-3
+
     def _membrane(
         self, state: tuple[Tensor, Tensor] | None, current: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,5 @@
+"""`python -m robench`."""
+
+from robench.cli import main
+
+main()

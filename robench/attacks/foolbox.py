@@ -1,0 +1,150 @@
+"""Any attack of foolbox by name (Rauber et al., foolbox 3, JOSS 2020)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import AfterValidator, BaseModel
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.library import fields_of, library_call, starting_points, within
+from robench.attacks.target import BudgetExceeded, DecisionTarget
+from robench.errors import RobenchError, nearest
+
+GRADIENT_FREE = {
+    "additive_noise": "decision",
+    "blended_noise": "decision",
+    "blur": "decision",
+    "boundary_attack": "decision",
+    "contrast": "decision",
+    "contrast_min": "decision",
+    "gen_attack": "score",
+    "hop_skip_jump": "decision",
+    "inversion": "decision",
+    "pointwise": "decision",
+    "saltandpepper": "decision",
+    "spatial_attack": "decision",
+}
+"""foolbox's modules whose attacks ask for no gradient, and what they ask for."""
+NOT_OFFERED = {"Attack", "BinarizationRefinementAttack", "DatasetAttack"}
+"""The base class, and attacks that need more than a model and images."""
+HIDDEN = {"self", "init_attack", "distance", "tensorboard"}
+NORMS: tuple[str, ...] = ("linf", "l2", "l1", "l0")
+
+
+@lru_cache(maxsize=1)
+def _attacks() -> dict[str, type]:
+    foolbox: Any = import_module("foolbox")
+    named = vars(foolbox.attacks)
+    return {
+        name: item
+        for name, item in named.items()
+        if inspect.isclass(item)
+        and issubclass(item, foolbox.attacks.Attack)
+        and name not in NOT_OFFERED
+    }
+
+
+def _offered(name: str) -> str:
+    if name not in _attacks():
+        raise ValueError(f"foolbox has no such attack; {nearest(name, _attacks())}")
+    return name
+
+
+@lru_cache(maxsize=256)
+def _fields(name: str) -> type[BaseModel]:
+    return fields_of(_attacks()[name].__init__, name, Foolbox.fields(), HIDDEN)  # type: ignore[misc]
+
+
+class Foolbox(Attack):
+    """An attack of foolbox: `attack` names it, the other keys are its own parameters."""
+
+    attack: Annotated[str, AfterValidator(_offered)]
+    """Name in foolbox.attacks, for example L2CarliniWagnerAttack."""
+    needs: ClassVar[str] = "decision"
+    norms: ClassVar[tuple[str, ...]] = (*NORMS, "none")
+    paper: ClassVar[str] = "Rauber et al. 2020, foolbox"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        offered = _attacks()[self.attack]
+        module = offered.__module__.rsplit(".", 1)[-1]
+        vars(self)["needs"] = GRADIENT_FREE.get(module, "white-box")
+        vars(self)["norms"] = self._norms()
+
+    @classmethod
+    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
+        name = settings.get("attack")
+        return _fields(name) if name in _attacks() else cls.fields()
+
+    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if target.eps == 0:
+            return x
+        foolbox: Any = import_module("foolbox")
+        with library_call(rng):
+            attack = self._build(target.norm)
+            model = foolbox.PyTorchModel(target.module(), bounds=(0, 1), device=x.device)
+            try:
+                if "starting_points" not in inspect.signature(attack.run).parameters:
+                    return within(target, self._run(attack, model, x, y, target), x)
+                rows, starts = starting_points(target, x, y)
+                found = x.clone()
+                if len(rows):
+                    found[rows] = attack.run(model, x[rows], y[rows], starting_points=starts)
+                return within(target, found, x)
+            except (BudgetExceeded, RobenchError):
+                raise
+            except Exception as error:
+                raise RobenchError(
+                    f"attack foolbox: {self.attack} gave up: {str(error) or type(error).__name__}"
+                    + ("; it expects a model without noise" if target.stochastic else "")
+                ) from error
+
+    def _run(self, attack: Any, model: Any, x: Tensor, y: Tensor, target: DecisionTarget) -> Tensor:
+        """foolbox's `run`: what its `__call__` adds (clipping, counting) is ours to do."""
+        eagerpy: Any = import_module("eagerpy")
+        criteria: Any = import_module("foolbox.criteria")
+        inputs, labels = eagerpy.astensors(x, y)
+        criterion = criteria.Misclassification(labels)
+        if self.attack == "GenAttack":  # works towards a class: the likeliest wrong one
+            scores = model(x).scatter(1, y[:, None], -torch.inf)
+            criterion = criteria.TargetedMisclassification(eagerpy.astensor(scores.argmax(1)))
+        budget = None if target.eps == float("inf") or target.norm == "none" else target.eps
+        limits: dict[str, Any] = {}
+        parameters = inspect.signature(attack.run).parameters
+        if "epsilon" in parameters:
+            if budget is None:
+                raise RobenchError(f"attack foolbox: {self.attack} needs a finite eps")
+            limits["epsilon"] = budget
+        elif "early_stop" in parameters:
+            limits["early_stop"] = budget
+        found: Tensor = attack.run(model, inputs, criterion, **limits).raw
+        return found
+
+    def _build(self, norm: str) -> Any:
+        """foolbox's object with the card's settings."""
+        distances: Any = import_module("foolbox.distances")
+        cls = _attacks()[self.attack]
+        keys = set(_fields(self.attack).model_fields) - {"attack"}
+        settings = {key: getattr(self, key) for key in keys}
+        if "distance" in inspect.signature(cls.__init__).parameters:  # type: ignore[misc]
+            settings["distance"] = getattr(distances, "l2" if norm == "none" else norm)
+        return cls(**settings)
+
+    def _norms(self) -> tuple[str, ...]:
+        """The norms that the attack minimises or keeps, as foolbox declares them."""
+        if self.attack == "SpatialAttack":
+            return ("none",)
+        if "distance" in inspect.signature(_attacks()[self.attack].__init__).parameters:  # type: ignore[misc]
+            return NORMS
+        try:
+            power = self._build("l2").distance.p
+        except AttributeError:  # one that never names a distance: it flips pixels back one by one
+            return NORMS
+        return ({0: "l0", 1: "l1", 2: "l2"}.get(power, "linf"),)

@@ -1,0 +1,109 @@
+"""What the adapters of attack libraries share: validated parameters, seeds, silence."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import random
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, create_model
+from torch import Tensor
+
+from robench.attacks.target import DecisionTarget
+
+
+def fields_of(
+    function: Callable[..., Any], name: str, base: type[BaseModel], hidden: set[str]
+) -> Any:
+    """A pydantic model of `base` plus the parameters of `function`, with its types and defaults.
+
+    Args:
+        name: what the model is called.
+        hidden: parameters that a card cannot set: no plain values, or the adapter's to set.
+    """
+    known: dict[str, Any] = {
+        key: (field.annotation, field) for key, field in base.model_fields.items()
+    }
+    hints = typing.get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        kind = parameter.kind
+        if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in hidden:
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        known[parameter.name] = (_plain(hints.get(parameter.name, Any), default), default)
+    model: type[BaseModel] = create_model(
+        name,
+        __config__=ConfigDict(extra="forbid", frozen=True, protected_namespaces=()),
+        **known,
+    )
+    return model
+
+
+def _plain(hint: Any, default: Any) -> Any:
+    """The declared type; what its own default contradicts is widened by the default's type."""
+    if hint is int and isinstance(default, float):
+        return float
+    if default is None and type(None) not in typing.get_args(hint):
+        return hint | None
+    return hint
+
+
+@contextlib.contextmanager
+def library_call(rng: torch.Generator) -> Iterator[None]:
+    """A call into a library that draws from global random states and talks.
+
+    The states are seeded from `rng` and restored; warnings, log lines and prints are kept back.
+    """
+    seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = [rng.device] if rng.device.type == "cuda" else []
+    level = logging.root.manager.disable
+    with (
+        torch.random.fork_rng(devices=devices),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def within(target: DecisionTarget, found: Tensor, x: Tensor) -> Tensor:
+    """What a library found, inside the budget: too far ones are projected, in l0 given up."""
+    found = torch.where(torch.isfinite(found), found, x).to(x.dtype).clamp(0, 1)
+    if target.norm == "l0":
+        near = target.ball.distance(found, x) <= target.eps
+        return torch.where(near.view(-1, *[1] * (x.dim() - 1)), found, x)
+    return found if target.norm == "none" else target.project(found, x)
+
+
+def starting_points(target: DecisionTarget, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Where decision-based attacks start: of each image, the nearest one of the batch that the
+    model calls something else than the image's label.
+
+    Returns (rows that are classified right and have such a start, their starts).
+    """
+    labels = target.labels(x)
+    flat = x.flatten(1)
+    gaps = torch.cdist(flat, flat)
+    gaps.masked_fill_(labels[None, :] == y[:, None], torch.inf)
+    gap, nearest = gaps.min(1)
+    rows = torch.nonzero((labels == y) & gap.isfinite())[:, 0]
+    return rows, x[nearest[rows]]

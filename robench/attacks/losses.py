@@ -1,0 +1,51 @@
+"""Losses that an attacker maximises, one value per image.
+
+Margin: Carlini & Wagner 2017 (arXiv 1608.04644). DLR: Croce & Hein 2020 (2003.01690), Eq. 6 and 7.
+Each has a targeted form, which pulls every image towards a class of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robench.errors import RobenchError
+
+RowLoss = Callable[[Tensor, Tensor], Tensor]
+"""(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises."""
+
+
+def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
+    """Cross-entropy per row, or minus that of the class aimed at; saturates where it is sure."""
+    if aim is None:
+        return F.cross_entropy(logits, y, reduction="none")
+    return -F.cross_entropy(logits, aim, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
+    """Largest wrong logit (or the one aimed at) minus the right one; positive where fooled."""
+    right = logits.gather(1, y[:, None])[:, 0]
+    if aim is None:
+        return logits.scatter(1, y[:, None], -torch.inf).amax(1) - right
+    return logits.gather(1, aim[:, None])[:, 0] - right
+
+
+def dlr(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
+    """Difference of logits ratio: the margin in units of the spread of the largest logits, so that
+    scaling the logits changes nothing. Needs 3 classes, 4 with an aim."""
+    needed = 3 if aim is None else 4
+    if logits.shape[1] < needed:
+        raise RobenchError(
+            f'loss = "dlr" needs at least {needed} classes, there are {logits.shape[1]}; '
+            'use loss = "margin"'
+        )
+    top = logits.topk(needed, dim=1).values
+    lowest = top[:, 2] if aim is None else (top[:, 2] + top[:, 3]) / 2
+    return margin(logits, y, aim) / (top[:, 0] - lowest + 1e-12)
+
+
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin, "dlr": dlr}

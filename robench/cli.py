@@ -1,0 +1,254 @@
+"""The command line: verbs that parse, call and print."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from robench import __version__
+from robench.errors import RobenchError
+
+if TYPE_CHECKING:
+    from robench.store import Store
+    from robench.workspace import Workspace
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Adversarial robustness benchmarks for networks trained with and without backpropagation.",
+    epilog="Exit codes: 0 done, 1 something failed or is missing, 2 bad input, 130 interrupted.",
+)
+out = Console()
+err = Console(stderr=True)
+
+
+class What(StrEnum):
+    """What `robench list` can list."""
+
+    models = "models"
+    attacks = "attacks"
+    corruptions = "corruptions"
+    reports = "reports"
+    trainers = "trainers"
+    networks = "networks"
+    datasets = "datasets"
+
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="Folder with models/, attacks/, corruptions/, reports/."),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="Where results are kept: a folder or an fsspec URL. [.robench]"),
+]
+ReportArgument = Annotated[str, typer.Argument(help="Name of a card in reports/.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Only models or threats that match this pattern; repeatable."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [cuda where there is one]")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the page. [reports/REPORT in the workspace]")
+]
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    context.obj = {"debug": debug}
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    report: ReportArgument = "quickstart",
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    out_folder: OutOption = None,
+    device: DeviceOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Worker processes. [one per core; 1 on CUDA]"),
+    ] = None,
+    only: OnlyOption = None,
+) -> None:
+    """Train what is missing, evaluate what is missing, write the page."""
+    from robench.workspace import open_workspace
+
+    here = open_workspace(workspace)
+    from robench.run import run_report
+
+    done = run_report(
+        here,
+        report,
+        store=_store(here, store),
+        folder=out_folder,
+        device=device,
+        jobs=jobs,
+        only=only or (),
+        console=err,
+        command=_command(),
+    )
+    out.print(f"page: {done.page}", soft_wrap=True, highlight=False)
+    if done.incomplete:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    name: ReportArgument = "quickstart",
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    out_folder: OutOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Rebuild a page from the store, or from its published folder; trains and evaluates nothing."""
+    from robench.leaderboard import load_published, load_results
+    from robench.report import write_report
+    from robench.workspace import open_workspace
+
+    here = open_workspace(workspace)
+    folder = out_folder or here.output / "reports" / name
+    kept = _store(here, store)
+    if kept.read_run(name) is not None:
+        results = load_results(kept, name)
+    else:
+        published = next((f for f in (folder, here.root / "reports" / name) if _published(f)), None)
+        if published is None:
+            raise RobenchError(
+                f"report {name!r}: neither {kept.url} nor {folder} holds its results; "
+                f"make them with: robench run {name}"
+            )
+        results = load_published(published)
+    page = write_report(results, folder)
+    out.print(f"page: {page}", soft_wrap=True, highlight=False)
+    if open_page:
+        typer.launch(str(page))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")] = What.models,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """List cards, or the names that cards may use."""
+    from robench import listing
+    from robench.workspace import open_workspace
+
+    table = Table(box=None, pad_edge=False)
+    header, rows = listing.rows(open_workspace(workspace), what.value)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A card, as in models/digits/mlp-bp or attacks/pgd.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show a card: what it says, every field with its default, and the file that implements it."""
+    from robench import listing
+    from robench.workspace import open_workspace
+
+    for line in listing.details(open_workspace(workspace), what):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    report: ReportArgument = "quickstart",
+    workspace: WorkspaceOption = None,
+    only: OnlyOption = None,
+) -> None:
+    """Say what a report asks for, without doing it."""
+    from robench import listing
+    from robench.plan import make_plan
+    from robench.workspace import open_workspace
+
+    for line in listing.plan_lines(make_plan(open_workspace(workspace), report, only or ())):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    report: ReportArgument = "quickstart",
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Say what is done, missing and failed. Exit code 1 while anything is missing."""
+    from robench.run import report_status
+    from robench.workspace import open_workspace
+
+    here = open_workspace(workspace)
+    state = report_status(here, report, _store(here, store))
+    for line in state.lines():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not state.complete:
+        raise typer.Exit(FAILED)
+
+
+def _store(workspace: Workspace, named: str | None) -> Store:
+    from robench.store import Store
+
+    return Store(named or workspace.output / ".robench")
+
+
+def _published(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() and (folder / "cells.parquet").is_file()
+
+
+def _print(table: Any) -> None:
+    """Wide tables keep their lines when the output is a pipe."""
+    console = out if out.is_terminal else Console(width=200)
+    console.print(table)
+
+
+def _command() -> str:
+    return " ".join(["robench", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one or two lines, never a traceback."""
+    debug = "--debug" in sys.argv
+    try:
+        app(prog_name="robench")
+    except RobenchError as error:
+        if debug:
+            raise
+        err.print(f"[red]error[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        err.print("interrupted; what is finished is kept: run the same command to continue")
+        sys.exit(INTERRUPTED)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The framework's side of corruptions: corrupted images that depend on nothing but what is asked.
+
+Every image has a random stream of its own, derived from (kind, severity, seed, index in the test set):
+order, batches and processes do not matter, and numpy's global state is neither read nor changed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robench.corruptions.base import Corruption
+from robench.digest import derived_seed
+from robench.errors import RobenchError, nearest
+
+ROUNDING = 1e-5
+"""How far a plugin's pixels may leave [0, 1] before it counts as a mistake."""
+
+
+def corrupt_images(
+    corruption: Corruption,
+    images: np.ndarray,
+    first_index: int,
+    kind: str,
+    severity: int,
+    seed: int,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """The corrupted images, made one by one or taken from a set made before.
+
+    Args:
+        images: consecutive test images, (n, c, h, w), float32 in [0, 1], c = 1 or 3.
+        first_index: index of images[0] in the test set.
+        kind: one of `corruption.kinds`. severity: 1 to 5.
+        seed: of the report.
+        labels: (n,), what the labels of a set made before must be; None: they are not compared.
+
+    Returns (n, c, h, w), float32 in [0, 1]. Raises RobenchError for an unknown kind, a severity
+    outside 1 to 5, images that are not such, a set made before that does not fit, and a plugin that
+    returns something else.
+    """
+    who = f"corruption {type(corruption).__name__}"
+    if kind not in corruption.kinds:
+        raise RobenchError(f"{who}: kind {kind!r}: unknown; {nearest(kind, corruption.kinds)}")
+    if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5):
+        raise RobenchError(f"{who}: severity = {severity!r}: must be 1, 2, 3, 4 or 5")
+    _check_images(images, first_index, f"{who}: {kind}")
+    given = corruption.given(kind, severity, first_index, first_index + len(images))
+    if given is not None:
+        where = f"{who}: {kind} at severity {severity}"
+        if labels is not None and not np.array_equal(given.labels, labels):
+            wrong = np.count_nonzero(given.labels != labels)
+            raise RobenchError(
+                f"{where}: the labels of {wrong} of {len(labels)} images are not the data set's; the "
+                "set belongs to its publisher's test images in their order (split = 'official')"
+            )
+        return _checked(given.images, images, where)
+    entropy = derived_seed("corruption", kind, severity, seed)
+    made = np.empty(images.shape, np.float32)
+    for offset, image in enumerate(images):
+        index = first_index + offset
+        answer = corruption.corrupt(
+            np.ascontiguousarray(image.transpose(1, 2, 0)), kind, severity, image_rng(entropy, index)
+        )
+        where = f"{who}: {kind} at severity {severity} of image {index}"
+        made[offset] = _checked(
+            np.moveaxis(np.asarray(answer), -1, 0) if np.ndim(answer) == 3 else answer, image, where
+        )
+    return made
+
+
+def image_rng(entropy: int, index: int) -> np.random.Generator:
+    """The random stream of one image. The bit generator is named, since numpy's default may change."""
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(index,)))
+    )
+
+
+def _check_images(images: np.ndarray, first_index: int, who: str) -> None:
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise RobenchError(
+            f"{who}: images of shape {images.shape}: must be (n, c, h, w) with 1 or 3 channels"
+        )
+    if images.dtype != np.float32:
+        raise RobenchError(f"{who}: images of type {images.dtype}: must be float32 in [0, 1]")
+    # NaN compares false, so that it counts as outside.
+    outside = ~((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+    if outside.any():
+        at = int(outside.argmax())
+        low, high = float(images[at].min()), float(images[at].max())
+        raise RobenchError(
+            f"{who}: image {first_index + at} has pixels from {low:g} to {high:g}: must be in [0, 1]"
+        )
+
+
+def _checked(answer: np.ndarray, like: np.ndarray, where: str) -> np.ndarray:
+    """The answer as float32 in [0, 1], or an error that says what is wrong with it."""
+    if np.shape(answer) != like.shape:
+        raise RobenchError(
+            f"{where}: the answer has shape {np.shape(answer)}, the image has {like.shape}"
+        )
+    low, high = float(np.min(answer)), float(np.max(answer))
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise RobenchError(f"{where}: the answer goes from {low:g} to {high:g}, not from 0 to 1")
+    return np.clip(answer, 0, 1).astype(np.float32)

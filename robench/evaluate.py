@@ -1,0 +1,216 @@
+"""Runs ONE cell and enforces the threat model: the framework keeps the score, plugins never do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robench.attacks.base import Attack
+from robench.attacks.target import Ball, BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.cards import AttackCard
+from robench.data.base import Part
+from robench.digest import derived_seed
+from robench.errors import RobenchError
+from robench.networks.base import Network
+from robench.networks.noise import GaussianNoise, noise
+
+DISPLAYED = 8
+"""Images per cell whose perturbed input is kept for the page."""
+ROUNDING = (1 + 1e-5, 1e-6)
+"""Factor and offset by which a distance may exceed eps before it counts as leaving the ball."""
+ACCESS = {
+    "white-box": WhiteBoxTarget,
+    "score": ScoreTarget,
+    "decision": DecisionTarget,
+    "transfer": WhiteBoxTarget,
+}
+RANK = {"decision": 0, "score": 1, "white-box": 2}
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What an attack made of a slice, and what it cost: rows of images."""
+
+    images: np.ndarray
+    distance: np.ndarray
+    queries: np.ndarray
+    gradients: np.ndarray
+    zero_gradient: np.ndarray | None
+    loss_trace: list[float]
+
+
+@contextmanager
+def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> Iterator[None]:
+    """The network as it answers questions: evaluation mode, no weight gradients, its randomness on a
+    stream of its own."""
+    generator = torch.Generator(device).manual_seed(seed)
+    network.eval()
+    network.requires_grad_(False)
+    network.generator = generator
+    with noise(network, GaussianNoise(generator) if noisy else None):
+        try:
+            yield
+        finally:
+            network.generator = None
+
+
+def attack_slice(
+    network: Network,
+    attack: Attack,
+    card: AttackCard,
+    eps: float,
+    part: Part,
+    *,
+    noisy: bool,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> Perturbed:
+    """Let an attack perturb a slice of test data, within its budget.
+
+    Args:
+        network: what the attack may ask, as far as `card.access` goes.
+        part: the images and their true labels.
+        noisy: whether the noise of the noisy layers is on.
+
+    Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
+    RobenchError when card and attack do not fit.
+    """
+    access = "white-box" if card.access == "transfer" else card.access
+    if RANK[attack.needs] > RANK[access]:
+        raise RobenchError(
+            f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs {attack.needs}'
+        )
+    if card.norm not in attack.norms:
+        raise RobenchError(
+            f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
+            f"{', '.join(attack.norms)}"
+        )
+    ball = Ball(card.norm, eps)
+    deadline = time.monotonic() + card.time_limit if card.time_limit else None
+    made: list[dict[str, np.ndarray | None]] = []
+    trace: list[list[float]] = []
+    for start in range(0, len(part), batch_size):
+        x, y = _batch(part, start, batch_size, device)
+        rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
+        with in_use(network, noisy, derived_seed(seed, "attacked", start), device):
+            target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
+            x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
+        x_adv = _enforce(x_adv, x, ball, card)
+        made.append(
+            {
+                "images": x_adv.cpu().numpy(),
+                "distance": ball.distance(x_adv, x).cpu().numpy(),
+                **target.counts(),
+            }
+        )
+        trace.append(target.loss_trace)
+    length = min((len(row) for row in trace), default=0)
+    zero = [row["zero_gradient"] for row in made]
+    return Perturbed(
+        images=np.concatenate([row["images"] for row in made]),  # type: ignore[misc]
+        distance=np.concatenate([row["distance"] for row in made]),  # type: ignore[misc]
+        queries=np.concatenate([row["queries"] for row in made]),  # type: ignore[misc]
+        gradients=np.concatenate([row["gradients"] for row in made]),  # type: ignore[misc]
+        zero_gradient=None if any(z is None for z in zero) else np.concatenate(zero),  # type: ignore[arg-type]
+        loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
+    )
+
+
+def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
+    """The images as scored: refused when outside the budget, else projected to undo rounding."""
+    who = f"attack {card.attack.name!r} ({card.file})"
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        shape = tuple(getattr(x_adv, "shape", ()))
+        raise BudgetExceeded(f"{who} returned {shape or type(x_adv)}, not images {tuple(x.shape)}")
+    x_adv = x_adv.detach().to(x)
+    if not torch.isfinite(x_adv).all():
+        raise BudgetExceeded(f"{who} returned NaN or infinite pixels")
+    if float(x_adv.amin()) < -ROUNDING[1] or float(x_adv.amax()) > 1 + ROUNDING[1]:
+        raise BudgetExceeded(f"{who} left the range [0, 1]")
+    far = float(ball.distance(x_adv, x).amax())
+    if ball.norm != "none" and far > ball.eps * ROUNDING[0] + ROUNDING[1]:
+        raise BudgetExceeded(f"{who} left its {ball.norm} ball: distance {far:.6g} > {ball.eps:g}")
+    return ball.project(x_adv, x)
+
+
+def score_slice(
+    network: Network,
+    images: np.ndarray,
+    part: Part,
+    *,
+    noisy: bool,
+    stochastic: bool,
+    draws: int,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> pa.Table:
+    """Predict the images, by fresh draws where the network is stochastic: one row per image.
+
+    Raises RobenchError when the network answers with the wrong shape or not with numbers.
+    """
+    predictions, losses, ties = [], [], []
+    for start in range(0, len(part), batch_size):
+        _, y = _batch(part, start, batch_size, device)
+        x = torch.from_numpy(images[start : start + batch_size]).to(device)
+        drawn, lost = [], torch.zeros(len(y), device=device)
+        with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
+            for _ in range(draws if stochastic else 1):
+                logits = network(x)
+                _check_logits(logits, (len(y), network.classes))
+                drawn.append(logits.argmax(1))
+                lost += F.cross_entropy(logits, y, reduction="none")
+        predictions.append(torch.stack(drawn, 1).cpu().numpy())
+        losses.append((lost / len(drawn)).cpu().numpy())
+        ties.append(network.ties(logits).cpu().numpy())
+    predicted = np.concatenate(predictions).astype(np.int16)
+    shown = min(DISPLAYED, len(part))
+    bytes_ = [np.round(image * 255).astype(np.uint8).tobytes() for image in images[:shown]]
+    return pa.table(
+        {
+            "image": pa.array(np.arange(len(part), dtype=np.int32)),
+            "label": pa.array(part.labels.astype(np.int16)),
+            "predictions": pa.array(list(predicted), pa.list_(pa.int16())),
+            "correct": pa.array((predicted == part.labels[:, None]).mean(1, dtype=np.float32)),
+            "loss": pa.array(np.concatenate(losses).astype(np.float32)),
+            "tie": pa.array(np.concatenate(ties)),
+            "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
+        }
+    )
+
+
+def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
+    """The rows with what the attack cost; nulls where there was none."""
+    nothing = pa.nulls(len(rows), pa.float32())
+    columns = {"distance": nothing, "queries": nothing, "gradients": nothing}
+    zero = pa.nulls(len(rows), pa.bool_())
+    if perturbed is not None:
+        for name in columns:
+            columns[name] = pa.array(getattr(perturbed, name).astype(np.float32))
+        if perturbed.zero_gradient is not None:
+            zero = pa.array(perturbed.zero_gradient)
+    for name, column in {**columns, "zero_gradient": zero}.items():
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def _check_logits(logits: Tensor, shape: tuple[int, int]) -> None:
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
+        answer = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        raise RobenchError(f"the network answers {answer} where logits {shape} are expected")
+    if not torch.isfinite(logits).all():
+        raise RobenchError("the network answers NaN or infinite logits")
+
+
+def _batch(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(part.images[start : start + size])
+    return images.to(device), torch.from_numpy(part.labels[start : start + size]).to(device)

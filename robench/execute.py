@@ -1,0 +1,313 @@
+"""Runs planned work: in this process or in several, whatever is missing and nothing else.
+
+A run is resumed by running it again: what the store holds is not made twice. A task that fails is
+recorded and the rest goes on. The order of tasks changes no result.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from robench import identity
+from robench.cards import ModelCard
+from robench.digest import Identity, digest
+from robench.errors import RobenchError
+from robench.plan import Cell, Plan, Training
+from robench.pool import Failure, Inline, Pool, Processes
+from robench.store import Damaged, Store
+from robench.tasks import Evaluate, MakeInputs, Task, Train
+
+ATTEMPTS = 2
+"""How often a task is tried when its worker process dies under it."""
+
+
+class Listener(Protocol):
+    """Who is told how a run goes (progress.py shows it in a terminal)."""
+
+    def begin(self, models: int, cells: int) -> None: ...
+    def queued(self, task: Task) -> None: ...
+    def told(self, label: str, done: float, text: str) -> None: ...
+    def finished(self, task: Task, failure: Failure | None) -> None: ...
+    def found(self, what: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class Run:
+    """How far a plan has come."""
+
+    plan: Plan
+    store: Store
+    device: str
+    resolved: dict[str, identity.ResolvedModel]
+    weights: dict[Training, str] = field(default_factory=dict)
+    digests: dict[Cell, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Digest -> why."""
+    lost: dict[Training, str] = field(default_factory=dict)
+    """Models that could not be trained -> why."""
+
+    def model_digest(self, training: Training) -> str:
+        return self.resolved[training.card.name].digest(training.seed)
+
+    def weights_of(self, training: Training) -> str | None:
+        """Digest of the stored weights; None when they are still to be made."""
+        if training not in self.weights:
+            name = self.model_digest(training)
+            if not self.store.has_model(name):
+                return None
+            self.weights[training] = self.store.read_model(name)[1]["tensors"]
+        return self.weights[training]
+
+    def identify(self, cell: Cell) -> tuple[Identity, Identity | None]:
+        """Identities of a cell and of the shared inputs it needs, if any.
+
+        The weights of its model and of its surrogate must be there.
+        """
+        surrogate = None
+        if cell.surrogate is not None:
+            surrogate = self.resolved[cell.surrogate.card.name], self.weights[cell.surrogate]
+        model = self.resolved[cell.training.card.name]
+        inputs = identity.inputs_identity(cell, model, surrogate, self.plan.report)
+        weights = self.weights[cell.training]
+        name = digest(inputs) if inputs else None
+        found = identity.cell_identity(cell, model, weights, name, self.plan.report)
+        self.digests[cell] = digest(found)
+        return found, inputs
+
+
+def open_run(plan: Plan, store: Store, device: str) -> Run:
+    """Check every card of the plan against its plugins before any work starts.
+
+    Raises RobenchError naming card, key and value.
+    """
+    torch.set_num_threads(1)  # bits must not depend on the machine's cores; processes use those
+    cards: dict[str, ModelCard] = {t.card.name: t.card for t in plan.trainings}
+    resolved = {name: identity.resolve_model(card) for name, card in cards.items()}
+    for threat in plan.threats:
+        identity.threat_fields(threat)
+    fewest = min((len(identity.load_splits(card).test) for card in cards.values()), default=0)
+    if plan.cells and plan.report.images > fewest:
+        raise RobenchError(
+            f"{plan.report.file}: images = {plan.report.images}: the smallest test split has {fewest}"
+        )
+    return Run(plan, store, device, resolved)
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def execute(run: Run, listener: Listener, jobs: int = 1) -> None:
+    """Make what is missing of a run: train, make shared inputs, evaluate.
+
+    Args:
+        jobs: worker processes; 1: this process.
+
+    Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes on.
+    """
+    for _ in range(2):  # a second round makes again what reading set aside as damaged
+        pool: Pool = Inline(listener.told) if jobs == 1 else Processes(jobs, listener.told)
+        try:
+            _Scheduler(run, listener, pool).work()
+        finally:
+            pool.close()
+        if not _damaged(run, listener):
+            return
+
+
+def _damaged(run: Run, listener: Listener) -> bool:
+    """Whether any cell of the run turns out to be damaged when read; it is then set aside."""
+    found = False
+    for cell_digest in run.digests.values():
+        try:
+            if cell_digest not in run.failures:
+                run.store.read_cell(cell_digest)
+        except Damaged as damaged:
+            listener.note(str(damaged))
+            found = True
+    return found
+
+
+class _Scheduler:
+    """Submits tasks as soon as what they need is there."""
+
+    def __init__(self, run: Run, listener: Listener, pool: Pool) -> None:
+        self.run, self.listener, self.pool = run, listener, pool
+        self.store_url = run.store.url
+        self.flying: dict[Future[Any], Task] = {}
+        self.attempts: dict[str, int] = defaultdict(int)
+        self.waiting: dict[Training | str, list[Cell]] = defaultdict(list)
+        """Cells by the model (not yet trained) or shared inputs (not yet made) that they wait for."""
+        self.cells = run.store.cells()
+
+    def work(self) -> None:
+        plan = self.run.plan
+        self.listener.begin(len(plan.trainings), len(plan.cells))
+        for cell in plan.cells:
+            self.waiting[cell.training].append(cell)
+        for training in plan.trainings:
+            self._need_model(training)
+        while self.flying:
+            done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._done(self.flying.pop(future), future)
+
+    def _submit(self, task: Task) -> None:
+        self.attempts[task.digest] += 1
+        self.listener.queued(task)
+        self.flying[self.pool.submit(task)] = task
+
+    def _done(self, task: Task, future: Future[Any]) -> None:
+        try:
+            failure = future.result()
+        except BrokenProcessPool:
+            self.pool.revive()
+            if self.attempts[task.digest] < ATTEMPTS:
+                self._submit(task)
+                return
+            failure = Failure("WorkerDied", "its worker process died (out of memory?)", "")
+        self.listener.finished(task, failure)
+        if failure is not None:
+            self._failed(task, failure)
+        elif isinstance(task, Train):
+            self._release(task.training)
+        elif isinstance(task, MakeInputs):
+            self._release(task.digest)
+
+    def _failed(self, task: Task, failure: Failure) -> None:
+        self.run.store.write_failure(
+            task.digest,
+            {"task": task.label, "error": failure.short, "traceback": failure.traceback},
+        )
+        self.run.failures[task.digest] = failure.short
+        key: Training | str = task.digest
+        if isinstance(task, Train):
+            key = task.training
+            self.run.lost[key] = failure.short
+        self._release(key)
+
+    def _need_model(self, training: Training) -> None:
+        try:
+            known = self.run.weights_of(training)
+        except Damaged as damaged:
+            self.listener.note(str(damaged))
+            known = None
+        if known is not None:
+            self.listener.found("model")
+            self._release(training)
+            return
+        name = self.run.model_digest(training)
+        if any(task.digest == name for task in self.flying.values()):
+            self.waiting[name] += self.waiting.pop(training, [])  # the same work under another card
+            return
+        resolved = self.run.resolved[training.card.name]
+        self._submit(
+            Train(training, name, resolved.identity(training.seed), self.store_url, self.run.device)
+        )
+
+    def _release(self, key: Training | str) -> None:
+        """Whatever `key` names is there, or will never be: look again at the cells that waited."""
+        released = self.waiting.pop(key, [])
+        if isinstance(key, Training):
+            released += self.waiting.pop(self.run.model_digest(key), [])
+        for cell in released:
+            self._need_cell(cell)
+
+    def _need_cell(self, cell: Cell) -> None:
+        run = self.run
+        for training in (cell.training, cell.surrogate):
+            if training is None:
+                continue
+            why = run.lost.get(training) or run.failures.get(run.model_digest(training))
+            if why is not None:
+                run.failures[unborn(cell)] = f"{training.label} could not be trained: {why}"
+                self.listener.found("cell")
+                return
+            if run.weights_of(training) is None:
+                self.waiting[training].append(cell)
+                return
+        cell_identity, shared = run.identify(cell)
+        name, inputs = run.digests[cell], digest(shared) if shared else None
+        if name in self.cells:
+            self.listener.found("cell")
+            return
+        if any(task.digest == name for task in self.flying.values()):
+            self.listener.found("cell")
+            return
+        if inputs is not None and not run.store.has_inputs(inputs):
+            self._need_inputs(cell, inputs, shared or {})
+            return
+        self._submit(
+            Evaluate(
+                cell,
+                run.plan.report,
+                name,
+                cell_identity,
+                self.store_url,
+                run.device,
+                model=run.model_digest(cell.training),
+                stochastic=run.resolved[cell.training.card.name].stochastic,
+                inputs=inputs,
+            )
+        )
+
+    def _need_inputs(self, cell: Cell, inputs: str, shared: Identity) -> None:
+        if inputs in self.run.failures:
+            self.run.failures[self.run.digests[cell]] = (
+                f"its inputs could not be made: {self.run.failures[inputs]}"
+            )
+            self.listener.found("cell")
+            return
+        if inputs not in self.waiting:
+            surrogate = cell.surrogate and self.run.model_digest(cell.surrogate)
+            self._submit(
+                MakeInputs(
+                    cell,
+                    self.run.plan.report,
+                    inputs,
+                    shared,
+                    self.store_url,
+                    self.run.device,
+                    surrogate,
+                )
+            )
+        self.waiting[inputs].append(cell)
+
+
+def unborn(cell: Cell) -> str:
+    """What a cell without a digest (its model failed) is called among failures."""
+    return f"unborn {cell.training.card.name} {cell.training.seed} {cell.threat.name}"
+
+
+def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
+    """Models and cells by state (done, missing, failed), and what went wrong; makes nothing."""
+    models = {"done": 0, "missing": 0, "failed": 0}
+    cells = dict(models)
+    failures: list[str] = []
+
+    def count(states: dict[str, int], done: bool, name: str | None) -> None:
+        failure = run.store.read_failure(name) if name and not done else None
+        states["done" if done else "failed" if failure else "missing"] += 1
+        if failure:
+            failures.append(f"{failure['task']}: {failure['error']}")
+
+    known = set[Training]()
+    for training in run.plan.trainings:
+        if run.weights_of(training) is not None:
+            known.add(training)
+        count(models, training in known, run.model_digest(training))
+    finished = run.store.cells()
+    for cell in run.plan.cells:
+        name = None
+        if cell.training in known and (cell.surrogate is None or cell.surrogate in known):
+            run.identify(cell)
+            name = run.digests[cell]
+        count(cells, name in finished, name)
+    return models, cells, tuple(failures)

@@ -1,0 +1,188 @@
+"""Outcomes -> one table with a row per model: accuracies, their intervals, and ranks.
+
+The rules that make a row honest:
+
+- the headline `worst_case` counts an image only as far as it survives the clean input and every
+  attack of the report; attacks with role "floor" are shown but do not enter it;
+- a number exists only where every seed of its row has every cell it needs: nothing is averaged over
+  fewer cells than its neighbours. A row that lacks a cell is shown as incomplete and not ranked;
+- models are ranked within one data set (with all its settings) only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from robench.digest import canonical, derived_seed
+from robench.results import Results, Threat, load_published, load_results
+from robench.statistics import Floats, bootstrap, holm, pairwise, ranks, resampling, wilson
+
+__all__ = [
+    "Results",
+    "column_name",
+    "dataset_labels",
+    "leaderboard",
+    "load_published",
+    "load_results",
+]
+
+CLEAN = "clean"
+SUMMARY = ("worst_case", "average_attacks", "average_corruptions")
+FIXED = (
+    "model", "trainer", "network", "dataset", "seeds", "images", "complete",
+    "rank", "rank_best", "rank_worst", *SUMMARY,
+)  # fmt: skip
+SUFFIXES = ("", "_low", "_high", "_sd")
+
+
+def leaderboard(results: Results) -> pd.DataFrame:
+    """One row per model, by data set and then by rank; incomplete rows last.
+
+    Columns: model, trainer, network, dataset, seeds (how many), images, complete, rank (shared by
+    models that cannot be told apart), rank_best and rank_worst (the ranks that the tests leave
+    open), then accuracies in [0, 1]: worst_case, average_attacks, average_corruptions, clean, every
+    other threat under its name, and for every kind of corruption its mean over severities (Acc_c,
+    GLR Eq. 6) under "card/kind". Each accuracy has _low and _high (95% interval) and _sd (between
+    seeds; NaN for one). An accuracy that cannot be had from complete cells is NaN.
+    """
+    datasets = dataset_labels(results)
+    rows: list[dict[str, Any]] = []
+    worst: list[Floats | None] = []
+    for model in results.models:
+        scores, survived = _scores(results, model)
+        complete = results.complete(model)
+        rows.append(
+            {
+                "model": model["name"],
+                "trainer": model["card"]["trainer"]["name"],
+                "network": model["card"]["network"]["name"],
+                "dataset": datasets[model["name"]],
+                "seeds": len(model["seeds"]),
+                "images": 0 if survived is None else survived.shape[1],
+                "complete": complete,
+                **scores,
+            }
+        )
+        worst.append(survived if complete else None)
+    table = pd.DataFrame(rows)
+    for column in ("rank", "rank_best", "rank_worst"):
+        table[column] = pd.array([pd.NA] * len(table), dtype="Int64")
+    for _, group in table.groupby(["dataset", "images"], sort=False):
+        _rank(table, [int(row) for row in group.index if worst[int(row)] is not None], worst)
+    first_seen = {name: place for place, name in enumerate(dict.fromkeys(table["dataset"]))}
+    table["_group"] = table["dataset"].map(first_seen)
+    table = table.sort_values(
+        ["_group", "complete", "rank", "worst_case", "model"],
+        ascending=[True, False, True, False, True],
+        na_position="last",
+        kind="stable",
+    ).reset_index(drop=True)
+    return table[_columns(results)]
+
+
+def column_name(threat: str) -> str:
+    """The column of a threat or of a kind: its name, unless a column of ours has that already."""
+    return f"threat:{threat}" if threat in FIXED else threat
+
+
+def dataset_labels(results: Results) -> dict[str, str]:
+    """Each model's data set by name; with the settings that differ where one name has several."""
+    fields = {
+        m["name"]: (m["card"]["dataset"]["name"], m["fields"]["dataset"]) for m in results.models
+    }
+    variants: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, settings in fields.values():
+        variants.setdefault(name, {})[canonical(settings)] = settings
+    labels: dict[str, str] = {}
+    for model, (name, settings) in fields.items():
+        others = list(variants[name].values())
+        keys = sorted({key for other in others for key in other})
+        differing = [
+            key for key in keys if len({canonical(other.get(key)) for other in others}) > 1
+        ]
+        shown = ", ".join(f"{key} = {settings.get(key)}" for key in differing)
+        labels[model] = f"{name} ({shown})" if shown else name
+    return labels
+
+
+def _columns(results: Results) -> list[str]:
+    threats = [CLEAN, *(column_name(t["name"]) for t in results.threats if t["name"] != CLEAN)]
+    measured = [*SUMMARY, *threats, *(column_name(kind) for kind in results.kinds)]
+    fixed = [name for name in FIXED if name not in SUMMARY]
+    return fixed + [f"{name}{suffix}" for name in dict.fromkeys(measured) for suffix in SUFFIXES]
+
+
+def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float], Floats | None]:
+    """Every accuracy of a row with interval and sd, and the worst case (seeds, images) if known."""
+    single: dict[str, Floats] = {}  # measured on images once each: Wilson holds
+    reused: dict[str, Floats] = {}  # averages that reuse images: bootstrap by image
+    found = {t["name"]: results.correct(model, t["name"]) for t in results.threats}
+    for name, correct in found.items():
+        if correct is not None:
+            single[column_name(name)] = correct
+    survived = _all_of(found, [CLEAN, *(t["name"] for t in results.attacks)], np.minimum)
+    if survived is not None:
+        single["worst_case"] = survived
+    averages: dict[str, list[Threat]] = {
+        "average_attacks": results.attacks,
+        **{column_name(kind): threats for kind, threats in results.kinds.items()},
+    }
+    for name, threats in averages.items():
+        total = _all_of(found, [threat["name"] for threat in threats], np.add)
+        if total is not None:
+            reused[name] = total / len(threats)
+    kinds = [reused.get(column_name(kind)) for kind in results.kinds]
+    known = [kind for kind in kinds if kind is not None]
+    if known and len(known) == len(kinds):
+        reused["average_corruptions"] = np.mean(known, axis=0)
+    return _summaries(single, reused), survived
+
+
+def _all_of(
+    found: Mapping[str, Floats | None], names: list[str], combine: np.ufunc
+) -> Floats | None:
+    """The threats' arrays combined image by image; None when there are none or one is missing."""
+    total: Floats | None = None
+    for name in names:
+        correct = found.get(name)
+        if correct is None:
+            return None
+        total = correct if total is None else combine(total, correct)
+    return total
+
+
+def _summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str, float]:
+    every = {**single, **reused}
+    if not every:
+        return {}
+    seeds, images = next(iter(every.values())).shape
+    stacked = np.stack(list(every.values()))
+    value = stacked.mean(axis=(1, 2))
+    low, high = wilson(value, images)
+    drawn = slice(0 if seeds > 1 else len(single), None)
+    if len(value[drawn]):
+        rng = np.random.default_rng(derived_seed("leaderboard intervals", seeds, images))
+        low[drawn], high[drawn] = bootstrap(stacked[drawn], resampling(seeds, images, rng))
+    sd = stacked.mean(axis=2).std(axis=1, ddof=1) if seeds > 1 else np.full(len(value), np.nan)
+    columns = zip(every, value, low, high, sd, strict=True)
+    return {
+        f"{name}{suffix}": float(number)
+        for name, *numbers in columns
+        for suffix, number in zip(SUFFIXES, numbers, strict=True)
+    }
+
+
+def _rank(table: pd.DataFrame, rows: list[int], worst: list[Floats | None]) -> None:
+    """Writes the ranks of `rows`, which share a data set."""
+    arrays = [array for row in rows if (array := worst[row]) is not None]
+    if not arrays:
+        return
+    accuracy = np.array([array.mean() for array in arrays])
+    found = ranks(accuracy, holm(pairwise(arrays)))
+    table.loc[rows, "rank"] = found.rank
+    table.loc[rows, "rank_best"] = found.best
+    table.loc[rows, "rank_worst"] = found.worst

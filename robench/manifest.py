@@ -1,0 +1,133 @@
+"""The manifest of a run: all that a page needs beside the cells' rows, as plain JSON.
+
+Keys: `report` (its card), `threat_set` (digest: rows are comparable only where it is equal), `models`
+(card, every field, and per seed digest, weights, training curves, cost), `threats`, `cells` (digest,
+status, cost), `environments` (hardware and versions, by short key), `command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from robench import __version__, identity
+from robench.digest import digest
+from robench.execute import Run, unborn
+from robench.plan import Cell, Threat, Training
+from robench.store import Damaged, Outcome
+
+
+def describe(run: Run, command: str) -> dict[str, Any]:
+    """The manifest of a run: all that a page needs beside the cells' rows (see store.write_run)."""
+    environments: dict[str, Any] = {}
+
+    def environment(provenance: dict[str, Any]) -> str:
+        key = digest(provenance["environment"])[:8]
+        environments[key] = provenance["environment"]
+        return key
+
+    models = []
+    for card in run.plan.models:
+        resolved = run.resolved.get(card.name) or identity.resolve_model(card)
+        seeds = [_describe_seed(run, Training(card, seed), resolved, environment) for seed in card.seeds]
+        models.append(
+            {
+                "name": card.name,
+                "card": card.says(),
+                "fields": {
+                    "dataset": resolved.dataset,
+                    "network": resolved.network,
+                    "trainer": resolved.trainer,
+                },
+                "stochastic": resolved.stochastic,
+                "seeds": seeds,
+            }
+        )
+    cells = []
+    for cell, name, outcome, why in _read_back(run):
+        row: dict[str, Any] = {
+            "model": cell.training.card.name,
+            "seed": cell.training.seed,
+            "threat": cell.threat.name,
+            "digest": name,
+            "status": "done" if outcome else "failed" if why else "missing",
+            "error": why,
+        }
+        if outcome is not None:
+            row["outcome"] = outcome.digest
+            row["seconds"] = outcome.provenance["seconds"]
+            row["environment"] = environment(outcome.provenance)
+        cells.append(row)
+    report = run.plan.report
+    return {
+        "schema": 1,
+        "robench": __version__,
+        "command": command,
+        "report": {"name": report.name, **report.model_dump(mode="json")},
+        "threat_set": identity.threat_set(run.plan.threats, report),
+        "models": models,
+        "threats": [_describe_threat(threat) for threat in run.plan.threats],
+        "cells": cells,
+        "environments": environments,
+    }
+
+
+def _describe_seed(
+    run: Run, training: Training, resolved: identity.ResolvedModel, environment: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    name = resolved.digest(training.seed)
+    why = run.lost.get(training) or run.failures.get(name)
+    row: dict[str, Any] = {
+        "seed": training.seed,
+        "digest": name,
+        "parameters": resolved.parameters,
+        "weights": None,
+        "status": "failed" if why else "missing",
+        "error": why,
+    }
+    if why is None and run.store.has_model(name):
+        _, metadata = run.store.read_model(name)
+        row |= {
+            "status": "done",
+            "weights": metadata["tensors"],
+            "history": metadata["history"],
+            "seconds": metadata["provenance"]["seconds"],
+            "environment": environment(metadata["provenance"]),
+        }
+    return row
+
+
+def _describe_threat(threat: Threat) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": threat.name, "kind": threat.kind}
+    if threat.card is None:
+        return row
+    row |= {
+        "card": threat.card.name,
+        "description": threat.card.description,
+        "paper": threat.card.paper,
+        "fields": identity.threat_fields(threat),
+    }
+    if threat.kind == "corruption":
+        return row | {"corruption": threat.corruption, "severity": threat.severity}
+    card = threat.attack
+    return row | {
+        "eps": threat.eps,
+        "access": card.access,
+        "norm": card.norm,
+        "role": card.role,
+        "surrogate": card.surrogate,
+    }
+
+
+def _read_back(run: Run) -> Iterator[tuple[Cell, str | None, Outcome | None, str | None]]:
+    """Every cell of the plan: its digest, its outcome when there is one, else why there is none."""
+    for cell in run.plan.cells:
+        name = run.digests.get(cell)
+        why = run.failures.get(name or unborn(cell))
+        outcome = None
+        if name is not None and why is None:
+            try:
+                outcome = run.store.read_cell(name)
+            except (FileNotFoundError, Damaged) as error:
+                why = str(error) if isinstance(error, Damaged) else None
+        yield cell, name, outcome, why

@@ -1,0 +1,149 @@
+"""A report card -> the models to train and the cells to evaluate. Pure: no torch, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from robench import plugins
+from robench.cards import AttackCard, CorruptionCard, ModelCard, ReportCard
+from robench.errors import RobenchError, nearest
+from robench.workspace import Workspace
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What is done to the input, with its strength. `name` is what tables call it."""
+
+    name: str
+    kind: Literal["clean", "attack", "corruption"]
+    card: AttackCard | CorruptionCard | None = None
+    eps: float | None = None
+    corruption: str | None = None
+    severity: int | None = None
+
+    @property
+    def attack(self) -> AttackCard:
+        assert isinstance(self.card, AttackCard)
+        return self.card
+
+
+@dataclass(frozen=True)
+class Training:
+    """One seed of one model card."""
+
+    card: ModelCard
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.card.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model seed x one threat x one slice of test data: the unit of work and of caching."""
+
+    training: Training
+    threat: Threat
+    start: int
+    stop: int
+    surrogate: Training | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.training.label} x {self.threat.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a report asks for."""
+
+    report: ReportCard
+    models: tuple[ModelCard, ...]
+    threats: tuple[Threat, ...]
+    trainings: tuple[Training, ...]
+    """The models' seeds, then surrogates that are not among them."""
+    cells: tuple[Cell, ...]
+
+
+def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Plan:
+    """The plan of a report card.
+
+    Args:
+        only: patterns; cells are planned only where the model's or the threat's name matches one.
+
+    Raises RobenchError for unknown cards, patterns that match nothing, transfer between data sets.
+    """
+    card = workspace.card("reports", report)
+    models = tuple(
+        workspace.card("models", name)
+        for name in workspace.select("models", card.models, card.file)
+    )
+    threats = _threats(workspace, card)
+    trainings = [Training(model, seed) for model in models for seed in model.seeds]
+    cells: list[Cell] = []
+    for training in list(trainings):
+        for threat in threats:
+            surrogate = _surrogate(workspace, training, threat)
+            if not _wanted(training.card.name, threat.name, only):
+                continue
+            if surrogate is not None and surrogate not in trainings:
+                trainings.append(surrogate)
+            cells.append(Cell(training, threat, 0, card.images, surrogate))
+    if only:
+        if not cells:
+            known = [*(m.name for m in models), *(t.name for t in threats)]
+            raise RobenchError(
+                f"--only {' '.join(only)}: matches no model or threat of {report}; "
+                f"{nearest(only[0], known)}"
+            )
+        used = {c.training for c in cells} | {c.surrogate for c in cells}
+        trainings = [training for training in trainings if training in used]
+    return Plan(card, models, threats, tuple(trainings), tuple(cells))
+
+
+def _wanted(model: str, threat: str, only: Sequence[str]) -> bool:
+    return not only or any(fnmatchcase(name, p) for p in only for name in (model, threat))
+
+
+def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
+    threats = [Threat(CLEAN, "clean")]
+    for name in workspace.select("attacks", report.attacks, report.file):
+        attack = workspace.card("attacks", name)
+        if isinstance(attack.eps, tuple):
+            threats += [
+                Threat(f"{name}@{eps:g}", "attack", attack, eps=eps) for eps in attack.eps
+            ]
+        else:
+            threats.append(Threat(name, "attack", attack, eps=attack.eps))
+    for name in workspace.select("corruptions", report.corruptions, report.file):
+        corruption = workspace.card("corruptions", name)
+        fields = plugins.resolve("corruptions", corruption.corruption, corruption)
+        threats += [
+            Threat(f"{name}/{kind}/{severity}", "corruption", corruption, None, kind, severity)
+            for kind in fields["kinds"]
+            for severity in corruption.severities
+        ]
+    return tuple(threats)
+
+
+def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Training | None:
+    """What a transfer attack's examples are crafted on: the surrogate card's first seed."""
+    if threat.kind != "attack" or threat.attack.surrogate is None:
+        return None
+    card = workspace.card("models", threat.attack.surrogate)
+    if card.dataset != victim.card.dataset:
+        raise RobenchError(
+            f"{threat.attack.file}: surrogate = {card.name!r} is trained on {_short(card)}, but "
+            f"{victim.card.name} on {_short(victim.card)}; transfer needs one data set"
+        )
+    return Training(card, card.seeds[0])
+
+
+def _short(card: ModelCard) -> dict[str, Any]:
+    return {"name": card.dataset.name, **card.dataset.settings}

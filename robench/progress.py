@@ -1,0 +1,158 @@
+"""What a run looks like in a terminal: bars with loss and an honest time left."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TaskID as BarID
+
+from robench.pool import Failure
+from robench.tasks import Task, Train
+
+
+class TimeLeft:
+    """Seconds left, from the durations of like tasks that are done.
+
+    Tasks of one group take about the same time. A group of which none is done yet counts as an
+    average task of its kind; while nothing of a kind is done, its share is unknown and said so.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._waiting: dict[str, int] = defaultdict(int)
+        self._took: dict[str, list[float]] = defaultdict(list)
+        self._running: dict[str, tuple[str, float, float]] = {}
+
+    def queue(self, task: Task) -> None:
+        self._waiting[task.group] += 1
+
+    def told(self, label: str, group: str, done: float) -> None:
+        started = self._running.get(label, (group, time.monotonic(), 0.0))[1]
+        self._running[label] = (group, started, done)
+
+    def finish(self, task: Task) -> None:
+        _, started, _ = self._running.pop(task.label, (task.group, time.monotonic(), 0.0))
+        self._took[task.group].append(time.monotonic() - started)
+        self._waiting[task.group] -= 1
+
+    def seconds(self) -> float | None:
+        total = 0.0
+        for group, number in self._waiting.items():
+            if number <= 0:
+                continue
+            each = self._estimate(group)
+            if each is None:
+                return None
+            total += number * each
+        for group, started, done in self._running.values():
+            total -= min(time.monotonic() - started, self._estimate(group) or 0.0) * (done < 1)
+        return max(total, 0.0) / self._jobs
+
+    def _estimate(self, group: str) -> float | None:
+        if took := self._took.get(group):
+            return sum(took) / len(took)
+        for other, started, done in self._running.values():
+            if other == group and done > 0.02:
+                return (time.monotonic() - started) / done
+        kind = group.split(" ")[0] if " x " not in group else "x"
+        alike = [
+            sum(took) / len(took)
+            for name, took in self._took.items()
+            if took and (name.startswith(kind + " ") or (kind == "x" and " x " in name))
+        ]
+        return sum(alike) / len(alike) if alike else None
+
+
+class Terminal:
+    """A Listener (execute.py) that draws bars with rich, and plain lines where there is no terminal."""
+
+    def __init__(self, console: Console, jobs: int) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}", style="dim"),
+            console=console,
+            transient=True,
+        )
+        self._left = TimeLeft(jobs)
+        self._groups: dict[str, str] = {}
+        self._bars: dict[str, BarID] = {}
+        self._models = self._cells = BarID(-1)
+        self.made = {"models": 0, "inputs": 0, "cells": 0}
+        self.kept = {"model": 0, "cell": 0}
+        self.failed: list[tuple[str, Failure]] = []
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, models: int, cells: int) -> None:
+        for bar in list(self._progress.task_ids):
+            self._progress.remove_task(bar)
+        self._models = self._progress.add_task("models", total=models, text="")
+        self._cells = self._progress.add_task("cells ", total=cells, text="")
+
+    def queued(self, task: Task) -> None:
+        self._groups[task.label] = task.group
+        self._left.queue(task)
+
+    def told(self, label: str, done: float, text: str) -> None:
+        if label not in self._groups:
+            return
+        self._left.told(label, self._groups[label], done)
+        if label.startswith("train "):
+            if label not in self._bars:
+                self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
+            self._progress.update(self._bars[label], completed=round(100 * done), text=text)
+        self._show_left()
+
+    def finished(self, task: Task, failure: Failure | None) -> None:
+        self._left.finish(task)
+        if (bar := self._bars.pop(task.label, None)) is not None:
+            self._progress.remove_task(bar)
+        if failure is not None:
+            self.failed.append((task.label, failure))
+            self._console.print(f"[red]failed[/red] {task.label}: {failure.short}", highlight=False)
+        if isinstance(task, Train):
+            self.made["models"] += failure is None
+            self._progress.advance(self._models)
+        elif task.group.startswith("make "):
+            self.made["inputs"] += failure is None
+        else:
+            self.made["cells"] += failure is None
+            self._progress.advance(self._cells)
+        self._show_left()
+
+    def found(self, what: str) -> None:
+        self.kept[what] += 1
+        self._progress.advance(self._models if what == "model" else self._cells)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[yellow]note[/yellow] {text}", highlight=False)
+
+    def _show_left(self) -> None:
+        left = self._left.seconds()
+        text = "time left: measuring" if left is None else f"time left: {_duration(left)}"
+        self._progress.update(self._cells, text=text)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

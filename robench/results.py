@@ -1,0 +1,233 @@
+"""The finished cells of one report, from the store or a published folder, ready for arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robench.digest import digest_bytes
+from robench.errors import RobenchError
+from robench.statistics import Floats
+from robench.store import Damaged, Store
+
+Threat = dict[str, Any]
+Model = dict[str, Any]
+MANIFEST, CELLS = "manifest.json", "cells.parquet"
+SCHEMA = 1  # of the manifest
+
+
+@dataclass(frozen=True)
+class Results:
+    """A report's manifest, and the rows of every cell that could be read.
+
+    manifest: models, threats, cells, environments as `robench run` left them; a cell that could not
+        be read is marked missing there. A finished cell also says input_shape and loss_trace.
+    rows: cell digest -> one row per test image.
+    """
+
+    manifest: dict[str, Any]
+    rows: Mapping[str, pa.Table]
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["report"]["name"])
+
+    @property
+    def models(self) -> list[Model]:
+        return list(self.manifest["models"])
+
+    @property
+    def threats(self) -> list[Threat]:
+        return list(self.manifest["threats"])
+
+    @cached_property
+    def attacks(self) -> list[Threat]:
+        """Those that enter the worst case: not the noise floors."""
+        return [t for t in self.threats if t["kind"] == "attack" and t.get("role") != "floor"]
+
+    @cached_property
+    def floors(self) -> list[Threat]:
+        return [t for t in self.threats if t["kind"] == "attack" and t.get("role") == "floor"]
+
+    @cached_property
+    def kinds(self) -> dict[str, list[Threat]]:
+        """ "card/kind" of each corruption -> its threats, by severity."""
+        kinds: dict[str, list[Threat]] = {}
+        for threat in self.threats:
+            if threat["kind"] == "corruption":
+                kinds.setdefault(f"{threat['card']}/{threat['corruption']}", []).append(threat)
+        return {
+            kind: sorted(threats, key=lambda threat: threat["severity"])
+            for kind, threats in kinds.items()
+        }
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, int, str], dict[str, Any]]:
+        return {(c["model"], c["seed"], c["threat"]): c for c in self.manifest["cells"]}
+
+    def cell(self, model: str, seed: int, threat: str) -> dict[str, Any] | None:
+        """The manifest's entry, when the cell is done and its rows are here."""
+        found = self._cells.get((model, seed, threat))
+        if found and found["status"] == "done" and found["digest"] in self.rows:
+            return found
+        return None
+
+    def table(self, model: str, seed: int, threat: str) -> pa.Table | None:
+        """One row per image of a finished cell."""
+        cell = self.cell(model, seed, threat)
+        return self.rows[cell["digest"]] if cell else None
+
+    def correct(self, model: Model, threat: str) -> Floats | None:
+        """(seeds, images): share of draws in which each image was right.
+
+        None unless every seed of the model has the cell, on the same images.
+        """
+        tables = [self.table(model["name"], seed["seed"], threat) for seed in model["seeds"]]
+        found = [table for table in tables if table is not None]
+        if not found or len(found) < len(tables):
+            return None
+        images = found[0].column("image").to_numpy()
+        if any(not np.array_equal(table.column("image").to_numpy(), images) for table in found):
+            raise RobenchError(
+                f"{self.name}: {model['name']}: {threat}: its seeds met different images; "
+                "run the report again"
+            )
+        return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
+
+    def complete(self, model: Model) -> bool:
+        """Whether every seed has met every threat."""
+        return all(
+            self.cell(model["name"], seed["seed"], threat["name"])
+            for seed in model["seeds"]
+            for threat in self.threats
+        )
+
+    def failures(self) -> list[dict[str, str]]:
+        """What is missing and why: one entry for each model, seed and reason."""
+        found: dict[tuple[str, int, str, str], list[str]] = {}
+        for model in self.models:
+            for seed in model["seeds"]:
+                if seed["status"] != "done":
+                    key = (model["name"], seed["seed"], seed["status"], seed.get("error") or "")
+                    found.setdefault(key, []).append("training")
+                for threat in self.threats:
+                    cell = self._cells.get((model["name"], seed["seed"], threat["name"]), {})
+                    if not self.cell(model["name"], seed["seed"], threat["name"]):
+                        status = cell.get("status", "missing")
+                        why = cell.get("error") or ""
+                        status = "missing" if status == "done" else status
+                        key = (model["name"], seed["seed"], status, why)
+                        found.setdefault(key, []).append(threat["name"])
+        return [
+            {
+                "model": model,
+                "seed": str(seed),
+                "status": status,
+                "error": error,
+                "of": ", ".join(of),
+            }
+            for (model, seed, status, error), of in found.items()
+        ]
+
+
+def load_results(store: Store, report: str) -> Results:
+    """The report's outcomes from the store; what cannot be read becomes missing, and says so.
+
+    Raises RobenchError when the report was never run.
+    """
+    manifest = store.read_run(report)
+    if manifest is None:
+        raise RobenchError(
+            f"{store.url}: report {report!r} has not been run; run it with: robench run {report}"
+        )
+    _check_schema(manifest, f"{store.url}: report {report!r}")
+    manifest = copy.deepcopy(manifest)
+    rows: dict[str, pa.Table] = {}
+    for cell in manifest["cells"]:
+        if cell["status"] != "done" or cell["digest"] in rows:
+            continue
+        try:
+            outcome = store.read_cell(cell["digest"])
+        except (Damaged, FileNotFoundError) as error:
+            why = "is damaged and was set aside" if isinstance(error, Damaged) else "is gone"
+            cell.update(
+                status="missing", error=f"its outcome {cell['digest'][:12]} {why}; run again"
+            )
+            continue
+        rows[cell["digest"]] = outcome.rows
+        for key in ("input_shape", "loss_trace"):
+            cell[key] = _short(outcome.provenance.get(key))
+    return Results(manifest, rows)
+
+
+def load_published(folder: Path) -> Results:
+    """The outcomes in a published folder: its manifest.json and cells.parquet.
+
+    Raises RobenchError when a file is absent or unreadable.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        _check_schema(manifest, str(folder / MANIFEST))
+        table = pq.read_table(folder / CELLS, page_checksum_verification=True)
+        names = table.column("cell").unify_dictionaries().combine_chunks()
+    except FileNotFoundError as error:
+        raise RobenchError(
+            f"{error.filename or folder / CELLS}: no such file; a published report has "
+            f"{MANIFEST} and {CELLS}"
+        ) from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise RobenchError(f"{folder}: not a published report: {error}") from None
+    indices = names.indices.to_numpy() if len(table) else np.array([], dtype=np.int32)
+    starts = np.flatnonzero(np.diff(indices, prepend=-1))
+    ends = np.append(starts[1:], len(indices))
+    rows = table.drop_columns(["cell"])
+    found = {
+        names.dictionary[int(indices[start])].as_py(): rows.slice(start, end - start)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    }
+    return Results(_mark_absent(manifest, found), found)
+
+
+def published_cells(results: Results) -> pa.Table:
+    """All rows of all cells, each cell once, with the column `cell`: its digest."""
+    parts = list(results.rows.values())
+    table = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
+    numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    digests = pa.array(list(results.rows), pa.string())
+    return table.append_column("cell", pa.DictionaryArray.from_arrays(numbers, digests))
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest: what a page is made from, since outcomes are named by digest."""
+    return digest_bytes(json.dumps(manifest, sort_keys=True).encode())
+
+
+def _check_schema(manifest: Mapping[str, Any], where: str) -> None:
+    if manifest.get("schema") != SCHEMA:
+        raise RobenchError(
+            f"{where}: schema {manifest.get('schema')!r} is not {SCHEMA}, the one read here; "
+            "run the report again, or use the robench that wrote it"
+        )
+
+
+def _mark_absent(manifest: dict[str, Any], rows: Mapping[str, pa.Table]) -> dict[str, Any]:
+    for cell in manifest["cells"]:
+        if cell["status"] == "done" and cell["digest"] not in rows:
+            cell.update(status="missing", error=f"its rows are not in {CELLS}; run again")
+    return manifest
+
+
+def _short(value: Any) -> Any:
+    """Numbers to six digits: enough to draw, and the same text on every machine."""
+    if isinstance(value, (list, tuple)):
+        return [_short(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,100 @@
+"""`robench run` and `robench status`: a plan, its execution and its page, in one call each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from robench.execute import default_device, execute, open_run, survey
+from robench.leaderboard import load_results
+from robench.manifest import describe
+from robench.plan import make_plan
+from robench.progress import Terminal
+from robench.report import write_report
+from robench.store import Store
+from robench.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run left behind."""
+
+    page: Path
+    incomplete: int
+    """Cells that have no outcome."""
+
+
+def run_report(
+    workspace: Workspace,
+    report: str,
+    *,
+    store: Store,
+    console: Console,
+    command: str,
+    folder: Path | None = None,
+    device: str | None = None,
+    jobs: int | None = None,
+    only: Sequence[str] = (),
+) -> Done:
+    """Make what is missing of a report and write its page.
+
+    Args:
+        folder: where the page goes; None: reports/REPORT in the workspace.
+        device: None: CUDA where there is one.
+        jobs: worker processes; None: one per core on a CPU, one on CUDA.
+
+    Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
+    """
+    plan = make_plan(workspace, report, only)
+    device = device or default_device()
+    if jobs is None:
+        jobs = (os.cpu_count() or 1) if device == "cpu" else 1
+    state = open_run(plan, store, device)
+    with Terminal(console, jobs) as terminal:
+        execute(state, terminal, jobs)
+    manifest = describe(state, command)
+    store.write_run(report, manifest)
+    page = write_report(load_results(store, report), folder or workspace.output / "reports" / report)
+    missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
+    made, kept = terminal.made, terminal.kept
+    console.print(
+        f"models: {made['models']} trained, {kept['model']} kept; "
+        f"cells: {made['cells']} evaluated, {kept['cell']} kept, {len(missing)} without outcome",
+        highlight=False,
+    )
+    return Done(page, len(missing))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a report has come."""
+
+    report: str
+    models: dict[str, int]
+    cells: dict[str, int]
+    failures: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        return self.cells["done"] == sum(self.cells.values())
+
+    def lines(self) -> list[str]:
+        def count(states: dict[str, int]) -> str:
+            return ", ".join(f"{number} {state}" for state, number in states.items())
+
+        return [
+            f"report {self.report}",
+            f"models: {count(self.models)}",
+            f"cells:  {count(self.cells)}",
+            *(f"failed: {failure}" for failure in self.failures),
+        ]
+
+
+def report_status(workspace: Workspace, report: str, store: Store) -> Status:
+    """What is done, missing and failed of a report; makes nothing."""
+    state = open_run(make_plan(workspace, report), store, default_device())
+    return Status(report, *survey(state))

@@ -1,0 +1,317 @@
+"""The three pieces of work a run is made of: train a model, make shared inputs, evaluate a cell.
+
+A task is plain data that pickles; `run` does the work in whatever process it finds itself in and
+writes the result straight into the store.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from robench import plugins
+from robench.attacks.base import Attack
+from robench.cards import ModelCard, ReportCard
+from robench.corruptions.base import Corruption
+from robench.corruptions.make import corrupt_images
+from robench.data.base import Part
+from robench.digest import Identity, canonical, derived_seed
+from robench.evaluate import Perturbed, attack_slice, score_slice, with_costs
+from robench.identity import load_splits
+from robench.networks.base import Network
+from robench.plan import Cell, Threat, Training
+from robench.store import Outcome, Store, tensors_digest
+
+Tell = Callable[[float, str], None]
+
+
+class Task(Protocol):
+    """One piece of work; `digest` names its result in the store."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def group(self) -> str:
+        """Tasks of one group take about the same time."""
+        ...
+
+    def run(self, tell: Tell) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one seed of a model. Returns the digest of the weights."""
+
+    training: Training
+    digest: str
+    identity: Identity
+    store: str
+    device: str
+
+    @property
+    def label(self) -> str:
+        return f"train {self.training.label}"
+
+    @property
+    def group(self) -> str:
+        return f"train {self.training.card.name}"
+
+    def run(self, tell: Tell) -> str:
+        card, seed = self.training.card, self.training.seed
+        started = time.perf_counter()
+        splits = load_splits(card)
+        device = torch.device(self.device)
+        network = _fresh(card, seed).to(device)
+        trainer = plugins.build("trainers", card.trainer, card)
+        rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
+        history = trainer.fit(network, splits, rng, tell)
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        if bad:
+            raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")
+        bare = safetensors.torch.save(state)
+        metadata = {
+            "identity": self.identity,
+            "tensors": tensors_digest(bare),
+            "history": history,
+            "provenance": provenance(device, time.perf_counter() - started),
+        }
+        payload = safetensors.torch.save(state, {"robench": canonical(metadata)})
+        store = Store(self.store)
+        store.write_model(self.digest, payload)
+        store.clear_failure(self.digest)
+        return metadata["tensors"]
+
+
+@dataclass(frozen=True)
+class MakeInputs:
+    """Perturb a slice of test data independently of the model under test."""
+
+    cell: Cell
+    report: ReportCard
+    digest: str
+    identity: Identity
+    store: str
+    device: str
+    surrogate: str | None = None
+    """Digest of the surrogate model in the store, for transfer attacks."""
+
+    @property
+    def label(self) -> str:
+        return f"make {self.cell.threat.name}"
+
+    @property
+    def group(self) -> str:
+        return f"make {_family(self.cell.threat)}"
+
+    def run(self, tell: Tell) -> None:
+        started = time.perf_counter()
+        store, device = Store(self.store), torch.device(self.device)
+        threat, part = self.cell.threat, _slice(self.cell)
+        trace: list[float] = []
+        if self.cell.surrogate is None:
+            corruption: Corruption = plugins.build("corruptions", threat.card.corruption, threat.card)  # type: ignore[union-attr]
+            images = corrupt_images(
+                corruption,
+                part.images,
+                self.cell.start,
+                str(threat.corruption),
+                int(threat.severity or 0),
+                self.report.seed,
+            )
+            tensors = {"images": np.ascontiguousarray(images, np.float32)}
+        else:
+            assert self.surrogate is not None
+            network = _trained(self.cell.surrogate, self.surrogate, self.store, self.device)
+            noisy = self.cell.surrogate.card.inference_noise
+            perturbed = _attack(self.cell, self.report, network, noisy, part, device)
+            trace = perturbed.loss_trace
+            tensors = {
+                name: np.ascontiguousarray(getattr(perturbed, name), np.float32)
+                for name in ("images", "distance", "queries", "gradients")
+            }
+        bare = safetensors.numpy.save(tensors)
+        metadata = {
+            "identity": self.identity,
+            "tensors": tensors_digest(bare),
+            "loss_trace": trace,
+            "provenance": provenance(device, time.perf_counter() - started),
+        }
+        payload = safetensors.numpy.save(tensors, {"robench": canonical(metadata)})
+        store.write_inputs(self.digest, payload)
+        store.clear_failure(self.digest)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate one cell."""
+
+    cell: Cell
+    report: ReportCard
+    digest: str
+    identity: Identity
+    store: str
+    device: str
+    model: str
+    """Digest of the model in the store."""
+    stochastic: bool
+    inputs: str | None = None
+    """Digest of the shared inputs in the store."""
+
+    @property
+    def label(self) -> str:
+        return self.cell.label
+
+    @property
+    def group(self) -> str:
+        return f"{self.cell.training.card.name} x {_family(self.cell.threat)}"
+
+    def run(self, tell: Tell) -> None:
+        started = time.perf_counter()
+        store, device = Store(self.store), torch.device(self.device)
+        card, report = self.cell.training.card, self.report
+        network = _trained(self.cell.training, self.model, self.store, self.device)
+        part = _slice(self.cell)
+        perturbed: Perturbed | None = None
+        if self.inputs is not None:
+            images, perturbed = _shared(store, self.inputs)
+        elif self.cell.threat.kind == "attack":
+            perturbed = _attack(self.cell, report, network, card.inference_noise, part, device)
+            images = perturbed.images
+        else:
+            images = part.images
+        rows = score_slice(
+            network,
+            images,
+            part,
+            noisy=card.inference_noise,
+            stochastic=self.stochastic,
+            draws=report.draws,
+            seed=report.seed,
+            batch_size=report.batch_size,
+            device=device,
+        )
+        outcome = Outcome(
+            rows=with_costs(rows, perturbed),
+            identity=self.identity,
+            provenance={
+                **provenance(device, time.perf_counter() - started),
+                "input_shape": list(part.images.shape[1:]),
+                "loss_trace": perturbed.loss_trace if perturbed else [],
+            },
+        )
+        store.write_cell(self.digest, outcome)
+
+
+def _family(threat: Threat) -> str:
+    return threat.kind if threat.kind == "clean" else f"{threat.kind} {threat.card.name}"  # type: ignore[union-attr]
+
+
+def _attack(
+    cell: Cell, report: ReportCard, network: Network, noisy: bool, part: Part, device: torch.device
+) -> Perturbed:
+    card = cell.threat.attack
+    attack: Attack = plugins.build("attacks", card.attack, card)
+    return attack_slice(
+        network,
+        attack,
+        card,
+        float(cell.threat.eps or 0.0),
+        part,
+        noisy=noisy,
+        seed=report.seed,
+        batch_size=report.batch_size,
+        device=device,
+    )
+
+
+def _slice(cell: Cell) -> Part:
+    test = load_splits(cell.training.card).test
+    return Part(test.images[cell.start : cell.stop], test.labels[cell.start : cell.stop])
+
+
+def _fresh(card: ModelCard, seed: int) -> Network:
+    """An untrained network; torch's global generator is left as it was found."""
+    splits = load_splits(card)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed("network", seed))
+        network: Network = plugins.build(
+            "networks",
+            card.network,
+            card,
+            input_shape=splits.input_shape,
+            classes=len(splits.classes),
+        )
+    return network
+
+
+@lru_cache(maxsize=8)
+def _trained(training: Training, model: str, store: str, device: str) -> Network:
+    """The network with its stored weights. Raises store.Damaged when they are not what they were."""
+    payload, _ = Store(store).read_model(model)
+    network = _fresh(training.card, training.seed)
+    network.load_state_dict(safetensors.torch.load(payload))
+    return network.to(device).eval()
+
+
+def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
+    payload, metadata = store.read_inputs(name)
+    tensors = safetensors.numpy.load(payload)
+    if "distance" not in tensors:
+        return tensors["images"], None
+    return tensors["images"], Perturbed(
+        images=tensors["images"],
+        distance=tensors["distance"],
+        queries=tensors["queries"],
+        gradients=tensors["gradients"],
+        zero_gradient=None,
+        loss_trace=metadata["loss_trace"],
+    )
+
+
+def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
+    """Where, when, with what and for how long: stored beside a result, never part of its identity."""
+    return {
+        "seconds": round(seconds, 4),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": _environment(str(device)),
+    }
+
+
+@lru_cache(maxsize=4)
+def _environment(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    return {
+        "device": device,
+        "processor": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("robench", "torch", "numpy")},
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (a device file)
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
