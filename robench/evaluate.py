@@ -114,13 +114,18 @@ def attack_slice(
         )
         trace.append(target.loss_trace)
     length = min((len(row) for row in trace), default=0)
-    zero = [row["zero_gradient"] for row in made]
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([np.asarray(row[name]) for row in made])
+
     return Perturbed(
-        images=np.concatenate([row["images"] for row in made]),  # type: ignore[misc]
-        distance=np.concatenate([row["distance"] for row in made]),  # type: ignore[misc]
-        queries=np.concatenate([row["queries"] for row in made]),  # type: ignore[misc]
-        gradients=np.concatenate([row["gradients"] for row in made]),  # type: ignore[misc]
-        zero_gradient=None if any(z is None for z in zero) else np.concatenate(zero),  # type: ignore[arg-type]
+        images=column("images"),
+        distance=column("distance"),
+        queries=column("queries"),
+        gradients=column("gradients"),
+        zero_gradient=(
+            None if any(row["zero_gradient"] is None for row in made) else column("zero_gradient")
+        ),
         loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
     )
 

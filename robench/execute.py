@@ -266,7 +266,7 @@ class _Scheduler:
             self.listener.found("cell")
             return
         if inputs not in self.waiting:
-            surrogate = cell.surrogate and self.run.model_digest(cell.surrogate)
+            surrogate = self.run.model_digest(cell.surrogate) if cell.surrogate else None
             self._submit(
                 MakeInputs(
                     cell,

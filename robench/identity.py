@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from robench import plugins
 from robench.attacks.base import Attack
 from robench.cards import ModelCard, ReportCard
+from robench.corruptions.base import Corruption
 from robench.data.base import Splits
 from robench.digest import Identity, canonical, digest
 from robench.networks.base import Network
@@ -95,11 +96,13 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
     if threat.card is None:
         return {"kind": "clean"}
     if threat.kind == "corruption":
-        fields = plugins.resolve("corruptions", threat.card.corruption, threat.card)  # type: ignore[union-attr]
-        del fields["kinds"]  # which other kinds the card lists changes nothing
+        corrupts = threat.corruption_card
+        fields = plugins.resolve("corruptions", corrupts.corruption, corrupts)
+        plugin = plugins.load("corruptions", corrupts.corruption.name, corrupts)
+        aside = cast("type[Corruption]", plugin).not_identity
         return {
             "kind": "corruption",
-            "corruption": fields,
+            "corruption": {k: v for k, v in fields.items() if k not in aside},
             "name": threat.corruption,
             "severity": threat.severity,
         }
@@ -138,6 +141,8 @@ def inputs_identity(
             "slice": [cell.start, cell.stop],
             "seed": report.seed,
         }
+        if cell.threat.kind == "corruption":
+            identity["origin"] = _origin(cell)
         if surrogate is not None:
             resolved, weights = surrogate
             identity["surrogate"] = _use(resolved, weights)
@@ -145,6 +150,13 @@ def inputs_identity(
                 identity["batch_size"] = report.batch_size
         return identity
     return None
+
+
+def _origin(cell: Cell) -> dict[str, Any]:
+    """Whether corrupted images are generated or given, and of given ones their hash."""
+    threat, card = cell.threat, cell.threat.corruption_card
+    corruption: Corruption = plugins.build("corruptions", card.corruption, card)
+    return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
 
 
 def cell_identity(

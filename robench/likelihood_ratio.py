@@ -1,9 +1,10 @@
 """The likelihood-ratio gradient estimator that GLR, LR and NIT share.
 
-A noisy layer computes v = op(x; theta) + sigma eps. For a per-copy loss L (GLR Eq. 5, NIT Eq. 1):
+A noisy layer computes v = op(x; theta) + z, z = sigma eps. For a per-copy loss L, and the score
+s = -d log p(z) / dz, which is z / sigma^2 for Gaussian noise (GLR Eq. 5, NIT Eq. 1):
 
-    dE[L]/dtheta = E[ L * score(eps) / sigma * dop/dtheta ]        score(eps) = eps        (Gaussian)
-    dE[L]/dsigma = E[ L * scale_score(eps) / sigma ]               scale_score = eps^2 - 1
+    dE[L]/dtheta = E[ L * s * dop/dtheta ]
+    dE[L]/dsigma = E[ L * (z s - 1) / sigma ]
 
 The first line is the vector-Jacobian product of op alone, with its input held fixed. So the network
 runs once without a graph, every noisy layer keeps the graph of its own op, and one call of
@@ -16,7 +17,6 @@ per image computes its op once per image; its noise makes the copies.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ Distribution = Literal["gaussian", "laplace"]
 LayerWise = Literal["no", "yes", "alone"]
 
 Blocks = list[tuple[int, int]]
-"""(draws, seed) of each block of draws."""
+"""(draws, seed) of each block: draws that share a random stream and a leave-one-out baseline."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LikelihoodRatio:
     Args:
         copies: noisy forward passes per image (K in GLR, C in NIT). With `layer_wise`: for each
             layer, or a tuple with a number for every layer.
-        pairing: how one draw of all noises serves several copies. antithetic: eps and -eps.
+        pairing: how one draw of all noises serves several copies. antithetic: z and -z.
             factorial: all sign patterns of the layers, 2^L copies, with forward passes shared up to
             the first layer whose sign differs; for layers in a chain. hadamard: orthogonal sign
             patterns and their negatives, for many injections (deep, or over time).
@@ -58,15 +58,14 @@ class LikelihoodRatio:
         distribution: of eps; laplace is the variant of the published GLR scripts.
         quasi: draw eps from scrambled Sobol points through the inverse distribution function. They
             depend on each other, so the leave-one-out baseline would bias them.
-        sign: NIT-S (Eq. 3): sign(x) and sign(eps) in the first line. sign(0) is 0 here; where a
+        sign: NIT-S (Eq. 3): sign(x) and sign(eps) stand for x and s. sign(0) is 0 here; where a
             baseline is subtracted, the paper's sign(0) = 1 gives the same sum.
         layer_wise: yes: `copies` for one layer at a time. They share one draw of the noise that
             enters before it. alone (LR): the other layers have no noise then, so that a layer's
             gradient is that of the loss under its own noise.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
-        block: draws per baseline group (to twice as many); each block has an own random stream.
-        chunk_rows: rows (copies x images) held in memory at a time; whole blocks, at least one.
-            Changes nothing but rounding.
+        block_rows: rows (copies x images) that make a block, of at least eight draws.
+        chunk_rows: rows held in memory at a time, in whole blocks. Changes nothing but rounding.
     """
 
     copies: int | tuple[int, ...] = 100
@@ -77,8 +76,8 @@ class LikelihoodRatio:
     sign: bool = False
     layer_wise: LayerWise = "no"
     last_steps: int | None = None
-    block: int = 128
-    chunk_rows: int = 16384
+    block_rows: int = 8192
+    chunk_rows: int = 8192
 
     def backward(
         self, network: Network, x: Tensor, y: Tensor, loss: Loss, rng: torch.Generator
@@ -93,20 +92,21 @@ class LikelihoodRatio:
         """
         if self.quasi and self.baseline == "leave-one-out":
             raise RobenchError(
-                'trainer.quasi = true: quasi-random draws depend on each other; set trainer.baseline to "noise-free" or "none"'
+                "trainer.quasi = true: quasi-random draws depend on each other; "
+                'set trainer.baseline to "noise-free" or "none"'
             )
         layers = noisy_layers(network)
-        if self.layer_wise == "no":
-            if isinstance(self.copies, tuple):
-                raise RobenchError(f"trainer.copies = {self.copies}: say one number, or set trainer.layer_wise")
-            return self._estimate(network, layers, self.copies, x, y, loss, rng)
-        copies = self.copies if isinstance(self.copies, tuple) else (self.copies,) * len(layers)
-        if len(copies) != len(layers):
-            raise RobenchError(f"trainer.copies = {copies}: the network has {len(layers)} noisy layers")
-        losses = [
-            self._estimate(network, [layer], count, x, y, loss, rng)
-            for layer, count in zip(layers, copies, strict=True)
-        ]
+        each = self.copies if isinstance(self.copies, tuple) else (self.copies,) * len(layers)
+        if self.layer_wise == "no" and isinstance(self.copies, int):
+            passes = [(layers, self.copies)]
+        elif self.layer_wise != "no" and len(each) == len(layers):
+            passes = [([layer], copies) for layer, copies in zip(layers, each, strict=True)]
+        else:
+            raise RobenchError(
+                f"trainer.copies = {self.copies}: give one number, or with trainer.layer_wise one "
+                f"for each of the {len(layers)} noisy layers"
+            )
+        losses = [self._estimate(network, *chosen, x, y, loss, rng) for chosen in passes]
         return sum(losses) / len(losses)
 
     def _estimate(
@@ -120,38 +120,35 @@ class LikelihoodRatio:
         rng: torch.Generator,
     ) -> float:
         signs = self._signs(network, active, x[:1])
-        per_draw = 2 ** len(active) if signs is None else len(signs)
-        draws, rest = divmod(copies, per_draw)
+        patterns = 2 ** len(active) if signs is None else len(signs)
+        draws, rest = divmod(copies, patterns)
         if rest or not draws:
             raise RobenchError(
-                f"trainer.copies = {copies}: pairing = {self.pairing!r} makes copies in groups of {per_draw} here; "
-                f"use {per_draw * max(1, draws)} or {per_draw * (draws + 1)}"
+                f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
+                f"in groups of {patterns}; use {patterns * max(1, draws)} or {patterns * (draws + 1)}"
             )
-        count = max(1, draws // self.block)
+        count = -(-draws // max(8, self.block_rows // (patterns * len(x))))
+        common, *seeds = _seeds(count + 1, rng)
         sizes = [draws // count + (index < draws % count) for index in range(count)]
-        common, *seeds = torch.randint(2**62, (count + 1,), generator=rng, device=rng.device).tolist()
         blocks = list(zip(sizes, seeds, strict=True))
-        at_once = max(1, self.chunk_rows // (sizes[0] * per_draw * len(x)))
-        silent = self._noise_free(network, x, y, loss) if self.baseline == "noise-free" else None
+        at_once = max(1, self.chunk_rows // (sizes[0] * patterns * len(x)))
+        floor = self._noise_free(network, x, y, loss) if self.baseline == "noise-free" else None
         total = torch.zeros((), device=x.device)
-        for start in range(0, count, at_once):
-            tape = _Tape(self, active, signs, blocks[start : start + at_once], common, x)
-            with torch.no_grad(), noise(network, tape):
+        tape = _Tape(self, active, signs, common, x)
+        with torch.no_grad(), noise(network, tape):
+            for start in range(0, count, at_once):
+                tape.begin(blocks[start : start + at_once])
+                shape = (patterns, tape.draws, len(x))
                 logits = network(x if network.shares_input else tape.expand(x))
-                rows = per_draw * tape.draws
-                if len(logits) != rows * len(x):
-                    raise RobenchError(
-                        f"trainer.pairing = {self.pairing!r}: needs layers in a chain; use antithetic or hadamard"
-                    )
-                losses = loss(logits, y.repeat(rows)).view(per_draw, tape.draws, len(x))
+                losses = loss(logits, y.expand(shape).reshape(-1)).view(shape)
                 total += losses.sum()
-                tape.backward(self._centred(losses, tape.blocks, silent) / (copies * len(x)))
+                tape.backward(self._centred(losses, tape.blocks, floor) / (copies * len(x)))
         return float(total) / (copies * len(x))
 
-    def _centred(self, losses: Tensor, blocks: Blocks, silent: Tensor | None) -> Tensor:
+    def _centred(self, losses: Tensor, blocks: Blocks, floor: Tensor | None) -> Tensor:
         """Losses, (patterns, draws, images), less the baseline."""
-        if silent is not None:
-            return losses - silent
+        if floor is not None:
+            return losses - floor
         if self.baseline == "none":
             return losses
         parts = []
@@ -160,7 +157,7 @@ class LikelihoodRatio:
             own = part.mean(0)
             others = (own.sum(0) - own) / max(1, len(own) - 1)
             parts.append(part - others)
-        return torch.cat(parts, dim=1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _noise_free(self, network: Network, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         with torch.no_grad(), noise(network, None):
@@ -188,7 +185,7 @@ class _Injection:
 
     layer: NoisyLayer
     drive: Tensor  # with the graph of the layer's op
-    eps: Tensor  # (draws, images, ...)
+    noise: Tensor  # z, (draws, images, ...)
     signs: Tensor  # (own patterns, patterns in the rows of `drive`)
 
 
@@ -199,20 +196,21 @@ class _Tape:
     settings: LikelihoodRatio
     active: list[NoisyLayer]
     signs: Tensor | None
-    blocks: Blocks
-    common: int  # seed of noise that all copies share
+    common: int  # seed of the noise that all copies share
     x: Tensor
-    kept: dict[NoisyLayer, deque[_Injection]] = field(default_factory=dict)
-    injections: int = 0
 
     def __post_init__(self) -> None:
-        device = self.x.device
-        self.images = len(self.x)
-        self.draws = sum(size for size, _ in self.blocks)
-        self.streams = [
-            (size, torch.Generator(device).manual_seed(seed)) for size, seed in self.blocks
-        ]
-        self.shared_stream = [(1, torch.Generator(device).manual_seed(self.common))]
+        self.pair = self.x.new_tensor([[1.0], [-1.0]])
+
+    def begin(self, blocks: Blocks) -> None:
+        """Forget what was drawn; draw these blocks next."""
+        self.blocks = blocks
+        self.images = self.x.shape[0]
+        self.draws = sum(size for size, _ in blocks)
+        self.streams = [(size, _generator(seed, self.x)) for size, seed in blocks]
+        self.common_stream = [(1, _generator(self.common, self.x))]
+        self.kept: dict[NoisyLayer, deque[_Injection]] = {}
+        self.injections = 0
 
     def expand(self, x: Tensor) -> Tensor:
         """x, (images, ...), as one row per copy, for networks that mix the input in later."""
@@ -222,52 +220,50 @@ class _Tape:
     def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(layer in self.active):
             drive: Tensor = layer.op(x.detach())
-            if self.settings.sign and layer in self.active:
-                signed = layer.op(x.detach().sign())  # has the gradient, drive the value
-                drive = signed + (drive - signed).detach()
+            if self.settings.sign and drive.requires_grad:
+                signed = layer.op(x.detach().sign())
+                drive = signed + (drive - signed).detach()  # op's value, the gradient of signed
         return drive
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
-        shape = drive.shape[1:]
-        shared = len(drive) == self.images
-        base = drive.detach().view(-1, 1 if shared else self.draws, self.images, *shape)
-        if layer in self.active:
-            eps = self._draw(self.streams, drive)
-            if self.signs is None:
-                signs = drive.new_tensor([[1.0], [-1.0]]).expand(2, len(base))
-            else:
-                column = self.signs[:, self.injections % self.signs.shape[1]]
-                signs = column.view(-1, len(base))
-            queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
-            queue.append(_Injection(layer, drive, eps, signs))
-            self.injections += 1
-        elif self.settings.layer_wise == "alone":
+        active = layer in self.active
+        if not active and self.settings.layer_wise == "alone":
             return drive
-        else:
-            eps = self._draw(self.shared_stream if shared else self.streams, drive)
-            signs = torch.ones(1, 1, device=drive.device)
-        signs = signs.view(*signs.shape, *[1] * eps.dim())
-        return torch.addcmul(base, signs, layer.sigma.detach() * eps).view(-1, *shape)
+        per_image = len(drive) == self.images
+        base = drive.detach()
+        base = base.view(-1, 1 if per_image else self.draws, self.images, *base.shape[1:])
+        streams = self.streams if active or not per_image else self.common_stream
+        z = self._draw(streams, drive).mul_(layer.sigma.detach())
+        signs = self._next_signs(len(base)) if active else self.x.new_ones(1, len(base))
+        if active:
+            queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
+            queue.append(_Injection(layer, drive, z, signs))
+        noisy = _empty((*signs.shape, len(z), self.images), drive)
+        torch.addcmul(base, signs.view(*signs.shape, *[1] * z.dim()), z, out=noisy)
+        return noisy.view(-1, *drive.shape[1:])
+
+    def _next_signs(self, earlier: int) -> Tensor:
+        """Signs of the next injection, (own patterns, earlier patterns)."""
+        if self.signs is None:
+            if earlier == 2 ** len(self.active):
+                raise RobenchError(
+                    'trainer.pairing = "factorial": needs layers in a chain, each with one injection '
+                    'of noise; use "hadamard"'
+                )
+            return self.pair.expand(2, earlier)
+        column = self.signs[:, self.injections % self.signs.shape[1]]
+        self.injections += 1
+        return column.view(-1, earlier)
 
     def _draw(self, streams: list[tuple[int, torch.Generator]], like: Tensor) -> Tensor:
         """eps, (draws, images, ...): every block from its own stream."""
-        sizes = [size for size, _ in streams]
-        eps = like.new_empty(sum(sizes), self.images, *like.shape[1:])
-        for part, (_, generator) in zip(eps.split(sizes), streams, strict=True):
-            if self.settings.quasi:
-                _sobol(part, generator)
-            elif self.settings.distribution == "gaussian":
-                part.normal_(generator=generator)
-                continue
-            else:
-                part.uniform_(generator=generator)
-            uniform = part.clamp_(1e-7, 1 - 1e-7)
-            if self.settings.distribution == "gaussian":
-                part.copy_(torch.special.ndtri(uniform))
-            else:
-                half = uniform - 0.5
-                part.copy_(-half.sign() * torch.log1p(-2 * half.abs()))
-        return eps
+        parts = []
+        for size, generator in streams:
+            parts.append(_empty((size, self.images), like))
+            _fill(parts[-1], self.settings, generator)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts, out=_empty((sum(map(len, parts)), self.images), like))
 
     def backward(self, weights: Tensor) -> None:
         """Local vector-Jacobian products of all injections. weights: (patterns, draws, images)."""
@@ -281,25 +277,36 @@ class _Tape:
                 self._sigma(item, weights)
 
     def _theta(self, item: _Injection, weights: Tensor) -> Tensor:
-        """The vector that op's Jacobian is multiplied with: L score(eps) / sigma, like `drive`."""
-        signs = item.signs[..., None, None]
-        w = weights.view(-1, signs.numel(), self.draws, self.images).sum(0)
-        w = (signs * w.view(*signs.shape[:2], *w.shape[1:])).sum(0)
-        gaussian = self.settings.distribution == "gaussian" and not self.settings.sign
-        score = item.eps if gaussian else item.eps.sign()
-        vector = w.view(*w.shape, *[1] * (score.dim() - 2)) * score
-        if len(item.drive) == self.images:  # all copies share it
+        """The vector that op's Jacobian is multiplied with, E[L s], like `drive`."""
+        sigma = item.layer.sigma.detach()
+        if self.settings.sign:
+            direction, scale = item.noise.sign(), None
+        elif self.settings.distribution == "laplace":
+            direction, scale = item.noise.sign(), 1 / sigma
+        else:
+            direction, scale = item.noise, sigma**-2
+        own, earlier = item.signs.shape
+        # Later layers' patterns are summed out, then the own ones with their signs.
+        w = weights.view(-1, own, earlier, self.draws, self.images).sum(0)
+        w = (item.signs[..., None, None] * w).sum(0)
+        vector = _empty(w.shape, item.drive)
+        torch.mul(w.view(*w.shape, *[1] * (direction.dim() - 2)), direction, out=vector)
+        if len(item.drive) == self.images:
             vector = vector.sum((0, 1))
-        if not self.settings.sign:
-            vector = vector.div_(item.layer.sigma.detach())
+        if scale is not None:
+            vector *= scale
         return vector.view_as(item.drive)
 
     def _sigma(self, item: _Injection, weights: Tensor) -> None:
-        sigma = item.layer.sigma
-        gaussian = self.settings.distribution == "gaussian"
-        score = (item.eps.square() if gaussian else item.eps.abs()) - 1
-        grad = torch.einsum("mn,mn...->...", weights.sum(0), score).sum_to_size(sigma.shape) / sigma
-        sigma.grad = grad.detach() if sigma.grad is None else sigma.grad + grad.detach()
+        """Add E[L (z s - 1) / sigma] to sigma's gradient."""
+        sigma, z = item.layer.sigma, item.noise
+        laplace = self.settings.distribution == "laplace"
+        moment = z.abs() if laplace else z.square()
+        scale = 1 / sigma if laplace else sigma**-2
+        w = weights.sum(0).flatten()
+        sums = (w @ moment.reshape(len(w), -1)).view(z.shape[2:])
+        grad = ((sums * scale - w.sum()) / sigma).sum_to_size(sigma.shape)
+        sigma.grad = grad if sigma.grad is None else sigma.grad + grad
 
 
 @dataclass
@@ -318,24 +325,61 @@ class _Counter:
         return drive
 
 
+def _empty(rows: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty tensor (*rows, ...) for the features of `like`, in the memory order of `like`."""
+    if like.dim() == 2 and like.stride(0) < like.stride(1):
+        return like.new_empty(like.shape[1], *rows).movedim(0, -1)
+    return like.new_empty(*rows, *like.shape[1:])
+
+
+def _generator(seed: int, like: Tensor) -> torch.Generator:
+    return torch.Generator(like.device).manual_seed(seed)
+
+
+def _seeds(count: int, rng: torch.Generator) -> list[int]:
+    seeds: list[int] = torch.randint(2**62, (count,), generator=rng, device=rng.device).tolist()
+    return seeds
+
+
+def _fill(eps: Tensor, settings: LikelihoodRatio, generator: torch.Generator) -> None:
+    """Draw eps, (draws, images, ...)."""
+    flat = eps.as_strided((eps.numel(),), (1,))  # in memory order, the fast way
+    gaussian = settings.distribution == "gaussian"
+    if settings.quasi:
+        _sobol(eps, generator)
+    elif gaussian:
+        flat.normal_(generator=generator)
+        return
+    else:
+        flat.uniform_(generator=generator)
+    flat.clamp_(1e-7, 1 - 1e-7)
+    if gaussian:
+        torch.special.ndtri(flat, out=flat)
+    else:
+        half = flat - 0.5
+        flat.copy_(-half.sign() * torch.log1p(-2 * half.abs()))
+
+
 def _sobol(part: Tensor, generator: torch.Generator) -> None:
-    """Fill (draws, images, ...) with scrambled Sobol points, shifted at random for each image.
+    """Fill (draws, images, ...) with scrambled Sobol points, shifted and in an order of its own for
+    each image: so neither images nor injections go together.
 
     torch's Sobol sequence stops at 21,201 dimensions: beyond it, a fresh sequence per block of them.
     """
     draws, images = part.shape[:2]
     flat = part.view(draws, images, -1)
     for columns in flat.split(torch.quasirandom.SobolEngine.MAXDIM, dim=2):
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        seed = int(torch.randint(2**31, (), generator=generator, device=part.device))
         engine = torch.quasirandom.SobolEngine(columns.shape[2], scramble=True, seed=seed)
-        points = engine.draw(draws).to(part.device)[:, None]
+        points = engine.draw(draws).to(part.device)
         shift = torch.rand(columns.shape[1:], generator=generator, device=part.device)
-        columns.copy_((points + shift) % 1)
+        order = torch.rand(draws, images, generator=generator, device=part.device).argsort(0)
+        columns.copy_((points[order] + shift) % 1)
 
 
 def cross_entropy_rows(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each row."""
-    # Along the first dimension: many times faster on a CPU when there are few classes.
+    # Classes first: on a CPU many times faster than along short rows.
     return -logits.t().log_softmax(0).gather(0, y[None])[0]
 
 

@@ -20,7 +20,8 @@ def rows(workspace: Workspace, what: str) -> tuple[Row, list[Row]]:
     """Header and rows of `robench list WHAT`."""
     if what in plugins.KINDS and what not in FOLDERS:
         kind = cast("plugins.Kind", what)
-        return ("name", "what it is"), [(n, plugins.summary(kind, n)) for n in plugins.names(kind)]
+        found = [(name, plugins.summary(kind, name)) for name in plugins.names(kind)]
+        return ("name", "what it is"), [*found]
     folder = cast("Folder", what)
     sources = [workspace, *([workspace.fallback] if workspace.fallback else [])]
     seen: set[str] = set()

@@ -23,12 +23,19 @@ class Threat:
     kind: Literal["clean", "attack", "corruption"]
     card: AttackCard | CorruptionCard | None = None
     eps: float | None = None
-    corruption: str | None = None
-    severity: int | None = None
+    corruption: str = ""
+    severity: int = 0
 
     @property
     def attack(self) -> AttackCard:
+        """The card of an attack."""
         assert isinstance(self.card, AttackCard)
+        return self.card
+
+    @property
+    def corruption_card(self) -> CorruptionCard:
+        """The card of a corruption."""
+        assert isinstance(self.card, CorruptionCard)
         return self.card
 
 

@@ -37,14 +37,18 @@ BASES: dict[Kind, str] = {
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "networks": {
+        "cnn": "robench.networks.cnn:CNN",
         "mlp": "robench.networks.mlp:MLP",
         "snn": "robench.networks.snn:SNN",
     },
     "trainers": {
         "bp": "robench.trainers.bp:BP",
         "stbp": "robench.trainers.stbp:STBP",
+        "stbp-n": "robench.trainers.stbp:STBPN",
         "glr": "robench.trainers.glr:GLR",
         "nit": "robench.trainers.nit:NIT",
+        "nit-s": "robench.trainers.nit:NITS",
+        "nit-s+": "robench.trainers.nit:NITSPlus",
     },
     "attacks": {
         "fgsm": "robench.attacks.gradient:FGSM",
@@ -59,9 +63,11 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "given": "robench.corruptions.given:Given",
     },
     "datasets": {
+        "cifar10": "robench.data.cifar10:CIFAR10",
         "digits": "robench.data.digits:Digits",
         "mnist": "robench.data.mnist:MNIST",
         "fashion-mnist": "robench.data.mnist:FashionMNIST",
+        "tiny-imagenet": "robench.data.tiny_imagenet:TinyImageNet",
     },
 }
 

@@ -83,10 +83,10 @@ class Train:
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if bad:
             raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")
-        bare = safetensors.torch.save(state)
+        weights = tensors_digest(safetensors.torch.save(state))
         metadata = {
             "identity": self.identity,
-            "tensors": tensors_digest(bare),
+            "tensors": weights,
             "history": history,
             "provenance": provenance(device, time.perf_counter() - started),
         }
@@ -94,7 +94,7 @@ class Train:
         store = Store(self.store)
         store.write_model(self.digest, payload)
         store.clear_failure(self.digest)
-        return metadata["tensors"]
+        return weights
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,16 @@ class MakeInputs:
         threat, part = self.cell.threat, _slice(self.cell)
         trace: list[float] = []
         if self.cell.surrogate is None:
-            corruption: Corruption = plugins.build("corruptions", threat.card.corruption, threat.card)  # type: ignore[union-attr]
+            card = threat.corruption_card
+            corruption: Corruption = plugins.build("corruptions", card.corruption, card)
             images = corrupt_images(
                 corruption,
                 part.images,
                 self.cell.start,
-                str(threat.corruption),
-                int(threat.severity or 0),
+                threat.corruption,
+                threat.severity,
                 self.report.seed,
+                part.labels,
             )
             tensors = {"images": np.ascontiguousarray(images, np.float32)}
         else:

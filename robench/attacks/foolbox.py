@@ -59,7 +59,7 @@ def _offered(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _fields(name: str) -> type[BaseModel]:
-    return fields_of(_attacks()[name].__init__, name, Foolbox.fields(), HIDDEN)  # type: ignore[misc]
+    return fields_of(_attacks()[name].__init__, name, Foolbox.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
 
 
 class Foolbox(Attack):

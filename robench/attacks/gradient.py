@@ -1,22 +1,27 @@
-"""The gradient family: one loop of signed steps; FGSM, BIM and PGD are settings of it.
+"""The gradient family: FGSM, BIM, PGD, MIM, DIM, TIM and APGD are settings of one loop (loop.py).
 
-FGSM: Goodfellow et al. 2015 (arXiv 1412.6572). BIM: Kurakin et al. 2017 (1607.02533).
-PGD: Madry et al. 2018 (1706.06083). EOT: Athalye et al. 2018 (1707.07397).
+FGSM: Goodfellow et al. 2015 (arXiv 1412.6572). BIM: Kurakin et al. 2017 (1607.02533). PGD: Madry et
+al. 2018 (1706.06083). MIM: Dong et al. 2018 (1710.06081). DIM: Xie et al. 2019 (1803.06978). TIM:
+Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690). EOT: Athalye et al. 2018
+(1707.07397).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.target import RowLoss, WhiteBoxTarget, cross_entropy, margin
+from robench.attacks.contest import Contest
+from robench.attacks.loop import Run
+from robench.attacks.steps import direction, per_image
+from robench.attacks.target import WhiteBoxTarget
+from robench.errors import RobenchError
 from robench.networks.surrogate import SWEEP, parse_surrogate
-
-LOSSES: dict[str, RowLoss] = {"cross-entropy": cross_entropy, "margin": margin}
 
 
 def _surrogate(text: str | None) -> str | None:
@@ -25,67 +30,91 @@ def _surrogate(text: str | None) -> str | None:
     return text
 
 
+def _odd(length: int) -> int:
+    if length and length % 2 == 0:
+        raise ValueError("a kernel has an odd length, so that it has a middle")
+    return length
+
+
 class GradientAttack(Attack):
-    """Signed gradient steps, projected after each."""
+    """Steps along the gradient, projected after each."""
 
     steps: int = Field(default=15, ge=1)
     step_size: float | None = Field(default=None, gt=0)
-    """Length of a step in pixel units; None: 2.5 eps / steps."""
+    """Length of a step in pixel units; None: eps for one step, 2.5 eps / steps for more."""
+    schedule: Literal["fixed", "apgd"] = "fixed"
+    """apgd: Croce & Hein's adaptive step sizes, with a momentum of their own."""
+    momentum: float = Field(default=0.0, ge=0)
+    """mu of MIM: how much of the running sum of normalised gradients stays at each step."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """Probability that an image is resized and padded at random before each gradient (DIM)."""
+    smallest: float = Field(default=299 / 330, gt=0, lt=1)
+    """Least size that diversity resizes to, as a share of the image's."""
+    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd)] = 0
+    """Length in pixels of the Gaussian kernel that smooths the gradient (TIM); 0: none."""
+    smoothing_sigmas: float = Field(default=3.0, gt=0)
+    """Standard deviations from the middle of the kernel to its edge; the deviation in pixels is
+    (smoothing - 1) / (2 smoothing_sigmas)."""
     random_start: bool = False
     """Start from a uniform point of the ball."""
     restarts: int = Field(default=1, ge=1)
-    """Runs from fresh starts; the image keeps its most adversarial one."""
+    """Runs, from the second on from random starts; the image keeps its most adversarial one."""
     eot: int = Field(default=1, ge=1)
-    """Draws of a stochastic network to average each gradient over."""
-    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
+    """Draws to average each gradient over, where the network or `diversity` is random."""
+    loss: Literal["cross-entropy", "margin", "dlr"] = "cross-entropy"
+    targets: int = Field(default=0, ge=0)
+    """Runs towards each of so many likeliest wrong classes, instead of away from the right one."""
     surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
     """Derivative of steps and spikes: `rectangle:0.5`, ...; "sweep": several, the best kept per
     image; None: the network's own."""
     keep: Literal["best", "last"] = "best"
-    """best: the iterate with the highest loss of each image; last: the final one, as papers do."""
+    """best: of each image the iterate with the highest margin, and images that are broken leave the
+    attack; last: the final iterate, as the papers do."""
+    leave: bool = True
+    """Whether broken images leave; without, the result is as strong and costs more."""
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for key in ("step_size", "momentum"):
+            if self.schedule == "apgd" and getattr(self, key):
+                raise RobenchError(f'attack: {key}: schedule = "apgd" sets it; drop this key')
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        names = SWEEP if self.surrogate == "sweep" else (self.surrogate,)
-        best, best_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
-        for name in names:
-            for _ in range(self.restarts):
-                found, loss = self._run(target, x, y, rng, name)
-                better = loss > best_loss
-                best[better], best_loss[better] = found[better], loss[better]
-        return best
+        if not math.isfinite(target.eps):
+            raise RobenchError("eps = inf: a gradient attack needs a finite budget")
+        runs = [
+            (surrogate, aim, restart)
+            for surrogate in (SWEEP if self.surrogate == "sweep" else (self.surrogate,))
+            for aim in self._aims(target, x, y)
+            for restart in range(self.restarts)
+        ]
+        contest = Contest(x)
+        for surrogate, aim, restart in runs:
+            rows = torch.arange(len(x), device=x.device)
+            clean, labels, aimed = x, y, aim
+            if self.leave and bool(contest.broken.any()):
+                rows = contest.standing()
+                if not len(rows):
+                    break
+                clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
+            start = clean
+            if self.random_start or restart:
+                start = target.project(clean + _within_ball(clean, target, rng), clean)
+            run = Run(self, target, contest, surrogate, rng)
+            run.go(start, clean, labels, aimed, rows, judged=len(runs) > 1)
+        return contest.images
 
-    def _run(
-        self,
-        target: WhiteBoxTarget,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator,
-        surrogate: str | None,
-    ) -> tuple[Tensor, Tensor]:
-        """One run: the kept iterate of each image and its loss by margin, (n,)."""
-        step = self.step_size if self.step_size is not None else 2.5 * target.eps / self.steps
-        x_adv = x
-        if self.random_start:
-            noise = torch.empty_like(x).uniform_(-target.eps, target.eps, generator=rng)
-            x_adv = target.project(x + noise, x)
-        kept, kept_loss = x_adv, torch.full((len(x),), -torch.inf, device=x.device)
-        draws = self.eot if target.stochastic else 1
-        for _ in range(self.steps):
-            grad, _, logits = target.gradient(x_adv, y, LOSSES[self.loss], draws, surrogate)
-            if self.keep == "best":
-                kept, kept_loss = _keep(kept, kept_loss, x_adv, margin(logits, y))
-            x_adv = target.project(x_adv + step * grad.sign(), x)
-        final = margin(target.logits(x_adv), y)
-        if self.keep == "last":
-            return x_adv, final
-        return _keep(kept, kept_loss, x_adv, final)
-
-
-def _keep(kept: Tensor, kept_loss: Tensor, x: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-    """Per image, the later iterate where its loss is at least as high."""
-    better = loss >= kept_loss
-    shape = (-1, *[1] * (x.dim() - 1))
-    return torch.where(better.view(shape), x, kept), torch.where(better, loss, kept_loss)
+    def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
+        """The classes to run towards, (n,) each; [None]: away from the right one."""
+        if not self.targets:
+            return [None]
+        if self.targets >= target.classes:
+            raise RobenchError(
+                f"targets = {self.targets}: there are {target.classes - 1} wrong classes"
+            )
+        wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
+        return list(wrong.topk(self.targets, dim=1).indices.T)
 
 
 class FGSM(GradientAttack):
@@ -95,11 +124,6 @@ class FGSM(GradientAttack):
     keep: Literal["best", "last"] = "last"
     randomised: ClassVar[bool] = False
     paper: ClassVar[str] = "Goodfellow et al. 2015, arXiv 1412.6572"
-
-    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if self.step_size is None:
-            self.step_size = target.eps
-        return super().perturb(target, x, y, rng)
 
 
 class BIM(GradientAttack):
@@ -114,3 +138,47 @@ class PGD(GradientAttack):
 
     random_start: bool = True
     paper: ClassVar[str] = "Madry et al. 2018, arXiv 1706.06083"
+
+
+class MIM(GradientAttack):
+    """BIM along a running sum of normalised gradients."""
+
+    momentum: float = Field(default=1.0, ge=0)
+    randomised: ClassVar[bool] = False
+    paper: ClassVar[str] = "Dong et al. 2018, arXiv 1710.06081"
+
+
+class DIM(GradientAttack):
+    """MIM whose gradients are taken at randomly resized and padded images."""
+
+    momentum: float = Field(default=1.0, ge=0)
+    diversity: float = Field(default=0.5, ge=0, le=1)
+    paper: ClassVar[str] = "Xie et al. 2019, arXiv 1803.06978"
+
+
+class TIM(GradientAttack):
+    """MIM whose gradients are smoothed by a Gaussian kernel."""
+
+    momentum: float = Field(default=1.0, ge=0)
+    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd)] = 15
+    randomised: ClassVar[bool] = False
+    paper: ClassVar[str] = "Dong et al. 2019, arXiv 1904.02884"
+
+
+class APGD(GradientAttack):
+    """PGD that sets its own step sizes."""
+
+    schedule: Literal["fixed", "apgd"] = "apgd"
+    steps: int = Field(default=100, ge=1)
+    random_start: bool = True
+    paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
+
+
+def _within_ball(x: Tensor, target: WhiteBoxTarget, rng: torch.Generator) -> Tensor:
+    """A uniform point of the norm ball around zero for each image."""
+    noise = torch.empty_like(x)
+    if target.norm == "linf":
+        return noise.uniform_(-target.eps, target.eps, generator=rng)
+    noise = direction(noise.normal_(generator=rng), "l2")
+    radius = torch.rand(len(x), generator=rng, device=x.device) ** (1 / x[0].numel())
+    return noise * per_image(radius, x) * target.eps

@@ -47,5 +47,8 @@ def dlr(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
     return margin(logits, y, aim) / (top[:, 0] - lowest + 1e-12)
 
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin, "dlr": dlr}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "dlr": dlr,
+}

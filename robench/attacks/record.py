@@ -74,8 +74,8 @@ class Record:
         return [float(loss) for loss in self._trace]
 
     def counts(self) -> dict[str, np.ndarray | None]:
-        """Per image, (n,): queries, gradients, zero_gradient and fooled_on_the_way; the last two are
-        None where no gradient was asked for image by image."""
+        """Per image, (n,): queries, gradients, zero_gradient and fooled_on_the_way; the last two
+        are None where no gradient was asked for image by image."""
         seen = bool(self.asked.all()) and self.images > 0
         return {
             "queries": self.queries.numpy().astype(np.float32),

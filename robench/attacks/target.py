@@ -40,7 +40,8 @@ class Ball:
             case "linf":
                 return delta.abs().amax(1)
             case "l2" | "none":
-                return torch.linalg.vector_norm(delta, dim=1)
+                size: Tensor = torch.linalg.vector_norm(delta, dim=1)
+                return size
             case "l1":
                 return delta.abs().sum(1)
             case _:
@@ -146,7 +147,8 @@ class DecisionTarget:
         """Whether each image may be asked about so many times more."""
         if self._max_queries is None or not self.images:
             return True
-        return float(self.record.queries.max()) + questions <= self._max_queries
+        # Rows that are counted evenly add up in floating point.
+        return float(self.record.queries.max()) + questions <= self._max_queries + 1e-6
 
     def module(self) -> nn.Module:
         """The target as a torch module, for libraries that want one; still counted. It answers with
@@ -156,7 +158,10 @@ class DecisionTarget:
     def _count(self, rows: int, index: Tensor | None) -> None:
         self.record.count(self.record.queries, rows, index)
         # Rounding: rows that are counted evenly add up in floating point.
-        if not self.affords(0) and float(self.record.queries.max()) > (self._max_queries or 0) + 1e-6:
+        if (
+            not self.affords(0)
+            and float(self.record.queries.max()) > (self._max_queries or 0) + 1e-6
+        ):
             raise BudgetExceeded(
                 f"asked for more than max_queries = {self._max_queries} forward passes an image"
             )
@@ -199,7 +204,7 @@ class WhiteBoxTarget(ScoreTarget):
             view: a differentiable transformation of the images that the network gets to see
                 instead, drawn anew for each draw; loss and margin are of what it saw.
         """
-        parts: list[Answer] = []
+        total: list[Tensor] = []
         with using_surrogate(self._hidden, surrogate), _frozen(self._hidden):
             for _ in range(draws):
                 leaf = x.detach().requires_grad_()
@@ -210,10 +215,10 @@ class WhiteBoxTarget(ScoreTarget):
                 grad = torch.autograd.grad(rows.sum(), leaf)[0]
                 self.record.count(self.record.gradients, len(x), index)
                 gap = margin(logits.detach(), y)
-                parts.append(Answer(grad, rows.detach(), gap, (gap > 0).to(gap.dtype)))
-        answer = parts[0]
-        if draws > 1:
-            answer = Answer(*(torch.stack(list(part)).mean(0) for part in zip(*parts, strict=True)))
+                drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype)]
+                # Added up, so that memory does not grow with the draws.
+                total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
+        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
         self.record.gradient(
             answer.gradient, answer.loss, answer.fooled if view is None else None, index
         )
@@ -227,7 +232,7 @@ class WhiteBoxTarget(ScoreTarget):
             if not (torch.is_grad_enabled() and x.requires_grad):
                 return self._hidden(x)
             seen = x.view_as(x)
-            seen.register_hook(self._library_gradient)
+            seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
             return self._hidden(seen)
 
     def _library_gradient(self, grad: Tensor) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from robench.data.base import Part
 from robench.plugins import Plugin
+
+if TYPE_CHECKING:  # planning loads this file, and needs no data set
+    from robench.data.base import Part
 
 
 class Corruption(Plugin):
     """Corrupts images as nature would, at severities 1 to 5.
 
-    Subclasses declare the field `kinds` with their default list and override `corrupt`. What an image
-    becomes may depend on the image, kind, severity and `rng` alone; the framework derives `rng` from
-    (image index, kind, severity, seed), so neither order nor batches matter.
+    Subclasses declare the field `kinds` with their default list and override `corrupt`. What an
+    image becomes may depend on the image, kind, severity and `rng` alone; the framework derives
+    `rng` from (image index, kind, severity, seed), so neither order nor batches matter.
     """
 
     kinds: tuple[str, ...] = ()

@@ -1,22 +1,23 @@
-"""imagecorruptions 1.1.2 (Hendrycks & Dietterich 2019; Michaelis et al. 2019) on today's libraries.
+"""imagecorruptions 1.1.2 (Hendrycks & Dietterich, Michaelis et al., 2019) on today's libraries.
 
-The package was last released in 2020 and cannot even be imported where `pkg_resources` is gone. Here its
-module is loaded as a private copy and only the names in that copy are mended:
+The package was last released in 2020 and cannot even be imported where `pkg_resources` is gone.
+Here its module is loaded as a private copy, and only names in that copy are mended:
 
-    pkg_resources                     finds the frost textures; gone from setuptools 82
-    scipy.ndimage.interpolation       deprecated, goes with SciPy 2; today's scipy.ndimage has the same
-    numpy.float_                      gone from numpy 2 (fog)
-    numpy.random                      the global state; here the caller's, and the global one is never touched
-    gaussian(multichannel=True)       now channel_axis=-1 (glass_blur, gaussian_blur)
-    skimage.util.random_noise         no longer draws from numpy.random (impulse_noise), here it does again
-    spatter of an image that no drop  0/0: the package answers with a black image; here the image stays as
-      hits (likely at 32 pixels)      it is
-    print                             silenced
+    pkg_resources                 finds the frost textures; gone from setuptools 82
+    scipy.ndimage.interpolation   deprecated, goes with SciPy 2; scipy.ndimage has the same function
+    numpy.float_                  gone from numpy 2 (fog)
+    numpy.random                  the global state; here the caller's, the global one is not touched
+    gaussian(multichannel=True)   now channel_axis=-1 (glass_blur, gaussian_blur)
+    skimage.util.random_noise     no longer draws from numpy.random (impulse_noise); here it does
+    spatter                       where no drop hits (2% of 32-pixel images at severity 1) it
+                                  divides 0 by 0 and answers with black; here the image stays
+    print                         silenced
 
-The draws are those of numpy's legacy RandomState, whose streams numpy promises never to change. All answers
-equal those of the unmended package on the libraries of its time bit for bit, except jpeg_compression and
-elastic_transform, which depend on the versions of Pillow and SciPy, and motion_blur, one grey level off on
-a few pixels. The file can go when a release of imagecorruptions takes a generator and runs on numpy 2.
+The draws are those of numpy's legacy RandomState, whose streams numpy promises never to change. All
+answers equal those of the unmended package on the libraries of its time bit for bit, except
+jpeg_compression and elastic_transform, which depend on the versions of Pillow and SciPy, and
+motion_blur, one grey level off on a few pixels. The file can go when a release of imagecorruptions
+takes a generator and runs on numpy 2.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ import numpy as np
 from robench.errors import RobenchError
 
 VERSION = "1.1.2"
-COMMON = tuple(
-    "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost "
-    "fog brightness contrast elastic_transform pixelate jpeg_compression".split()
+COMMON = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 """The 15 kinds that ImageNet-C's mean corruption error is made of."""
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
@@ -137,7 +140,8 @@ def _mend(copy: Any) -> None:
 
     def gaussian(image: np.ndarray, sigma: Any, multichannel: bool = False, **options: Any) -> Any:
         axis = -1 if multichannel else None
-        return skimage.filters.gaussian(image, sigma, channel_axis=axis, **options)
+        blur: Any = skimage.filters.gaussian
+        return blur(image, sigma, channel_axis=axis, **options)
 
     def random_noise(image: np.ndarray, mode: str, amount: float) -> np.ndarray:
         """Salt and pepper as scikit-image 0.17 drew it."""
@@ -156,9 +160,7 @@ def _mend(copy: Any) -> None:
     numpy = _NumPy("numpy")
     copy.np = numpy
     copy.gaussian = gaussian
-    copy.sk = SimpleNamespace(
-        color=skimage.color, util=SimpleNamespace(random_noise=random_noise)
-    )
+    copy.sk = SimpleNamespace(color=skimage.color, util=SimpleNamespace(random_noise=random_noise))
     copy.spatter = spatter
     copy.print = lambda *_: None
 

@@ -1,8 +1,8 @@
 """ImageNet-C: 15 + 4 kinds of corruption at five severities (Hendrycks & Dietterich, ICLR 2019).
 
-The corruptions are those of the package imagecorruptions, at any image size, on colour and grey images.
-They work on 8-bit images: pixels are rounded to multiples of 1/255 on the way in, and the answer's
-pixels are such multiples.
+The corruptions are those of the package imagecorruptions, at any image size, on colour and grey
+images. They work on 8-bit images: pixels are rounded to multiples of 1/255 on the way in, and the
+answer's pixels are such multiples.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class ImageNetC(Corruption):
     """How an image under 32 pixels gets the 32 a side that the corruptions need. scale: every pixel
     is repeated by the smallest whole factor that suffices, and the answer averaged back: blurs and
     textures keep their size relative to the picture, noise is averaged down. pad: the picture is
-    reflected around its edges, and the answer cropped back: every constant keeps its size in pixels."""
+    reflected around its edges, and the answer cropped back: constants keep their size in pixels,
+    which suits 28 pixels and blurs 8 beyond recognition."""
 
     def corrupt(
         self, image: np.ndarray, kind: str, severity: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """(h, w, c) -> (h, w, c), float32 multiples of 1/255. A grey image is corrupted as three equal
-        channels and brought back to one as `imagecorruptions_fast.corrupt` says."""
+        """(h, w, c) -> (h, w, c), float32 multiples of 1/255. A grey image is corrupted as three
+        equal channels and brought back to one as `imagecorruptions_fast.corrupt` says."""
         pixels = np.round(image * 255).astype(np.uint8)
         # The same bits as `rng`, drawn through numpy's legacy distributions, which never change.
         random = np.random.RandomState(rng.bit_generator)

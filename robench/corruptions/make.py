@@ -1,7 +1,7 @@
 """The framework's side of corruptions: corrupted images that depend on nothing but what is asked.
 
-Every image has a random stream of its own, derived from (kind, severity, seed, index in the test set):
-order, batches and processes do not matter, and numpy's global state is neither read nor changed.
+Every image has a random stream of its own, derived from (kind, severity, seed, index in the test
+set): order, batches and processes do not matter, and numpy's global state is not touched.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def corrupt_images(
         if labels is not None and not np.array_equal(given.labels, labels):
             wrong = np.count_nonzero(given.labels != labels)
             raise RobenchError(
-                f"{where}: the labels of {wrong} of {len(labels)} images are not the data set's; the "
-                "set belongs to its publisher's test images in their order (split = 'official')"
+                f"{where}: the labels of {wrong} of {len(labels)} images are not the data set's; "
+                "a given set belongs to its publisher's test images (split = 'official')"
             )
         return _checked(given.images, images, where)
     entropy = derived_seed("corruption", kind, severity, seed)
@@ -59,7 +59,10 @@ def corrupt_images(
     for offset, image in enumerate(images):
         index = first_index + offset
         answer = corruption.corrupt(
-            np.ascontiguousarray(image.transpose(1, 2, 0)), kind, severity, image_rng(entropy, index)
+            np.ascontiguousarray(image.transpose(1, 2, 0)),
+            kind,
+            severity,
+            image_rng(entropy, index),
         )
         where = f"{who}: {kind} at severity {severity} of image {index}"
         made[offset] = _checked(
@@ -69,10 +72,8 @@ def corrupt_images(
 
 
 def image_rng(entropy: int, index: int) -> np.random.Generator:
-    """The random stream of one image. The bit generator is named, since numpy's default may change."""
-    return np.random.Generator(
-        np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(index,)))
-    )
+    """The random stream of one image. Its generator is named, since numpy's default may change."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(index,))))
 
 
 def _check_images(images: np.ndarray, first_index: int, who: str) -> None:
@@ -88,7 +89,7 @@ def _check_images(images: np.ndarray, first_index: int, who: str) -> None:
         at = int(outside.argmax())
         low, high = float(images[at].min()), float(images[at].max())
         raise RobenchError(
-            f"{who}: image {first_index + at} has pixels from {low:g} to {high:g}: must be in [0, 1]"
+            f"{who}: image {first_index + at} has pixels from {low:g} to {high:g}, not in [0, 1]"
         )
 
 
@@ -101,4 +102,5 @@ def _checked(answer: np.ndarray, like: np.ndarray, where: str) -> np.ndarray:
     low, high = float(np.min(answer)), float(np.max(answer))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise RobenchError(f"{where}: the answer goes from {low:g} to {high:g}, not from 0 to 1")
-    return np.clip(answer, 0, 1).astype(np.float32)
+    bounded: np.ndarray = np.clip(answer, 0, 1).astype(np.float32)
+    return bounded

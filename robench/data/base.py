@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,11 +61,15 @@ class Splits:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all images and labels as they are handed out, split by split."""
-        parts: list[bytes | memoryview] = []
+        parts: list[bytes] = []
         for part in (self.train, self.validation, self.test):
-            quantised = np.round(part.images * 255 * 256).astype(np.uint16)
-            parts += [str(part.images.shape).encode(), memoryview(quantised).cast("B")]
-            parts.append(memoryview(np.ascontiguousarray(part.labels)).cast("B"))
+            parts.append(str(part.images.shape).encode())
+            for start in range(0, len(part), 1000):  # not all at once: they would double the memory
+                quantised = np.round(part.images[start : start + 1000] * 255 * 256).astype(
+                    np.uint16
+                )
+                parts.append(digest_bytes(quantised.tobytes()).encode())
+            parts.append(part.labels.tobytes())
         return digest_bytes(*parts)
 
 
@@ -118,7 +127,7 @@ class Dataset(Plugin):
 def _part(raw: Raw, index: np.ndarray) -> Part:
     images = raw.images[index]
     if images.dtype == np.uint8:
-        images = images.astype(np.float32) / np.float32(255)
+        images = np.divide(images, 255, dtype=np.float32)
     return Part(np.ascontiguousarray(images), raw.labels[index].astype(np.int64))
 
 
@@ -153,5 +162,51 @@ def find_files(folder: str, urls: Mapping[str, str], hashes: Mapping[str, str]) 
         reason = str(error).split("\n")[0][:200]
         raise RobenchError(
             f"data set {folder}: not found and not downloadable ({reason}); put "
-            f"{', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into {cache}"
+            f"{', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into "
+            f"{cache}"
         ) from None
+
+
+def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) -> Path:
+    """The folder of a data set whose publisher ships one archive: looked for in `data_folders()`,
+    else downloaded and unpacked into the cache.
+
+    Args:
+        folder: the folder that the archive holds, as it is called under any of the data folders.
+        files: what must lie in it.
+        url: address of the archive, .tar.gz or .zip. known_hash: of it, as pooch writes it.
+    """
+    for base in data_folders():
+        if all((base / folder / name).exists() for name in files):
+            return base / folder
+    cache = data_folders()[-1]
+    try:
+        archive = pooch.retrieve(
+            url, known_hash=known_hash, fname=url.rsplit("/", 1)[-1], path=cache, progressbar=True
+        )
+        _unpack(Path(archive), folder, cache)
+    except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise RobenchError(
+            f"data set {folder}: not found and not downloadable ({reason}); unpack {url} under a "
+            f"folder named in ROBENCH_DATA, or under {cache}"
+        ) from None
+    return cache / folder
+
+
+def _unpack(archive: Path, folder: str, into: Path) -> None:
+    """`folder` of the archive appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=into) as unpacked:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as contents:
+                contents.extractall(unpacked)
+        else:
+            with tarfile.open(archive) as contents:
+                contents.extractall(unpacked, filter="data")
+        shutil.rmtree(into / folder, ignore_errors=True)
+        (Path(unpacked) / folder).replace(into / folder)
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A sorting key for file names by which val_9 comes before val_10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""Digits: 1,797 handwritten 8x8 digits that scikit-learn ships (UCI Optical Recognition, test part)."""
+"""Digits: 1,797 handwritten 8x8 digits that scikit-learn ships (UCI Optical Recognition, test)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, ValueError) as error:
-        raise RobenchError(f"{path}: not a gzip file ({error}); remove it to fetch it anew") from None
+        raise RobenchError(
+            f"{path}: not a gzip file ({error}); remove it to fetch it anew"
+        ) from None
     dimensions = data[3] if len(data) > 4 else 0
     header = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(data[4:header], ">u4")) if dimensions else ()
@@ -72,4 +74,7 @@ class FashionMNIST(MNIST):
     }
 
     def class_names(self) -> tuple[str, ...]:
-        return tuple("top trouser pullover dress coat sandal shirt sneaker bag boot".split())
+        return (
+            *("top", "trouser", "pullover", "dress", "coat"),
+            *("sandal", "shirt", "sneaker", "bag", "boot"),
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.networks.base import Network
+from robench.networks.linear import Linear
 from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
 
@@ -53,7 +54,7 @@ class MLP(Network):
     def build(self) -> None:
         widths = [math.prod(self.input_shape), *self.hidden, self.classes]
         self.layers = nn.ModuleList(
-            NoisyLayer(nn.Linear(a, b), (b,), self.sigma, self.learned_sigma)
+            NoisyLayer(Linear(a, b), (b,), self.sigma, self.learned_sigma)
             for a, b in zip(widths, widths[1:], strict=False)
         )
         self.phi = activation(self.activation, self.surrogate)
@@ -67,7 +68,8 @@ class MLP(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers
+        for layer in hidden:
             x = self.phi(layer(x))
-        logits: Tensor = self.layers[-1](x)
+        logits: Tensor = last(x)
         return logits

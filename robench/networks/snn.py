@@ -30,8 +30,9 @@ class SNN(Network):
     """Vth."""
     encoding: Literal["direct", "bernoulli"] = "direct"
     """direct: the image is a constant current; bernoulli: a pixel spikes with its value as rate."""
-    readout: Literal["last", "rate"] = "last"
-    """last: spikes of the last step; rate: mean of the spikes over the steps."""
+    readout: Literal["last", "rate", "membrane"] = "last"
+    """last: spikes of the last step; rate: mean of the spikes over the steps; membrane: potential of
+    the output neurons at the last step, which never ties."""
     sigma: float = 1.0
     """Initial standard deviation of the membrane noise, where a trainer or model card turns it on."""
     learned_sigma: bool = True
@@ -50,7 +51,7 @@ class SNN(Network):
         return self.encoding == "bernoulli"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes of the output neurons (0/1, or their rate) plus a tie-break by membrane potential.
+        """What `readout` says of the output neurons; to spikes, a tie-break by potential is added.
 
         Spike outputs tie often and argmax would then prefer class 0. Ties are broken by membrane
         potential: sigmoid(u - Vth) / 1000 is added, too little to overturn one spike in 500 steps,
@@ -71,13 +72,15 @@ class SNN(Network):
                 spikes = states[-1][1]  # type: ignore[index]
                 total = spikes if total is None else total + spikes
         potential, spikes = states[-1]  # type: ignore[misc]
+        if self.readout == "membrane":
+            return potential
         read = spikes if total is None else total / self.steps
         return read + torch.sigmoid(potential.detach() - self.threshold) / 1000
 
     def ties(self, logits: Tensor) -> Tensor:
-        """Whether the two highest spike counts tie; the tie-break is below 1/1000."""
+        """Whether the two highest outputs tie; the tie-break of spikes is below 1/1000."""
         top = logits.topk(2, dim=1).values
-        return (top[:, 0] - top[:, 1]) < 1e-3
+        return (top[:, 0] - top[:, 1]) < (0.0 if self.readout == "membrane" else 1e-3)
 
     def _membrane(
         self, state: tuple[Tensor, Tensor] | None, current: Tensor

@@ -1,7 +1,9 @@
-"""NIT: noise-injection training of spiking networks (Zhang et al., Eq. 1 and 8).
+"""NIT, NIT-S, NIT-S+: noise-injection training of spiking networks (Zhang et al., Eq. 1, 3 and 8).
 
 Noise of learned strength enters every membrane at every step; weights and sigmas follow the
-likelihood-ratio estimate from C noisy copies per image. No surrogate derivative is involved.
+likelihood-ratio estimate from C noisy copies per image. No surrogate derivative is involved. NIT-S
+replaces inputs and noise by their signs in the weights' line (Eq. 3); NIT-S+ starts as NIT-S and goes
+on as NIT.
 """
 
 from __future__ import annotations
@@ -20,27 +22,41 @@ from robench.trainers.base import Trainer
 
 
 class NIT(Trainer):
-    """Noise-injection training: likelihood ratio with learned sigma."""
+    """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
     copies: int = Field(default=40, ge=2)
     """C, noisy forward passes per image."""
     lr: float = Field(default=1e-2, gt=0)
-    sigma_lr: float = Field(default=1e-3, ge=0)
+    sigma_lr: float = Field(default=1e-2, ge=0)
     """Learning rate of the sigmas; 0 keeps them as they start."""
     sigma_range: tuple[float, float] = (0.3, 5.0)
     """Clamp of the sigmas after each step; without a floor the output layer's sigma collapses."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    pairing: Pairing = "antithetic"
+    pairing: Pairing = "factorial"
     baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
-    last_steps: int | None = Field(default=2, ge=1)
+    last_steps: int | None = Field(default=1, ge=1)
     """Only the noise of so many last time steps enters the gradient: slightly biased, far less
     variance. None: of all steps, as Eq. 8 says."""
 
-    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
+    def signs_only(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, follows Eq. 3 instead of Eq. 8."""
+        return False
+
+    def start_epoch(self, network: Network, epoch: int) -> bool:
         if not network.noisy:
             raise RobenchError(
                 f"trainer nit: network {type(network).__name__} has no noisy layers; use snn or mlp"
             )
+        self._estimator = LikelihoodRatio(
+            copies=self.copies,
+            pairing=self.pairing,
+            baseline=self.baseline,
+            last_steps=self.last_steps,
+            sign=self.signs_only(epoch),
+        )
+        return epoch > 0 and self.signs_only(epoch) != self.signs_only(epoch - 1)
+
+    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         sigmas = [layer.sigma for layer in noisy_layers(network) if layer.sigma.requires_grad]
         known = {id(sigma) for sigma in sigmas}
         weights = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
@@ -50,13 +66,7 @@ class NIT(Trainer):
         return groups
 
     def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
-        estimator = LikelihoodRatio(
-            copies=self.copies,
-            pairing=self.pairing,
-            baseline=self.baseline,
-            last_steps=self.last_steps,
-        )
-        return estimator.backward(network, x, y, cross_entropy_rows, rng)
+        return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
 
     def after_step(self, network: Network) -> None:
         low, high = self.sigma_range
@@ -64,3 +74,20 @@ class NIT(Trainer):
             for layer in noisy_layers(network):
                 if layer.sigma.requires_grad:
                     layer.sigma.clamp_(low, high)
+
+
+class NITS(NIT):
+    """NIT with the sign approximation (Eq. 3)."""
+
+    def signs_only(self, epoch: int) -> bool:
+        return True
+
+
+class NITSPlus(NIT):
+    """NIT-S for the first part of the epochs, then NIT with a fresh optimiser."""
+
+    switch: float = Field(default=0.7, ge=0, le=1)
+    """Share of the epochs after which Eq. 8 takes over."""
+
+    def signs_only(self, epoch: int) -> bool:
+        return epoch < round(self.switch * self.epochs)

@@ -1,6 +1,7 @@
 """STBP: autograd through time with a surrogate derivative of the spike (Wu, Deng, Li, Zhu, Shi 2018).
 
-The derivative is the network's `surrogate` unless the trainer names another.
+The derivative is the network's `surrogate` unless the trainer names another. STBP-N is NIT's control:
+the same with noise in every neuron, in training and (by the card's `inference_noise`) in use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.noise import GaussianNoise, noise
 from robench.networks.surrogate import Step, parse_surrogate, surrogate
 from robench.trainers.base import Trainer, cross_entropy
 
@@ -42,3 +44,11 @@ class STBP(Trainer):
             if self.criterion == "mse":
                 return F.mse_loss(out, F.one_hot(y, out.shape[1]).to(out.dtype))
             return cross_entropy(out, y)
+
+
+class STBPN(STBP):
+    """STBP with Gaussian noise in every neuron; gradients flow through the noise."""
+
+    def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        with noise(network, GaussianNoise(rng)):
+            return super().loss(network, x, y, rng)

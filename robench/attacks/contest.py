@@ -1,0 +1,114 @@
+"""Which iterate of each image an attack keeps, and which images are broken and may leave it.
+
+On a network without noise an image is broken when it is misclassified. On a noisy one it is broken
+when a series of fresh draws misclassifies it without exception; one lucky draw proves nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robench.attacks.losses import margin
+from robench.attacks.steps import per_image
+from robench.attacks.target import ScoreTarget
+
+CONFIRMATIONS = 32
+"""Fresh draws in a row that must misclassify an image of a noisy network before it leaves."""
+ROUNDING = 1e-5
+"""Least margin of a broken image: so little that other batch sizes cannot undo it by rounding."""
+
+
+def judge(
+    target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
+    share, gap = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+    for _ in range(draws if target.stochastic else 1):
+        drawn = margin(target.logits(x, index), y)
+        share += drawn > 0
+        gap += drawn
+    count = draws if target.stochastic else 1
+    return share / count, gap / count
+
+
+def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    """Whether an image of a noisy network is misclassified by every one of a series of draws, (n,).
+    One that is not leaves the series at its first miss, so doubtful images cost little."""
+    left = torch.arange(len(x), device=x.device)
+    for _ in range(CONFIRMATIONS):
+        if not len(left):
+            break
+        left = left[margin(target.logits(x[left], index[left]), y[left]) > 0]
+    verdict = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    verdict[left] = True
+    return verdict
+
+
+def rank(share: Tensor, gap: Tensor, stochastic: bool) -> Tensor:
+    """What iterates are compared by, (n,): the margin; with noise, the share of draws fooled first
+    (it is what is scored), then the margin."""
+    if not stochastic:
+        return gap
+    # The squashed margin lies in (0, 1e-3): less than one draw in a thousand.
+    return share + (gap / (1 + gap.abs()) + 1) * 5e-4
+
+
+class Contest:
+    """The best images found so far for a batch, over all runs of an attack."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.images = x.clone()
+        self.rank = torch.full((len(x),), -torch.inf, device=x.device)
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def standing(self) -> Tensor:
+        """Rows of the images that are not broken yet."""
+        return torch.nonzero(~self.broken)[:, 0]
+
+    def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor, broken: Tensor) -> None:
+        """Let images of a run compete with earlier ones. rows: which of the batch they are."""
+        better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
+        self.images.index_copy_(0, rows[better], x_adv.index_select(0, better))
+        self.rank[rows[better]] = ranks[better]
+        self.broken[rows] |= broken
+
+
+class Peaks:
+    """The best iterate of each image within one run.
+
+    An iterate is copied when the next one turns out worse, not before: while the loss rises, as it
+    mostly does, nothing is copied.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        self.copies = torch.empty_like(start)
+        self.rows = torch.arange(len(start), device=start.device)  # where in `copies`
+        self.rank = torch.full((len(start),), -torch.inf, device=start.device)
+        self.here = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        """Whether the latest iterate is the peak, not copied yet."""
+        self.closed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        """Images that are done with; nothing later counts."""
+
+    def note(self, x_adv: Tensor, previous: Tensor, ranks: Tensor) -> None:
+        """Compare an iterate with those before it. previous: the one just before."""
+        higher = (ranks >= self.rank) & ~self.closed
+        passed = torch.nonzero(self.here & ~higher)[:, 0]
+        if len(passed):
+            self.copies.index_copy_(0, self.rows[passed], previous.index_select(0, passed))
+        self.rank = torch.where(higher, ranks, self.rank)
+        self.here = higher
+
+    def close(self, rows: Tensor) -> None:
+        """Rows that are done with."""
+        self.here[rows] = False
+        self.closed[rows] = True
+
+    def images(self, x_adv: Tensor) -> Tensor:
+        """The peak of each image. x_adv: the latest iterate."""
+        return torch.where(per_image(self.here, x_adv), x_adv, self.copies[self.rows])
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all images but those in `rows`."""
+        self.rows, self.rank = self.rows[rows], self.rank[rows]
+        self.here, self.closed = self.here[rows], self.closed[rows]

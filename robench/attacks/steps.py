@@ -1,0 +1,159 @@
+"""How an iterative attack moves: signed steps of fixed length, and APGD's adaptive ones.
+
+Momentum: Dong et al. 2018 (arXiv 1710.06081). APGD: Croce & Hein 2020 (2003.01690), Algorithm 1.
+State is kept per image; `keep` drops the images that have left the attack.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robench.attacks.target import Ball
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """(n,) as (n, 1, 1, 1), to go with images."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def direction(gradient: Tensor, norm: str) -> Tensor:
+    """The steepest ascent of unit length: the sign for linf, the unit vector for l2. In place."""
+    if norm == "linf":
+        return gradient.sign_()
+    size = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return gradient.div_(per_image(size.clamp_min(torch.finfo(size.dtype).tiny), gradient))
+
+
+class Region:
+    """The ball around the images still under attack, with linf's bounds computed once."""
+
+    def __init__(self, ball: Ball, x: Tensor) -> None:
+        self.ball = ball
+        self.x = x
+        self.bounds = ball.bounds(x) if ball.norm == "linf" else None
+
+    def project_(self, x_adv: Tensor) -> Tensor:
+        """The nearest point; linf works in place."""
+        if self.bounds is None:
+            return self.ball.project(x_adv, self.x)
+        return x_adv.clamp_(*self.bounds)
+
+    def keep(self, rows: Tensor) -> None:
+        if self.bounds is None:
+            self.x = self.x.index_select(0, rows)
+        else:
+            low, high = self.bounds
+            self.bounds = (low.index_select(0, rows), high.index_select(0, rows))
+
+
+class Steps(Protocol):
+    """A rule for the next iterate."""
+
+    def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
+        """The next iterate, in a tensor of its own; `gradient` may be written into."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all images but those in `rows`."""
+        ...
+
+
+class FixedSteps:
+    """Steps of one length along the direction of the gradient, or of its running sum (MIM)."""
+
+    def __init__(self, length: float, momentum: float) -> None:
+        self.length = length
+        self.momentum = momentum
+        self.sum: Tensor | None = None
+
+    def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
+        if self.momentum:
+            # MIM Eq. 6: g <- mu g + grad / ||grad||_1, per image.
+            size = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+            gradient = gradient.div_(per_image(size, gradient))
+            if self.sum is not None:
+                gradient.add_(self.sum, alpha=self.momentum)
+            self.sum = gradient.clone()
+        step = direction(gradient, region.ball.norm)
+        return region.project_(torch.add(x_adv, step, alpha=self.length, out=step))
+
+    def keep(self, rows: Tensor) -> None:
+        if self.sum is not None:
+            self.sum = self.sum.index_select(0, rows)
+
+
+class AdaptiveSteps:
+    """APGD: starts with steps of 2 eps; at checkpoints, an image whose loss rose too seldom, or not
+    at all, goes back to its best iterate with half the step."""
+
+    MOMENTUM = 0.75
+    RISING = 0.75  # rho: least share of steps that raise the loss
+
+    def __init__(self, eps: float, steps: int) -> None:
+        self.eps = eps
+        self.checkpoints = checkpoints(steps)
+        self.step = 0
+        self.since = 0
+        self.state: dict[str, Tensor] = {}
+
+    def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
+        if not self.state:
+            zeros = torch.zeros_like(loss)
+            self.state = {
+                "length": torch.full_like(loss, 2 * self.eps),
+                "best": torch.full_like(loss, -torch.inf),
+                "best_before": torch.full_like(loss, -torch.inf),
+                "halved": torch.ones_like(loss, dtype=torch.bool),
+                "last": torch.full_like(loss, torch.inf),
+                "rises": zeros,
+                "x_best": x_adv,
+                "gradient_best": gradient,
+                "x_last": x_adv,
+            }
+        s = self.state
+        s["rises"] = s["rises"] + (loss > s["last"])
+        s["last"] = loss
+        better = loss > s["best"]
+        s["best"] = torch.where(better, loss, s["best"])
+        s["x_best"] = torch.where(per_image(better, x_adv), x_adv, s["x_best"])
+        s["gradient_best"] = torch.where(per_image(better, x_adv), gradient, s["gradient_best"])
+        if self.step in self.checkpoints:
+            x_adv, gradient = self._check(x_adv, gradient)
+        length = per_image(s["length"], x_adv)
+        aimed = region.project_(x_adv + length * direction(gradient, region.ball.norm))
+        if self.step:
+            pull = self.MOMENTUM * (aimed - x_adv) + (1 - self.MOMENTUM) * (x_adv - s["x_last"])
+            aimed = region.project_(x_adv + pull)
+        s["x_last"] = x_adv
+        self.step += 1
+        return aimed
+
+    def _check(self, x_adv: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        s = self.state
+        seldom = s["rises"] < self.RISING * (self.step - self.since)
+        stuck = ~s["halved"] & (s["best_before"] >= s["best"])
+        halve = seldom | stuck
+        s["length"] = torch.where(halve, s["length"] / 2, s["length"])
+        s["halved"], s["best_before"] = halve, s["best"]
+        s["rises"] = torch.zeros_like(s["rises"])
+        self.since = self.step
+        back = per_image(halve, x_adv)
+        return (
+            torch.where(back, s["x_best"], x_adv),
+            torch.where(back, s["gradient_best"], gradient),
+        )
+
+    def keep(self, rows: Tensor) -> None:
+        self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
+
+
+def checkpoints(steps: int) -> set[int]:
+    """After which steps APGD looks back (section 3): p_1 = 0.22, periods 0.03 shorter each time."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return {math.ceil(share * steps) for share in shares[1:]} - {steps}

@@ -1,0 +1,187 @@
+// The view of one model: card, curves, every threat, example images.
+const dialog = document.getElementById("model");
+const NORMS = { linf: "L∞", l2: "L2", l1: "L1", l0: "L0" };
+const SVG = "http://www.w3.org/2000/svg";
+
+// Elements are made node by node and text is set as text, so that no name can become markup.
+function h(tag, attributes, ...children) {
+  const drawn = ["svg", "path", "line", "text", "g", "circle"].includes(tag);
+  const element = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes ?? {})) element.setAttribute(name, value);
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
+const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
+const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
+
+function interval(entry, tag = "td") {
+  const [value, low, high, sd] = entry ?? [null];
+  if (value === null) return h(tag, { class: "n none" }, "–");
+  const style = `--v:${percent(value)};--l:${percent(low)};--h:${percent(high)}`;
+  const spread = sd === undefined ? "" : ` sd ${percent(sd)}`;
+  return h(tag, { class: "n bar", style }, percent(value), h("small", {}, `${percent(low)}–${percent(high)}${spread}`));
+}
+
+function fact(name, entry) {
+  const [value, low, high] = entry;
+  const range = value === null ? "" : h("small", {}, `${percent(low)}–${percent(high)}`);
+  return h("div", {}, h("dt", {}, name), h("dd", {}, percent(value), range));
+}
+
+function chart(title, lines, first = 1) {
+  const known = lines.flat().filter((value) => value !== null);
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const span = high - low || 1, longest = Math.max(...lines.map((line) => line.length));
+  const x = (place) => 34 + (place * 178) / Math.max(longest - 1, 1);
+  const y = (value) => 92 - (80 * (value - low)) / span;
+  const paths = lines.map((line) => {
+    const points = line.flatMap((value, place) => (value === null ? [] : [`${x(place).toFixed(1)} ${y(value).toFixed(1)}`]));
+    return h("path", { d: "M" + points.join("L"), fill: "none", stroke: "var(--accent)", "stroke-width": "1.4", opacity: lines.length > 1 ? ".7" : "1" });
+  });
+  const label = (text, where) => h("text", { "font-size": "9", fill: "var(--soft)", ...where }, text);
+  return h("figure", {},
+    h("figcaption", {}, title),
+    h("svg", { viewBox: "0 0 220 106", role: "img", "aria-label": `${title}: from ${number(low)} to ${number(high)}` },
+      h("line", { x1: 34, x2: 212, y1: 92, y2: 92, stroke: "var(--rule)" }),
+      h("line", { x1: 34, x2: 212, y1: 12, y2: 12, stroke: "var(--rule)" }),
+      label(number(high), { x: 30, y: 15, "text-anchor": "end" }),
+      label(number(low), { x: 30, y: 95, "text-anchor": "end" }),
+      label(String(first), { x: 34, y: 104 }),
+      label(String(first + longest - 1), { x: 212, y: 104, "text-anchor": "end" }),
+      paths));
+}
+
+function charts(model) {
+  const made = [];
+  const names = [...new Set(model.seeds.flatMap((seed) => Object.keys(seed.curves)))].filter((name) => name !== "epoch");
+  const start = model.seeds.find((seed) => seed.curves.epoch)?.curves.epoch;
+  for (const name of names) {
+    const lines = model.seeds.map((seed) => seed.curves[name]).filter((line) => line && line.some((value) => value !== null));
+    if (lines.length) made.push(chart(shorten(name.replaceAll("_", " "), 60), lines, 1));
+  }
+  if (made.length && start) made.forEach((figure) => {
+    const marks = figure.querySelectorAll("text");
+    marks[2].textContent = `epoch ${start[0]}`;
+    marks[3].textContent = start[start.length - 1];
+  });
+  if (model.trace && model.trace.loss.length > 1) made.push(chart(`loss during ${shorten(model.trace.threat, 40)}, by step`, [model.trace.loss]));
+  return made.length ? [h("h3", {}, "Training" + (model.seeds.length > 1 ? `, ${model.seeds.length} seeds` : "")), h("div", { class: "charts" }, made)] : [];
+}
+
+function threatTable(model) {
+  const extras = [
+    ["published", "published", (place, threat) => percent(model.published[threat.name])],
+    ["vote", "by vote", (place) => percent(model.vote?.[place])],
+    ["queries", "queries", (place) => number(model.queries?.[place])],
+    ["gradients", "gradients", (place) => number(model.gradients?.[place])],
+    ["zero_gradient", "zero gradients", (place) => percent(model.zero_gradient?.[place])],
+    ["tie", "ties", (place) => percent(model.tie?.[place])],
+    ["seconds", "seconds", (place) => number(model.seconds?.[place])],
+  ].filter(([key]) => (key === "published" ? Object.keys(model.published).length : model[key]));
+  const notes = {
+    vote: "accuracy of the majority of draws", queries: "forward passes per image", gradients: "backward passes per image",
+    zero_gradient: "share of images whose gradient is exactly zero where the attack starts, %", tie: "share of images whose two largest outputs are equal, %",
+    seconds: "per cell", published: "as the paper prints it, under its own protocol",
+  };
+  const line = (threat, place) => h("tr", {},
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${threat.role === "floor" ? ", noise floor" : ""}`) : ""),
+    interval(model.threats[place]),
+    extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
+  const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), h("th", { scope: "col", class: "n" }, "accuracy"),
+      extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
+    h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
+  const all = DATA.threats.map((threat, place) => [threat, place]);
+  const corruptions = all.filter(([threat]) => threat.kind === "corruption");
+  return [
+    h("h3", {}, "Every attack"),
+    table(all.filter(([threat]) => threat.kind !== "corruption")),
+    ...(corruptions.length ? [h("h3", {}, "Every corruption"), kindTable(model), h("details", {}, h("summary", {}, "At each severity, with cost"), table(corruptions))] : []),
+  ];
+}
+
+function digests(model) {
+  if (!model.cells) return [];
+  return [h("details", {}, h("summary", {}, "Outcomes by digest"), h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), model.seeds.map((seed) => h("th", { scope: "col" }, `seed ${seed.seed}`)))),
+    h("tbody", {}, DATA.threats.map((threat, place) => h("tr", {}, h("th", { scope: "row" }, shorten(threat.name, 60)),
+      model.cells[place].map((digest) => h("td", {}, h("code", {}, digest ?? "–")))))))))];
+}
+
+function kindTable(model) {
+  const severities = [...new Set(DATA.kinds.flatMap((kind) => kind.severities))].sort();
+  const value = new Map(DATA.threats.map((threat, place) => [threat.name, model.threats[place]]));
+  return h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
+    h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
+      severities.map((severity) => h("td", { class: "n" }, percent(value.get(`${kind.name}/${severity}`)?.[0]))))))));
+}
+
+function pictures(model) {
+  if (model.pictures_left_out) return [h("h3", {}, "Example images"), h("p", { class: "note" }, "Left out here to keep the page small; they are in cells.parquet.")];
+  if (!model.pictures?.length) return [];
+  return [h("h3", {}, "Example images"),
+    h("p", { class: "note" }, "The first test images, with the label, and the prediction where it is wrong; under the strongest attack, then under the hardest corruptions."),
+    h("div", { class: "strips" }, model.pictures.map((strip) => h("figure", { class: "strip", style: `--tiles:${strip.tiles}` },
+      h("figcaption", {}, shorten(strip.label, 60)),
+      h("img", { src: strip.png, alt: `${strip.tiles} test images, ${shorten(strip.label, 60)}: ${strip.captions.join(", ")}` }),
+      h("div", { class: "captions", "aria-hidden": "true" }, strip.captions.map((caption) => h("span", {}, caption))))))];
+}
+
+function alarms(model) {
+  const found = model.verdict;
+  if (!found) return [];
+  const good = found.verdict === "believable";
+  return [h("h3", {}, "Is it to be believed?"),
+    h("p", {}, h("span", { class: `badge ${good ? "good" : "bad"}` }, found.verdict), good ? " No check raised an alarm." : ""),
+    h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), " ", alarm.text)))];
+}
+
+function view(model) {
+  const close = h("button", { type: "button", class: "close" }, "Close");
+  close.addEventListener("click", () => dialog.close());
+  const [rank, best, worst] = model.rank;
+  const span = best !== worst ? ` (between ${best} and ${worst})` : "";
+  const place = rank === null ? "not ranked: some of its cells are missing" : `rank ${rank}${span} on ${model.dataset}`;
+  const failed = model.seeds.filter((seed) => seed.status !== "done");
+  return [
+    close,
+    h("p", { class: "kicker" }, `${shorten(model.trainer, 60)} · ${shorten(model.network, 60)} · ${shorten(place, 160)}`),
+    h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
+    model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
+    model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
+    h("dl", { class: "big" }, fact("worst case", model.summary.worst_case), fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
+      fact("average over attacks", model.summary.average_attacks), fact("average over corruptions", model.summary.average_corruptions)),
+    failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
+    alarms(model), pictures(model), threatTable(model), charts(model),
+    digests(model),
+    h("h3", {}, "Card"), h("pre", {}, shorten(JSON.stringify(model.card, null, 1), 12000)),
+    h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", {}, shorten(JSON.stringify(model.fields, null, 1), 12000))),
+  ].flat();
+}
+
+function showModel(name) {
+  const model = name && DATA.models.find((one) => one.name === name || shorten(one.name, 200) === name);
+  if (!model) {
+    if (dialog.open) dialog.close();
+    return;
+  }
+  dialog.replaceChildren(...view(model).filter((child) => child !== ""));
+  dialog.scrollTop = 0;
+  if (!dialog.open) dialog.showModal();
+}
+dialog.addEventListener("close", () => {
+  dialog.replaceChildren();
+  if (state.model) {
+    state.model = "";
+    remember();
+  }
+});
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog && event.clientX < dialog.getBoundingClientRect().left) dialog.close();
+});
+
+controls.hidden = false;
+readFragment();
+apply();

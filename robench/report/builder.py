@@ -1,0 +1,296 @@
+"""Results -> a folder: page, tables, manifest and rows; the same bytes every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup, escape
+
+from robench.errors import RobenchError
+from robench.leaderboard import leaderboard
+from robench.report.columns import NORMS, Column, columns
+from robench.report.payload import embedded, payload
+from robench.report.pictures import Strip, contact_sheet
+from robench.report.plots import plots
+from robench.report.tables import as_csv, as_json, as_latex
+from robench.results import CELLS, MANIFEST, Results, published_cells
+
+PAGE = "index.html"
+
+
+class Verdict(TypedDict):
+    """Whether a model's numbers are to be believed: an entry for each model by name."""
+
+    verdict: Literal["believable", "doubtful"]
+    alarms: list[dict[str, str]]
+    """Each {"check", "text"}: which check raised it, and one sentence with its numbers."""
+
+
+class Claim(TypedDict):
+    """A published claim, judged against the measured numbers."""
+
+    text: str
+    verdict: str
+    """"holds", "does not hold" or "cannot be judged"."""
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One test image of a data set under every corruption."""
+
+    dataset: str
+    strips: list[Strip]
+
+
+def write_report(
+    results: Results,
+    folder: Path,
+    *,
+    verdicts: Mapping[str, Verdict] | None = None,
+    claims: Sequence[Claim] | None = None,
+) -> Path:
+    """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
+
+    The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all,
+    and has the same bytes when nothing changed.
+
+    Returns the path of the page. Raises RobenchError when the folder cannot be written.
+    """
+    table = leaderboard(results)
+    manifest = json.dumps(results.manifest, indent=1, sort_keys=True) + "\n"
+    made: dict[str, bytes] = {
+        CELLS: _parquet(published_cells(results)),
+        MANIFEST: manifest.encode(),
+        "leaderboard.csv": as_csv(table).encode(),
+        "leaderboard.json": as_json(results, table).encode(),
+        "leaderboard.tex": as_latex(results, table).encode(),
+        PAGE: render(results, table, verdicts, claims).encode(),
+    }
+    for name, data in made.items():
+        _write(folder / name, data)
+    return folder / PAGE
+
+
+def render(
+    results: Results,
+    table: pd.DataFrame,
+    verdicts: Mapping[str, Verdict] | None = None,
+    claims: Sequence[Claim] | None = None,
+) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("robench.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        percent=percent, shorten=shorten, seconds=seconds, breakable=breakable
+    )
+    assets = files("robench.report") / "assets"
+    script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
+    chosen = columns(results, table)
+    data = payload(results, table)
+    return environment.get_template("page.html.j2").render(
+        report=results.manifest["report"],
+        manifest=results.manifest,
+        norms=NORMS,
+        results=results,
+        style=(assets / "page.css").read_text("utf-8"),
+        script=script,
+        script_hash=_sha256(script),
+        data=embedded(data | {"columns": [_column(column) for column in chosen]}),
+        columns=chosen,
+        hidden=[place for place, column in enumerate(chosen) if not column.shown],
+        groups=_groups(table, chosen),
+        models={model["name"]: model for model in results.models},
+        trainers=sorted(set(table["trainer"])),
+        networks=sorted(set(table["network"])),
+        datasets=list(dict.fromkeys(table["dataset"])),
+        plots=plots(results, table),
+        sheets=_sheets(results, table),
+        published=_published(results, table),
+        failures=results.failures(),
+        verdicts=verdicts,
+        claims=claims or [],
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A number of the table with its interval, in per cent."""
+
+    value: str
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Row:
+    place: int
+    model: str
+    trainer: str
+    network: str
+    dataset: str
+    seeds: int
+    complete: bool
+    rank: str
+    span: str
+    entries: list[Entry | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows that may be compared: one data set."""
+
+    dataset: str
+    images: int
+    rows: list[Row]
+
+
+def _groups(table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
+    groups = []
+    for dataset, rows in table.groupby("dataset", sort=False):
+        made = [_row(int(str(place)), row, chosen) for place, row in rows.iterrows()]
+        groups.append(Group(str(dataset), int(rows["images"].max()), made))
+    return groups
+
+
+def _row(place: int, row: pd.Series, chosen: Sequence[Column]) -> Row:
+    ranked = not pd.isna(row["rank"])
+    best, worst = row["rank_best"], row["rank_worst"]
+    return Row(
+        place,
+        row["model"],
+        row["trainer"],
+        row["network"],
+        row["dataset"],
+        int(row["seeds"]),
+        bool(row["complete"]),
+        str(row["rank"]) if ranked else "–",
+        f"{best}–{worst}" if ranked and best != worst else "",
+        [_entry(row, column.key) for column in chosen],
+    )
+
+
+def _entry(row: pd.Series, key: str) -> Entry | None:
+    if pd.isna(row[key]):
+        return None
+    return Entry(*(f"{100 * row[key + suffix]:.1f}" for suffix in ("", "_low", "_high")))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published figure beside ours; `ours` is None where the report does not measure it."""
+
+    model: str
+    threat: str
+    published: float
+    ours: Entry | None
+    difference: float | None
+
+
+def _published(results: Results, table: pd.DataFrame) -> list[Published]:
+    rows = {row["model"]: row for _, row in table.iterrows()}
+    found = []
+    for model in results.models:
+        for threat, value in model["card"].get("published", {}).items():
+            key = _measured_as(threat, results, table)
+            ours = _entry(rows[model["name"]], key) if key else None
+            gap = float(rows[model["name"]][key]) - value if key and ours else None
+            found.append(Published(model["name"], threat, value, ours, gap))
+    return found
+
+
+def _measured_as(threat: str, results: Results, table: pd.DataFrame) -> str | None:
+    """The column that a published name means: a threat, a kind, or a kind without its card."""
+    if threat in table.columns:
+        return threat
+    return next((kind for kind in results.kinds if kind.split("/", 1)[1] == threat), None)
+
+
+def _sheets(results: Results, table: pd.DataFrame) -> list[Sheet]:
+    models = {model["name"]: model for model in results.models}
+    sheets = []
+    for dataset, rows in table.groupby("dataset", sort=False):
+        strips = contact_sheet(results, models[rows["model"].iloc[0]])
+        if strips:
+            sheets.append(Sheet(str(dataset), strips))
+    return sheets
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {"key": column.key, "label": column.label, "shown": column.shown}
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def seconds(value: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def shorten(text: str, length: int = 80) -> str:
+    text = str(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def breakable(text: str) -> Markup:
+    """Escaped, with places where a narrow column may break the line."""
+    return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
+
+
+def _sha256(text: str) -> str:
+    """As a content security policy wants it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; untouched when it already says the same."""
+    try:
+        if path.is_file() and path.read_bytes() == data:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RobenchError(
+            f"{path}: cannot be written: {error.strerror or error}; "
+            "choose another folder with --out"
+        ) from error
+
+
+__all__ = ["Claim", "Verdict", "render", "write_report"]

@@ -1,0 +1,81 @@
+"""Which columns the page's table has, how they are grouped, and which are shown at first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from robench.leaderboard import CLEAN, column_name
+from robench.results import Results, Threat
+
+SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+SUMMARY, ATTACKS, FLOORS = "Summary", "Attacks", "Noise floors (not attacks)"
+KINDS, SEVERITIES = "Corruptions, mean over severities", "Corruptions at each severity"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of accuracies. key: in the leaderboard's table; note: what a pointer is told."""
+
+    key: str
+    label: str
+    group: str
+    note: str
+    shown: bool
+    small: str = ""
+
+    @property
+    def summary(self) -> bool:
+        return self.group == SUMMARY
+
+
+def columns(results: Results, table: pd.DataFrame) -> list[Column]:
+    """All columns of accuracies, the headline first; those without any number are left out."""
+    attacks, floors, kinds = results.attacks, results.floors, results.kinds
+    with_attacks = len(attacks) <= SHOWN_AT_FIRST
+    with_kinds = len(attacks) + len(kinds) <= SHOWN_AT_FIRST
+    headline = (
+        "share of images that survive the clean input and every attack, image by image"
+        if attacks
+        else "this report has no attacks: the clean accuracy"
+    )
+    found = [
+        Column("worst_case", "Worst case", SUMMARY, headline, True),
+        Column(CLEAN, "Clean", SUMMARY, "accuracy on unperturbed test images", True),
+        Column(
+            "average_attacks", "Average over attacks", SUMMARY,
+            "what papers print; it hides that each image may fall to another attack", True,
+        ),
+        Column(
+            "average_corruptions", "Average over corruptions", SUMMARY,
+            "mean over kinds of the mean over severities", True,
+        ),
+        *(_attack(threat, ATTACKS, with_attacks) for threat in attacks),
+        *(_attack(threat, FLOORS, False) for threat in floors),
+        *(
+            Column(
+                column_name(kind), threats[0]["corruption"], KINDS,
+                f"{kind}: mean over {len(threats)} severities", with_kinds,
+                threats[0]["card"],
+            )
+            for kind, threats in kinds.items()
+        ),
+        *(
+            Column(
+                column_name(threat["name"]), f"{threat['corruption']} {threat['severity']}",
+                SEVERITIES, threat["name"], False, threat["card"],
+            )
+            for threats in kinds.values()
+            for threat in threats
+        ),
+    ]  # fmt: skip
+    return [column for column in found if column.summary or table[column.key].notna().any()]
+
+
+def _attack(threat: Threat, group: str, shown: bool) -> Column:
+    surrogate = f" from {threat['surrogate']}" if threat.get("surrogate") else ""
+    strength = f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {threat['eps']:g}"
+    note = f"{threat['access']}{surrogate}, {strength}. {threat.get('description') or ''}".strip()
+    return Column(column_name(threat["name"]), threat["name"], group, note, shown, strength)

@@ -1,0 +1,120 @@
+"""Plots of lines: accuracy against strength and against severity, and training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from robench.leaderboard import CLEAN, column_name
+from robench.report.drawing import Drawing, Plot, number, with_interval
+from robench.report.figure import grid, legend, svg, tidy
+from robench.results import Threat
+
+
+def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
+    """Accuracy against the radius, for every attack that has several."""
+    cards: dict[str, list[Threat]] = {}
+    for threat in [*drawing.results.attacks, *drawing.results.floors]:
+        cards.setdefault(threat["card"], []).append(threat)
+    panels = {
+        card: [(0.0, CLEAN), *((t["eps"], column_name(t["name"])) for t in _by(threats, "eps"))]
+        for card, threats in cards.items()
+        if len({threat["eps"] for threat in threats}) > 1
+    }
+    title = f"Accuracy against the strength of the attack{drawing.suffix}"
+    caption = f"eps = 0 is the clean accuracy; bands are 95% intervals.{drawing.left_out}"
+    return _panels(drawing, name, panels, "eps", title, caption, bands=True)
+
+
+def accuracy_by_severity(drawing: Drawing, name: str) -> Plot | None:
+    """Accuracy against severity, a panel for each kind of corruption."""
+    panels = {
+        kind: [(0.0, CLEAN), *((t["severity"], column_name(t["name"])) for t in threats)]
+        for kind, threats in drawing.results.kinds.items()
+    }
+    title = f"Accuracy against the severity of corruptions{drawing.suffix}"
+    caption = f"Severity 0 is the clean accuracy.{drawing.left_out}"
+    return _panels(drawing, name, panels, "severity", title, caption)
+
+
+def _panels(
+    drawing: Drawing,
+    name: str,
+    panels: dict[str, list[tuple[float, str]]],
+    x_label: str,
+    title: str,
+    caption: str,
+    bands: bool = False,
+) -> Plot | None:
+    """Small multiples of accuracy; a panel is the (x, column) pairs of its curves."""
+    if not panels or drawing.few.empty:
+        return None
+    drawn, panes = grid(len(panels))
+    for axes, (panel, points) in zip(panes, panels.items(), strict=False):
+        x = [place for place, _ in points]
+        columns = [column for _, column in points]
+        for _, row in drawing.few.iterrows():
+            shown = drawing.labels[row["model"]]
+            axes.plot(
+                x, [row[column] for column in columns], label=shown,
+                color=drawing.colours[shown], marker=drawing.markers[shown],
+            )  # fmt: skip
+            if bands:
+                low, high = ([row[column + end] for column in columns] for end in ("_low", "_high"))
+                axes.fill_between(x, low, high, color=drawing.colours[shown], alpha=0.12, lw=0)
+        axes.set_title(drawing.threat_labels([panel])[0])
+        axes.set_xlabel(x_label)
+        axes.set_xticks(x, [f"{place:g}" for place in x])
+        tidy(axes)
+    legend(drawn, panes)
+    body = [
+        [panel, f"{place:g}", row["model"], *with_interval(row, column)]
+        for panel, points in panels.items()
+        for place, column in points
+        for _, row in drawing.few.iterrows()
+    ]
+    head = ["", x_label, "model", "accuracy", "95% interval"]
+    return Plot(title, caption, svg(drawn, name, title), head, body, broad=len(panels) > 2)
+
+
+def _by(threats: Sequence[Threat], key: str) -> list[Threat]:
+    return sorted(threats, key=lambda threat: float(threat[key]))
+
+
+def training_curves(drawing: Drawing, name: str) -> Plot | None:
+    """Loss, validation accuracy and sigmas by epoch: a line for each model, mean over seeds."""
+    by_name = {model["name"]: model for model in drawing.results.models}
+    rows = [
+        {"model": model, **epoch}
+        for model in drawing.few["model"]
+        for seed in by_name[model]["seeds"]
+        for epoch in seed.get("history") or []
+    ]
+    if not rows:
+        return None
+    data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    measured = [column for column in data.columns if column not in ("model", "epoch")]
+    means = data.groupby(["model", "epoch"], sort=False)[measured].mean().reset_index()
+    drawn, panes = grid(len(measured), same_scale=False)
+    for axes, column in zip(panes, measured, strict=False):
+        for model in drawing.few["model"]:
+            line = means[means["model"] == model]
+            shown = drawing.labels[model]
+            axes.plot(line["epoch"], line[column], color=drawing.colours[shown], label=shown)
+        axes.set_title(column.replace("_", " "))
+        axes.set_xlabel("epoch")
+        axes.tick_params(length=2)
+    legend(drawn, panes)
+    title = f"Training curves{drawing.suffix}"
+    return Plot(
+        title,
+        f"Means over seeds.{drawing.left_out}",
+        svg(drawn, name, title),
+        ["model", "epoch", *measured],
+        [
+            [row["model"], f"{row['epoch']:g}", *(number(row[column]) for column in measured)]
+            for row in means.to_dict("records")
+        ],
+        broad=len(measured) > 2,
+    )

@@ -1,0 +1,83 @@
+"""What every plot is made of: one data set's rows in, an SVG and its numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+
+from robench.report.figure import labels
+from robench.results import Results
+
+LINES = 8  # models a line plot can hold apart by colour, dash and marker
+COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 9, 5, 7)]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An inline SVG, what it shows, and the numbers behind it as text."""
+
+    title: str
+    caption: str
+    svg: str
+    head: list[str]
+    body: list[list[str]]
+    broad: bool = False
+    """Whether it wants the width of the page."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One data set's rows, and the few of them that line plots show."""
+
+    results: Results
+    table: pd.DataFrame
+    """All its rows, complete or not."""
+    few: pd.DataFrame
+    """The best LINES of the ranked rows."""
+    labels: dict[str, str]
+    suffix: str
+
+    @property
+    def colours(self) -> dict[str, Any]:
+        return {self.labels[name]: COLOURS[i] for i, name in enumerate(self.few["model"])}
+
+    @property
+    def markers(self) -> dict[str, str]:
+        return {self.labels[name]: MARKERS[i] for i, name in enumerate(self.few["model"])}
+
+    def threat_labels(self, names: Iterable[str]) -> list[str]:
+        """Short names: a kind of corruption without its card, unless two cards have it."""
+        kinds = [kind.split("/")[-1] for kind in self.results.kinds]
+        short = {
+            kind: kind.split("/")[-1]
+            for kind in self.results.kinds
+            if kinds.count(kind.split("/")[-1]) == 1
+        }
+        shown = labels((short.get(name, name) for name in dict.fromkeys(names)), 24)
+        return list(shown.values())
+
+    @property
+    def left_out(self) -> str:
+        few, all_ = len(self.few), len(self.table)
+        return "" if few == all_ else f" The {few} highest-ranked of {all_} models are drawn."
+
+
+def percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def with_interval(row: Any, column: str) -> list[str]:
+    if math.isnan(row[column]):
+        return ["–", ""]
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    return [f"{100 * row[column]:.1f}", f"{100 * low:.1f}–{100 * high:.1f}"]
+
+
+def number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"

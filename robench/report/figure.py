@@ -1,0 +1,143 @@
+"""A seaborn figure as inline SVG: the same bytes every time, coloured by the page's own ink."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Matplotlib draws with these; the page, light or dark, says what they look like.
+INK, RULE = "#010203", "#040506"
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
+    "svg.hashsalt": "robench",
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Within it, figures are drawn in the page's style; nothing outside changes."""
+    return matplotlib.rc_context(STYLE)
+
+
+def figure(width: float, height: float) -> Figure:
+    """A figure of its own, in inches, without pyplot's global list of figures."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def svg(drawn: Figure, name: str, title: str) -> str:
+    """The figure as an <svg> element. `name` makes its ids unlike those of other figures."""
+    sink = io.StringIO()
+    drawn.savefig(
+        sink,
+        format="svg",
+        transparent=True,
+        dpi=150,
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
+    text = sink.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = text.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    text = re.sub(r">\s+<", "><", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+
+
+def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:
+    """Names that fit a legend, one for each: shortened, printable, and still distinct."""
+    found: dict[str, str] = {}
+    for name in names:
+        text = "".join(char if char.isprintable() else " " for char in name).strip() or "?"
+        text = text if len(text) <= length else text[: length - 1] + "…"
+        if text.startswith("_"):  # matplotlib leaves such entries out of legends
+            text = "\u200a" + text
+        taken, number = set(found.values()), 2
+        shown = text
+        while shown in taken:
+            shown, number = f"{text} ({number})", number + 1
+        found[name] = shown
+    return found
+
+
+def percent_ticks(limits: tuple[float, float]) -> tuple[list[float], list[str]]:
+    """Round accuracies within the limits, and how they read in per cent."""
+    ticks = [
+        t
+        for t in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*limits)
+        if max(0, limits[0]) <= t <= limits[1]
+    ]
+    return ticks, [f"{100 * tick:g}" for tick in ticks]
+
+
+def tidy(axes: Axes) -> None:
+    """Accuracy from 0 to 100% up the side."""
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100"])
+    axes.tick_params(length=2)
+
+
+def grid(panels: int, same_scale: bool = True) -> tuple[Figure, list[Any]]:
+    """Small multiples, at most four across."""
+    across = min(panels, 4)
+    down = math.ceil(panels / across)
+    drawn = figure(max(4.2, 2.3 * across) + (0 if across > 1 else 0.6), 1.9 * down + 0.6)
+    panes = list(np.atleast_1d(drawn.subplots(down, across, sharey=same_scale)).flat)
+    for pane in panes[:panels]:
+        pane.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for spare in panes[panels:]:
+        spare.remove()
+    return drawn, panes[:panels]
+
+
+def legend(drawn: Figure, panes: Sequence[Any]) -> None:
+    """One legend for all panels, above them."""
+    handles, names = panes[0].get_legend_handles_labels()
+    if len(names) > 1:
+        drawn.legend(
+            handles, names, loc="outside upper left", ncols=max(1, int(drawn.get_figwidth() / 2.1))
+        )
+
+
+def _attribute(text: str) -> str:
+    for char, safe in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(char, safe)
+    return text

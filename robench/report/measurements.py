@@ -1,0 +1,69 @@
+"""What a cell cost and what its outcome is like beyond accuracy, averaged over a model's seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from robench.results import Model, Results
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Means over images, then over seeds; None where a cell is missing or a thing was not measured.
+
+    vote: accuracy of the majority of draws (ties: the lower class), for noisy models.
+    tie: share of images whose two largest logits are equal.
+    zero_gradient: share of images whose gradient is exactly zero where the attack starts.
+    queries, gradients: per image. seconds: per cell. distance: mean norm of the perturbation.
+    """
+
+    vote: float | None = None
+    tie: float | None = None
+    zero_gradient: float | None = None
+    queries: float | None = None
+    gradients: float | None = None
+    seconds: float | None = None
+    distance: float | None = None
+
+
+def measurements(results: Results, model: Model, threat: str) -> Measurements:
+    """For one model under one threat; empty unless every seed has the cell."""
+    cells = [results.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
+    known = [cell for cell in cells if cell]
+    if not known or len(known) < len(cells):
+        return Measurements()
+    tables = [results.rows[cell["digest"]] for cell in known]
+    return Measurements(
+        vote=_mean([_vote(table) for table in tables]),
+        seconds=_mean([cell["seconds"] for cell in known]),
+        **{
+            name: _mean([_column_mean(table, name) for table in tables])
+            for name in ("tie", "zero_gradient", "queries", "gradients", "distance")
+        },
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def _column_mean(table: pa.Table, name: str) -> float | None:
+    mean = pc.mean(table.column(name)).as_py()
+    return None if mean is None else float(mean)
+
+
+def _vote(table: pa.Table) -> float | None:
+    """None for a deterministic model: there is one draw, and accuracy says it all."""
+    lists = table.column("predictions").combine_chunks()
+    draws = len(lists[0]) if len(lists) else 0
+    if draws < 2:
+        return None
+    predictions = lists.flatten().to_numpy().reshape(-1, draws)
+    classes = int(predictions.max()) + 1
+    votes = np.stack([(predictions == label).sum(axis=1) for label in range(classes)], axis=1)
+    return float((votes.argmax(axis=1) == table.column("label").to_numpy()).mean())

@@ -1,0 +1,144 @@
+"""What the page's script needs, as JSON: a compact record per model, shown when it is opened."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from robench.leaderboard import column_name
+from robench.report.measurements import Measurements, measurements
+from robench.report.pictures import Strip, examples, strongest_attack
+from robench.results import Model, Results
+
+EPOCHS = 60  # points of a training curve that the page keeps
+PICTURE_BYTES = 1_200_000  # for the example images of all models together
+WORST_KINDS = 3  # corruptions shown among the example images
+DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
+
+
+def payload(results: Results, table: pd.DataFrame) -> dict[str, Any]:
+    """The record of every model, in the order of the table, and of every threat."""
+    by_name = {model["name"]: model for model in results.models}
+    budget = PICTURE_BYTES
+    records = []
+    for _, row in table.iterrows():
+        model = by_name[row["model"]]
+        record = _record(results, model, row)
+        strips = _pictures(results, model, row)
+        size = sum(strip.size for strip in strips)
+        if size <= budget:
+            budget -= size
+            record["pictures"] = [asdict(strip) for strip in strips]
+        else:
+            record["pictures_left_out"] = True
+        records.append(record)
+    return {
+        "threats": [_threat(threat) for threat in results.threats],
+        "kinds": [
+            {"name": kind, "severities": [threat["severity"] for threat in threats]}
+            for kind, threats in results.kinds.items()
+        ],
+        "models": records,
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a <script> element: nothing in it ends the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("name", "kind", "access", "norm", "eps", "role", "surrogate", "description", "severity")
+    return {key: threat[key] for key in kept if threat.get(key) not in (None, "")}
+
+
+def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
+    names = [threat["name"] for threat in results.threats]
+    kinds = list(results.kinds)
+    summary = ("worst_case", "average_attacks", "average_corruptions")
+    record: dict[str, Any] = {
+        "name": model["name"],
+        "trainer": row["trainer"],
+        "network": row["network"],
+        "dataset": row["dataset"],
+        "images": int(row["images"]),
+        "complete": bool(row["complete"]),
+        "rank": [None if pd.isna(row[key]) else int(row[key]) for key in _RANKS],
+        "summary": {key: _interval(row, key) for key in summary},
+        "card": model["card"],
+        "fields": model["fields"],
+        "published": model["card"].get("published", {}),
+        "seeds": [_seed(seed) for seed in model["seeds"]],
+        "kinds": [_interval(row, column_name(kind)) for kind in kinds],
+        "threats": [_interval(row, column_name(name)) for name in names],
+    }
+    measured = [measurements(results, model, name) for name in names]
+    for key in Measurements.__dataclass_fields__:
+        column = [_short(getattr(one, key)) for one in measured]
+        if any(value is not None for value in column):
+            record[key] = column
+    if len(results.manifest["cells"]) <= DIGEST_CELLS:
+        seeds = [seed["seed"] for seed in model["seeds"]]
+        cells = [[results.cell(model["name"], seed, name) for seed in seeds] for name in names]
+        record["cells"] = [[cell["digest"][:12] if cell else None for cell in row] for row in cells]
+    strongest = strongest_attack(results.attacks, _accuracy(row, names))
+    cell = strongest and results.cell(model["name"], model["seeds"][0]["seed"], strongest)
+    if cell and cell.get("loss_trace"):
+        record["trace"] = {"threat": strongest, "loss": _short(cell["loss_trace"])}
+    return record
+
+
+_RANKS = ("rank", "rank_best", "rank_worst")
+
+
+def _seed(seed: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("seed", "status", "error", "weights", "parameters", "seconds", "environment")
+    short = {key: _short(seed[key]) for key in kept if seed.get(key) is not None}
+    return {**short, "curves": curves(seed.get("history") or [])}
+
+
+def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
+    """Training curves by column, at most EPOCHS points each; time and memory are not curves."""
+    step = max(1, math.ceil(len(history) / EPOCHS))
+    chosen = [row for place, row in enumerate(history) if (len(history) - 1 - place) % step == 0]
+    names = dict.fromkeys(key for row in chosen for key in row)
+    return {
+        name: [_short(row.get(name)) for row in chosen]
+        for name in names
+        if name not in ("seconds", "peak_memory_mb")
+    }
+
+
+def _pictures(results: Results, model: Model, row: pd.Series) -> list[Strip]:
+    names = [threat["name"] for threat in results.threats]
+    accuracy = _accuracy(row, names)
+    kinds = [kind for kind in results.kinds if not pd.isna(row[column_name(kind)])]
+    hardest = sorted(kinds, key=lambda kind: (row[column_name(kind)], kind))[:WORST_KINDS]
+    return examples(results, model, strongest_attack(results.attacks, accuracy), hardest)
+
+
+def _accuracy(row: pd.Series, names: Sequence[str]) -> dict[str, float]:
+    return {name: float(row[column_name(name)]) for name in names}
+
+
+def _interval(row: pd.Series, column: str) -> list[float | None]:
+    """[accuracy, low, high], with the sd between seeds where there are several."""
+    numbers = [_short(row[column + suffix]) for suffix in ("", "_low", "_high", "_sd")]
+    return numbers[:3] if numbers[3] is None else numbers
+
+
+def _short(value: Any) -> Any:
+    """Numbers to four significant digits; what is not finite becomes null."""
+    if isinstance(value, (list, tuple)):
+        return [_short(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,108 @@
+"""The leaderboard for other programs and papers: CSV, JSON, LaTeX."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from robench.leaderboard import CLEAN, SUMMARY, column_name
+from robench.results import Results
+
+DIGITS = 6
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """One line per model; accuracies in [0, 1]; empty where a number cannot be had."""
+    sink = io.StringIO()
+    table.to_csv(sink, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    return sink.getvalue()
+
+
+def as_json(results: Results, table: pd.DataFrame) -> str:
+    """The same rows as objects, with the report's name and the digest of its threat set."""
+    rows = [
+        {key: _plain(value) for key, value in row.items() if not _absent_sd(key, value)}
+        for row in table.to_dict(orient="records")
+    ]
+    document = {
+        "schema": 1,
+        "report": results.name,
+        "title": results.manifest["report"]["title"],
+        "threat_set": results.manifest["threat_set"],
+        "rows": rows,
+    }
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def as_latex(results: Results, table: pd.DataFrame) -> str:
+    """A booktabs table in per cent: worst case with its interval, averages, clean, every attack."""
+    attacks = [*results.attacks, *results.floors]
+    measured = [
+        ("worst case", "worst_case"),
+        ("clean", CLEAN),
+        ("avg. attacks", "average_attacks"),
+        ("avg. corr.", "average_corruptions"),
+        *((threat["name"], column_name(threat["name"])) for threat in attacks),
+    ]
+    measured = [(head, name) for head, name in measured if table[name].notna().any()]
+    lines = [
+        f"% {_one_line(results.manifest['report']['title'])}",
+        f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
+        "brackets: 95% interval",
+        r"\begin{tabular}{rl" + "r" * len(measured) + "}",
+        r"\toprule",
+        " & ".join(["rank", "model", *(_latex(head) for head, _ in measured)]) + r" \\",
+    ]
+    for dataset, rows in table.groupby("dataset", sort=False):
+        lines.append(r"\midrule")
+        if table["dataset"].nunique() > 1:
+            span = len(measured) + 2
+            lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{_latex(str(dataset))}}}}} \\")
+        for _, row in rows.iterrows():
+            rank = "--" if pd.isna(row["rank"]) else str(row["rank"])
+            cells = [_percent(row, name) for _, name in measured]
+            lines.append(" & ".join([rank, _latex(row["model"]), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(lines)
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    value = row[name]
+    if pd.isna(value):
+        return "--"
+    shown = f"{100 * value:.1f}"
+    if name in SUMMARY[:1]:
+        shown += (
+            rf" {{\scriptsize [{100 * row[name + '_low']:.1f}, {100 * row[name + '_high']:.1f}]}}"
+        )
+    return shown
+
+
+def _latex(text: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{char: "\\" + char for char in "&%$#_{}"},
+    }
+    return "".join(special.get(char, char) for char in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    return value.item() if hasattr(value, "item") else value
+
+
+def _absent_sd(key: str, value: Any) -> bool:
+    return key.endswith("_sd") and isinstance(value, float) and math.isnan(value)

@@ -1,0 +1,59 @@
+"""What the tests share: a one-thread torch, and small workspaces to run in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from robench.workspace import FOLDERS, Workspace, open_workspace
+
+torch.set_num_threads(1)
+
+MODEL = """
+dataset = "digits"
+network = { name = "mlp", hidden = [16] }
+trainer = { name = "bp", epochs = 3, lr = 1e-2 }
+"""
+REPORT = """
+title = "A small report"
+models = ["small"]
+attacks = ["fgsm", "noise"]
+images = 40
+draws = 2
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("ROBENCH_DATA"):
+        return
+    skip = pytest.mark.skip(reason="needs MNIST & co.: set ROBENCH_DATA to the folder that holds them")
+    for item in items:
+        if "data" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a file of the workspace under tmp_path, making the four folders first."""
+
+    def write_file(name: str, text: str) -> Path:
+        for folder in FOLDERS:
+            (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def small(tmp_path: Path, write: Callable[[str, str], Path]) -> Workspace:
+    """A workspace with one small model on digits and a report that attacks it twice."""
+    write("models/small.toml", MODEL)
+    write("reports/small.toml", REPORT)
+    return open_workspace(tmp_path)
