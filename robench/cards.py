@@ -110,8 +110,16 @@ class AttackCard(Card):
     """Forward passes per image that the attack may ask for; None: no limit."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one cell of this attack may take; None: no limit."""
-    role: Literal["attack", "floor"] = "attack"
-    """"floor": noise that every attack must beat; shown, but not part of the worst case's average."""
+    role: Literal["attack", "floor", "curve"] = "attack"
+    """attack: counts in the worst case and in the average; floor: noise that every attack must beat,
+    shown beside them; curve: accuracy against eps (every list of eps is one), shown as a plot."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_radii_are_a_curve(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("eps"), (list, tuple)):
+            return {"role": "curve", **values}
+        return values
 
     @model_validator(mode="after")
     def _transfer_names_its_surrogate(self) -> AttackCard:
@@ -119,6 +127,8 @@ class AttackCard(Card):
             raise ValueError('access = "transfer" and surrogate = "<model>" go together')
         if isinstance(self.eps, tuple) and not self.eps:
             raise ValueError("eps is an empty list")
+        if isinstance(self.eps, tuple) and self.role != "curve":
+            raise ValueError('several eps make a curve: drop role or say role = "curve"')
         return self
 
 
@@ -128,6 +138,27 @@ class CorruptionCard(Card):
     folder = "corruptions"
     corruption: SpecField
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+
+
+class ClaimCard(BaseModel):
+    """[[claims]] of a report card: one published comparison, to be judged against our numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    """The claim, as its paper makes it."""
+    model: str
+    """Model card that the claim speaks for."""
+    than: str
+    """Model card that it is compared with."""
+    threat: str
+    """Threat under which the paper compares them."""
+    published: tuple[float, float]
+    """The paper's accuracies of `model` and `than`, in [0, 1]."""
+    control: str | None = None
+    """Model card that shares the suspected cause but not the method, such as BP with the same noise."""
+    strong: str = "worst case"
+    """Threat of the strong evaluation; "worst case": the per-image worst over all attacks."""
 
 
 class ReportCard(Card):
@@ -144,8 +175,8 @@ class ReportCard(Card):
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
     batch_size: int = Field(default=250, ge=1)
     seed: int = Field(default=0, ge=0)
-    claims: tuple[dict[str, Any], ...] = ()
-    """Published claims to be judged against the measured numbers (see reports/README.md)."""
+    claims: tuple[ClaimCard, ...] = ()
+    """Published claims to be judged against the measured numbers."""
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)

@@ -65,16 +65,23 @@ OutOption = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
-    context.obj = {"debug": debug}
-    if version:
-        out.print(__version__)
-        raise typer.Exit
+    """Options that come before the verb; `main` reads --debug itself."""
 
 
 @app.command()
@@ -195,7 +202,6 @@ def status(
     report: ReportArgument = "quickstart",
     workspace: WorkspaceOption = None,
     store: StoreOption = None,
-    device: DeviceOption = None,
 ) -> None:
     """Say what is done, missing and failed. Exit code 1 while anything is missing."""
     from robench.run import report_status

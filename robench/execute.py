@@ -100,8 +100,19 @@ def open_run(plan: Plan, store: Store, device: str) -> Run:
     return Run(plan, store, device, resolved)
 
 
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def choose_device(named: str | None) -> str:
+    """The device that the user named, else CUDA where there is one.
+
+    Raises RobenchError when there is no such device.
+    """
+    if named is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=named)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise RobenchError(f"--device {named}: cannot be used: {reason}") from None
+    return named
 
 
 def execute(run: Run, listener: Listener, jobs: int = 1) -> None:

@@ -38,6 +38,11 @@ Baseline = Literal["none", "leave-one-out", "noise-free"]
 Distribution = Literal["gaussian", "laplace"]
 LayerWise = Literal["no", "yes", "alone"]
 
+NO_CHAIN = (
+    'trainer.pairing = "factorial": the layers of this network are no chain (each fed by the one '
+    'before alone); use "hadamard" or "antithetic"'
+)
+
 Blocks = list[tuple[int, int]]
 """(draws, seed) of each block: draws that share a random stream and a leave-one-out baseline."""
 
@@ -123,9 +128,10 @@ class LikelihoodRatio:
         patterns = 2 ** len(active) if signs is None else len(signs)
         draws, rest = divmod(copies, patterns)
         if rest or not draws:
+            near = [str(patterns * number) for number in (draws, draws + 1) if number]
             raise RobenchError(
                 f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
-                f"in groups of {patterns}; use {patterns * max(1, draws)} or {patterns * (draws + 1)}"
+                f"in groups of {patterns}; use {' or '.join(near)}"
             )
         count = -(-draws // max(8, self.block_rows // (patterns * len(x))))
         common, *seeds = _seeds(count + 1, rng)
@@ -166,6 +172,8 @@ class LikelihoodRatio:
     def _signs(self, network: Network, active: list[NoisyLayer], x: Tensor) -> Tensor | None:
         """Sign patterns, (patterns, injections); None: factorial, whose patterns grow by layer."""
         if self.pairing == "factorial":
+            if not network.shares_input:
+                raise RobenchError(NO_CHAIN)
             return None
         if self.pairing == "none":
             return torch.ones(1, 1, device=x.device)
@@ -246,10 +254,7 @@ class _Tape:
         """Signs of the next injection, (own patterns, earlier patterns)."""
         if self.signs is None:
             if earlier == 2 ** len(self.active):
-                raise RobenchError(
-                    'trainer.pairing = "factorial": needs layers in a chain, each with one injection '
-                    'of noise; use "hadamard"'
-                )
+                raise RobenchError(NO_CHAIN)
             return self.pair.expand(2, earlier)
         column = self.signs[:, self.injections % self.signs.shape[1]]
         self.injections += 1

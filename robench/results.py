@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from robench.digest import digest_bytes
 from robench.errors import RobenchError
-from robench.statistics import Floats
 from robench.store import Damaged, Store
 
+Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
@@ -51,12 +51,12 @@ class Results:
 
     @cached_property
     def attacks(self) -> list[Threat]:
-        """Those that enter the worst case: not the noise floors."""
-        return [t for t in self.threats if t["kind"] == "attack" and t.get("role") != "floor"]
+        """Those that enter the worst case: neither noise floors nor points of an eps curve."""
+        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == "attack"]
 
     @cached_property
     def floors(self) -> list[Threat]:
-        return [t for t in self.threats if t["kind"] == "attack" and t.get("role") == "floor"]
+        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == "floor"]
 
     @cached_property
     def kinds(self) -> dict[str, list[Threat]]:
@@ -86,7 +86,7 @@ class Results:
         cell = self.cell(model, seed, threat)
         return self.rows[cell["digest"]] if cell else None
 
-    def correct(self, model: Model, threat: str) -> Floats | None:
+    def correct(self, model: Mapping[str, Any], threat: str) -> Floats | None:
         """(seeds, images): share of draws in which each image was right.
 
         None unless every seed of the model has the cell, on the same images.
@@ -103,7 +103,7 @@ class Results:
             )
         return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
 
-    def complete(self, model: Model) -> bool:
+    def complete(self, model: Mapping[str, Any]) -> bool:
         """Whether every seed has met every threat."""
         return all(
             self.cell(model["name"], seed["seed"], threat["name"])
@@ -204,11 +204,6 @@ def published_cells(results: Results) -> pa.Table:
     numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     digests = pa.array(list(results.rows), pa.string())
     return table.append_column("cell", pa.DictionaryArray.from_arrays(numbers, digests))
-
-
-def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest: what a page is made from, since outcomes are named by digest."""
-    return digest_bytes(json.dumps(manifest, sort_keys=True).encode())
 
 
 def _check_schema(manifest: Mapping[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robench.execute import default_device, execute, open_run, survey
+from robench.execute import choose_device, execute, open_run, survey
 from robench.leaderboard import load_results
 from robench.manifest import describe
 from robench.plan import make_plan
@@ -50,7 +50,7 @@ def run_report(
     Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
     """
     plan = make_plan(workspace, report, only)
-    device = device or default_device()
+    device = choose_device(device)
     if jobs is None:
         jobs = (os.cpu_count() or 1) if device == "cpu" else 1
     state = open_run(plan, store, device)
@@ -96,5 +96,5 @@ class Status:
 
 def report_status(workspace: Workspace, report: str, store: Store) -> Status:
     """What is done, missing and failed of a report; makes nothing."""
-    state = open_run(make_plan(workspace, report), store, default_device())
+    state = open_run(make_plan(workspace, report), store, choose_device(None))
     return Status(report, *survey(state))

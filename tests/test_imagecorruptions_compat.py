@@ -33,19 +33,17 @@ def photo() -> np.ndarray:
     return np.kron(digits, np.ones((4, 4))).astype(np.uint8).transpose(1, 2, 0)
 
 
-# -- equal to the unmended package on its own old stack ---------------------------------------------
+# -- equal to the unmended package on its own old stack -------------------------------------------
 
 
 @lru_cache
 def golden() -> dict[str, np.ndarray]:
     """What the unmended package answers on the libraries of its time."""
-    places = [Path(os.environ[key]) for key in ("ROBENCH_GOLDEN",) if os.environ.get(key)]
-    places.append(Path(__file__).resolve().parents[2] / "shared/data/golden")
-    for place in places:
-        file = place / "imagecorruptions-1.1.2.npz"
-        if file.is_file():
-            return dict(np.load(file))
-    pytest.skip("needs imagecorruptions-1.1.2.npz: set ROBENCH_GOLDEN to the folder that holds it")
+    beside = Path(__file__).resolve().parents[2] / "shared/data/golden"
+    file = Path(os.environ.get("ROBENCH_GOLDEN") or beside) / "imagecorruptions-1.1.2.npz"
+    if not file.is_file():
+        pytest.skip(f"needs {file.name}: set ROBENCH_GOLDEN to the folder that holds it")
+    return dict(np.load(file))
 
 
 @pytest.mark.parametrize("image", ["rgb64", "rgb32", "mnist32"])
@@ -105,7 +103,7 @@ def test_spatter_without_a_drop_leaves_the_image_as_it_is() -> None:
     assert np.array_equal(corrupt(photo(), "spatter", 1, stream(35)), photo())
 
 
-# -- the fast kinds -----------------------------------------------------------------------------------
+# -- the fast kinds -------------------------------------------------------------------------------
 
 
 def images() -> dict[str, np.ndarray]:
@@ -167,7 +165,7 @@ def test_the_shuffle_of_glass_blur_is_the_loop_over_pixels(h: int, w: int, delta
     assert np.array_equal(pixels.reshape(-1, 3)[source].reshape(h, w, 3), loop)
 
 
-# -- what it leaves behind ----------------------------------------------------------------------------
+# -- what it leaves behind ------------------------------------------------------------------------
 
 
 def test_numpys_global_state_is_neither_read_nor_changed() -> None:

@@ -14,6 +14,7 @@ from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.snn import SNN
+from robench.trainers.adversarial import Adversarial
 from robench.trainers.base import Trainer
 from robench.trainers.bp import BP
 from robench.trainers.nit import NIT, NITSPlus
@@ -43,6 +44,7 @@ def accuracy(network: Network, data: Splits) -> float:
 
 LEARNS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("bp", {"epochs": 15, "lr": 5e-3}, "mlp", {}),
+    ("adversarial", {"epochs": 15, "lr": 5e-3, "eps": 0.1}, "mlp", {}),
     ("glr", {"epochs": 10, "copies": 60}, "mlp", {"activation": "threshold", "hidden": [30]}),
     ("stbp", {"epochs": 15, "lr": 5e-3, "surrogate": "fast-sigmoid"}, "snn", {"readout": "rate"}),
     ("stbp-n", {"epochs": 15, "lr": 5e-3}, "snn", {"readout": "membrane", "sigma": 0.3}),
@@ -141,3 +143,15 @@ def test_a_trainer_refuses_a_network_it_cannot_train(digits: Splits, name: str, 
     assert isinstance(trainer, Trainer)
     with pytest.raises(RobenchError, match=said):
         fit(trainer, Plain((1, 8, 8), 10), digits)
+
+
+def test_adversarial_training_makes_images_in_its_ball_that_cost_more(digits: Splits) -> None:
+    network = fresh("mlp")
+    fit(BP(epochs=5, lr=5e-3), network, digits)
+    x, y = torch.from_numpy(digits.test.images), torch.from_numpy(digits.test.labels)
+    worst = Adversarial(eps=0.1)._worst(network, x, y, torch.Generator().manual_seed(0))
+    assert float((worst - x).abs().max()) <= 0.1 + 1e-6
+    assert 0 <= float(worst.min()) <= float(worst.max()) <= 1
+    with torch.no_grad():
+        before, after = (torch.nn.functional.cross_entropy(network(z), y) for z in (x, worst))
+    assert after > 1.5 * before

@@ -73,6 +73,8 @@ class Answer(NamedTuple):
     """Mean margin, (n,): positive where fooled."""
     fooled: Tensor
     """Share of the draws that were misclassified, (n,)."""
+    logits: Tensor
+    """Mean logits, (n, classes)."""
 
 
 class DecisionTarget:
@@ -215,7 +217,7 @@ class WhiteBoxTarget(ScoreTarget):
                 grad = torch.autograd.grad(rows.sum(), leaf)[0]
                 self.record.count(self.record.gradients, len(x), index)
                 gap = margin(logits.detach(), y)
-                drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype)]
+                drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype), logits.detach()]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))

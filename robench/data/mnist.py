@@ -23,8 +23,9 @@ def read_idx(path: Path) -> np.ndarray:
         ) from None
     dimensions = data[3] if len(data) > 4 else 0
     header = 4 + 4 * dimensions
-    shape = tuple(int(n) for n in np.frombuffer(data[4:header], ">u4")) if dimensions else ()
-    if data[:3] != b"\x00\x00\x08" or len(data) != header + int(np.prod(shape)):
+    whole = data[:3] == b"\x00\x00\x08" and dimensions > 0 and len(data) >= header
+    shape = tuple(int(n) for n in np.frombuffer(data[4:header], ">u4")) if whole else ()
+    if not whole or len(data) != header + int(np.prod(shape)):
         raise RobenchError(f"{path}: not a whole idx file of bytes; remove it to fetch it anew")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 

@@ -6,6 +6,7 @@ v_l = W_l x_l + b_l + sigma eps,  x_{l+1} = phi(v_l);  the logits are the last v
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from robench.networks.linear import Linear
 from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
 
-Activation = Literal["relu", "sigmoid", "threshold", "abs"]
+Activation = Literal["relu", "sigmoid", "threshold", "abs", "sign", "staircase"]
 
 
 class Abs(nn.Module):
@@ -26,7 +27,26 @@ class Abs(nn.Module):
         return v.abs()
 
 
+class Sign(Step):
+    """y = 1 where v > 0, else -1: a threshold that is never silent."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        return 2 * super().forward(v) - 1
+
+
+class Staircase(Step):
+    """Four levels, 0, 1/3, 2/3 and 1, with jumps at v = -2, 0 and 2: a coarsely quantised sigmoid.
+
+    Its surrogate derivative is the mean of those of the three jumps.
+    """
+
+    def forward(self, v: Tensor) -> Tensor:
+        low, middle, high = (Step.forward(self, v - jump) for jump in (-2.0, 0.0, 2.0))
+        return (low + middle + high) / 3
+
+
 def activation(name: Activation, surrogate: str) -> nn.Module:
+    """The activation `name`; those that jump get `surrogate` for their derivative."""
     match name:
         case "relu":
             return nn.ReLU()
@@ -36,10 +56,14 @@ def activation(name: Activation, surrogate: str) -> nn.Module:
             return Abs()
         case "threshold":
             return Step(surrogate)
+        case "sign":
+            return Sign(surrogate)
+        case "staircase":
+            return Staircase(surrogate)
 
 
 class MLP(Network):
-    """Fully connected network with relu, sigmoid, threshold or abs units."""
+    """Fully connected network with relu, sigmoid, threshold, abs, sign or staircase units."""
 
     hidden: tuple[int, ...] = (64,)
     activation: Activation = "relu"
@@ -49,22 +73,21 @@ class MLP(Network):
     weights: Literal["uniform", "normal"] = "uniform"
     """uniform: U(+-1/sqrt(fan_in)), torch's default; normal: 0.1 N(0, 1), GLR's."""
     surrogate: str = "sigmoid:0.25"
-    """Derivative that stands in for the threshold's, for attacks and for bp."""
+    """Derivative that stands in for that of a jump, for attacks and for bp."""
 
     def build(self) -> None:
         widths = [math.prod(self.input_shape), *self.hidden, self.classes]
         self.layers = nn.ModuleList(
             NoisyLayer(Linear(a, b), (b,), self.sigma, self.learned_sigma)
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         )
         self.phi = activation(self.activation, self.surrogate)
         if self.weights == "normal":
             with torch.no_grad():
-                for parameter in self.layers.parameters():
-                    if parameter.dim() == 2:
-                        parameter.normal_(0, 0.1)
-                for layer in self.layers:
-                    layer.op.bias.normal_(0, 0.1)  # type: ignore[union-attr, operator]
+                for module in self.layers.modules():
+                    if isinstance(module, Linear):
+                        module.weight.normal_(0, 0.1)
+                        module.bias.normal_(0, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)

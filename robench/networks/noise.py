@@ -77,7 +77,9 @@ class GaussianNoise:
         return driven
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
-        eps = torch.empty_like(drive, requires_grad=False).normal_(generator=self.generator)
+        eps = torch.randn(
+            drive.shape, generator=self.generator, device=drive.device, dtype=drive.dtype
+        )
         return drive + layer.sigma * eps
 
 

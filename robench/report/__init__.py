@@ -1,7 +1,119 @@
-"""The report of a run: one self-contained HTML page, with the same numbers as files beside it."""
+"""The report of a run: a folder with one self-contained page, and the same numbers as files."""
 
 from __future__ import annotations
 
-from robench.report.builder import Claim, Verdict, write_report
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robench.digest import digest_bytes
+from robench.errors import RobenchError
+from robench.report.verdicts import Claim, Verdict
+from robench.results import CELLS, MANIFEST, Results, published_cells
 
 __all__ = ["Claim", "Verdict", "write_report"]
+
+PAGE = "index.html"
+BESIDE = (CELLS, MANIFEST, "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
+
+
+def write_report(
+    results: Results,
+    folder: Path,
+    *,
+    verdicts: Mapping[str, Verdict] | None = None,
+    claims: Sequence[Claim] = (),
+) -> Path:
+    """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
+
+    The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
+    The bytes depend on the results alone; a folder that is up to date is left untouched.
+
+    Returns the path of the page. Raises RobenchError when the folder cannot be written.
+    """
+    page = folder / PAGE
+    manifest = json.dumps(results.manifest, indent=1, sort_keys=True) + "\n"
+    said = json.dumps([verdicts and dict(verdicts), list(claims)], sort_keys=True)
+    content = digest_bytes(manifest.encode(), said.encode(), *_source())
+    if _is_current(folder, content):
+        return page
+    # Only now: tables and plots take a second to import.
+    from robench.leaderboard import leaderboard
+    from robench.report.builder import render
+    from robench.report.tables import as_csv, as_json, as_latex
+
+    table = leaderboard(results)
+    made = {
+        CELLS: _parquet(published_cells(results)),
+        MANIFEST: manifest.encode(),
+        "leaderboard.csv": as_csv(table).encode(),
+        "leaderboard.json": as_json(results, table).encode(),
+        "leaderboard.tex": as_latex(results, table).encode(),
+    }
+    made_from = digest_bytes(content.encode(), *(made[name] for name in BESIDE))
+    # The page comes last: while it is old, the folder counts as old.
+    made[PAGE] = render(results, table, verdicts, claims, made_from).encode()
+    for name, data in made.items():
+        _write(folder / name, data)
+    return page
+
+
+def _is_current(folder: Path, content: str) -> bool:
+    """Whether the folder's page was made from `content` and from the files that lie beside it."""
+    try:
+        page = (folder / PAGE).read_text("utf-8")
+        beside = [(folder / name).read_bytes() for name in BESIDE]
+    except (OSError, ValueError):
+        return False
+    found = re.search(r'<meta name="robench-made-from" content="(\w+)">', page[:4000])
+    whole = page.endswith("</html>\n")
+    return bool(found and whole and found[1] == digest_bytes(content.encode(), *beside))
+
+
+def _source() -> list[bytes]:
+    """The code that makes the page: a change to it makes every page old."""
+
+    def read(folder: Traversable) -> list[bytes]:
+        found: list[bytes] = []
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if entry.is_dir() and entry.name != "__pycache__":
+                found += read(entry)
+            elif entry.is_file():
+                found.append(entry.read_bytes())
+        return found
+
+    package = files("robench")
+    modules = ("leaderboard.py", "results.py", "statistics.py")
+    return [(package / name).read_bytes() for name in modules] + read(package / "report")
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; untouched when it already says the same."""
+    try:
+        if path.is_file() and path.read_bytes() == data:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RobenchError(
+            f"{path}: cannot be written: {error.strerror or error}; "
+            "choose another folder with --out"
+        ) from error

@@ -1,51 +1,27 @@
-"""Results -> a folder: page, tables, manifest and rows; the same bytes every time."""
+"""Results -> the page, as text: what the template is given."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import jinja2
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from markupsafe import Markup, escape
 
-from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
 from robench.report.columns import NORMS, Column, columns
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.tables import as_csv, as_json, as_latex
-from robench.results import CELLS, MANIFEST, Results, published_cells
+from robench.report.verdicts import Claim, Verdict
+from robench.results import Results
 
 PAGE = "index.html"
-
-
-class Verdict(TypedDict):
-    """Whether a model's numbers are to be believed: an entry for each model by name."""
-
-    verdict: Literal["believable", "doubtful"]
-    alarms: list[dict[str, str]]
-    """Each {"check", "text"}: which check raised it, and one sentence with its numbers."""
-
-
-class Claim(TypedDict):
-    """A published claim, judged against the measured numbers."""
-
-    text: str
-    verdict: str
-    """"holds", "does not hold" or "cannot be judged"."""
-    evidence: str
 
 
 @dataclass(frozen=True)
@@ -56,51 +32,24 @@ class Sheet:
     strips: list[Strip]
 
 
-def write_report(
-    results: Results,
-    folder: Path,
-    *,
-    verdicts: Mapping[str, Verdict] | None = None,
-    claims: Sequence[Claim] | None = None,
-) -> Path:
-    """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
-
-    The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all,
-    and has the same bytes when nothing changed.
-
-    Returns the path of the page. Raises RobenchError when the folder cannot be written.
-    """
-    table = leaderboard(results)
-    manifest = json.dumps(results.manifest, indent=1, sort_keys=True) + "\n"
-    made: dict[str, bytes] = {
-        CELLS: _parquet(published_cells(results)),
-        MANIFEST: manifest.encode(),
-        "leaderboard.csv": as_csv(table).encode(),
-        "leaderboard.json": as_json(results, table).encode(),
-        "leaderboard.tex": as_latex(results, table).encode(),
-        PAGE: render(results, table, verdicts, claims).encode(),
-    }
-    for name, data in made.items():
-        _write(folder / name, data)
-    return folder / PAGE
-
-
 def render(
     results: Results,
     table: pd.DataFrame,
-    verdicts: Mapping[str, Verdict] | None = None,
-    claims: Sequence[Claim] | None = None,
+    verdicts: Mapping[str, Verdict] | None,
+    claims: Sequence[Claim],
+    made_from: str,
 ) -> str:
-    """The page as text."""
+    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("robench.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        percent=percent, shorten=shorten, seconds=seconds, breakable=breakable
+        percent=percent, signed=signed, shorten=shorten, seconds=seconds, breakable=breakable
     )
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
@@ -127,7 +76,8 @@ def render(
         published=_published(results, table),
         failures=results.failures(),
         verdicts=verdicts,
-        claims=claims or [],
+        claims=claims,
+        made_from=made_from,
     )
 
 
@@ -242,6 +192,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def signed(value: float) -> str:
+    """A difference in percentage points, with a true minus sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
 def seconds(value: float) -> str:
     """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if value < 10:
@@ -266,31 +221,3 @@ def breakable(text: str) -> Markup:
 def _sha256(text: str) -> str:
     """As a content security policy wants it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; untouched when it already says the same."""
-    try:
-        if path.is_file() and path.read_bytes() == data:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RobenchError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "choose another folder with --out"
-        ) from error
-
-
-__all__ = ["Claim", "Verdict", "render", "write_report"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import COLOURS, LINES, MARKERS, Drawing, Plot, percent, with_interval
@@ -67,11 +68,9 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
         return None
     drawn = figure(6.4, 4.2)
     axes = drawn.subplots()
-    for x, y, row in zip(known[CLEAN], known["worst_case"], known.to_dict("records"), strict=True):
-        axes.plot([row["clean_low"], row["clean_high"]], [y, y], color="0.55", lw=0.8, zorder=1)
-        axes.plot(
-            [x, x], [row["worst_case_low"], row["worst_case_high"]], color="0.55", lw=0.8, zorder=1
-        )
+    whisker: dict[str, Any] = {"color": "0.55", "lw": 0.8, "zorder": 1}
+    axes.hlines(known["worst_case"], known["clean_low"], known["clean_high"], **whisker)
+    axes.vlines(known[CLEAN], known["worst_case_low"], known["worst_case_high"], **whisker)
     trainers = labels(sorted(set(known["trainer"])), 24)
     palette = {shown: COLOURS[i % LINES] for i, shown in enumerate(trainers.values())}
     marks = {shown: MARKERS[i % LINES] for i, shown in enumerate(trainers.values())}
@@ -149,6 +148,7 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
         ax=axes,
     )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="forward and backward passes per image", ylabel="accuracy, %")

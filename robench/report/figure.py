@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 # Matplotlib draws with these; the page, light or dark, says what they look like.
 INK, RULE = "#010203", "#040506"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
     "svg.hashsalt": "robench",
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -116,10 +116,10 @@ def tidy(axes: Axes) -> None:
 
 
 def grid(panels: int, same_scale: bool = True) -> tuple[Figure, list[Any]]:
-    """Small multiples, at most four across."""
-    across = min(panels, 4)
+    """Small multiples, at most five across."""
+    across = min(panels, 5 if panels in (5, 9, 10) or panels > 12 else 4)
     down = math.ceil(panels / across)
-    drawn = figure(max(4.2, 2.3 * across) + (0 if across > 1 else 0.6), 1.9 * down + 0.6)
+    drawn = figure(*((2.35 * across + 0.5, 1.95 * down + 0.6) if across > 1 else (6.2, 3.6)))
     panes = list(np.atleast_1d(drawn.subplots(down, across, sharey=same_scale)).flat)
     for pane in panes[:panels]:
         pane.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -16,7 +16,10 @@ from robench.report.pictures import Strip, examples, strongest_attack
 from robench.results import Model, Results
 
 EPOCHS = 60  # points of a training curve that the page keeps
-PICTURE_BYTES = 1_200_000  # for the example images of all models together
+PAGE_BYTES = (
+    3_500_000  # what table, records and example images may take, so that the page stays < 5 MB
+)
+ENTRY_BYTES = 75  # of one number in the page's table
 WORST_KINDS = 3  # corruptions shown among the example images
 DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
 
@@ -24,19 +27,17 @@ DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
 def payload(results: Results, table: pd.DataFrame) -> dict[str, Any]:
     """The record of every model, in the order of the table, and of every threat."""
     by_name = {model["name"]: model for model in results.models}
-    budget = PICTURE_BYTES
-    records = []
-    for _, row in table.iterrows():
-        model = by_name[row["model"]]
-        record = _record(results, model, row)
-        strips = _pictures(results, model, row)
-        size = sum(strip.size for strip in strips)
-        if size <= budget:
-            budget -= size
+    rows = [row for _, row in table.iterrows()]
+    records = [_record(results, by_name[row["model"]], row) for row in rows]
+    numbers = len(rows) * (len(results.threats) + len(results.kinds))
+    budget = PAGE_BYTES - ENTRY_BYTES * numbers - len(embedded(records))
+    for record, row in zip(records, rows, strict=True):
+        strips = _pictures(results, by_name[row["model"]], row)
+        budget -= sum(strip.size for strip in strips)
+        if budget >= 0:
             record["pictures"] = [asdict(strip) for strip in strips]
         else:
             record["pictures_left_out"] = True
-        records.append(record)
     return {
         "threats": [_threat(threat) for threat in results.threats],
         "kinds": [
@@ -83,7 +84,7 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
     measured = [measurements(results, model, name) for name in names]
     for key in Measurements.__dataclass_fields__:
         column = [_short(getattr(one, key)) for one in measured]
-        if any(value is not None for value in column):
+        if any(value is not None for value in column) and (key != "tie" or any(column)):
             record[key] = column
     if len(results.manifest["cells"]) <= DIGEST_CELLS:
         seeds = [seed["seed"] for seed in model["seeds"]]

@@ -149,7 +149,8 @@ def _shrunk(images: Pixels) -> Pixels:
     height, width = height // block, width // block
     cut = images[:, : height * block, : width * block].astype(float)
     blocks = cut.reshape(n, height, block, width, block, channels)
-    return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    shrunk: Pixels = np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    return shrunk
 
 
 def _data_uri(pixels: Pixels) -> str:

@@ -104,5 +104,5 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _absent_sd(key: str, value: Any) -> bool:
-    return key.endswith("_sd") and isinstance(value, float) and math.isnan(value)
+def _absent_sd(key: object, value: Any) -> bool:
+    return str(key).endswith("_sd") and isinstance(value, float) and math.isnan(value)

@@ -73,6 +73,7 @@ function threatTable(model) {
   const extras = [
     ["published", "published", (place, threat) => percent(model.published[threat.name])],
     ["vote", "by vote", (place) => percent(model.vote?.[place])],
+    ["distance", "distance", (place) => number(model.distance?.[place])],
     ["queries", "queries", (place) => number(model.queries?.[place])],
     ["gradients", "gradients", (place) => number(model.gradients?.[place])],
     ["zero_gradient", "zero gradients", (place) => percent(model.zero_gradient?.[place])],
@@ -82,7 +83,7 @@ function threatTable(model) {
   const notes = {
     vote: "accuracy of the majority of draws", queries: "forward passes per image", gradients: "backward passes per image",
     zero_gradient: "share of images whose gradient is exactly zero where the attack starts, %", tie: "share of images whose two largest outputs are equal, %",
-    seconds: "per cell", published: "as the paper prints it, under its own protocol",
+    seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
     h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${threat.role === "floor" ? ", noise floor" : ""}`) : ""),
@@ -95,7 +96,7 @@ function threatTable(model) {
   const all = DATA.threats.map((threat, place) => [threat, place]);
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [
-    h("h3", {}, "Every attack"),
+    h("h3", {}, "Clean, and under every attack"),
     table(all.filter(([threat]) => threat.kind !== "corruption")),
     ...(corruptions.length ? [h("h3", {}, "Every corruption"), kindTable(model), h("details", {}, h("summary", {}, "At each severity, with cost"), table(corruptions))] : []),
   ];
@@ -116,6 +117,21 @@ function kindTable(model) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
     h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
       severities.map((severity) => h("td", { class: "n" }, percent(value.get(`${kind.name}/${severity}`)?.[0]))))))));
+}
+
+// A card's value as its file would say it.
+function toml(value) {
+  if (Array.isArray(value)) return `[${value.map(toml).join(", ")}]`;
+  if (value !== null && typeof value === "object") return `{ ${Object.entries(value).map(([key, item]) => `${key} = ${toml(item)}`).join(", ")} }`;
+  return JSON.stringify(value);
+}
+
+function cost(model) {
+  const done = model.seeds.filter((seed) => seed.seconds !== undefined);
+  if (!done.length) return "";
+  const mean = done.reduce((sum, seed) => sum + seed.seconds, 0) / done.length;
+  const size = done[0].parameters === undefined ? "" : `${done[0].parameters.toLocaleString("en")} parameters, `;
+  return h("p", { class: "note" }, `${size}trained in ${number(mean)} s${model.seeds.length > 1 ? " a seed" : ""} on ${shorten(done[0].environment ?? "?", 60)}.`);
 }
 
 function pictures(model) {
@@ -153,10 +169,11 @@ function view(model) {
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
     h("dl", { class: "big" }, fact("worst case", model.summary.worst_case), fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
       fact("average over attacks", model.summary.average_attacks), fact("average over corruptions", model.summary.average_corruptions)),
+    cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
     alarms(model), pictures(model), threatTable(model), charts(model),
     digests(model),
-    h("h3", {}, "Card"), h("pre", {}, shorten(JSON.stringify(model.card, null, 1), 12000)),
+    h("h3", {}, "Card"), h("pre", {}, shorten(Object.entries(model.card).map(([key, value]) => `${key} = ${toml(value)}`).join("\n"), 12000)),
     h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", {}, shorten(JSON.stringify(model.fields, null, 1), 12000))),
   ].flat();
 }

@@ -67,6 +67,8 @@ function filterRows() {
 function showColumns() {
   const off = state.shown.flatMap((shown, place) => (shown ? [] : [`.c${place}`]));
   document.getElementById("hidden-columns").textContent = off.length ? `${off.join()}{display:none}` : "";
+  // Bars on thousands of cells would cost more than they tell.
+  board.classList.toggle("dense", state.shown.length - off.length > 40);
   for (const box of controls.querySelectorAll("input[type=checkbox]")) box.checked = state.shown[Number(box.value)];
 }
 
