@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,11 @@ class Perturbed:
     queries: np.ndarray
     gradients: np.ndarray
     zero_gradient: np.ndarray | None
+    fooled_on_the_way: np.ndarray | None
     loss_trace: list[float]
+    """Mean loss at each gradient."""
+    loss_runs: list[int]
+    """Where in the trace each run (restart, surrogate) begins."""
 
 
 @contextmanager
@@ -98,6 +103,7 @@ def attack_slice(
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []
+    runs: list[int] = []
     for start in range(0, len(part), batch_size):
         x, y = _batch(part, start, batch_size, device)
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
@@ -113,20 +119,24 @@ def attack_slice(
             }
         )
         trace.append(target.loss_trace)
+        runs = runs or target.record.runs
     length = min((len(row) for row in trace), default=0)
 
     def column(name: str) -> np.ndarray:
         return np.concatenate([np.asarray(row[name]) for row in made])
+
+    def flags(name: str) -> np.ndarray | None:
+        return None if any(row[name] is None for row in made) else column(name)
 
     return Perturbed(
         images=column("images"),
         distance=column("distance"),
         queries=column("queries"),
         gradients=column("gradients"),
-        zero_gradient=(
-            None if any(row["zero_gradient"] is None for row in made) else column("zero_gradient")
-        ),
+        zero_gradient=flags("zero_gradient"),
+        fooled_on_the_way=flags("fooled_on_the_way"),
         loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
+        loss_runs=runs,
     )
 
 
@@ -153,34 +163,40 @@ def score_slice(
     part: Part,
     *,
     noisy: bool,
-    stochastic: bool,
     draws: int,
     seed: int,
     batch_size: int,
     device: torch.device,
-) -> pa.Table:
-    """Predict the images, by fresh draws where the network is stochastic: one row per image.
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Predict the images by so many draws: one row per image, and what was seen on the way.
+
+    Observations: `probabilities` (every answer is a point of the simplex, as after a softmax) and
+    `activity` (what the network says of itself, such as spike rates).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
     """
     predictions, losses, ties = [], [], []
+    simplex, activity = True, {}
     for start in range(0, len(part), batch_size):
         _, y = _batch(part, start, batch_size, device)
         x = torch.from_numpy(images[start : start + batch_size]).to(device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
-            for _ in range(draws if stochastic else 1):
+            for _ in range(draws):
                 logits = network(x)
                 _check_logits(logits, (len(y), network.classes))
                 drawn.append(logits.argmax(1))
                 lost += F.cross_entropy(logits, y, reduction="none")
+            if start == 0:
+                activity = network.activity(x)
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())
+        simplex &= bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     predicted = np.concatenate(predictions).astype(np.int16)
     shown = min(DISPLAYED, len(part))
     bytes_ = [np.round(image * 255).astype(np.uint8).tobytes() for image in images[:shown]]
-    return pa.table(
+    rows = pa.table(
         {
             "image": pa.array(np.arange(len(part), dtype=np.int32)),
             "label": pa.array(part.labels.astype(np.int16)),
@@ -191,19 +207,21 @@ def score_slice(
             "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
         }
     )
+    return rows, {"probabilities": simplex, "activity": activity}
 
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
     """The rows with what the attack cost; nulls where there was none."""
-    nothing = pa.nulls(len(rows), pa.float32())
-    columns = {"distance": nothing, "queries": nothing, "gradients": nothing}
-    zero = pa.nulls(len(rows), pa.bool_())
-    if perturbed is not None:
-        for name in columns:
-            columns[name] = pa.array(getattr(perturbed, name).astype(np.float32))
-        if perturbed.zero_gradient is not None:
-            zero = pa.array(perturbed.zero_gradient)
-    for name, column in {**columns, "zero_gradient": zero}.items():
+    types = {
+        "distance": pa.float32(),
+        "queries": pa.float32(),
+        "gradients": pa.float32(),
+        "zero_gradient": pa.bool_(),
+        "fooled_on_the_way": pa.bool_(),
+    }
+    for name, kind in types.items():
+        values = None if perturbed is None else getattr(perturbed, name)
+        column = pa.nulls(len(rows), kind) if values is None else pa.array(values).cast(kind)
         rows = rows.append_column(name, column)
     return rows
 

@@ -264,7 +264,6 @@ class _Scheduler:
                 self.store_url,
                 run.device,
                 model=run.model_digest(cell.training),
-                stochastic=run.resolved[cell.training.card.name].stochastic,
                 inputs=inputs,
             )
         )

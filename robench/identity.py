@@ -170,7 +170,8 @@ def cell_identity(
         "threat": {"inputs": inputs} if inputs else threat_fields(cell.threat),
         "slice": [cell.start, cell.stop],
         "seed": report.seed,
-        "draws": report.draws if model.stochastic else 1,
+        # A model that says it is deterministic is asked twice on clean images, to see whether it is.
+        "draws": report.draws if model.stochastic else 2 if cell.threat.kind == "clean" else 1,
     }
     if model.stochastic or (inputs is None and batch_matters(cell.threat, model.stochastic)):
         identity["batch_size"] = report.batch_size

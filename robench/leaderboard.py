@@ -68,7 +68,8 @@ def leaderboard(results: Results) -> pd.DataFrame:
             }
         )
         worst.append(survived if complete else None)
-    table = pd.DataFrame(rows)
+    names = _columns(results)
+    table = pd.DataFrame(rows).reindex(columns=names)  # what no row has is NaN
     for column in ("rank", "rank_best", "rank_worst"):
         table[column] = pd.array([pd.NA] * len(table), dtype="Int64")
     for _, group in table.groupby(["dataset", "images"], sort=False):
@@ -81,7 +82,7 @@ def leaderboard(results: Results) -> pd.DataFrame:
         na_position="last",
         kind="stable",
     ).reset_index(drop=True)
-    return table[_columns(results)]
+    return table[names]
 
 
 def column_name(threat: str) -> str:

@@ -297,7 +297,7 @@ class _Tape:
         vector = _empty(w.shape, item.drive)
         torch.mul(w.view(*w.shape, *[1] * (direction.dim() - 2)), direction, out=vector)
         if len(item.drive) == self.images:
-            vector = vector.sum((0, 1))
+            vector = torch.sum(vector, (0, 1), out=_empty((self.images,), item.drive))
         if scale is not None:
             vector *= scale
         return vector.view_as(item.drive)

@@ -63,6 +63,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
         "noise": "robench.attacks.noise:Noise",
         "foolbox": "robench.attacks.foolbox:Foolbox",
+        "art": "robench.attacks.art:ART",
     },
     "corruptions": {
         "imagenet-c": "robench.corruptions.imagenet_c:ImageNetC",

@@ -188,7 +188,7 @@ def load_published(folder: Path) -> Results:
         raise RobenchError(f"{folder}: not a published report: {error}") from None
     indices = names.indices.to_numpy() if len(table) else np.array([], dtype=np.int32)
     starts = np.flatnonzero(np.diff(indices, prepend=-1))
-    ends = np.append(starts[1:], len(indices))
+    ends = np.append(starts, len(indices))[1:]
     rows = table.drop_columns(["cell"])
     found = {
         names.dictionary[int(indices[start])].as_py(): rows.slice(start, end - start)
@@ -199,11 +199,22 @@ def load_published(folder: Path) -> Results:
 
 def published_cells(results: Results) -> pa.Table:
     """All rows of all cells, each cell once, with the column `cell`: its digest."""
-    parts = list(results.rows.values())
+    parts = [rows.cast(_as_parquet_reads(rows.schema)) for rows in results.rows.values()]
     table = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
     numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     digests = pa.array(list(results.rows), pa.string())
     return table.append_column("cell", pa.DictionaryArray.from_arrays(numbers, digests))
+
+
+def _as_parquet_reads(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the name that Parquet gives to what a list holds: the same bytes both ways."""
+    fields = [
+        pa.field(f.name, pa.list_(pa.field("element", f.type.value_type)))
+        if pa.types.is_list(f.type)
+        else f
+        for f in schema
+    ]
+    return pa.schema(fields)
 
 
 def _check_schema(manifest: Mapping[str, Any], where: str) -> None:

@@ -122,7 +122,7 @@ class MakeInputs:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         threat, part = self.cell.threat, _slice(self.cell)
-        trace: list[float] = []
+        trace: dict[str, list[Any]] = {"loss_trace": [], "loss_runs": []}
         if self.cell.surrogate is None:
             card = threat.corruption_card
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
@@ -141,7 +141,7 @@ class MakeInputs:
             network = _trained(self.cell.surrogate, self.surrogate, self.store, self.device)
             noisy = self.cell.surrogate.card.inference_noise
             perturbed = _attack(self.cell, self.report, network, noisy, part, device)
-            trace = perturbed.loss_trace
+            trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
             tensors = {
                 name: np.ascontiguousarray(getattr(perturbed, name), np.float32)
                 for name in ("images", "distance", "queries", "gradients")
@@ -150,7 +150,7 @@ class MakeInputs:
         metadata = {
             "identity": self.identity,
             "tensors": tensors_digest(bare),
-            "loss_trace": trace,
+            **trace,
             "provenance": provenance(device, time.perf_counter() - started),
         }
         payload = safetensors.numpy.save(tensors, {"robench": canonical(metadata)})
@@ -170,7 +170,6 @@ class Evaluate:
     device: str
     model: str
     """Digest of the model in the store."""
-    stochastic: bool
     inputs: str | None = None
     """Digest of the shared inputs in the store."""
 
@@ -196,13 +195,12 @@ class Evaluate:
             images = perturbed.images
         else:
             images = part.images
-        rows = score_slice(
+        rows, observations = score_slice(
             network,
             images,
             part,
             noisy=card.inference_noise,
-            stochastic=self.stochastic,
-            draws=report.draws,
+            draws=self.identity["draws"],
             seed=report.seed,
             batch_size=report.batch_size,
             device=device,
@@ -214,6 +212,8 @@ class Evaluate:
                 **provenance(device, time.perf_counter() - started),
                 "input_shape": list(part.images.shape[1:]),
                 "loss_trace": perturbed.loss_trace if perturbed else [],
+                "loss_runs": perturbed.loss_runs if perturbed else [],
+                **observations,
             },
         )
         store.write_cell(self.digest, outcome)
@@ -281,7 +281,9 @@ def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
         queries=tensors["queries"],
         gradients=tensors["gradients"],
         zero_gradient=None,
+        fooled_on_the_way=None,
         loss_trace=metadata["loss_trace"],
+        loss_runs=metadata["loss_runs"],
     )
 
 

@@ -51,9 +51,9 @@ def run(network: Network, attack: Attack, part: Part, made: AttackCard, **change
 
 def score(network: Network, images: np.ndarray, part: Part, **changed: Any) -> Any:
     settings = {
-        "noisy": False, "stochastic": False, "draws": 4, "seed": 0, "batch_size": 60, "device": CPU
+        "noisy": False, "draws": 1, "seed": 0, "batch_size": 60, "device": CPU
     } | changed
-    return score_slice(network, images, part, **settings)
+    return score_slice(network, images, part, **settings)[0]
 
 
 class Wanted(Attack):
@@ -150,7 +150,7 @@ def test_a_row_per_image_says_what_was_predicted(network: Network, part: Part) -
 
 
 def test_a_noisy_model_is_scored_by_several_fresh_draws(network: Network, part: Part) -> None:
-    rows = score(network, part.images, part, noisy=True, stochastic=True)
+    rows = score(network, part.images, part, noisy=True, draws=4)
     predictions = rows["predictions"].to_pylist()
     assert {len(row) for row in predictions} == {4}
     assert any(len(set(row)) > 1 for row in predictions)
@@ -180,3 +180,16 @@ def test_a_network_with_nan_weights_is_refused(part: Part) -> None:
         broken.layers[0].op.weight.fill_(torch.nan)
     with pytest.raises(RobenchError, match="NaN or infinite logits"):
         score(broken, part.images, part)
+
+
+def test_outputs_that_are_probabilities_are_noticed(network: Network, part: Part) -> None:
+    class Softmax(MLP):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).softmax(1)
+
+    settings = {"noisy": False, "draws": 1, "seed": 0, "batch_size": 60, "device": CPU}
+    seen = [
+        score_slice(made, part.images, part, **settings)[1]["probabilities"]
+        for made in (network, Softmax((1, 8, 8), 10))
+    ]
+    assert seen == [False, True]

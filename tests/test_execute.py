@@ -196,10 +196,12 @@ def test_a_noisy_model_is_drawn_several_times_and_a_still_one_once(small: Worksp
     write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "twin"]'))
     run, _ = carry_out(small)
     draws = {
-        cell.training.card.name: len(run.store.read_cell(name).rows["predictions"][0])
+        (cell.training.card.name, cell.threat.name): len(run.store.read_cell(name).rows["predictions"][0])
         for cell, name in run.digests.items()
     }
-    assert draws == {"small": 1, "twin": 2}
+    assert draws["small", "fgsm"] == 1
+    assert draws["twin", "fgsm"] == draws["twin", "clean"] == 2
+    assert draws["small", "clean"] == 2, "whether it is deterministic is looked at once"
 
 
 @pytest.mark.slow

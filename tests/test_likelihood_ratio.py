@@ -157,7 +157,7 @@ def test_it_agrees_with_autograd_of_the_same_noisy_loss_for_weights_and_sigmas(n
 
 def directional_difference(network: Network, direction: dict[str, Tensor], loss: Any) -> float:
     """(f(theta + h d) - f(theta - h d)) / 2h with the same noise on both sides."""
-    h, draws = 0.2, 100_000
+    h, draws = 0.1, 100_000
     x, y = batch()
     sides = []
     for side in (h, -h):
@@ -196,7 +196,7 @@ def test_it_agrees_with_finite_differences_where_there_is_no_derivative(
         direction = {k: g / flat(reweighted).norm() for k, g in reweighted.items()}
         expected.append(directional_difference(network, direction, loss))
         got.append(sum(float((found[key] * direction[key]).sum()) for key in direction))
-    assert got == pytest.approx(expected, rel=0.05)
+    assert got == pytest.approx(expected, rel=0.1)
 
 
 def test_neither_activation_nor_loss_is_ever_differentiated() -> None:

@@ -144,3 +144,13 @@ def test_tied_spikes_are_broken_by_membrane_potential() -> None:
     logits = network(torch.ones(1, 1, 1, 1))
     assert logits.argmax() == 1
     assert bool(network.ties(logits)[0])
+
+
+def test_spike_rates_are_spikes_per_neuron_and_step() -> None:
+    network = SNN((1, 1, 1), 2, hidden=[1], steps=4, decay=0.5, threshold=0.5)
+    with torch.no_grad():
+        network.layers[0].op.weight.fill_(1.0)
+        network.layers[1].op.weight.copy_(torch.tensor([[0.4], [0.0]]))
+    # Hidden spikes always; output 0 at every second step, output 1 never.
+    rates = network.activity(torch.ones(3, 1, 1, 1))
+    assert rates == {"spike_rate_1": 1.0, "spike_rate_2": 0.25}

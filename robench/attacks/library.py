@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import random
+import re
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,13 +33,12 @@ def fields_of(
     known: dict[str, Any] = {
         key: (field.annotation, field) for key, field in base.model_fields.items()
     }
-    hints = typing.get_type_hints(function)
     for parameter in inspect.signature(function).parameters.values():
         kind = parameter.kind
         if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in hidden:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        known[parameter.name] = (_plain(hints.get(parameter.name, Any), default), default)
+        known[parameter.name] = (_plain(parameter.annotation, default), default)
     model: type[BaseModel] = create_model(
         name,
         __config__=ConfigDict(extra="forbid", frozen=True, protected_namespaces=()),
@@ -47,13 +47,20 @@ def fields_of(
     return model
 
 
-def _plain(hint: Any, default: Any) -> Any:
-    """The declared type; what its own default contradicts is widened by the default's type."""
-    if hint is int and isinstance(default, float):
-        return float
-    if default is None and type(None) not in typing.get_args(hint):
-        return hint | None
-    return hint
+def _plain(annotation: Any, default: Any) -> Any:
+    """The plain types that an annotation, a type or its text, speaks of.
+
+    Texts are not evaluated: they name types that the libraries import for type checkers only.
+    """
+    if typing.get_origin(annotation) is typing.Literal or not isinstance(annotation, str):
+        return annotation
+    words = set(re.findall(r"[a-z]+", annotation))
+    types: list[Any] = [kind for kind in (bool, int, float, str) if kind.__name__ in words]
+    if not types or words & {"tuple", "list", "dict"}:
+        return Any
+    if default is None or "None" in annotation:
+        types.append(None)
+    return typing.Union[tuple(types)]  # noqa: UP007 (made at run time)
 
 
 @contextlib.contextmanager

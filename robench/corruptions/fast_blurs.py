@@ -100,22 +100,19 @@ def moved(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndar
 def zoom_blur(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.ndarray:
     steps = [(1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)][severity - 1]
     factors = tuple(np.arange(1, *steps).tolist())
-    x = (image / 255.0).astype(np.float32)
-    h, w = x.shape[:2]
-    rows, row_weights = _zoom_weights(h, factors)
-    columns, column_weights = _zoom_weights(w, factors)
+    x = (image / 255.0).astype(np.float32).transpose(2, 0, 1)  # the longest loops innermost
+    rows, row_weights = _zoom_weights(x.shape[1], factors)
+    columns, column_weights = _zoom_weights(x.shape[2], factors)
+    exact = x.astype(np.float64)
     out = np.zeros_like(x)
     for zoom in range(len(factors)):
-        upper = x[rows[zoom, 0]] * row_weights[zoom, 0][:, None, None]
-        lower = x[rows[zoom, 1]] * row_weights[zoom, 1][:, None, None]
-        left, right = columns[zoom]
-        left_weight, right_weight = column_weights[zoom][..., None]
-        layer = upper[:, left] * left_weight
-        layer += upper[:, right] * right_weight
-        layer += lower[:, left] * left_weight
-        layer += lower[:, right] * right_weight
+        layer = np.zeros(x.shape)
+        for row, row_weight in zip(rows[zoom], row_weights[zoom], strict=True):
+            weighted = exact.take(row, axis=1) * row_weight[:, None]
+            for column, column_weight in zip(columns[zoom], column_weights[zoom], strict=True):
+                layer += weighted.take(column, axis=2) * column_weight
         out += layer.astype(np.float32)
-    return cut((x + out) / (len(factors) + 1))
+    return cut((x + out) / (len(factors) + 1)).transpose(1, 2, 0)
 
 
 @lru_cache(maxsize=64)

@@ -55,6 +55,10 @@ class Network(nn.Module, Plugin):
         top = logits.topk(2, dim=1).values
         return top[:, 0] == top[:, 1]
 
+    def activity(self, x: Tensor) -> dict[str, float]:
+        """What the network can say of itself on images `x`, for people: spike rates, for example."""
+        return {}
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes)."""
         logits: Tensor = super().__call__(x)

@@ -50,6 +50,22 @@ class SNN(Network):
     def random_input(self) -> bool:
         return self.encoding == "bernoulli"
 
+    def activity(self, x: Tensor) -> dict[str, float]:
+        """Mean spikes per neuron and step of every layer, "spike_rate_1", ..."""
+        rates: list[float] = []
+        hook = self.spike.register_forward_hook(
+            lambda module, inputs, spikes: rates.append(float(spikes.detach().mean()))
+        )
+        try:
+            self(x)
+        finally:
+            hook.remove()
+        layers = len(self.layers)
+        return {
+            f"spike_rate_{layer + 1}": sum(rates[layer::layers]) / self.steps
+            for layer in range(layers)
+        }
+
     def forward(self, x: Tensor) -> Tensor:
         """What `readout` says of the output neurons; to spikes, a tie-break by potential is added.
 

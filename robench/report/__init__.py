@@ -9,16 +9,20 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
-from robench.report.verdicts import Claim, Verdict
+from robench.report.verdicts import Verdict
 from robench.results import CELLS, MANIFEST, Results, published_cells
 
-__all__ = ["Claim", "Verdict", "write_report"]
+if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
+    from robench.claims import Claim
+
+__all__ = ["Verdict", "write_report"]
 
 PAGE = "index.html"
 BESIDE = (CELLS, MANIFEST, "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
@@ -29,9 +33,13 @@ def write_report(
     folder: Path,
     *,
     verdicts: Mapping[str, Verdict] | None = None,
-    claims: Sequence[Claim] = (),
+    claims: Sequence[Claim] | None = None,
 ) -> Path:
     """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
+
+    Args:
+        verdicts: whether each model is to be believed, by name; None: the page says nothing of it.
+        claims: published claims with our verdict on them; None: those of the report's card.
 
     The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
     The bytes depend on the results alone; a folder that is up to date is left untouched.
@@ -40,15 +48,18 @@ def write_report(
     """
     page = folder / PAGE
     manifest = json.dumps(results.manifest, indent=1, sort_keys=True) + "\n"
-    said = json.dumps([verdicts and dict(verdicts), list(claims)], sort_keys=True)
+    said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
     content = digest_bytes(manifest.encode(), said.encode(), *_source())
     if _is_current(folder, content):
         return page
     # Only now: tables and plots take a second to import.
+    from robench.claims import judge
     from robench.leaderboard import leaderboard
     from robench.report.builder import render
     from robench.report.tables import as_csv, as_json, as_latex
 
+    if claims is None:
+        claims = judge(results)
     table = leaderboard(results)
     made = {
         CELLS: _parquet(published_cells(results)),
@@ -90,7 +101,7 @@ def _source() -> list[bytes]:
         return found
 
     package = files("robench")
-    modules = ("leaderboard.py", "results.py", "statistics.py")
+    modules = ("claims.py", "leaderboard.py", "results.py", "statistics.py")
     return [(package / name).read_bytes() for name in modules] + read(package / "report")
 
 

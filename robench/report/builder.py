@@ -14,11 +14,12 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
+from robench.claims import Claim
 from robench.report.columns import NORMS, Column, columns
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.verdicts import Claim, Verdict
+from robench.report.verdicts import Verdict
 from robench.results import Results
 
 PAGE = "index.html"
@@ -54,11 +55,12 @@ def render(
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
     chosen = columns(results, table)
-    data = payload(results, table)
+    data = payload(results, table, verdicts)
     return environment.get_template("page.html.j2").render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
+        tones={"holds": "good", "does not hold": "bad"},
         results=results,
         style=(assets / "page.css").read_text("utf-8"),
         script=script,

@@ -13,6 +13,7 @@ import pandas as pd
 from robench.leaderboard import column_name
 from robench.report.measurements import Measurements, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
+from robench.report.verdicts import Verdict
 from robench.results import Model, Results
 
 EPOCHS = 60  # points of a training curve that the page keeps
@@ -24,11 +25,16 @@ WORST_KINDS = 3  # corruptions shown among the example images
 DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
 
 
-def payload(results: Results, table: pd.DataFrame) -> dict[str, Any]:
+def payload(
+    results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None
+) -> dict[str, Any]:
     """The record of every model, in the order of the table, and of every threat."""
     by_name = {model["name"]: model for model in results.models}
     rows = [row for _, row in table.iterrows()]
     records = [_record(results, by_name[row["model"]], row) for row in rows]
+    for record in records:
+        if verdicts and record["name"] in verdicts:
+            record["verdict"] = dict(verdicts[record["name"]])
     numbers = len(rows) * (len(results.threats) + len(results.kinds))
     budget = PAGE_BYTES - ENTRY_BYTES * numbers - len(embedded(records))
     for record, row in zip(records, rows, strict=True):

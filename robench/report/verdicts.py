@@ -1,4 +1,4 @@
-"""What a page may be told about its models and claims beside the numbers."""
+"""What a page may be told about its models beside the numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,3 @@ class Verdict(TypedDict):
     verdict: Literal["believable", "doubtful"]
     alarms: list[dict[str, str]]
     """Each {"check", "text"}: which check raised it, and one sentence with its numbers."""
-
-
-class Claim(TypedDict):
-    """A published claim, judged against the measured numbers."""
-
-    text: str
-    verdict: str
-    """"holds", "does not hold" or "cannot be judged"."""
-    evidence: str

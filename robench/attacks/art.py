@@ -1,0 +1,176 @@
+"""Any evasion attack of the Adversarial Robustness Toolbox by name (Nicolae et al. 2018)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import AfterValidator, BaseModel
+from torch import Tensor, nn
+
+from robench.attacks.base import Attack
+from robench.attacks.library import fields_of, library_call, within
+from robench.attacks.target import BudgetExceeded, DecisionTarget, WhiteBoxTarget
+from robench.errors import RobenchError, nearest
+
+GRADIENT_FREE = {
+    "BoundaryAttack": "decision",
+    "GeoDA": "decision",
+    "HopSkipJump": "decision",
+    "PixelAttack": "score",
+    "SignOPTAttack": "decision",
+    "SimBA": "score",
+    "SpatialTransformation": "decision",
+    "SquareAttack": "score",
+    "ThresholdAttack": "score",
+    "ZooAttack": "score",
+}
+"""What the attacks ask for that ask for no gradient."""
+NORMS = {
+    "BasicIterativeMethod": ("linf",),
+    "BoundaryAttack": ("l2",),
+    "CarliniL0Method": ("l0",),
+    "CarliniL2Method": ("l2",),
+    "CarliniLInfMethod": ("linf",),
+    "DeepFool": ("l2",),
+    "ElasticNet": ("l1", "l2"),
+    "NewtonFool": ("l2",),
+    "PixelAttack": ("l0",),
+    "SaliencyMapMethod": ("l0",),
+    "SignOPTAttack": ("l2",),
+    "SimBA": ("l2",),
+    "SpatialTransformation": ("none",),
+    "ThresholdAttack": ("linf",),
+    "VirtualAdversarialMethod": ("l2",),
+    "ZooAttack": ("l2",),
+}
+"""Norms of the attacks that do not take one as a parameter; others take linf, l2 and l1."""
+NOT_OFFERED = (
+    "Adversarial", "CarliniWagnerASR", "Composite", "DPatch", "DecisionTree", "FeatureAdv", "Frame",
+    "GRAPHITE", "HighConf", "Imperceptible", "Laser", "LowProFool", "Malware", "OverTheAir",
+    "Overload", "RobustDPatch", "SNAL", "ShadowAttack", "TargetedUniversal",
+    "UniversalPerturbation", "Wasserstein",
+)  # fmt: skip
+"""Beginnings of names: patches, speech, detection, tables, own balls, and what needs more than a
+classifier."""
+PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
+"""Attacks that take the outputs for probabilities."""
+HIDDEN = {
+    "self", "estimator", "classifier", "estimator_orig", "norm", "eps", "batch_size", "targeted",
+    "verbose", "summary_writer", "attacks", "adv_criterion", "loss", "mask", "parallel_pool_size",
+}  # fmt: skip
+ORDER: dict[str, float] = {"linf": np.inf, "l2": 2, "l1": 1}
+
+
+@lru_cache(maxsize=1)
+def _attacks() -> dict[str, type]:
+    with library_call(torch.Generator()):
+        evasion: Any = import_module("art.attacks.evasion")
+        base: Any = import_module("art.attacks.attack")
+    return {
+        name: item
+        for name, item in vars(evasion).items()
+        if inspect.isclass(item)
+        and issubclass(item, base.EvasionAttack)
+        and not name.startswith(NOT_OFFERED)
+        and "TensorFlow" not in name
+    }
+
+
+def _offered(name: str) -> str:
+    if name not in _attacks():
+        raise ValueError(f"ART has no such attack for images; {nearest(name, _attacks())}")
+    return name
+
+
+@lru_cache(maxsize=256)
+def _fields(name: str) -> type[BaseModel]:
+    return fields_of(_attacks()[name].__init__, name, ART.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
+
+
+class ART(Attack):
+    """An evasion attack of ART: `attack` names it, the other keys are its own parameters.
+
+    eps, norm and batch size are the card's and the report's; attacks are untargeted.
+    """
+
+    attack: Annotated[str, AfterValidator(_offered)]
+    """Name in art.attacks.evasion, for example SquareAttack."""
+    needs: ClassVar[str] = "decision"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0", "none")
+    paper: ClassVar[str] = "Nicolae et al. 2018, arXiv 1807.01069"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        vars(self)["needs"] = GRADIENT_FREE.get(self.attack, "white-box")
+        vars(self)["norms"] = NORMS.get(self.attack, tuple(ORDER))
+
+    @classmethod
+    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
+        name = settings.get("attack")
+        return _fields(name) if name in _attacks() else cls.fields()
+
+    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if target.eps == 0:
+            return x
+        with library_call(rng):
+            try:
+                attack = self._build(target, x)
+                one_hot = np.eye(target.classes, dtype=np.float32)[y.cpu().numpy()]
+                found = attack.generate(x.cpu().numpy(), y=one_hot)
+            except (BudgetExceeded, RobenchError):
+                raise
+            except Exception as error:
+                raise RobenchError(
+                    f"attack art: {self.attack} gave up: {str(error) or type(error).__name__}"
+                ) from error
+        return within(target, torch.as_tensor(found, dtype=x.dtype, device=x.device), x)
+
+    def _build(self, target: DecisionTarget, x: Tensor) -> Any:
+        """ART's object with the card's settings, around the target."""
+        cls = _attacks()[self.attack]
+        taken = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        keys = set(_fields(self.attack).model_fields) - {"attack"}
+        settings = {key: getattr(self, key) for key in keys}
+        given = {
+            "norm": ORDER.get(target.norm, np.inf),
+            "eps": target.eps,
+            "batch_size": 1 if self.attack == "SimBA" else len(x),  # the one that knows no batches
+            "targeted": False,
+            "verbose": False,
+        }
+        if "eps" in taken and not np.isfinite(target.eps):
+            raise RobenchError(f"attack art: {self.attack} needs a finite eps")
+        settings.update({key: value for key, value in given.items() if key in taken})
+        return cls(self._classifier(target, x), **settings)
+
+    def _classifier(self, target: DecisionTarget, x: Tensor) -> Any:
+        """The target as ART's classifier: one that has gradients only where the access has."""
+        estimators: Any = import_module("art.estimators.classification")
+        module = target.module()
+        if self.attack in PROBABILITIES:
+            module = nn.Sequential(module, nn.Softmax(dim=1))
+        shape = tuple(x.shape[1:])
+        if isinstance(target, WhiteBoxTarget):
+            return estimators.PyTorchClassifier(
+                model=module,
+                loss=nn.CrossEntropyLoss(),
+                input_shape=shape,
+                nb_classes=target.classes,
+                clip_values=(0.0, 1.0),
+                device_type="gpu" if x.is_cuda else "cpu",
+            )
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                answers: Tensor = module(torch.as_tensor(images, device=x.device))
+            return answers.cpu().numpy()
+
+        return estimators.BlackBoxClassifierNeuralNetwork(
+            predict, input_shape=shape, nb_classes=target.classes, clip_values=(0.0, 1.0)
+        )
