@@ -167,7 +167,7 @@ class _Scheduler:
             self._need_model(training)
         while self.flying:
             done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in [future for future in self.flying if future in done]:
                 self._done(self.flying.pop(future), future)
 
     def _submit(self, task: Task) -> None:

@@ -1,10 +1,9 @@
 """The likelihood-ratio gradient estimator that GLR, LR and NIT share.
 
-A noisy layer computes v = op(x; theta) + z, z = sigma eps. For a per-copy loss L, and the score
-s = -d log p(z) / dz, which is z / sigma^2 for Gaussian noise (GLR Eq. 5, NIT Eq. 1):
+A noisy layer computes v = op(x; theta) + sigma eps. For a per-copy loss L (GLR Eq. 5, NIT Eq. 1):
 
-    dE[L]/dtheta = E[ L * s * dop/dtheta ]
-    dE[L]/dsigma = E[ L * (z s - 1) / sigma ]
+    dE[L]/dtheta = E[ L * score(eps) / sigma * dop/dtheta ]        Gaussian: score(eps) = eps
+    dE[L]/dsigma = E[ L * (eps score(eps) - 1) / sigma ]           Laplace:  score(eps) = sign(eps)
 
 The first line is the vector-Jacobian product of op alone, with its input held fixed. So the network
 runs once without a graph, every noisy layer keeps the graph of its own op, and one call of
@@ -54,7 +53,7 @@ class LikelihoodRatio:
     Args:
         copies: noisy forward passes per image (K in GLR, C in NIT). With `layer_wise`: for each
             layer, or a tuple with a number for every layer.
-        pairing: how one draw of all noises serves several copies. antithetic: z and -z.
+        pairing: how one draw of all noises serves several copies. antithetic: eps and -eps.
             factorial: all sign patterns of the layers, 2^L copies, with forward passes shared up to
             the first layer whose sign differs; for layers in a chain. hadamard: orthogonal sign
             patterns and their negatives, for many injections (deep, or over time).
@@ -63,8 +62,8 @@ class LikelihoodRatio:
         distribution: of eps; laplace is the variant of the published GLR scripts.
         quasi: draw eps from scrambled Sobol points through the inverse distribution function. They
             depend on each other, so the leave-one-out baseline would bias them.
-        sign: NIT-S (Eq. 3): sign(x) and sign(eps) stand for x and s. sign(0) is 0 here; where a
-            baseline is subtracted, the paper's sign(0) = 1 gives the same sum.
+        sign: NIT-S (Eq. 3): sign(x) sign(eps) for x eps / sigma. sign(0) is 0 here; the paper's 1
+            would add the loss itself, whatever its cause, where an input is silent.
         layer_wise: yes: `copies` for one layer at a time. They share one draw of the noise that
             enters before it. alone (LR): the other layers have no noise then, so that a layer's
             gradient is that of the loss under its own noise.
@@ -81,8 +80,8 @@ class LikelihoodRatio:
     sign: bool = False
     layer_wise: LayerWise = "no"
     last_steps: int | None = None
-    block_rows: int = 8192
-    chunk_rows: int = 8192
+    block_rows: int = 32768
+    chunk_rows: int = 32768
 
     def backward(
         self, network: Network, x: Tensor, y: Tensor, loss: Loss, rng: torch.Generator
@@ -193,7 +192,7 @@ class _Injection:
 
     layer: NoisyLayer
     drive: Tensor  # with the graph of the layer's op
-    noise: Tensor  # z, (draws, images, ...)
+    eps: Tensor  # (draws, images, ...)
     signs: Tensor  # (own patterns, patterns in the rows of `drive`)
 
 
@@ -208,12 +207,13 @@ class _Tape:
     x: Tensor
 
     def __post_init__(self) -> None:
+        self.images = len(self.x)
         self.pair = self.x.new_tensor([[1.0], [-1.0]])
+        self.laplace = self.settings.distribution == "laplace"
 
     def begin(self, blocks: Blocks) -> None:
         """Forget what was drawn; draw these blocks next."""
         self.blocks = blocks
-        self.images = self.x.shape[0]
         self.draws = sum(size for size, _ in blocks)
         self.streams = [(size, _generator(seed, self.x)) for size, seed in blocks]
         self.common_stream = [(1, _generator(self.common, self.x))]
@@ -241,13 +241,13 @@ class _Tape:
         base = drive.detach()
         base = base.view(-1, 1 if per_image else self.draws, self.images, *base.shape[1:])
         streams = self.streams if active or not per_image else self.common_stream
-        z = self._draw(streams, drive).mul_(layer.sigma.detach())
+        eps = self._draw(streams, drive)
         signs = self._next_signs(len(base)) if active else self.x.new_ones(1, len(base))
         if active:
             queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
-            queue.append(_Injection(layer, drive, z, signs))
-        noisy = _empty((*signs.shape, len(z), self.images), drive)
-        torch.addcmul(base, signs.view(*signs.shape, *[1] * z.dim()), z, out=noisy)
+            queue.append(_Injection(layer, drive, eps, signs))
+        noisy = _empty((*signs.shape, len(eps), self.images), drive)
+        torch.addcmul(base, signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma, eps, out=noisy)
         return noisy.view(-1, *drive.shape[1:])
 
     def _next_signs(self, earlier: int) -> Tensor:
@@ -282,35 +282,27 @@ class _Tape:
                 self._sigma(item, weights)
 
     def _theta(self, item: _Injection, weights: Tensor) -> Tensor:
-        """The vector that op's Jacobian is multiplied with, E[L s], like `drive`."""
-        sigma = item.layer.sigma.detach()
-        if self.settings.sign:
-            direction, scale = item.noise.sign(), None
-        elif self.settings.distribution == "laplace":
-            direction, scale = item.noise.sign(), 1 / sigma
-        else:
-            direction, scale = item.noise, sigma**-2
+        """What op's Jacobian is multiplied with: L score(eps) / sigma, like `drive`."""
         own, earlier = item.signs.shape
         # Later layers' patterns are summed out, then the own ones with their signs.
         w = weights.view(-1, own, earlier, self.draws, self.images).sum(0)
         w = (item.signs[..., None, None] * w).sum(0)
+        score = item.eps.sign() if self.settings.sign or self.laplace else item.eps
         vector = _empty(w.shape, item.drive)
-        torch.mul(w.view(*w.shape, *[1] * (direction.dim() - 2)), direction, out=vector)
-        if len(item.drive) == self.images:
+        torch.mul(w.view(*w.shape, *[1] * (score.dim() - 2)), score, out=vector)
+        if len(item.drive) == self.images:  # which all copies share
             vector = torch.sum(vector, (0, 1), out=_empty((self.images,), item.drive))
-        if scale is not None:
-            vector *= scale
+        if not self.settings.sign:
+            vector /= item.layer.sigma
         return vector.view_as(item.drive)
 
     def _sigma(self, item: _Injection, weights: Tensor) -> None:
-        """Add E[L (z s - 1) / sigma] to sigma's gradient."""
-        sigma, z = item.layer.sigma, item.noise
-        laplace = self.settings.distribution == "laplace"
-        moment = z.abs() if laplace else z.square()
-        scale = 1 / sigma if laplace else sigma**-2
+        """Add L (eps score(eps) - 1) / sigma to sigma's gradient."""
+        sigma = item.layer.sigma
+        moment = item.eps.abs() if self.laplace else item.eps.square()
         w = weights.sum(0).flatten()
-        sums = (w @ moment.reshape(len(w), -1)).view(z.shape[2:])
-        grad = ((sums * scale - w.sum()) / sigma).sum_to_size(sigma.shape)
+        grad = (w @ moment.reshape(len(w), -1) - w.sum()).view(moment.shape[2:])
+        grad = grad.sum_to_size(sigma.shape) / sigma
         sigma.grad = grad if sigma.grad is None else sigma.grad + grad
 
 

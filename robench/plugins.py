@@ -44,6 +44,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "trainers": {
         "adversarial": "robench.trainers.adversarial:Adversarial",
         "bp": "robench.trainers.bp:BP",
+        "bp-n": "robench.trainers.bp_n:BPN",
         "stbp": "robench.trainers.stbp:STBP",
         "stbp-n": "robench.trainers.stbp:STBPN",
         "glr": "robench.trainers.glr:GLR",
@@ -61,6 +62,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "apgd": "robench.attacks.gradient:APGD",
         "nattack": "robench.attacks.nattack:NAttack",
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
+        "square": "robench.attacks.square:Square",
+        "autoattack": "robench.attacks.autoattack:AutoAttack",
         "noise": "robench.attacks.noise:Noise",
         "foolbox": "robench.attacks.foolbox:Foolbox",
         "art": "robench.attacks.art:ART",

@@ -26,7 +26,7 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     if values.size == 0:
         return None
     rows, across = values.shape
-    drawn = figure(min(13.0, 2.6 + 0.46 * across), 1.5 + 0.26 * rows)
+    drawn = figure(min(12.6, 2.8 + 0.66 * across), 1.5 + 0.29 * rows)
     axes = drawn.subplots()
     sns.heatmap(
         values,

@@ -94,7 +94,11 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
     if not rows:
         return None
     data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
-    measured = [column for column in data.columns if column not in ("model", "epoch")]
+    first = {"loss": 0, "validation_accuracy": 1}
+    measured = sorted(
+        (column for column in data.columns if column not in ("model", "epoch")),
+        key=lambda column: (first.get(column, 2), column),
+    )
     means = data.groupby(["model", "epoch"], sort=False)[measured].mean().reset_index()
     drawn, panes = grid(len(measured), same_scale=False)
     for axes, column in zip(panes, measured, strict=False):

@@ -119,7 +119,7 @@ def grid(panels: int, same_scale: bool = True) -> tuple[Figure, list[Any]]:
     """Small multiples, at most five across."""
     across = min(panels, 5 if panels in (5, 9, 10) or panels > 12 else 4)
     down = math.ceil(panels / across)
-    drawn = figure(*((2.35 * across + 0.5, 1.95 * down + 0.6) if across > 1 else (6.2, 3.6)))
+    drawn = figure(*((min(12.2, 3.05 * across), 2.05 * down + 0.6) if across > 1 else (6.2, 3.6)))
     panes = list(np.atleast_1d(drawn.subplots(down, across, sharey=same_scale)).flat)
     for pane in panes[:panels]:
         pane.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -22,6 +22,8 @@ PAGE_BYTES = (
 )
 ENTRY_BYTES = 75  # of one number in the page's table
 WORST_KINDS = 3  # corruptions shown among the example images
+CARD_ORDER = ("description", "dataset", "network", "trainer", "seeds", "name")
+CURVE_ORDER = ("epoch", "loss", "validation_accuracy")
 DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
 
 
@@ -50,6 +52,10 @@ def payload(
             {"name": kind, "severities": [threat["severity"] for threat in threats]}
             for kind, threats in results.kinds.items()
         ],
+        "machines": {
+            key: f"{where.get('processor') or where.get('device', '?')} ({where.get('device', '?')})"
+            for key, where in results.manifest["environments"].items()
+        },
         "models": records,
     }
 
@@ -80,7 +86,7 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
         "complete": bool(row["complete"]),
         "rank": [None if pd.isna(row[key]) else int(row[key]) for key in _RANKS],
         "summary": {key: _interval(row, key) for key in summary},
-        "card": model["card"],
+        "card": _in_order(model["card"], CARD_ORDER),
         "fields": model["fields"],
         "published": model["card"].get("published", {}),
         "seeds": [_seed(seed) for seed in model["seeds"]],
@@ -116,11 +122,20 @@ def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | Non
     """Training curves by column, at most EPOCHS points each; time and memory are not curves."""
     step = max(1, math.ceil(len(history) / EPOCHS))
     chosen = [row for place, row in enumerate(history) if (len(history) - 1 - place) % step == 0]
-    names = dict.fromkeys(key for row in chosen for key in row)
+    names = _in_order({key: None for row in chosen for key in row}, CURVE_ORDER)
     return {
         name: [_short(row.get(name)) for row in chosen]
         for name in names
         if name not in ("seconds", "peak_memory_mb")
+    }
+
+
+def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+    """`values` with some keys first, at every depth."""
+    keys = sorted(values, key=lambda key: first.index(key) if key in first else len(first))
+    return {
+        key: _in_order(item, first) if isinstance(item := values[key], Mapping) else item
+        for key in keys
     }
 
 

@@ -23,19 +23,17 @@ GROUPS = 4  # data sets that get plots of their own
 def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
-        heat_map, clean_against_worst, accuracy_by_eps, accuracy_by_severity, cost_against_accuracy,
-        transfer_matrix, training_curves,
+        heat_map, clean_against_worst, cost_against_accuracy, accuracy_by_eps, transfer_matrix,
+        accuracy_by_severity, training_curves,
     ]  # fmt: skip
     made: list[Plot] = []
     groups = list(table.groupby("dataset", sort=False))
     with style():
-        for dataset, rows in groups[:GROUPS]:
+        for place, (dataset, rows) in enumerate(groups[:GROUPS]):
             few = rows[rows["complete"]].head(LINES)
             suffix = f": {labels([str(dataset)])[str(dataset)]}" if len(groups) > 1 else ""
             drawing = Drawing(results, rows, few, labels(rows["model"]), suffix)
             made += [
-                plot
-                for maker in makers
-                if (plot := maker(drawing, f"p{len(made)}-{maker.__name__}"))
+                plot for maker in makers if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
             ]
     return made

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from robench.errors import RobenchError
 from robench.likelihood_ratio import (
+    Baseline,
+    Distribution,
     LikelihoodRatio,
     Pairing,
     cross_entropy_rows,
@@ -30,15 +32,16 @@ from robench.trainers.base import Trainer
 class GLR(Trainer):
     """Generalised likelihood ratio: K noisy copies, fixed sigma, no backpropagation."""
 
-    copies: int = Field(default=100, ge=2)
+    copies: int = Field(default=100, ge=1)
     """K, noisy forward passes per image."""
     criterion: Literal["cross-entropy", "zero-one"] = "cross-entropy"
     warmup_epochs: int = Field(default=0, ge=0)
     """With the 0-1 loss: epochs of cross-entropy first. Without any (the papers' variant) a run often
     loses one to three classes for good."""
     pairing: Pairing = "factorial"
-    baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
-    distribution: Literal["gaussian", "laplace"] = "gaussian"
+    """Which copies share a draw of the noise; see likelihood_ratio.py."""
+    baseline: Baseline = "leave-one-out"
+    distribution: Distribution = "gaussian"
     optimizer: Literal["adam", "sgd"] = "sgd"
     lr: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=25, ge=1)
@@ -48,16 +51,15 @@ class GLR(Trainer):
             raise RobenchError(
                 f"trainer glr: network {type(network).__name__} has no noisy layers; use mlp or snn"
             )
-        by_loss = {"cross-entropy": cross_entropy_rows, "zero-one": zero_one_rows}
-        name = "cross-entropy" if epoch < self.warmup_epochs else self.criterion
-        self._loss = by_loss[name]
-        self._estimator = LikelihoodRatio(
+        warm = epoch >= self.warmup_epochs
+        self._loss = zero_one_rows if warm and self.criterion == "zero-one" else cross_entropy_rows
+        return False
+
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+        estimator = LikelihoodRatio(
             copies=self.copies,
             pairing=self.pairing,
             baseline=self.baseline,
             distribution=self.distribution,
         )
-        return False
-
-    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
-        return self._estimator.backward(network, x, y, self._loss, rng)
+        return estimator.backward(network, x, y, self._loss, rng)

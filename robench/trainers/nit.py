@@ -8,6 +8,7 @@ on as NIT.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_row
 from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer
+from robench.trainers.potential import potential_rows, potentials
 
 
 class NIT(Trainer):
@@ -34,6 +36,9 @@ class NIT(Trainer):
     schedule: Literal["constant", "cosine"] = "cosine"
     pairing: Pairing = "factorial"
     baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
+    criterion: Literal["cross-entropy", "potential"] = "cross-entropy"
+    """cross-entropy: of what the network reads out; potential: of the output potentials, with which
+    outputs that stay silent learn to fire (potential.py)."""
     last_steps: int | None = Field(default=1, ge=1)
     """Only the noise of so many last time steps enters the gradient: slightly biased, far less
     variance. None: of all steps, as Eq. 8 says."""
@@ -66,7 +71,11 @@ class NIT(Trainer):
         return groups
 
     def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
-        return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
+        if self.criterion == "cross-entropy":
+            return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
+        with potentials(network) as threshold:
+            loss = partial(potential_rows, threshold=threshold)
+            return self._estimator.backward(network, x, y, loss, rng)
 
     def after_step(self, network: Network) -> None:
         low, high = self.sigma_range

@@ -18,6 +18,7 @@ from robench.networks.base import Network
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.surrogate import Step, parse_surrogate, surrogate
 from robench.trainers.base import Trainer, cross_entropy
+from robench.trainers.potential import potential_rows, potentials
 
 
 def _named(text: str | None) -> str | None:
@@ -31,8 +32,9 @@ class STBP(Trainer):
 
     surrogate: Annotated[str | None, AfterValidator(_named)] = None
     """rectangle, polynomial, sigmoid, gaussian, fast-sigmoid or arctan, with `:parameter`."""
-    criterion: Literal["cross-entropy", "mse"] = "cross-entropy"
-    """mse: to one-hot targets, as in STBP's code."""
+    criterion: Literal["cross-entropy", "mse", "potential"] = "cross-entropy"
+    """mse: to one-hot targets, as in STBP's code; potential: of the output potentials
+    (potential.py), to compare with a NIT that was trained so."""
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not any(isinstance(module, Step) for module in network.modules()):
@@ -40,6 +42,9 @@ class STBP(Trainer):
                 f"trainer stbp: network {type(network).__name__} has no spikes; use trainer bp"
             )
         with surrogate(network, self.surrogate):
+            if self.criterion == "potential":
+                with potentials(network) as threshold:
+                    return potential_rows(network(x), y, threshold).mean()
             out = network(x)
             if self.criterion == "mse":
                 return F.mse_loss(out, F.one_hot(y, out.shape[1]).to(out.dtype))

@@ -131,7 +131,7 @@ function cost(model) {
   if (!done.length) return "";
   const mean = done.reduce((sum, seed) => sum + seed.seconds, 0) / done.length;
   const size = done[0].parameters === undefined ? "" : `${done[0].parameters.toLocaleString("en")} parameters, `;
-  return h("p", { class: "note" }, `${size}trained in ${number(mean)} s${model.seeds.length > 1 ? " a seed" : ""} on ${shorten(done[0].environment ?? "?", 60)}.`);
+  return h("p", { class: "note" }, `${size}trained in ${number(mean)} s${model.seeds.length > 1 ? " a seed" : ""} on ${shorten(DATA.machines[done[0].environment] ?? "?", 80)}.`);
 }
 
 function pictures(model) {

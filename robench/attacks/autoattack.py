@@ -1,0 +1,64 @@
+"""AutoAttack: APGD-CE, APGD-T, FAB-T and Square in turn (Croce & Hein 2020, arXiv 2003.01690).
+
+Through the package pyautoattack; `pip install 'robench[autoattack]'`.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.library import library_call, within
+from robench.attacks.target import BudgetExceeded, WhiteBoxTarget
+from robench.errors import RobenchError
+
+Member = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+
+
+class AutoAttack(Attack):
+    """The standard ensemble of four attacks without settings."""
+
+    members: tuple[Member, ...] = ()
+    """Which of its attacks to run; none named: those of `variant`."""
+    variant: Literal["standard", "plus", "rand"] = "standard"
+    """plus: more attacks and restarts; rand: APGD with EOT, for networks that draw numbers."""
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
+
+    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if not math.isfinite(target.eps):
+            raise RobenchError("eps = inf: autoattack needs a finite budget")
+        if target.eps == 0:
+            return x
+        try:
+            package: Any = import_module("pyautoattack")
+        except ImportError as error:
+            raise RobenchError(
+                "attack autoattack: its package is not installed; pip install 'robench[autoattack]'"
+            ) from error
+        seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+        with library_call(rng):
+            try:
+                suite = package.AutoAttack(
+                    target.module(),
+                    norm={"linf": "Linf", "l2": "L2", "l1": "L1"}[target.norm],
+                    eps=target.eps,
+                    seed=seed,
+                    version="custom" if self.members else self.variant,
+                    attacks=list(self.members) or None,
+                    device=x.device,
+                )
+                suite.verbose = False
+                found, _ = suite.run_standard_evaluation(x, y, batch_size=len(x))
+            except (BudgetExceeded, RobenchError):
+                raise
+            except Exception as error:
+                raise RobenchError(
+                    f"attack autoattack: gave up: {str(error) or type(error).__name__}"
+                ) from error
+        return within(target, found, x)

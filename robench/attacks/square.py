@@ -1,0 +1,91 @@
+"""Square attack: random search over squares, by scores alone (Andriushchenko et al. 2020,
+arXiv 1912.00049, Algorithms 1 and 2, for linf)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.contest import ROUNDING, confirmed, judge
+from robench.attacks.target import ScoreTarget
+from robench.errors import RobenchError
+
+HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the queries after which the area of the squares halves (section 3.1)."""
+
+
+class Square(Attack):
+    """Random search: a random square is set to +-eps and kept if the margin grows."""
+
+    queries: int = Field(default=1000, ge=1)
+    """Steps, each of which asks once about each image (`eot` times on a noisy network)."""
+    area: float = Field(default=0.8, gt=0, le=1)
+    """p: share of the image that the first squares cover."""
+    eot: int = Field(default=1, ge=1)
+    """Draws of a stochastic network to average each score over."""
+    needs: ClassVar[str] = "score"
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
+    paper: ClassVar[str] = "Andriushchenko et al. 2020, arXiv 1912.00049"
+
+    def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if not math.isfinite(target.eps):
+            raise RobenchError("eps = inf: square needs a finite budget")
+        found = x.clone()
+        index = torch.arange(len(x), device=x.device)
+        low, high = target.ball.bounds(x)
+        best, margins = x, torch.full((len(x),), -torch.inf, device=x.device)
+        for step in range(-1, self.queries):
+            if not target.affords(self.eot if target.stochastic else 1):
+                break
+            if step < 0:  # the clean image: what is misclassified already needs no noise
+                tried = best
+            elif step == 0:  # vertical stripes
+                tried = torch.where(_signs(best[:, :, :1], rng), high, low)
+            else:
+                square = _square(best, self._side(step, *x.shape[2:]), rng)
+                colour = torch.where(_signs(best[:, :, :1, :1], rng), high, low)
+                tried = torch.where(square, colour, best)
+            _, gap = judge(target, tried, y[index], self.eot, index)
+            better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
+            best = torch.where(better.view(-1, 1, 1, 1), tried, best)
+            margins = torch.where(better, gap, margins)
+            fooled = (margins > ROUNDING) & better
+            if target.stochastic and bool(fooled.any()):
+                rows = torch.nonzero(fooled)[:, 0]
+                fooled[rows] = confirmed(target, best[rows], y[index[rows]], index[rows])
+            if bool(fooled.any()):
+                found.index_copy_(0, index, best)
+                stay = torch.nonzero(~fooled)[:, 0]
+                index, best, margins = index[stay], best[stay], margins[stay]
+                low, high = low[stay], high[stay]
+                if not len(index):
+                    return found
+        found.index_copy_(0, index, best)
+        return found
+
+    def _side(self, step: int, height: int, width: int) -> int:
+        """Side of the square at a step, in pixels."""
+        halvings = sum(step > share * self.queries for share in HALVINGS)
+        side = round(math.sqrt(self.area / 2**halvings * height * width))
+        return min(max(side, 1), height - 1, width - 1)
+
+
+def _signs(like: Tensor, rng: torch.Generator) -> Tensor:
+    """Fair coins of the shape of `like`."""
+    return torch.rand(like.shape, generator=rng, device=like.device) < 0.5
+
+
+def _square(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
+    """A mask with one square per image at a random place, (n, 1, h, w)."""
+    n, _, height, width = x.shape
+    place = torch.rand(2, n, 1, generator=rng, device=x.device)
+    top = (place[0] * (height - side + 1)).floor()
+    left = (place[1] * (width - side + 1)).floor()
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    rows, columns = (row >= top) & (row < top + side), (column >= left) & (column < left + side)
+    return rows[:, None, :, None] & columns[:, None, None, :]

@@ -1,0 +1,369 @@
+"""The page in a real browser: sorting, filtering, columns, deep links, the view of one model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from synthetic import (
+    Synthetic,
+    SyntheticModel,
+    attack_threat,
+    clean_threat,
+    corruption_threat,
+    quick_models,
+    quick_threats,
+)
+
+from robench.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTILE = "<script>window.pwned=1</script>\"'</script><img src=x onerror=window.pwned=1>"
+
+
+class Tab:
+    """A page, what it complained about, and what it asked for."""
+
+    def __init__(self, page: Any, file: Path) -> None:
+        self.page, self.url = page, file.as_uri()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, fragment: str = "") -> Any:
+        self.page.goto("about:blank")
+        self.page.goto(self.url + fragment)
+        return self.page
+
+    def models(self) -> list[str]:
+        """Names of the rows that are shown, from top to bottom."""
+        rows = self.page.locator("#board tr.m:visible th.model a")
+        return [name.strip() for name in rows.all_inner_texts()]
+
+    def numbers(self, column: str) -> list[float]:
+        place = self.page.locator(f"#board thead button[data-sort='{column}']")
+        index = place.evaluate("button => button.closest('th').cellIndex")
+        cells = self.page.locator("#board tr.m:visible")
+        read = "(rows, index) => rows.map(row => parseFloat(row.cells[index].textContent))"
+        return list(cells.evaluate_all(read, index))
+
+    def fragment(self) -> str:
+        return str(self.page.evaluate("decodeURIComponent(location.hash)"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = [
+        *quick_models(),
+        SyntheticModel("synthetic/broken", clean=0.99, failed=((0, "fgsm"),)),
+        SyntheticModel("synthetic/elsewhere", dataset={"name": "synthetic-clothes"}),
+    ]
+    results = Synthetic(models, quick_threats()).results()
+    return write_report(results, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture
+def tab(browser: Any, file: Path) -> Iterator[Tab]:
+    """Fails the test when the page complained, or asked for anything but itself."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = Tab(context.new_page(), file)
+    yield opened
+    context.close()
+    assert opened.complaints == []
+    asked = {url.split("#")[0] for url in opened.requests if not url.startswith("data:")}
+    assert asked <= {"about:blank", opened.url}
+
+
+def test_a_click_on_a_column_sorts_best_first_and_another_turns_it(tab: Tab) -> None:
+    tab.open("#dataset=synthetic-digits&q=n")
+    for button, order in ((1, -1), (2, 1)):
+        tab.page.click("#board thead button[data-sort='1']")
+        complete = tab.numbers("1")[:-1] if "synthetic/broken" in tab.models() else tab.numbers("1")
+        assert complete == sorted(complete, key=lambda value: order * value), button
+    head = tab.page.locator("#board thead th", has=tab.page.locator("button[data-sort='1']"))
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert tab.page.locator("#board [aria-sort]").count() == 1
+
+
+def test_sorting_works_from_the_keyboard(tab: Tab) -> None:
+    page = tab.open()
+    page.locator("#board thead button[data-sort='name']").focus()
+    page.keyboard.press("Enter")
+    names = tab.models()[:5]
+    assert names == sorted(names)
+
+
+def test_incomplete_rows_stay_below_the_ranked_ones(tab: Tab) -> None:
+    page = tab.open("#dataset=synthetic-digits")
+    page.click("#board thead button[data-sort='1']")
+    assert tab.numbers("1")[-1] == max(tab.numbers("1"))
+    assert tab.models()[-1].startswith("synthetic/broken")
+
+
+def test_data_sets_are_sorted_apart(tab: Tab) -> None:
+    page = tab.open()
+    page.click("#board thead button[data-sort='1']")
+    assert tab.models()[-1].startswith("synthetic/elsewhere")
+    assert page.locator("#board tr.group").count() == 2
+
+
+def test_search_and_trainer_narrow_the_rows_and_say_how_many(tab: Tab) -> None:
+    page = tab.open()
+    page.fill("[name=q]", "SNN nit")
+    assert set(tab.models()) == {"synthetic/snn-nit", "synthetic/snn-nit-s"}
+    assert page.inner_text("#count") == "2 of 7 models"
+    page.select_option("[name=trainer]", "nit-s")
+    assert tab.models() == ["synthetic/snn-nit-s"]
+    page.click("#reset")
+    assert len(tab.models()) == 7
+
+
+def test_columns_can_be_chosen(tab: Tab) -> None:
+    page = tab.open()
+    fgsm = page.locator("#board thead th", has_text="fgsm")
+    severity = page.locator("#board thead th", has_text="fog 3")
+    assert fgsm.is_visible()
+    assert not severity.is_visible()
+    page.click("#chooser summary")
+    page.get_by_label("fgsm").uncheck()
+    page.get_by_label("fog 3").check()
+    assert not fgsm.is_visible()
+    assert severity.is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("#chooser").get_attribute("open") is None
+
+
+def test_a_link_brings_back_sorting_filter_and_columns(tab: Tab) -> None:
+    page = tab.open()
+    page.click("#board thead button[data-sort='name']")
+    page.click("#board thead button[data-sort='name']")
+    page.fill("[name=q]", "snn")
+    page.click("#chooser summary")
+    page.get_by_label("square").uncheck()
+    names, fragment = tab.models(), tab.fragment()
+    assert "sort=name" in fragment
+    page = tab.open(page.evaluate("location.hash"))
+    assert tab.models() == names
+    assert page.input_value("[name=q]") == "snn"
+    assert not page.locator("#board thead th", has_text="square").is_visible()
+
+
+def test_an_unknown_fragment_shows_the_whole_board(tab: Tab) -> None:
+    tab.open("#sort=nothing&trainer=nobody&model=none&col=absent&dir=sideways")
+    assert tab.page.inner_text("#count") == "0 of 7 models"
+    tab.page.click("#reset")
+    assert len(tab.models()) == 7
+
+
+def test_a_click_on_a_row_opens_the_model_and_escape_closes_it(tab: Tab) -> None:
+    page = tab.open()
+    page.click("#board tr.m:has-text('synthetic/mlp-glr') td.headline")
+    assert page.inner_text("#model h2") == "synthetic/mlp-glr"
+    assert tab.fragment() == "#model=synthetic/mlp-glr"
+    page.keyboard.press("Escape")
+    assert not page.locator("#model").is_visible()
+    assert tab.fragment() == ""
+
+
+def test_the_back_button_closes_the_model(tab: Tab) -> None:
+    page = tab.open()
+    page.click("#board th.model a >> nth=0")
+    assert page.locator("#model").is_visible()
+    page.go_back()
+    assert not page.locator("#model").is_visible()
+
+
+def test_a_model_is_reached_from_the_keyboard(tab: Tab) -> None:
+    page = tab.open()
+    page.locator("#board th.model a").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#model").is_visible()
+    assert page.evaluate("document.activeElement.id") == "model-title"
+
+
+def test_the_model_view_shows_threats_curves_images_and_published_figures(tab: Tab) -> None:
+    page = tab.open("#model=synthetic/snn-nit")
+    text = page.inner_text("#model")
+    for threat in ("clean", "fgsm", "pgd@0.2", "random-sign", "imagenet-c/fog"):
+        assert threat in text
+    assert "81.4" in text
+    assert page.locator("#model .charts svg").count() == 5
+    assert page.locator("#model .strips img").count() == 6
+    widths = page.locator("#model .strips img").evaluate_all("all => all.map(i => i.naturalWidth)")
+    assert min(widths) > 0
+    assert 'network = { name = "snn", hidden = [50] }' in text
+
+
+def test_a_model_with_a_missing_cell_opens_too(tab: Tab) -> None:
+    page = tab.open("#model=synthetic/broken")
+    assert "not ranked" in page.inner_text("#model")
+
+
+@pytest.fixture
+def site(file: Path) -> Iterator[str]:
+    """The folder behind a web server on this machine: from a file, browsers show CSV as text."""
+    handler = partial(QuietHandler, directory=str(file.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the requests are no news."""
+
+
+def test_the_files_beside_the_page_can_be_downloaded(browser: Any, file: Path, site: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(site)
+    for name in ("leaderboard.csv", "leaderboard.json", "leaderboard.tex", "cells.parquet"):
+        with page.expect_download() as started:
+            page.click(f"a[href='{name}']")
+        assert Path(started.value.path()).read_bytes() == (file.parent / name).read_bytes()
+    context.close()
+
+
+def test_numbers_of_a_plot_open_below_it(tab: Tab) -> None:
+    page = tab.open()
+    details = page.locator("details.data").first
+    details.locator("summary").click()
+    assert "synthetic/mlp-bp" in details.locator("table").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_sticks_out_sideways(browser: Any, file: Path, scheme: str, width: int) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    tab = Tab(context.new_page(), file)
+    page = tab.open("#model=synthetic/snn-nit")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.getElementById('model').scrollWidth") <= width
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_background(browser: Any, file: Path, scheme: str) -> None:
+    """Contrast of at least 4.5:1 (WCAG AA) for every ink of the page."""
+    context = browser.new_context(color_scheme=scheme)
+    page = Tab(context.new_page(), file).open()
+    read = """() => {
+      const probe = document.body.appendChild(document.createElement("i"));
+      return ["--paper", "--ink", "--soft", "--accent", "--good", "--bad", "--open"].map((name) => {
+        probe.style.color = `var(${name})`;
+        return getComputedStyle(probe).color.match(/\\d+/g).slice(0, 3).map(Number);
+      });
+    }"""
+    paper, *inks = (luminance(colour) for colour in page.evaluate(read))
+    context.close()
+    for ink in inks:
+        assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
+
+
+def luminance(colour: list[int]) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2)."""
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (channel / 255 for channel in colour)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_without_javascript_the_board_is_there(browser: Any, file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert page.locator("#board tr.m").count() == 7
+    assert not page.locator("#controls").is_visible()
+    context.close()
+
+
+def test_on_paper_the_board_is_there_and_its_controls_are_not(tab: Tab) -> None:
+    page = tab.open()
+    page.emulate_media(media="print")
+    assert page.locator("#board").is_visible()
+    assert not page.locator("#controls").is_visible()
+
+
+def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
+    model = SyntheticModel(
+        HOSTILE, trainer=HOSTILE, network=HOSTILE, dataset={"name": HOSTILE}, description=HOSTILE
+    )
+    threats = [
+        clean_threat(),
+        attack_threat(HOSTILE, 0.1, 0.3, description=HOSTILE),
+        corruption_threat(HOSTILE, 1, 0.1),
+    ]
+    results = Synthetic([model, SyntheticModel("x" * 10_000)], threats, title=HOSTILE).results()
+    context = browser.new_context()
+    tab = Tab(context.new_page(), write_report(results, tmp_path))
+    page = tab.open()
+    page.click("#board th.model a >> nth=0")
+    assert page.inner_text("#model h2") in {HOSTILE, "x" * 299 + "…"}
+    page.keyboard.press("Escape")
+    page.click("#board th.model a >> nth=1")
+    assert page.locator("#model h2").is_visible()
+    assert page.evaluate("window.pwned") is None
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.mark.slow
+def test_two_hundred_models_under_a_hundred_threats_fit_the_page(
+    browser: Any, tmp_path: Path
+) -> None:
+    models = [
+        SyntheticModel(f"synthetic/model-{i}", trainer=f"trainer-{i % 9}", slope=0.8 + 0.003 * i)
+        for i in range(200)
+    ]
+    threats = [
+        clean_threat(),
+        *(attack_threat(f"attack-{i}", 0.1, 0.2 + 0.05 * i) for i in range(9)),
+        *(corruption_threat(f"kind_{i}", s, 0.03 * s) for i in range(18) for s in range(1, 6)),
+    ]
+    file = write_report(Synthetic(models, threats, images=20, distinct=400).results(), tmp_path)
+    assert file.stat().st_size < 5_000_000
+    context = browser.new_context()
+    tab = Tab(context.new_page(), file)
+    page = tab.open()
+    page.click("#board thead button[data-sort='4']")
+    assert tab.numbers("4") == sorted(tab.numbers("4"), reverse=True)
+    page.fill("[name=q]", "trainer-3")
+    assert page.inner_text("#count") == "22 of 200 models"
+    context.close()
+    assert tab.complaints == []
