@@ -45,7 +45,8 @@ SpecField = Annotated[Spec, BeforeValidator(_spec)]
 
 
 class Card(BaseModel):
-    """What every card has. `name` and `root` come from where the file lies, not from what it says."""
+    """What every card has. `name` and `root` come from where the file lies, not from what it
+    says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,8 +112,9 @@ class AttackCard(Card):
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one cell of this attack may take; None: no limit."""
     role: Literal["attack", "floor", "curve"] = "attack"
-    """attack: counts in the worst case and in the average; floor: noise that every attack must beat,
-    shown beside them; curve: accuracy against eps (every list of eps is one), shown as a plot."""
+    """attack: counts in the worst case and in the average; floor: noise that every attack must
+    beat, shown beside them; curve: accuracy against eps (every list of eps is one), shown as a
+    plot."""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +158,8 @@ class ClaimCard(BaseModel):
     published: tuple[float, float]
     """The paper's accuracies of `model` and `than`, in [0, 1]."""
     control: str | None = None
-    """Model card that shares the suspected cause but not the method, such as BP with the same noise."""
+    """Model card that shares the suspected cause but not the method, such as BP with the same
+    noise."""
     strong: str = "worst case"
     """Threat of the strong evaluation; "worst case": the per-image worst over all attacks."""
 

@@ -1,9 +1,10 @@
 """Published claims, judged against the measured numbers: holds, weaker, or does not hold.
 
-A claim says that one model keeps more accuracy than another under a threat. It holds where the measured
-difference is surely above zero (95% bootstrap over seeds and images, on the same images) and at least
-half of the published one; it is weaker where it is surely above zero but smaller; else it does not hold.
-The same rule is applied to the strong evaluation, and to a control that shares the suspected cause.
+A claim says that one model keeps more accuracy than another under a threat. It holds where the
+measured difference is surely above zero (95% bootstrap over seeds and images, on the same images)
+and at least half of the published one; it is weaker where it is surely above zero but smaller;
+else it does not hold. The same rule is applied to the strong evaluation, and to a control that
+shares the suspected cause.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
         f"Under {claim['strong']}: {strongly}: {strong}.",
     ]
     if claim.get("control"):
-        _, control = _compare(
-            results, claim["control"], claim["than"], claim["threat"], published
-        )
+        _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
     return Claim(
         text=claim["text"],
@@ -78,8 +77,8 @@ def _compare(
     else:
         verdict = "holds" if abs(difference) >= ENOUGH * abs(published) else "weaker"
     numbers = (
-        f"{_percent(first.mean())} against {_percent(second.mean())} ({_points(difference)} points, "
-        f"95% interval {_points(low)} to {_points(high)})"
+        f"{_percent(first.mean())} against {_percent(second.mean())} "
+        f"({_points(difference)} points, 95% interval {_points(low)} to {_points(high)})"
     )
     return verdict, numbers
 
@@ -91,7 +90,9 @@ def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
         return None
     if threat != WORST:
         return results.correct(model, threat)
-    found = [results.correct(model, name) for name in ("clean", *(t["name"] for t in results.attacks))]
+    found = [
+        results.correct(model, name) for name in ("clean", *(t["name"] for t in results.attacks))
+    ]
     known = [part for part in found if part is not None]
     return reduce(np.minimum, known) if len(known) == len(found) else None
 

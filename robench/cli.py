@@ -46,7 +46,9 @@ class What(StrEnum):
 
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option("--workspace", "-w", help="Folder with models/, attacks/, corruptions/, reports/."),
+    typer.Option(
+        "--workspace", "-w", help="Folder with models/, attacks/, corruptions/, reports/."
+    ),
 ]
 StoreOption = Annotated[
     str | None,
@@ -61,7 +63,8 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [cuda where there is one]")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the page. [reports/REPORT in the workspace]")
+    Path | None,
+    typer.Option("--out", help="Folder for the page. [reports/REPORT in the workspace]"),
 ]
 
 

@@ -2,10 +2,12 @@
 
 An identity is a plain dictionary. It holds what determines the numbers and nothing else:
 
-- in: weights, every field of the threat (defaults written out), versions of the plugins (a workspace
-  file counts by its source), the data set's fingerprint, the slice, seeds, draws, the batch size where
-  results depend on it, `SCHEMA`.
-- out, because the same work must be found again: device, host, time, thread count, library versions,
+- in: weights, every field of the threat (defaults written out), versions of the plugins (a
+  workspace
+  file counts by its source), the data set's fingerprint, the slice, seeds, draws, the batch size
+  where results depend on it, `SCHEMA`.
+- out, because the same work must be found again: device, host, time, thread count, library
+  versions,
   cost. They are provenance, stored beside the result.
 - out, because they do not change a number: names and descriptions of cards, published figures, the
   report that asked, the order of keys, the path of a workspace.

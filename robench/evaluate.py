@@ -54,8 +54,8 @@ class Perturbed:
 
 @contextmanager
 def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> Iterator[None]:
-    """The network as it answers questions: evaluation mode, no weight gradients, its randomness on a
-    stream of its own."""
+    """The network as it answers questions: evaluation mode, no weight gradients, its randomness on
+    a stream of its own."""
     generator = torch.Generator(device).manual_seed(seed)
     network.eval()
     network.requires_grad_(False)
@@ -92,7 +92,8 @@ def attack_slice(
     access = "white-box" if card.access == "transfer" else card.access
     if RANK[attack.needs] > RANK[access]:
         raise RobenchError(
-            f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs {attack.needs}'
+            f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs '
+            f"{attack.needs}"
         )
     if card.norm not in attack.norms:
         raise RobenchError(

@@ -95,7 +95,8 @@ def open_run(plan: Plan, store: Store, device: str) -> Run:
     fewest = min((len(identity.load_splits(card).test) for card in cards.values()), default=0)
     if plan.cells and plan.report.images > fewest:
         raise RobenchError(
-            f"{plan.report.file}: images = {plan.report.images}: the smallest test split has {fewest}"
+            f"{plan.report.file}: images = {plan.report.images}: the smallest test split has "
+            f"{fewest}"
         )
     return Run(plan, store, device, resolved)
 
@@ -121,7 +122,8 @@ def execute(run: Run, listener: Listener, jobs: int = 1) -> None:
     Args:
         jobs: worker processes; 1: this process.
 
-    Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes on.
+    Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
+    on.
     """
     for _ in range(2):  # a second round makes again what reading set aside as damaged
         pool: Pool = Inline(listener.told) if jobs == 1 else Processes(jobs, listener.told)
@@ -155,7 +157,7 @@ class _Scheduler:
         self.flying: dict[Future[Any], Task] = {}
         self.attempts: dict[str, int] = defaultdict(int)
         self.waiting: dict[Training | str, list[Cell]] = defaultdict(list)
-        """Cells by the model (not yet trained) or shared inputs (not yet made) that they wait for."""
+        """Cells by the model (not yet trained) or inputs (not yet made) that they wait for."""
         self.cells = run.store.cells()
 
     def work(self) -> None:

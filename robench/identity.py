@@ -18,7 +18,7 @@ from robench.corruptions.base import Corruption
 from robench.data.base import Splits
 from robench.digest import Identity, canonical, digest
 from robench.networks.base import Network
-from robench.plan import Cell, Threat, Training
+from robench.plan import Cell, Threat
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ def batch_matters(threat: Threat, stochastic: bool) -> bool:
 
 
 def inputs_identity(
-    cell: Cell, model: ResolvedModel, surrogate: tuple[ResolvedModel, str] | None, report: ReportCard
+    cell: Cell,
+    model: ResolvedModel,
+    surrogate: tuple[ResolvedModel, str] | None,
+    report: ReportCard,
 ) -> Identity | None:
     """Of the perturbed images that do not depend on the model under test; None: there are none.
 
@@ -170,7 +173,8 @@ def cell_identity(
         "threat": {"inputs": inputs} if inputs else threat_fields(cell.threat),
         "slice": [cell.start, cell.stop],
         "seed": report.seed,
-        # A model that says it is deterministic is asked twice on clean images, to see whether it is.
+        # A model that says it is deterministic is asked twice on clean images, to see whether it
+        # is.
         "draws": report.draws if model.stochastic else 2 if cell.threat.kind == "clean" else 1,
     }
     if model.stochastic or (inputs is None and batch_matters(cell.threat, model.stochastic)):
@@ -188,7 +192,8 @@ def _use(model: ResolvedModel, weights: str) -> dict[str, Any]:
 
 
 def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:
-    """Digest of the threats that a report's models meet: rows are comparable only where it is equal."""
+    """Digest of the threats that a report's models meet: rows are comparable only where it is
+    equal."""
     return digest(
         {
             "what": "threats",
@@ -201,5 +206,3 @@ def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:
             "seed": report.seed,
         }
     )
-
-

@@ -12,6 +12,7 @@ The rules that make a row honest:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ import pandas as pd
 
 from robench.digest import canonical, derived_seed
 from robench.results import Results, Threat, load_published, load_results
-from robench.statistics import Floats, bootstrap, holm, pairwise, ranks, resampling, wilson
+from robench.statistics import (
+    Floats,
+    Resampling,
+    bootstrap,
+    holm,
+    pairwise,
+    ranks,
+    resampling,
+    wilson,
+)
 
 __all__ = [
     "Results",
@@ -166,8 +176,7 @@ def _summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str
     low, high = wilson(value, images)
     drawn = slice(0 if seeds > 1 else len(single), None)
     if len(value[drawn]):
-        rng = np.random.default_rng(derived_seed("leaderboard intervals", seeds, images))
-        low[drawn], high[drawn] = bootstrap(stacked[drawn], resampling(seeds, images, rng))
+        low[drawn], high[drawn] = bootstrap(stacked[drawn], _resampling(seeds, images))
     sd = stacked.mean(axis=2).std(axis=1, ddof=1) if seeds > 1 else np.full(len(value), np.nan)
     columns = zip(every, value, low, high, sd, strict=True)
     return {
@@ -175,6 +184,13 @@ def _summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str
         for name, *numbers in columns
         for suffix, number in zip(SUFFIXES, numbers, strict=True)
     }
+
+
+@lru_cache(maxsize=2)
+def _resampling(seeds: int, images: int) -> Resampling:
+    """The same draws for every row with as many seeds and images."""
+    rng = np.random.default_rng(derived_seed("leaderboard intervals", seeds, images))
+    return resampling(seeds, images, rng)
 
 
 def _rank(table: pd.DataFrame, rows: list[int], worst: list[Floats | None]) -> None:

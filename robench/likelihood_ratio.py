@@ -6,19 +6,19 @@ A noisy layer computes v = op(x; theta) + sigma eps. For a per-copy loss L (GLR 
     dE[L]/dsigma = E[ L * (eps score(eps) - 1) / sigma ]           Laplace:  score(eps) = sign(eps)
 
 The first line is the vector-Jacobian product of op alone, with its input held fixed. So the network
-runs once without a graph, every noisy layer keeps the graph of its own op, and one call of
-`torch.autograd.backward` on all of them gives the gradient: no gradient crosses a layer, neither the
-activations nor the loss need a derivative, and no layer type needs code of its own.
+runs without a graph, every noisy layer keeps the graph of its own op, and one call of
+`torch.autograd.backward` on all of them gives the gradient: no gradient crosses a layer, neither
+activations nor loss need a derivative, and no layer type needs code of its own.
 
-Copies are rows of the batch, ordered (sign pattern, draw, image). A layer whose input is still one row
-per image computes its op once per image; its noise makes the copies.
+Copies are rows of the batch, ordered (sign pattern, draw, image). A layer whose input is still one
+row per image computes its op once per image; its noise makes the copies.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,22 +28,22 @@ from torch import Tensor
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer, noise, noisy_layers
+from robench.standard_noise import Distribution, fill
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(rows, classes) logits and (rows,) labels -> (rows,) losses. Never differentiated."""
 
 Pairing = Literal["none", "antithetic", "factorial", "hadamard"]
 Baseline = Literal["none", "leave-one-out", "noise-free"]
-Distribution = Literal["gaussian", "laplace"]
 LayerWise = Literal["no", "yes", "alone"]
+
+Blocks = list[tuple[int, int]]
+"""(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline."""
 
 NO_CHAIN = (
     'trainer.pairing = "factorial": the layers of this network are no chain (each fed by the one '
     'before alone); use "hadamard" or "antithetic"'
 )
-
-Blocks = list[tuple[int, int]]
-"""(draws, seed) of each block: draws that share a random stream and a leave-one-out baseline."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class LikelihoodRatio:
         baseline: leave-one-out: from every loss the mean loss of the image's other draws is
             subtracted. noise-free: the loss without noise is.
         distribution: of eps; laplace is the variant of the published GLR scripts.
-        quasi: draw eps from scrambled Sobol points through the inverse distribution function. They
-            depend on each other, so the leave-one-out baseline would bias them.
+        quasi: draw eps from scrambled Sobol points. They depend on each other, so that leaving one
+            out would bias the estimate.
         sign: NIT-S (Eq. 3): sign(x) sign(eps) for x eps / sigma. sign(0) is 0 here; the paper's 1
             would add the loss itself, whatever its cause, where an input is silent.
         layer_wise: yes: `copies` for one layer at a time. They share one draw of the noise that
@@ -123,6 +123,7 @@ class LikelihoodRatio:
         loss: Loss,
         rng: torch.Generator,
     ) -> float:
+        """The same for the parameters of the `active` layers."""
         signs = self._signs(network, active, x[:1])
         patterns = 2 ** len(active) if signs is None else len(signs)
         draws, rest = divmod(copies, patterns)
@@ -133,13 +134,13 @@ class LikelihoodRatio:
                 f"in groups of {patterns}; use {' or '.join(near)}"
             )
         count = -(-draws // max(8, self.block_rows // (patterns * len(x))))
-        common, *seeds = _seeds(count + 1, rng)
         sizes = [draws // count + (index < draws % count) for index in range(count)]
-        blocks = list(zip(sizes, seeds, strict=True))
+        seeds = torch.randint(2**62, (count + 1,), generator=rng, device=rng.device).tolist()
+        blocks = list(zip(sizes, seeds, strict=False))
         at_once = max(1, self.chunk_rows // (sizes[0] * patterns * len(x)))
-        floor = self._noise_free(network, x, y, loss) if self.baseline == "noise-free" else None
+        silent = self._noise_free(network, x, y, loss) if self.baseline == "noise-free" else None
         total = torch.zeros((), device=x.device)
-        tape = _Tape(self, active, signs, common, x)
+        tape = _Tape(self, active, signs, seeds[-1], x)
         with torch.no_grad(), noise(network, tape):
             for start in range(0, count, at_once):
                 tape.begin(blocks[start : start + at_once])
@@ -147,19 +148,18 @@ class LikelihoodRatio:
                 logits = network(x if network.shares_input else tape.expand(x))
                 losses = loss(logits, y.expand(shape).reshape(-1)).view(shape)
                 total += losses.sum()
-                tape.backward(self._centred(losses, tape.blocks, floor) / (copies * len(x)))
+                tape.backward(self._centred(losses, tape.blocks, silent) / (copies * len(x)))
         return float(total) / (copies * len(x))
 
-    def _centred(self, losses: Tensor, blocks: Blocks, floor: Tensor | None) -> Tensor:
+    def _centred(self, losses: Tensor, blocks: Blocks, silent: Tensor | None) -> Tensor:
         """Losses, (patterns, draws, images), less the baseline."""
-        if floor is not None:
-            return losses - floor
+        if silent is not None:
+            return losses - silent
         if self.baseline == "none":
             return losses
         parts = []
-        for part in losses.split([size for size, _ in blocks], dim=1):
-            # The patterns of a draw share its noise, so all of them are left out.
-            own = part.mean(0)
+        for part in torch.split(losses, [size for size, _ in blocks], dim=1):
+            own = part.mean(0)  # the patterns of a draw share its noise: all of them are left out
             others = (own.sum(0) - own) / max(1, len(own) - 1)
             parts.append(part - others)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -175,14 +175,14 @@ class LikelihoodRatio:
                 raise RobenchError(NO_CHAIN)
             return None
         if self.pairing == "none":
-            return torch.ones(1, 1, device=x.device)
+            return x.new_ones(1, 1)
         if self.pairing == "antithetic":
-            return torch.tensor([[1.0], [-1.0]], device=x.device)
+            return x.new_tensor([[1.0], [-1.0]])
         counter = _Counter(active)
         with torch.no_grad(), noise(network, counter):
             network(x)
         columns = hadamard(1 << counter.injections.bit_length())[:, 1 : counter.injections + 1]
-        signs = torch.as_tensor(columns, dtype=torch.float32, device=x.device)
+        signs = torch.as_tensor(columns, dtype=x.dtype, device=x.device)
         return torch.cat([signs, -signs])
 
 
@@ -191,9 +191,9 @@ class _Injection:
     """One addition of noise, kept for the backward pass."""
 
     layer: NoisyLayer
-    drive: Tensor  # with the graph of the layer's op
+    drive: Tensor  # (rows, ...), with the graph of the layer's op
     eps: Tensor  # (draws, images, ...)
-    signs: Tensor  # (own patterns, patterns in the rows of `drive`)
+    signs: Tensor  # of eps, (own patterns, patterns in the rows of `drive`)
 
 
 @dataclass
@@ -215,10 +215,13 @@ class _Tape:
         """Forget what was drawn; draw these blocks next."""
         self.blocks = blocks
         self.draws = sum(size for size, _ in blocks)
-        self.streams = [(size, _generator(seed, self.x)) for size, seed in blocks]
-        self.common_stream = [(1, _generator(self.common, self.x))]
+        self.streams = [(size, self._stream(seed)) for size, seed in blocks]
+        self.common_stream = [(1, self._stream(self.common))]
         self.kept: dict[NoisyLayer, deque[_Injection]] = {}
         self.injections = 0
+
+    def _stream(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.x.device).manual_seed(seed)
 
     def expand(self, x: Tensor) -> Tensor:
         """x, (images, ...), as one row per copy, for networks that mix the input in later."""
@@ -240,15 +243,14 @@ class _Tape:
         per_image = len(drive) == self.images
         base = drive.detach()
         base = base.view(-1, 1 if per_image else self.draws, self.images, *base.shape[1:])
-        streams = self.streams if active or not per_image else self.common_stream
-        eps = self._draw(streams, drive)
+        eps = self._draw(self.streams if active or not per_image else self.common_stream, drive)
         signs = self._next_signs(len(base)) if active else self.x.new_ones(1, len(base))
         if active:
             queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
             queue.append(_Injection(layer, drive, eps, signs))
+        signed_sigma = signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma
         noisy = _empty((*signs.shape, len(eps), self.images), drive)
-        torch.addcmul(base, signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma, eps, out=noisy)
-        return noisy.view(-1, *drive.shape[1:])
+        return torch.addcmul(base, signed_sigma, eps, out=noisy).view(-1, *drive.shape[1:])
 
     def _next_signs(self, earlier: int) -> Tensor:
         """Signs of the next injection, (own patterns, earlier patterns)."""
@@ -265,24 +267,23 @@ class _Tape:
         parts = []
         for size, generator in streams:
             parts.append(_empty((size, self.images), like))
-            _fill(parts[-1], self.settings, generator)
+            fill(parts[-1], self.settings.distribution, self.settings.quasi, generator)
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts, out=_empty((sum(map(len, parts)), self.images), like))
 
     def backward(self, weights: Tensor) -> None:
-        """Local vector-Jacobian products of all injections. weights: (patterns, draws, images)."""
+        """Both lines of Eq. 5 / Eq. 1 for all injections. weights: L, (patterns, draws, images)."""
         items = [item for queue in self.kept.values() for item in queue]
         learned = [item for item in items if item.drive.requires_grad]
-        torch.autograd.backward(
-            [item.drive for item in learned], [self._theta(item, weights) for item in learned]
-        )
+        vectors = [self._vector(item, weights) for item in learned]
+        torch.autograd.backward([item.drive for item in learned], vectors)
         for item in items:
             if item.layer.sigma.requires_grad:
                 self._sigma(item, weights)
 
-    def _theta(self, item: _Injection, weights: Tensor) -> Tensor:
-        """What op's Jacobian is multiplied with: L score(eps) / sigma, like `drive`."""
+    def _vector(self, item: _Injection, weights: Tensor) -> Tensor:
+        """What op's Jacobian is multiplied with, like `drive`: L score(eps) / sigma."""
         own, earlier = item.signs.shape
         # Later layers' patterns are summed out, then the own ones with their signs.
         w = weights.view(-1, own, earlier, self.draws, self.images).sum(0)
@@ -327,51 +328,6 @@ def _empty(rows: tuple[int, ...], like: Tensor) -> Tensor:
     if like.dim() == 2 and like.stride(0) < like.stride(1):
         return like.new_empty(like.shape[1], *rows).movedim(0, -1)
     return like.new_empty(*rows, *like.shape[1:])
-
-
-def _generator(seed: int, like: Tensor) -> torch.Generator:
-    return torch.Generator(like.device).manual_seed(seed)
-
-
-def _seeds(count: int, rng: torch.Generator) -> list[int]:
-    seeds: list[int] = torch.randint(2**62, (count,), generator=rng, device=rng.device).tolist()
-    return seeds
-
-
-def _fill(eps: Tensor, settings: LikelihoodRatio, generator: torch.Generator) -> None:
-    """Draw eps, (draws, images, ...)."""
-    flat = eps.as_strided((eps.numel(),), (1,))  # in memory order, the fast way
-    gaussian = settings.distribution == "gaussian"
-    if settings.quasi:
-        _sobol(eps, generator)
-    elif gaussian:
-        flat.normal_(generator=generator)
-        return
-    else:
-        flat.uniform_(generator=generator)
-    flat.clamp_(1e-7, 1 - 1e-7)
-    if gaussian:
-        torch.special.ndtri(flat, out=flat)
-    else:
-        half = flat - 0.5
-        flat.copy_(-half.sign() * torch.log1p(-2 * half.abs()))
-
-
-def _sobol(part: Tensor, generator: torch.Generator) -> None:
-    """Fill (draws, images, ...) with scrambled Sobol points, shifted and in an order of its own for
-    each image: so neither images nor injections go together.
-
-    torch's Sobol sequence stops at 21,201 dimensions: beyond it, a fresh sequence per block of them.
-    """
-    draws, images = part.shape[:2]
-    flat = part.view(draws, images, -1)
-    for columns in flat.split(torch.quasirandom.SobolEngine.MAXDIM, dim=2):
-        seed = int(torch.randint(2**31, (), generator=generator, device=part.device))
-        engine = torch.quasirandom.SobolEngine(columns.shape[2], scramble=True, seed=seed)
-        points = engine.draw(draws).to(part.device)
-        shift = torch.rand(columns.shape[1:], generator=generator, device=part.device)
-        order = torch.rand(draws, images, generator=generator, device=part.device).argsort(0)
-        columns.copy_((points[order] + shift) % 1)
 
 
 def cross_entropy_rows(logits: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from robench import plugins
 from robench.cards import AttackCard, Card, CorruptionCard, ModelCard, ReportCard, Spec
@@ -18,11 +18,11 @@ Row = tuple[str, ...]
 
 def rows(workspace: Workspace, what: str) -> tuple[Row, list[Row]]:
     """Header and rows of `robench list WHAT`."""
-    if what in plugins.KINDS and what not in FOLDERS:
-        kind = cast("plugins.Kind", what)
-        found = [(name, plugins.summary(kind, name)) for name in plugins.names(kind)]
-        return ("name", "what it is"), [*found]
-    folder = cast("Folder", what)
+    kind = next((kind for kind in plugins.KINDS if kind == what), None)
+    folder = next((folder for folder in FOLDERS if folder == what), None)
+    if folder is None:
+        assert kind is not None
+        return PLUGIN_HEADER, [(name, plugins.summary(kind, name)) for name in plugins.names(kind)]
     sources = [workspace, *([workspace.fallback] if workspace.fallback else [])]
     seen: set[str] = set()
     found: list[Row] = []
@@ -34,6 +34,7 @@ def rows(workspace: Workspace, what: str) -> tuple[Row, list[Row]]:
     return ("name", *HEADERS[folder]), found
 
 
+PLUGIN_HEADER: Row = ("name", "what it is")
 HEADERS: dict[Folder, Row] = {
     "models": ("data set", "network", "trainer", "seeds", "description"),
     "attacks": ("attack", "access", "norm", "eps", "description", "paper"),
@@ -67,18 +68,19 @@ def _columns(card: Card) -> Row:
 def details(workspace: Workspace, what: str) -> Iterable[str]:
     """The lines of `robench show FOLDER/NAME`."""
     folder_name, _, name = what.partition("/")
-    if folder_name not in FOLDERS or not name:
+    folder = next((folder for folder in FOLDERS if folder == folder_name), None)
+    if folder is None or not name:
         raise RobenchError(
             f"show {what!r}: say FOLDER/NAME as in models/digits/mlp-bp; "
             f"{nearest(folder_name, FOLDERS)}"
         )
-    card = workspace.card(cast("Folder", folder_name), name)
+    card = workspace.card(folder, name)
     yield f"{card.root / card.file}"
     for key, value in card.says().items():
         if not isinstance(getattr(card, key), Spec):
             yield f"{key} = {json.dumps(value)}"
     for key, spec in _specs(card):
-        kind = cast("plugins.Kind", f"{key}s")
+        kind = next(kind for kind in plugins.KINDS if kind == f"{key}s")
         fields = plugins.resolve(kind, spec, card)
         plugin = plugins.load(kind, spec.name, card)
         yield f"\n{key} {spec.name}: {_implementation(plugin)}"

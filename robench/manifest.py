@@ -1,8 +1,8 @@
 """The manifest of a run: all that a page needs beside the cells' rows, as plain JSON.
 
-Keys: `report` (its card), `threat_set` (digest: rows are comparable only where it is equal), `models`
-(card, every field, and per seed digest, weights, training curves, cost), `threats`, `cells` (digest,
-status, cost), `environments` (hardware and versions, by short key), `command`.
+Keys: `report` (its card), `threat_set` (digest: rows are comparable only where it is equal),
+`models` (card, every field, and per seed digest, weights, training curves, cost), `threats`,
+`cells` (digest, status, cost), `environments` (hardware and versions, by short key), `command`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     models = []
     for card in run.plan.models:
         resolved = run.resolved.get(card.name) or identity.resolve_model(card)
-        seeds = [_describe_seed(run, Training(card, seed), resolved, environment) for seed in card.seeds]
+        seeds = [
+            _describe_seed(run, Training(card, seed), resolved, environment) for seed in card.seeds
+        ]
         models.append(
             {
                 "name": card.name,
@@ -73,7 +75,10 @@ def describe(run: Run, command: str) -> dict[str, Any]:
 
 
 def _describe_seed(
-    run: Run, training: Training, resolved: identity.ResolvedModel, environment: Callable[[dict[str, Any]], str]
+    run: Run,
+    training: Training,
+    resolved: identity.ResolvedModel,
+    environment: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
     name = resolved.digest(training.seed)
     why = run.lost.get(training) or run.failures.get(name)

@@ -123,9 +123,7 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
     for name in workspace.select("attacks", report.attacks, report.file):
         attack = workspace.card("attacks", name)
         if isinstance(attack.eps, tuple):
-            threats += [
-                Threat(f"{name}@{eps:g}", "attack", attack, eps=eps) for eps in attack.eps
-            ]
+            threats += [Threat(f"{name}@{eps:g}", "attack", attack, eps=eps) for eps in attack.eps]
         else:
             threats.append(Threat(name, "attack", attack, eps=attack.eps))
     for name in workspace.select("corruptions", report.corruptions, report.file):

@@ -1,7 +1,7 @@
 """A name -> the class that implements it, and the fields that a card may set on it.
 
-A name is a built-in (`"nit"`), an installed plugin (entry-point groups `robench.networks`, ...) or a
-file in the workspace (`"./my_defense.py:MyDefense"`). Listing names imports no plugin.
+A name is a built-in (`"nit"`), an installed plugin (entry-point groups `robench.networks`, ...) or
+a file in the workspace (`"./my_defense.py:MyDefense"`). Listing names imports no plugin.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ class Plugin:
             declared: dict[str, Any] = {}
             for base in reversed([base for base in cls.__mro__ if issubclass(base, Plugin)]):
                 for name, hint in inspect.get_annotations(base, eval_str=True).items():
-                    if not (
-                        name.startswith("_") or hint is ClassVar or get_origin(hint) is ClassVar
-                    ):
+                    if not (name.startswith("_") or ClassVar in (hint, get_origin(hint))):
                         declared[name] = (hint, getattr(cls, name, ...))
             cls._fields = create_model(
                 cls.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **declared

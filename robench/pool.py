@@ -142,8 +142,10 @@ def _start_worker(queue: Any) -> None:
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    import cv2
     import torch
 
+    cv2.setNumThreads(1)
     torch.set_num_threads(1)
     _tell = lambda label, done, text: queue.put((label, done, text))  # noqa: E731
 

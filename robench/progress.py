@@ -68,7 +68,8 @@ class TimeLeft:
 
 
 class Terminal:
-    """A Listener (execute.py) that draws bars with rich, and plain lines where there is no terminal."""
+    """A Listener (execute.py) that draws bars with rich, and plain lines where there is no
+    terminal."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._console = console

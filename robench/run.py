@@ -58,7 +58,9 @@ def run_report(
         execute(state, terminal, jobs)
     manifest = describe(state, command)
     store.write_run(report, manifest)
-    page = write_report(load_results(store, report), folder or workspace.output / "reports" / report)
+    page = write_report(
+        load_results(store, report), folder or workspace.output / "reports" / report
+    )
     missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
     made, kept = terminal.made, terminal.kept
     console.print(

@@ -50,7 +50,8 @@ class Outcome:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """SHA-256 over the columns' names and values (Parquet renames the inner field of a list type)."""
+    """SHA-256 over the columns' names and values (Parquet renames the inner field of a list
+    type)."""
     columns = ((name, rows.column(name).to_pylist()) for name in rows.column_names)
     return digest_bytes(*(repr(column).encode() for column in columns))
 
@@ -157,7 +158,9 @@ class Store:
             found = self._fs.find(self._path(folder))
         except FileNotFoundError:
             return []
-        return [name.rsplit("/", 1)[-1].removesuffix(suffix) for name in found if name.endswith(suffix)]
+        return [
+            name.rsplit("/", 1)[-1].removesuffix(suffix) for name in found if name.endswith(suffix)
+        ]
 
     def _get(self, name: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(name)))

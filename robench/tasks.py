@@ -263,7 +263,8 @@ def _fresh(card: ModelCard, seed: int) -> Network:
 
 @lru_cache(maxsize=8)
 def _trained(training: Training, model: str, store: str, device: str) -> Network:
-    """The network with its stored weights. Raises store.Damaged when they are not what they were."""
+    """The network with its stored weights. Raises store.Damaged when they are not what they
+    were."""
     payload, _ = Store(store).read_model(model)
     network = _fresh(training.card, training.seed)
     network.load_state_dict(safetensors.torch.load(payload))
@@ -288,7 +289,8 @@ def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
 
 
 def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
-    """Where, when, with what and for how long: stored beside a result, never part of its identity."""
+    """Where, when, with what and for how long: stored beside a result, never part of its
+    identity."""
     return {
         "seconds": round(seconds, 4),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

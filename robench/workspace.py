@@ -62,9 +62,7 @@ class Workspace:
         if self.fallback and name in self.fallback.names(folder):
             return self.fallback.card(folder, name)
         known = {*self.names(folder), *(self.fallback.names(folder) if self.fallback else ())}
-        raise RobenchError(
-            f"{self.root / folder}: no card named {name!r}; {nearest(name, known)}"
-        )
+        raise RobenchError(f"{self.root / folder}: no card named {name!r}; {nearest(name, known)}")
 
     def select(self, folder: Folder, patterns: Sequence[str], asked_by: str) -> list[str]:
         """Names that match `patterns` (`digits/*`), in the order given, each once.

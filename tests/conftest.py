@@ -30,7 +30,9 @@ draws = 2
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("ROBENCH_DATA"):
         return
-    skip = pytest.mark.skip(reason="needs MNIST & co.: set ROBENCH_DATA to the folder that holds them")
+    skip = pytest.mark.skip(
+        reason="needs MNIST & co.: set ROBENCH_DATA to the folder that holds them"
+    )
     for item in items:
         if "data" in item.keywords:
             item.add_marker(skip)

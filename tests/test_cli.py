@@ -42,7 +42,10 @@ def test_a_hand_made_workspace_with_a_ten_line_defense_runs(small: Workspace, wr
         'dataset = "digits"\nnetwork = "mlp"\n'
         'trainer = { name = "./my_defense.py:MyDefense", sigma = 0.2, epochs = 3 }\n',
     )
-    write("reports/mine.toml", (small.root / "reports/small.toml").read_text().replace('"small"', '"*"'))
+    write(
+        "reports/mine.toml",
+        (small.root / "reports/small.toml").read_text().replace('"small"', '"*"'),
+    )
     done = robench("run", "mine", "--workspace", str(small.root), "--jobs", "1")
     assert done.returncode == 0, done.stderr
     page = small.root / "reports" / "mine" / "index.html"
@@ -66,13 +69,19 @@ def test_a_hand_made_workspace_with_a_ten_line_defense_runs(small: Workspace, wr
     assert page.read_bytes() == before
 
 
-def test_a_failing_cell_gives_exit_code_1_and_a_page_all_the_same(small: Workspace, write: Write) -> None:
+def test_a_failing_cell_gives_exit_code_1_and_a_page_all_the_same(
+    small: Workspace, write: Write
+) -> None:
     write(
         "attacks/broken.py",
-        "from robench import Attack\nclass Broken(Attack):\n    def perturb(self, target, x, y, rng):\n        return x + 1\n",
+        "from robench import Attack\n\nclass Broken(Attack):\n"
+        "    def perturb(self, target, x, y, rng):\n        return x + 1\n",
     )
     write("attacks/broken.toml", 'attack = "./broken.py:Broken"\naccess = "white-box"\neps = 0.1\n')
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('"fgsm"', '"broken"'))
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('"fgsm"', '"broken"'),
+    )
     done = robench("run", "small", "-w", str(small.root), "-j", "1")
     assert done.returncode == 1
     assert "left the range [0, 1]" in done.stderr
@@ -92,7 +101,9 @@ def test_a_failing_cell_gives_exit_code_1_and_a_page_all_the_same(small: Workspa
         (["run", "small", "--device", "cuda:77"], "--device cuda:77"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(small: Workspace, words: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    small: Workspace, words: list[str], said: str
+) -> None:
     done = robench(*words, cwd=small.root)
     assert done.returncode == 2
     assert said in done.stderr
@@ -121,7 +132,9 @@ def test_show_names_the_implementing_file_and_every_default(small: Workspace) ->
     assert "restarts = 1  (default)" in done.stdout
 
 
-@pytest.mark.parametrize("what", ["models", "attacks", "corruptions", "reports", "trainers", "networks", "datasets"])
+@pytest.mark.parametrize(
+    "what", ["models", "attacks", "corruptions", "reports", "trainers", "networks", "datasets"]
+)
 def test_everything_can_be_listed(small: Workspace, what: str) -> None:
     done = robench("list", what, cwd=small.root)
     assert done.returncode == 0

@@ -40,7 +40,13 @@ def network() -> Network:
 
 def card(access: str = "white-box", norm: str = "linf", **settings: Any) -> AttackCard:
     return AttackCard(
-        attack={"name": "mine"}, access=access, norm=norm, eps=0.1, name="mine", root=Path(), **settings
+        attack={"name": "mine"},
+        access=access,
+        norm=norm,
+        eps=0.1,
+        name="mine",
+        root=Path(),
+        **settings,
     )
 
 
@@ -50,9 +56,7 @@ def run(network: Network, attack: Attack, part: Part, made: AttackCard, **change
 
 
 def score(network: Network, images: np.ndarray, part: Part, **changed: Any) -> Any:
-    settings = {
-        "noisy": False, "draws": 1, "seed": 0, "batch_size": 60, "device": CPU
-    } | changed
+    settings = {"noisy": False, "draws": 1, "seed": 0, "batch_size": 60, "device": CPU} | changed
     return score_slice(network, images, part, **settings)[0]
 
 
@@ -154,7 +158,10 @@ def test_a_noisy_model_is_scored_by_several_fresh_draws(network: Network, part: 
     predictions = rows["predictions"].to_pylist()
     assert {len(row) for row in predictions} == {4}
     assert any(len(set(row)) > 1 for row in predictions)
-    shares = [float(np.mean([p == y for p in row])) for row, y in zip(predictions, part.labels, strict=True)]
+    shares = [
+        float(np.mean([p == y for p in row]))
+        for row, y in zip(predictions, part.labels, strict=True)
+    ]
     assert rows["correct"].to_pylist() == pytest.approx(shares)
 
 

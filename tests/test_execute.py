@@ -50,7 +50,9 @@ class Ears:
         self.notes.append(text)
 
 
-def carry_out(workspace: Workspace, report: str = "small", jobs: int = 1, only: tuple[str, ...] = ()) -> tuple[Run, Ears]:
+def carry_out(
+    workspace: Workspace, report: str = "small", jobs: int = 1, only: tuple[str, ...] = ()
+) -> tuple[Run, Ears]:
     run = open_run(make_plan(workspace, report, only), Store(workspace.root / ".robench"), "cpu")
     ears = Ears()
     execute(run, ears, jobs)
@@ -63,7 +65,10 @@ def outcomes(run: Run) -> dict[str, str]:
 
 def test_a_run_trains_then_evaluates_and_a_second_one_does_nothing(small: Workspace) -> None:
     run, ears = carry_out(small)
-    assert ears.done == ["train small seed 0", *(f"small seed 0 x {t}" for t in ("clean", "fgsm", "noise"))]
+    assert ears.done == [
+        "train small seed 0",
+        *(f"small seed 0 x {t}" for t in ("clean", "fgsm", "noise")),
+    ]
     again, ears = carry_out(small)
     assert ears.done == []
     assert ears.kept == 4
@@ -80,7 +85,7 @@ def test_results_do_not_depend_on_the_number_of_processes(
 
 
 def test_only_what_matches_is_done(small: Workspace) -> None:
-    run, ears = carry_out(small, only=("fgsm",))
+    _, ears = carry_out(small, only=("fgsm",))
     assert ears.done == ["train small seed 0", "small seed 0 x fgsm"]
     with pytest.raises(RobenchError, match="--only zzz: matches no model or threat"):
         make_plan(small, "small", ("zzz",))
@@ -96,10 +101,15 @@ class Broken(Attack):
 """
 
 
-def test_a_failing_cell_does_not_stop_the_run_and_is_tried_again(small: Workspace, write: Write) -> None:
+def test_a_failing_cell_does_not_stop_the_run_and_is_tried_again(
+    small: Workspace, write: Write
+) -> None:
     write("attacks/broken.py", BROKEN)
     write("attacks/broken.toml", 'attack = "./broken.py:Broken"\naccess = "white-box"\neps = 0.1\n')
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('"fgsm"', '"broken"'))
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('"fgsm"', '"broken"'),
+    )
     run, ears = carry_out(small)
     assert list(ears.failed) == ["small seed 0 x broken"]
     assert "small seed 0 x noise" in ears.done
@@ -118,10 +128,15 @@ def test_a_failing_cell_does_not_stop_the_run_and_is_tried_again(small: Workspac
     assert ears.done == ["small seed 0 x broken"]
 
 
-def test_a_model_that_cannot_be_trained_fails_its_cells_only(small: Workspace, write: Write) -> None:
+def test_a_model_that_cannot_be_trained_fails_its_cells_only(
+    small: Workspace, write: Write
+) -> None:
     text = (small.root / "models/small.toml").read_text()
     write("models/worse.toml", text.replace("lr = 1e-2", 'lr = 1e30, optimizer = "sgd"'))
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('["small"]', '["worse", "small"]'))
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('["small"]', '["worse", "small"]'),
+    )
     run, ears = carry_out(small)
     assert "diverged" in ears.failed["train worse seed 0"].short
     cells = {(c["model"], c["threat"]): c for c in describe(run, "")["cells"]}
@@ -151,8 +166,14 @@ def test_damaged_weights_are_trained_again_to_the_same_bits(small: Workspace) ->
 
 
 def test_two_cards_with_the_same_training_train_once(small: Workspace, write: Write) -> None:
-    write("models/twin.toml", (small.root / "models/small.toml").read_text() + "inference_noise = true\n")
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "twin"]'))
+    write(
+        "models/twin.toml",
+        (small.root / "models/small.toml").read_text() + "inference_noise = true\n",
+    )
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "twin"]'),
+    )
     for jobs in (1, 2):
         _, ears = carry_out(small, jobs=jobs)
         assert sum(label.startswith("train") for label in ears.done) == 1
@@ -166,37 +187,64 @@ def test_transfer_crafts_once_on_the_surrogate_and_scores_on_every_victim(
     text = (small.root / "models/small.toml").read_text()
     write("models/source.toml", text.replace("[16]", "[8]"))
     write("models/other.toml", text.replace("[16]", "[12]"))
-    write("attacks/moved.toml", 'attack = "fgsm"\naccess = "transfer"\nsurrogate = "source"\neps = 0.1\n')
-    write("reports/small.toml", 'title = "t"\nmodels = ["small", "other"]\nattacks = ["moved"]\nimages = 40\n')
+    write(
+        "attacks/moved.toml",
+        'attack = "fgsm"\naccess = "transfer"\nsurrogate = "source"\neps = 0.1\n',
+    )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small", "other"]\nattacks = ["moved"]\nimages = 40\n',
+    )
     run, ears = carry_out(small)
     assert ears.done.count("make moved") == 1
-    rows = [run.store.read_cell(run.digests[cell]).rows for cell in run.plan.cells if cell.threat.name == "moved"]
+    rows = [
+        run.store.read_cell(run.digests[cell]).rows
+        for cell in run.plan.cells
+        if cell.threat.name == "moved"
+    ]
     assert rows[0]["input"].equals(rows[1]["input"])
     assert not rows[0]["predictions"].equals(rows[1]["predictions"])
     assert rows[0]["gradients"].to_pylist()[0] == 1.0
 
 
 def test_transfer_between_data_sets_is_refused(small: Workspace, write: Write) -> None:
-    write("attacks/moved.toml", 'attack = "fgsm"\naccess = "transfer"\nsurrogate = "source"\neps = 0.1\n')
+    write(
+        "attacks/moved.toml",
+        'attack = "fgsm"\naccess = "transfer"\nsurrogate = "source"\neps = 0.1\n',
+    )
     text = (small.root / "models/small.toml").read_text()
     write("models/source.toml", text.replace('"digits"', '{ name = "digits", split = "7:3" }'))
-    write("reports/small.toml", 'title = "t"\nmodels = ["small"]\nattacks = ["moved"]\nimages = 40\n')
+    write(
+        "reports/small.toml", 'title = "t"\nmodels = ["small"]\nattacks = ["moved"]\nimages = 40\n'
+    )
     with pytest.raises(RobenchError, match="transfer needs one data set"):
         make_plan(small, "small")
 
 
 def test_more_images_than_the_test_split_holds_are_refused(small: Workspace, write: Write) -> None:
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace("40", "99999"))
+    write(
+        "reports/small.toml", (small.root / "reports/small.toml").read_text().replace("40", "99999")
+    )
     with pytest.raises(RobenchError, match="images = 99999: the smallest test split has 540"):
         carry_out(small)
 
 
-def test_a_noisy_model_is_drawn_several_times_and_a_still_one_once(small: Workspace, write: Write) -> None:
-    write("models/twin.toml", (small.root / "models/small.toml").read_text() + "inference_noise = true\n")
-    write("reports/small.toml", (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "twin"]'))
+def test_a_noisy_model_is_drawn_several_times_and_a_still_one_once(
+    small: Workspace, write: Write
+) -> None:
+    write(
+        "models/twin.toml",
+        (small.root / "models/small.toml").read_text() + "inference_noise = true\n",
+    )
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "twin"]'),
+    )
     run, _ = carry_out(small)
     draws = {
-        (cell.training.card.name, cell.threat.name): len(run.store.read_cell(name).rows["predictions"][0])
+        (cell.training.card.name, cell.threat.name): len(
+            run.store.read_cell(name).rows["predictions"][0]
+        )
         for cell, name in run.digests.items()
     }
     assert draws["small", "fgsm"] == 1
@@ -208,17 +256,31 @@ def test_a_noisy_model_is_drawn_several_times_and_a_still_one_once(small: Worksp
 def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
     small: Workspace, write: Write
 ) -> None:
-    write("models/small.toml", (small.root / "models/small.toml").read_text() + "seeds = [0, 1, 2]\n")
+    write(
+        "models/small.toml", (small.root / "models/small.toml").read_text() + "seeds = [0, 1, 2]\n"
+    )
     whole = outcomes(carry_out(small)[0])
     (small.root / ".robench").rename(small.root / "before")
-    command = [sys.executable, "-m", "robench", "run", "small", "-w", str(small.root), "--jobs", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "robench",
+        "run",
+        "small",
+        "-w",
+        str(small.root),
+        "--jobs",
+        "2",
+    ]
     marks: list[dict[str, int]] = []
     for seconds in (3.0, 4.5, 6.0):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        marks.append({p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")})
+        marks.append(
+            {p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")}
+        )
     assert outcomes(carry_out(open_workspace(small.root))[0]) == whole
     after = {p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")}
     for mark in marks:

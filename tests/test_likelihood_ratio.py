@@ -1,4 +1,5 @@
-"""The likelihood-ratio estimator: what it estimates, with what error, and that no setting biases it.
+"""The likelihood-ratio estimator: what it estimates, with what error, and that no setting biases
+it.
 
 The reference on smooth networks is the pathwise gradient (autograd through the same noise), on
 threshold networks a finite difference with common random numbers.
@@ -99,7 +100,9 @@ def gradients(network: Network) -> dict[str, Tensor]:
     return found
 
 
-def estimate(network: Network, seed: int = 0, loss: Any = cross_entropy_rows, **settings: Any) -> Any:
+def estimate(
+    network: Network, seed: int = 0, loss: Any = cross_entropy_rows, **settings: Any
+) -> Any:
     LikelihoodRatio(**settings).backward(
         network, *batch(), loss, torch.Generator().manual_seed(seed)
     )
@@ -358,7 +361,11 @@ def test_factorial_shares_forward_passes_up_to_the_first_layer_whose_sign_differ
 
 def test_the_same_generator_gives_the_same_bits() -> None:
     network = seeded(perceptron)
-    settings: list[dict[str, Any]] = [{}, {"quasi": True, "baseline": "none"}, {"layer_wise": "yes"}]
+    settings: list[dict[str, Any]] = [
+        {},
+        {"quasi": True, "baseline": "none"},
+        {"layer_wise": "yes"},
+    ]
     for setting in settings:
         first, again, other = (flat(estimate(network, seed, **setting)) for seed in (0, 0, 1))
         assert torch.equal(first, again)

@@ -99,13 +99,17 @@ def test_surrogate_derivatives_are_even_bumps_around_the_threshold(name: str) ->
     assert (derivative >= 0).all()
     assert derivative.argmax() in range(250, 351)
     if name not in ("polynomial", "fast-sigmoid"):  # those two are not densities
-        area = float(parse_surrogate(name).derivative(torch.linspace(-200, 200, 400_001)).sum() / 1000)
+        area = float(
+            parse_surrogate(name).derivative(torch.linspace(-200, 200, 400_001)).sum() / 1000
+        )
         assert area == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_rectangle_is_the_papers() -> None:
     # STBP Eq. 24 with a = 1: derivative 1/a inside |u| < a/2.
-    derivative = parse_surrogate("rectangle:0.5").derivative(torch.tensor([-0.6, -0.4, 0.0, 0.49, 0.51]))
+    derivative = parse_surrogate("rectangle:0.5").derivative(
+        torch.tensor([-0.6, -0.4, 0.0, 0.49, 0.51])
+    )
     assert derivative.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
 

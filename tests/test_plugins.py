@@ -36,7 +36,9 @@ class Noisy(Trainer):
 def test_every_built_in_name_loads_and_has_a_summary(kind: plugins.Kind) -> None:
     for name in plugins.names(kind):
         assert plugins.load(kind, name).__doc__
-        assert plugins.summary(kind, name) == (plugins.load(kind, name).__doc__ or "").split("\n")[0]
+        assert (
+            plugins.summary(kind, name) == (plugins.load(kind, name).__doc__ or "").split("\n")[0]
+        )
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:
@@ -86,7 +88,9 @@ def test_a_file_plugin_counts_by_its_source(small: Workspace, write: Write) -> N
 
 def test_classes_of_a_file_plugin_pickle(small: Workspace, write: Write) -> None:
     write("models/mine.py", DEFENSE)
-    made = plugins.build("trainers", Spec(name="./mine.py:Noisy", sigma=0.3), small.card("models", "small"))
+    made = plugins.build(
+        "trainers", Spec(name="./mine.py:Noisy", sigma=0.3), small.card("models", "small")
+    )
     again = pickle.loads(pickle.dumps(made))
     assert type(again) is type(made)
     assert again.sigma == 0.3
@@ -113,19 +117,23 @@ def test_a_bad_file_plugin_is_one_clear_error(
         plugins.load("trainers", name, small.card("models", "small"))
 
 
-@pytest.mark.parametrize("verb", [["--help"], ["list", "models"], ["list", "trainers"], ["list", "attacks"]])
+@pytest.mark.parametrize(
+    "verb", [["--help"], ["list", "models"], ["list", "trainers"], ["list", "attacks"]]
+)
 def test_help_and_listing_import_nothing_heavy(verb: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['robench', *%r]\n"
+        f"import sys; sys.argv = ['robench', *{verb!r}]\n"
         "from robench.cli import main\n"
         "try:\n    main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'foolbox', 'art', 'pandas', 'imagecorruptions', 'matplotlib'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n" % verb
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 
 
-def test_entry_points_that_take_a_built_in_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_that_take_a_built_in_name_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from importlib.metadata import EntryPoint
 
     rival = EntryPoint("bp", "elsewhere:BP", "robench.trainers")

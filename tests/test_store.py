@@ -67,9 +67,11 @@ def test_a_damaged_cell_is_set_aside(store: Store, damage: str) -> None:
         other = Store(Path(store.url).parent / "other")
         identity = {"what": "cell", "seed": 1}
         other.write_cell(digest(identity), Outcome(outcome().rows, identity, {}))
-        data = cell_file(other).parent.parent.joinpath(
-            digest(identity)[:2], f"{digest(identity)}.parquet"
-        ).read_bytes()
+        data = (
+            cell_file(other)
+            .parent.parent.joinpath(digest(identity)[:2], f"{digest(identity)}.parquet")
+            .read_bytes()
+        )
     if damage == "edited":
         table = pq.read_table(path)
         column = pa.array([1.0, 1.0], pa.float32())
@@ -123,7 +125,9 @@ def test_a_failure_is_forgotten_once_the_cell_is_done(store: Store) -> None:
     assert store.read_failure(CELL) is None
 
 
-def test_nothing_half_written_is_ever_visible(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_half_written_is_ever_visible(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def cut(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 

@@ -54,7 +54,9 @@ LEARNS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "kind", "shape"), LEARNS, ids=[row[0] for row in LEARNS])
+@pytest.mark.parametrize(
+    ("name", "settings", "kind", "shape"), LEARNS, ids=[row[0] for row in LEARNS]
+)
 def test_every_trainer_learns_digits_and_repeats_itself_bit_for_bit(
     digits: Splits, name: str, settings: dict[str, Any], kind: str, shape: dict[str, Any]
 ) -> None:
@@ -81,13 +83,17 @@ def test_another_seed_gives_other_weights(digits: Splits) -> None:
 def test_the_curves_have_a_row_per_epoch_with_units(digits: Splits) -> None:
     history = fit(NIT(epochs=2, copies=8), fresh("snn"), digits)
     assert [row["epoch"] for row in history] == [1, 2]
-    assert {"loss", "validation_accuracy", "seconds", "peak_memory_mb", "sigma_1"} <= set(history[0])
+    assert {"loss", "validation_accuracy", "seconds", "peak_memory_mb", "sigma_1"} <= set(
+        history[0]
+    )
     assert all(0 <= row["validation_accuracy"] <= 1 for row in history)
 
 
 def test_a_diverging_run_says_where_and_what_to_lower(digits: Splits) -> None:
     trainer = BP(epochs=20, lr=1e30, optimizer="sgd")
-    with pytest.raises(RobenchError, match=r"training diverged: loss is (nan|inf).*lower trainer.lr"):
+    with pytest.raises(
+        RobenchError, match=r"training diverged: loss is (nan|inf).*lower trainer.lr"
+    ):
         fit(trainer, fresh("mlp", activation="abs"), digits)
 
 

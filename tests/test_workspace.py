@@ -19,7 +19,9 @@ def test_the_workspace_is_found_from_a_folder_inside_it(small: Workspace) -> Non
     assert open_workspace(start=inside).root == small.root
 
 
-def test_without_a_workspace_the_reference_one_is_used_and_output_stays_here(tmp_path: Path) -> None:
+def test_without_a_workspace_the_reference_one_is_used_and_output_stays_here(
+    tmp_path: Path,
+) -> None:
     workspace = open_workspace(start=tmp_path)
     assert workspace.root == reference_root()
     assert workspace.output == tmp_path
@@ -64,7 +66,9 @@ def test_names_cannot_leave_their_folder(small: Workspace, name: str) -> None:
         small.card("models", name)
 
 
-def test_a_link_out_of_the_workspace_is_no_card(small: Workspace, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_link_out_of_the_workspace_is_no_card(
+    small: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     outside = tmp_path_factory.mktemp("outside") / "secret.toml"
     outside.write_text((small.root / "models/small.toml").read_text())
     (small.root / "models" / "linked.toml").symlink_to(outside)

@@ -22,7 +22,7 @@ from robench.networks.base import Network
 from robench.networks.surrogate import surrogate as using_surrogate
 
 
-class BudgetExceeded(Exception):  # noqa: N818 (a rule broken, not a defect)
+class BudgetExceeded(Exception):
     """The attack asked for more than its card allows, or left its norm ball."""
 
 

@@ -56,7 +56,8 @@ class Network(nn.Module, Plugin):
         return top[:, 0] == top[:, 1]
 
     def activity(self, x: Tensor) -> dict[str, float]:
-        """What the network can say of itself on images `x`, for people: spike rates, for example."""
+        """What the network can say of itself on images `x`, for people: spike rates, for
+        example."""
         return {}
 
     def __call__(self, x: Tensor) -> Tensor:

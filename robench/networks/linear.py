@@ -1,4 +1,5 @@
-"""A fully connected layer that stores its outputs feature by feature: fast where layers are narrow."""
+"""A fully connected layer that stores its outputs feature by feature: fast where layers are
+narrow."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The one noisy layer: v = op(x) + sigma * eps, eps ~ N(0, 1) independent per output element.
 
-Where the noise comes from is not the layer's business: a `NoiseSource` is handed to the whole network
-for the length of a `with` block. Outside such a block there is no noise. Sampling at test time and the
-likelihood-ratio estimator (which also has to remember what it drew) are two such sources.
+Where the noise comes from is not the layer's business: a `NoiseSource` is handed to the whole
+network for the length of a `with` block. Outside such a block there is no noise. Sampling at test
+time and the likelihood-ratio estimator (which also has to remember what it drew) are two such
+sources.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class NoisyLayer(nn.Module):
         self.source: NoiseSource | None = None
 
     def drive(self, x: Tensor) -> Tensor:
-        """op(x); when the same x drives several time steps, compute it once and `inject` each time."""
+        """op(x); when the same x drives several time steps, compute it once and `inject` each
+        time."""
         if self.source is None:
             driven: Tensor = self.op(x)
             return driven

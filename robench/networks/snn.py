@@ -8,13 +8,14 @@ The reset applies to the previous potential only. State starts at zero at every 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robench.networks.base import Network
-from robench.networks.noise import NoisyLayer
+from robench.networks.noise import NoisyLayer, noisy_layers
 from robench.networks.surrogate import Step
 
 
@@ -31,10 +32,11 @@ class SNN(Network):
     encoding: Literal["direct", "bernoulli"] = "direct"
     """direct: the image is a constant current; bernoulli: a pixel spikes with its value as rate."""
     readout: Literal["last", "rate", "membrane"] = "last"
-    """last: spikes of the last step; rate: mean of the spikes over the steps; membrane: potential of
-    the output neurons at the last step, which never ties."""
+    """last: spikes of the last step; rate: mean of the spikes over the steps; membrane: potential
+    of the output neurons at the last step, which never ties."""
     sigma: float = 1.0
-    """Initial standard deviation of the membrane noise, where a trainer or model card turns it on."""
+    """Initial standard deviation of the membrane noise, where a trainer or model card turns it
+    on."""
     learned_sigma: bool = True
     surrogate: str = "rectangle:0.5"
 
@@ -42,7 +44,7 @@ class SNN(Network):
         widths = [math.prod(self.input_shape), *self.hidden, self.classes]
         self.layers = nn.ModuleList(
             NoisyLayer(nn.Linear(a, b, bias=False), (b,), self.sigma, self.learned_sigma)
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         )
         self.spike = Step(self.surrogate)
 
@@ -74,7 +76,7 @@ class SNN(Network):
         and without a gradient, so that attacks see the spikes alone.
         """
         x = x.flatten(1)
-        first, *later = self.layers
+        first, *later = noisy_layers(self)
         constant = first.drive(x) if self.encoding == "direct" else None
         states: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
         total: Tensor | None = None

@@ -1,6 +1,7 @@
 """Adversarial training by PGD (Madry et al. 2018, Eq. 2.1): the reference for every defense.
 
-min over theta of E[ max over |d| <= eps of L(theta, x + d, y) ], the inner maximum by a few signed steps.
+min over theta of E[ max over |d| <= eps of L(theta, x + d, y) ], the inner maximum by a few signed
+steps.
 """
 
 from __future__ import annotations

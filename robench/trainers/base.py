@@ -29,9 +29,9 @@ Progress = Callable[[float, str], None]
 class Trainer(Plugin):
     """Turns a fresh network and training data into a trained one.
 
-    The smallest trainer overrides `loss`. One that has no loss to differentiate overrides `gradient`
-    (the likelihood-ratio family does), one with a loop of its own overrides `fit`. The base class owns
-    the rest: device, shuffling, epochs, schedule, validation, progress, early stop.
+    The smallest trainer overrides `loss`. One that has no loss to differentiate overrides
+    `gradient` (the likelihood-ratio family does), one with a loop of its own overrides `fit`. The
+    base class owns the rest: device, shuffling, epochs, schedule, validation, progress, early stop.
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -92,7 +92,9 @@ class Trainer(Plugin):
             started = time.perf_counter()
             if self.start_epoch(network, epoch):
                 optimizer = self.make_optimizer(network)
-            base_rates = [group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups]
+            base_rates = [
+                group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups
+            ]
             order = torch.randperm(len(y), generator=rng, device=device)
             network.train()
             total = 0.0
@@ -140,10 +142,10 @@ class Trainer(Plugin):
         network.eval()
         network.generator = torch.Generator(rng.device).manual_seed(0)
         with torch.no_grad():
-            hits = sum(
-                int((network(a).argmax(1) == b).sum())
-                for a, b in zip(x.split(500), y.split(500), strict=True)
-            )
+            hits = 0
+            for start in range(0, len(y), 500):
+                predicted = network(x[start : start + 500]).argmax(1)
+                hits += int((predicted == y[start : start + 500]).sum())
         network.generator = rng
         return hits / len(y)
 

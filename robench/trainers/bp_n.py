@@ -1,8 +1,8 @@
 """Backpropagation through the noise of the noisy layers: GLR's control.
 
 It minimises the same expected loss as the likelihood-ratio trainers, E[L] over the noise, by the
-pathwise gradient: what a GLR network has and this one lacks is owed to the estimator, the rest to the
-noise. Units that jump are differentiated by their surrogate.
+pathwise gradient: what a GLR network has and this one lacks is owed to the estimator, the rest to
+the noise. Units that jump are differentiated by their surrogate.
 """
 
 from __future__ import annotations

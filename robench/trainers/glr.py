@@ -1,8 +1,9 @@
-"""GLR: training by the generalised likelihood ratio method (Xiao et al., CASE 2020, arXiv 1902.00358).
+"""GLR: training by the generalised likelihood ratio method (Xiao et al., CASE 2020, arXiv
+1902.00358).
 
-Gaussian noise of fixed sigma enters every layer; Eq. 5 estimates the gradient of the expected loss from
-K noisy forward passes per image. Neither the activation nor the loss needs a derivative, so units may
-be thresholds and the loss may be the 0-1 loss:
+Gaussian noise of fixed sigma enters every layer; Eq. 5 estimates the gradient of the expected loss
+from K noisy forward passes per image. Neither the activation nor the loss needs a derivative, so
+units may be thresholds and the loss may be the 0-1 loss:
 
     LRS   sigmoid, cross-entropy        LRSZ   sigmoid, 0-1 loss
     LRT   threshold, cross-entropy      LRTZ   threshold, 0-1 loss
@@ -19,13 +20,13 @@ from torch import Tensor
 from robench.errors import RobenchError
 from robench.likelihood_ratio import (
     Baseline,
-    Distribution,
     LikelihoodRatio,
     Pairing,
     cross_entropy_rows,
     zero_one_rows,
 )
 from robench.networks.base import Network
+from robench.standard_noise import Distribution
 from robench.trainers.base import Trainer
 
 
@@ -36,8 +37,8 @@ class GLR(Trainer):
     """K, noisy forward passes per image."""
     criterion: Literal["cross-entropy", "zero-one"] = "cross-entropy"
     warmup_epochs: int = Field(default=0, ge=0)
-    """With the 0-1 loss: epochs of cross-entropy first. Without any (the papers' variant) a run often
-    loses one to three classes for good."""
+    """With the 0-1 loss: epochs of cross-entropy first. Without any (the papers' variant) a run
+    often loses one to three classes for good."""
     pairing: Pairing = "factorial"
     """Which copies share a draw of the noise; see likelihood_ratio.py."""
     baseline: Baseline = "leave-one-out"

@@ -2,8 +2,8 @@
 
 Noise of learned strength enters every membrane at every step; weights and sigmas follow the
 likelihood-ratio estimate from C noisy copies per image. No surrogate derivative is involved. NIT-S
-replaces inputs and noise by their signs in the weights' line (Eq. 3); NIT-S+ starts as NIT-S and goes
-on as NIT.
+replaces inputs and noise by their signs in the weights' line (Eq. 3); NIT-S+ starts as NIT-S and
+goes on as NIT.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A loss on the membrane potential of spiking outputs, which STBP and NIT may minimise.
 
-A loss on the spikes themselves has two faults: cross-entropy of 0/1 outputs is bounded (softmax never
-exceeds e / (e + 9) for ten classes), and an output neuron that stays silent gets no signal to fire: with
-NIT, two to four classes of Fashion-MNIST are then never predicted. The potential at the last step ranks the
-classes, and its distance to the threshold says who should have fired:
+A loss on the spikes themselves has two faults: cross-entropy of 0/1 outputs is bounded (softmax
+never exceeds e / (e + 9) for ten classes), and an output neuron that stays silent gets no signal
+to fire: with NIT, two to four classes of Fashion-MNIST are then never predicted. The potential at
+the last step ranks the classes, and its distance to the threshold says who should have fired:
 
     L = CE(u, y) + 1/2 sum_j BCE(sigmoid(2 (u_j - Vth)), [j = y])
 

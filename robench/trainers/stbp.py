@@ -1,7 +1,9 @@
-"""STBP: autograd through time with a surrogate derivative of the spike (Wu, Deng, Li, Zhu, Shi 2018).
+"""STBP: autograd through time with a surrogate derivative of the spike (Wu, Deng, Li, Zhu, Shi
+2018).
 
-The derivative is the network's `surrogate` unless the trainer names another. STBP-N is NIT's control:
-the same with noise in every neuron, in training and (by the card's `inference_noise`) in use.
+The derivative is the network's `surrogate` unless the trainer names another. STBP-N is NIT's
+control: the same with noise in every neuron, in training and (by the card's `inference_noise`) in
+use.
 """
 
 from __future__ import annotations
