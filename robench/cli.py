@@ -131,27 +131,33 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Rebuild a page from the store, or from its published folder; trains and evaluates nothing."""
-    from robench.leaderboard import load_published, load_results
+    from robench.published import find_results
     from robench.report import write_report
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
     folder = out_folder or here.output / "reports" / name
-    kept = _store(here, store)
-    if kept.read_run(name) is not None:
-        results = load_results(kept, name)
-    else:
-        published = next((f for f in (folder, here.root / "reports" / name) if _published(f)), None)
-        if published is None:
-            raise RobenchError(
-                f"report {name!r}: neither {kept.url} nor {folder} holds its results; "
-                f"make them with: robench run {name}"
-            )
-        results = load_published(published)
+    results = find_results(here, _store(here, store), name, folder)
     page = write_report(results, folder)
     out.print(f"page: {page}", soft_wrap=True, highlight=False)
     if open_page:
         typer.launch(str(page))
+
+
+@app.command()
+def publish(
+    site: Annotated[Path, typer.Argument(help="Folder of the site.")],
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a static site of all reports that have results, with an index; only what changed."""
+    from robench.published import all_results
+    from robench.report.site import write_site
+    from robench.workspace import open_workspace
+
+    here = open_workspace(workspace)
+    index = write_site(all_results(here, _store(here, store)), site)
+    out.print(f"site: {index}", soft_wrap=True, highlight=False)
 
 
 @app.command("list")
@@ -222,10 +228,6 @@ def _store(workspace: Workspace, named: str | None) -> Store:
     from robench.store import Store
 
     return Store(named or workspace.output / ".robench")
-
-
-def _published(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file() and (folder / "cells.parquet").is_file()
 
 
 def _print(table: Any) -> None:

@@ -35,7 +35,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 Pairing = Literal["none", "antithetic", "factorial", "hadamard"]
 Baseline = Literal["none", "leave-one-out", "noise-free"]
-LayerWise = Literal["no", "yes", "alone"]
 
 Blocks = list[tuple[int, int]]
 """(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline."""
@@ -64,9 +63,8 @@ class LikelihoodRatio:
             out would bias the estimate.
         sign: NIT-S (Eq. 3): sign(x) sign(eps) for x eps / sigma. sign(0) is 0 here; the paper's 1
             would add the loss itself, whatever its cause, where an input is silent.
-        layer_wise: yes: `copies` for one layer at a time. They share one draw of the noise that
-            enters before it. alone (LR): the other layers have no noise then, so that a layer's
-            gradient is that of the loss under its own noise.
+        layer_wise: noise in one layer at a time (LR), with `copies` for each. A layer's gradient is
+            then that of the expected loss under its own noise alone.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
         block_rows: rows (copies x images) that make a block, of at least eight draws.
         chunk_rows: rows held in memory at a time, in whole blocks. Changes nothing but rounding.
@@ -78,7 +76,7 @@ class LikelihoodRatio:
     distribution: Distribution = "gaussian"
     quasi: bool = False
     sign: bool = False
-    layer_wise: LayerWise = "no"
+    layer_wise: bool = False
     last_steps: int | None = None
     block_rows: int = 32768
     chunk_rows: int = 32768
@@ -101,9 +99,9 @@ class LikelihoodRatio:
             )
         layers = noisy_layers(network)
         each = self.copies if isinstance(self.copies, tuple) else (self.copies,) * len(layers)
-        if self.layer_wise == "no" and isinstance(self.copies, int):
+        if isinstance(self.copies, int) and not self.layer_wise:
             passes = [(layers, self.copies)]
-        elif self.layer_wise != "no" and len(each) == len(layers):
+        elif self.layer_wise and len(each) == len(layers):
             passes = [([layer], copies) for layer, copies in zip(layers, each, strict=True)]
         else:
             raise RobenchError(
@@ -135,12 +133,15 @@ class LikelihoodRatio:
             )
         count = -(-draws // max(8, self.block_rows // (patterns * len(x))))
         sizes = [draws // count + (index < draws % count) for index in range(count)]
-        seeds = torch.randint(2**62, (count + 1,), generator=rng, device=rng.device).tolist()
-        blocks = list(zip(sizes, seeds, strict=False))
+        seeds = torch.randint(2**62, (count,), generator=rng, device=rng.device).tolist()
+        blocks = list(zip(sizes, seeds, strict=True))
         at_once = max(1, self.chunk_rows // (sizes[0] * patterns * len(x)))
-        silent = self._noise_free(network, x, y, loss) if self.baseline == "noise-free" else None
+        silent = None
+        if self.baseline == "noise-free":
+            with torch.no_grad(), noise(network, None):
+                silent = loss(network(x), y)
         total = torch.zeros((), device=x.device)
-        tape = _Tape(self, active, signs, seeds[-1], x)
+        tape = _Tape(self, active, signs, x)
         with torch.no_grad(), noise(network, tape):
             for start in range(0, count, at_once):
                 tape.begin(blocks[start : start + at_once])
@@ -163,10 +164,6 @@ class LikelihoodRatio:
             others = (own.sum(0) - own) / max(1, len(own) - 1)
             parts.append(part - others)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    def _noise_free(self, network: Network, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-        with torch.no_grad(), noise(network, None):
-            return loss(network(x), y)
 
     def _signs(self, network: Network, active: list[NoisyLayer], x: Tensor) -> Tensor | None:
         """Sign patterns, (patterns, injections); None: factorial, whose patterns grow by layer."""
@@ -203,7 +200,6 @@ class _Tape:
     settings: LikelihoodRatio
     active: list[NoisyLayer]
     signs: Tensor | None
-    common: int  # seed of the noise that all copies share
     x: Tensor
 
     def __post_init__(self) -> None:
@@ -215,13 +211,10 @@ class _Tape:
         """Forget what was drawn; draw these blocks next."""
         self.blocks = blocks
         self.draws = sum(size for size, _ in blocks)
-        self.streams = [(size, self._stream(seed)) for size, seed in blocks]
-        self.common_stream = [(1, self._stream(self.common))]
+        device = self.x.device
+        self.streams = [(size, torch.Generator(device).manual_seed(seed)) for size, seed in blocks]
         self.kept: dict[NoisyLayer, deque[_Injection]] = {}
         self.injections = 0
-
-    def _stream(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.x.device).manual_seed(seed)
 
     def expand(self, x: Tensor) -> Tensor:
         """x, (images, ...), as one row per copy, for networks that mix the input in later."""
@@ -237,19 +230,15 @@ class _Tape:
         return drive
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
-        active = layer in self.active
-        if not active and self.settings.layer_wise == "alone":
+        if layer not in self.active:
             return drive
-        per_image = len(drive) == self.images
-        base = drive.detach()
-        base = base.view(-1, 1 if per_image else self.draws, self.images, *base.shape[1:])
-        eps = self._draw(self.streams if active or not per_image else self.common_stream, drive)
-        signs = self._next_signs(len(base)) if active else self.x.new_ones(1, len(base))
-        if active:
-            queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
-            queue.append(_Injection(layer, drive, eps, signs))
+        draws = 1 if len(drive) == self.images else self.draws
+        base = drive.detach().view(-1, draws, self.images, *drive.shape[1:])
+        eps, signs = self._draw(drive), self._next_signs(len(base))
+        queue = self.kept.setdefault(layer, deque(maxlen=self.settings.last_steps))
+        queue.append(_Injection(layer, drive, eps, signs))
         signed_sigma = signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma
-        noisy = _empty((*signs.shape, len(eps), self.images), drive)
+        noisy = _empty((*signs.shape, self.draws, self.images), drive)
         return torch.addcmul(base, signed_sigma, eps, out=noisy).view(-1, *drive.shape[1:])
 
     def _next_signs(self, earlier: int) -> Tensor:
@@ -262,15 +251,15 @@ class _Tape:
         self.injections += 1
         return column.view(-1, earlier)
 
-    def _draw(self, streams: list[tuple[int, torch.Generator]], like: Tensor) -> Tensor:
+    def _draw(self, like: Tensor) -> Tensor:
         """eps, (draws, images, ...): every block from its own stream."""
         parts = []
-        for size, generator in streams:
+        for size, generator in self.streams:
             parts.append(_empty((size, self.images), like))
             fill(parts[-1], self.settings.distribution, self.settings.quasi, generator)
         if len(parts) == 1:
             return parts[0]
-        return torch.cat(parts, out=_empty((sum(map(len, parts)), self.images), like))
+        return torch.cat(parts, out=_empty((self.draws, self.images), like))
 
     def backward(self, weights: Tensor) -> None:
         """Both lines of Eq. 5 / Eq. 1 for all injections. weights: L, (patterns, draws, images)."""

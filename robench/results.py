@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robench.errors import RobenchError
-from robench.store import Damaged, Store
+from robench.store import Damaged, Outcome, Store
 
 Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
 SCHEMA = 1  # of the manifest
+ELSEWHERE = ("seconds", "environment", "finished")  # provenance that the manifest says in its way
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Results:
     """A report's manifest, and the rows of every cell that could be read.
 
     manifest: models, threats, cells, environments as `robench run` left them; a cell that could not
-        be read is marked missing there. A finished cell also says input_shape and loss_trace.
+        be read is marked missing there. A finished cell also says what its provenance says, such
+        as input_shape and loss_trace.
     rows: cell digest -> one row per test image.
     """
 
@@ -51,16 +53,25 @@ class Results:
 
     @cached_property
     def attacks(self) -> list[Threat]:
-        """Those that enter the worst case: neither noise floors nor points of an eps curve."""
-        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == "attack"]
+        """Those that enter the worst case: neither noise floors nor curves over eps."""
+        return self._role("attack")
 
     @cached_property
     def floors(self) -> list[Threat]:
-        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == "floor"]
+        """Noise that every attack must beat."""
+        return self._role("floor")
+
+    @cached_property
+    def curves(self) -> list[Threat]:
+        """Attacks at several eps, to be plotted."""
+        return self._role("curve")
+
+    def _role(self, role: str) -> list[Threat]:
+        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == role]
 
     @cached_property
     def kinds(self) -> dict[str, list[Threat]]:
-        """ "card/kind" of each corruption -> its threats, by severity."""
+        """`card/kind` of each corruption -> its threats, by severity."""
         kinds: dict[str, list[Threat]] = {}
         for threat in self.threats:
             if threat["kind"] == "corruption":
@@ -151,22 +162,30 @@ def load_results(store: Store, report: str) -> Results:
         )
     _check_schema(manifest, f"{store.url}: report {report!r}")
     manifest = copy.deepcopy(manifest)
-    rows: dict[str, pa.Table] = {}
+    found: dict[str, Outcome | str] = {}
     for cell in manifest["cells"]:
-        if cell["status"] != "done" or cell["digest"] in rows:
+        if cell["status"] != "done":
             continue
-        try:
-            outcome = store.read_cell(cell["digest"])
-        except (Damaged, FileNotFoundError) as error:
-            why = "is damaged and was set aside" if isinstance(error, Damaged) else "is gone"
-            cell.update(
-                status="missing", error=f"its outcome {cell['digest'][:12]} {why}; run again"
-            )
-            continue
-        rows[cell["digest"]] = outcome.rows
-        for key in ("input_shape", "loss_trace"):
-            cell[key] = _short(outcome.provenance.get(key))
-    return Results(manifest, rows)
+        name = cell["digest"]
+        if name not in found:  # two models with equal weights share their cells
+            found[name] = _read(store, name)
+        outcome = found[name]
+        if isinstance(outcome, str):
+            cell.update(status="missing", error=outcome)
+        else:
+            noted = {key: _short(item) for key, item in outcome.provenance.items()}
+            cell.update({key: noted[key] for key in noted if key not in ELSEWHERE})
+    return Results(manifest, {k: out.rows for k, out in found.items() if isinstance(out, Outcome)})
+
+
+def _read(store: Store, cell: str) -> Outcome | str:
+    """The outcome, or why there is none."""
+    try:
+        return store.read_cell(cell)
+    except Damaged:
+        return f"its outcome {cell[:12]} is damaged and was set aside; run again"
+    except FileNotFoundError:
+        return f"its outcome {cell[:12]} is gone; run again"
 
 
 def load_published(folder: Path) -> Results:

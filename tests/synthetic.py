@@ -76,7 +76,7 @@ def corruption_threat(kind: str, severity: int, hardness: float) -> dict[str, An
 
 
 def quick_threats(kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
-    """Clean, three attacks of which one at four strengths, a noise floor, and corruptions."""
+    """Clean, three attacks, a noise floor, a curve over four strengths, and corruptions."""
     corruptions = [
         corruption_threat(kind, severity, severity * (0.03 + 0.015 * place))
         for place, kind in enumerate(kinds)
@@ -85,7 +85,8 @@ def quick_threats(kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
     return [
         clean_threat(),
         attack_threat("fgsm", 0.1, 0.35),
-        *(attack_threat(f"pgd@{eps}", eps, min(0.95, 5.5 * eps)) for eps in EPS),
+        attack_threat("pgd", 0.1, 0.55),
+        *(attack_threat(f"curve@{eps}", eps, min(0.95, 5.5 * eps), role="curve") for eps in EPS),
         attack_threat("square", 0.1, 0.4, access="score"),
         attack_threat("random-sign", 0.1, 0.06, role="floor"),
         *corruptions,

@@ -143,3 +143,18 @@ def test_everything_can_be_listed(small: Workspace, what: str) -> None:
 
 def test_the_version_is_printed() -> None:
     assert robench("--version").stdout.strip()
+
+
+def test_publish_writes_a_site_once(
+    small: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert robench("run", "small", "-w", str(small.root), "-j", "1").returncode == 0
+    site = tmp_path_factory.mktemp("site")
+    stamps = []
+    for _ in range(2):
+        done = robench("publish", str(site), "-w", str(small.root))
+        assert done.returncode == 0, done.stderr
+        stamps.append({path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()})
+    assert stamps[0] == stamps[1], "the second run writes nothing"
+    assert 'href="small/index.html"' in (site / "index.html").read_text()
+    assert (site / "small" / "index.html").is_file()

@@ -53,11 +53,14 @@ def test_worst_case_counts_an_image_only_if_it_survives_clean_and_every_attack(
     assert row["worst_case"] < min(row[name] for name in names)  # type: ignore[type-var]
 
 
-def test_noise_floors_are_shown_but_stay_out_of_worst_case_and_average(quick: Results) -> None:
+def test_noise_floors_and_curves_are_shown_but_stay_out_of_worst_case_and_average(
+    quick: Results,
+) -> None:
     row = row_of(quick, "synthetic/mlp-bp")
     attacks = [row[t["name"]] for t in quick.attacks]
     assert "random-sign" not in {t["name"] for t in quick.attacks}
     assert row["random-sign"] > 0  # type: ignore[operator]
+    assert row["curve@0.2"] < row["worst_case"]  # type: ignore[operator]
     assert row["average_attacks"] == pytest.approx(np.mean(attacks))  # type: ignore[arg-type]
 
 
@@ -175,6 +178,17 @@ def test_a_threat_named_like_a_column_gets_a_column_of_its_own() -> None:
     row = row_of(Synthetic([SyntheticModel("synthetic/a")], threats).results(), "synthetic/a")
     assert row["rank"] == 1
     assert 0 < row["threat:rank"] < 1  # type: ignore[operator]
+
+
+def test_models_with_equal_weights_share_their_cells(tmp_path: Path) -> None:
+    made = Synthetic(
+        [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")], [clean_threat()]
+    )
+    first, second = made.manifest["cells"]
+    second["digest"] = first["digest"]
+    loaded = load_results(made.write(Store(tmp_path)), "synthetic")
+    assert [cell["input_shape"] for cell in loaded.manifest["cells"]] == [[1, 8, 8]] * 2
+    assert leaderboard(loaded)["clean"].nunique() == 1
 
 
 def test_the_same_results_give_the_same_table(quick: Results) -> None:

@@ -102,10 +102,9 @@ def gradients(network: Network) -> dict[str, Tensor]:
 
 def estimate(
     network: Network, seed: int = 0, loss: Any = cross_entropy_rows, **settings: Any
-) -> Any:
-    LikelihoodRatio(**settings).backward(
-        network, *batch(), loss, torch.Generator().manual_seed(seed)
-    )
+) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    LikelihoodRatio(**settings).backward(network, *batch(), loss, rng)
     return gradients(network)
 
 
@@ -275,8 +274,6 @@ UNBIASED: dict[str, dict[str, Any]] = {
     "leave-one-out, factorial": {"pairing": "factorial", "copies": 8},
     "leave-one-out, hadamard": {"pairing": "hadamard", "copies": 16},
     "several blocks": {"pairing": "antithetic", "copies": 54, "block_rows": 1},
-    "layer by layer": {"layer_wise": "yes", "copies": (8, 4)},
-    "layer by layer, factorial": {"layer_wise": "yes", "pairing": "factorial"},
     "quasi-random": {"quasi": True, "pairing": "none", "baseline": "none"},
     "quasi-random, factorial": {"quasi": True, "pairing": "factorial", "baseline": "noise-free"},
 }
@@ -299,7 +296,10 @@ def test_laplace_noise_gives_the_gradient_of_the_loss_under_laplace_noise(pairin
     assert cosine(flat(expected), flat(pathwise(network))) < 0.999
 
 
-def test_layer_wise_alone_gives_the_gradient_of_the_loss_under_one_layers_own_noise() -> None:
+@pytest.mark.parametrize("copies", [8, (4, 10)])
+def test_layer_wise_gives_the_gradient_of_the_loss_under_each_layers_own_noise(
+    copies: int | tuple[int, int],
+) -> None:
     network = seeded(perceptron)
     layers = noisy_layers(network)
     prefixes = [next(n for n, m in network.named_modules() if m is layer) for layer in layers]
@@ -307,7 +307,7 @@ def test_layer_wise_alone_gives_the_gradient_of_the_loss_under_one_layers_own_no
     for layer, prefix in zip(layers, prefixes, strict=True):
         own = pathwise(network, only=layer)
         expected |= {key: grad for key, grad in own.items() if key.startswith(prefix)}
-    estimates = runs(network, 500, copies=8, layer_wise="alone")
+    estimates = runs(network, 500, copies=copies, layer_wise=True)
     assert_unbiased(estimates, flat(expected), parts(expected))
 
 
@@ -364,7 +364,7 @@ def test_the_same_generator_gives_the_same_bits() -> None:
     settings: list[dict[str, Any]] = [
         {},
         {"quasi": True, "baseline": "none"},
-        {"layer_wise": "yes"},
+        {"layer_wise": True},
     ]
     for setting in settings:
         first, again, other = (flat(estimate(network, seed, **setting)) for seed in (0, 0, 1))
@@ -479,7 +479,7 @@ def test_the_zero_one_loss_is_one_where_the_prediction_is_wrong() -> None:
         ({"copies": 4, "pairing": "hadamard"}, r"trainer.copies = 4: .* groups of 8; use 8$"),
         ({"quasi": True}, "trainer.quasi = true: .*trainer.baseline"),
         ({"copies": (4, 4)}, "trainer.copies = .*trainer.layer_wise"),
-        ({"copies": (4, 4, 4), "layer_wise": "yes"}, "2 noisy layers"),
+        ({"copies": (4, 4, 4), "layer_wise": True}, "2 noisy layers"),
     ],
 )
 def test_settings_that_do_not_go_together_say_so(settings: dict[str, Any], message: str) -> None:
@@ -488,5 +488,5 @@ def test_settings_that_do_not_go_together_say_so(settings: dict[str, Any], messa
 
 
 def test_factorial_patterns_need_layers_in_a_chain() -> None:
-    with pytest.raises(RobenchError, match='trainer.pairing = "factorial".*"hadamard"'):
+    with pytest.raises(RobenchError, match=r'trainer.pairing = "factorial".*"hadamard"'):
         estimate(seeded(NETWORKS["recurrent"]), copies=64, pairing="factorial")

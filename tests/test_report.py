@@ -160,7 +160,7 @@ def test_a_store_and_a_published_folder_give_the_same_report(tmp_path: Path) -> 
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["index.html", "cells.parquet", "leaderboard.csv"])
 def test_a_file_that_was_changed_by_hand_is_made_again(
     small: Results, tmp_path: Path, name: str
 ) -> None:
@@ -274,7 +274,7 @@ def test_provenance_names_command_threat_set_weights_and_machine(quick: Results,
 def test_example_images_are_clean_attacked_and_their_difference(page: str) -> None:
     record = embedded_data(page)["models"][0]
     found = [strip["label"] for strip in record["pictures"]]
-    assert found[:2] == ["clean", "pgd@0.2"]
+    assert found[:2] == ["clean", "pgd"]
     assert found[2].startswith("difference ×")
     assert len(found) == 6
 
@@ -308,8 +308,13 @@ def hostile() -> Results:
     return made.results()
 
 
-def test_hostile_names_add_no_element_and_no_handler(hostile: Results, tmp_path: Path) -> None:
-    text = write_report(hostile, tmp_path).read_text()
+@pytest.fixture(scope="module")
+def hostile_folder(hostile: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(hostile, tmp_path_factory.mktemp("hostile")).parent
+
+
+def test_hostile_names_add_no_element_and_no_handler(hostile_folder: Path) -> None:
+    text = (hostile_folder / "index.html").read_text()
     outline = Outline(text)
     assert outline.tags.count("script") == 2
     assert outline.handlers == []
@@ -318,13 +323,14 @@ def test_hostile_names_add_no_element_and_no_handler(hostile: Results, tmp_path:
     assert len(text.encode()) < 5_000_000
 
 
-def test_hostile_names_leave_csv_json_and_latex_readable(hostile: Results, tmp_path: Path) -> None:
-    write_report(hostile, tmp_path)
+def test_hostile_names_leave_csv_json_and_latex_readable(
+    hostile: Results, hostile_folder: Path
+) -> None:
     expected = list(leaderboard(hostile)["model"])
-    assert list(pd.read_csv(tmp_path / "leaderboard.csv")["model"]) == expected
-    document = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert list(pd.read_csv(hostile_folder / "leaderboard.csv")["model"]) == expected
+    document = json.loads((hostile_folder / "leaderboard.json").read_text())
     assert [row["model"] for row in document["rows"]] == expected
-    latex = (tmp_path / "leaderboard.tex").read_text()
+    latex = (hostile_folder / "leaderboard.tex").read_text()
     assert r"\$x\_1\$\textbackslash{}" in latex
     assert r"\{\{7*7\}\}" in latex
 

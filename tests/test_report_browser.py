@@ -214,7 +214,7 @@ def test_a_model_is_reached_from_the_keyboard(tab: Tab) -> None:
 def test_the_model_view_shows_threats_curves_images_and_published_figures(tab: Tab) -> None:
     page = tab.open("#model=synthetic/snn-nit")
     text = page.inner_text("#model")
-    for threat in ("clean", "fgsm", "pgd@0.2", "random-sign", "imagenet-c/fog"):
+    for threat in ("clean", "fgsm", "curve@0.2", "random-sign", "imagenet-c/fog"):
         assert threat in text
     assert "81.4" in text
     assert page.locator("#model .charts svg").count() == 5

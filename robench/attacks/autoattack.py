@@ -5,7 +5,6 @@ Through the package pyautoattack; `pip install 'robench[autoattack]'`.
 
 from __future__ import annotations
 
-import math
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
@@ -31,9 +30,7 @@ class AutoAttack(Attack):
     paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if not math.isfinite(target.eps):
-            raise RobenchError("eps = inf: autoattack needs a finite budget")
-        if target.eps == 0:
+        if self.finite_eps(target) == 0:
             return x
         try:
             package: Any = import_module("pyautoattack")

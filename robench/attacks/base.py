@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from robench.errors import RobenchError
 from robench.plugins import Plugin
 
 
@@ -37,3 +39,10 @@ class Attack(Plugin):
         makes the cell fail.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it perturbs")
+
+    def finite_eps(self, target: Any) -> float:
+        """The budget, for attacks that need one. Raises RobenchError where it is infinite."""
+        eps = float(target.eps)
+        if not math.isfinite(eps):
+            raise RobenchError(f"eps = inf: {type(self).__name__} needs a finite budget")
+        return eps

@@ -8,7 +8,6 @@ Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690). EOT: Athaly
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -81,8 +80,7 @@ class GradientAttack(Attack):
                 raise RobenchError(f'attack: {key}: schedule = "apgd" sets it; drop this key')
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if not math.isfinite(target.eps):
-            raise RobenchError("eps = inf: a gradient attack needs a finite budget")
+        self.finite_eps(target)
         runs = [
             (surrogate, aim, restart)
             for surrogate in (SWEEP if self.surrogate == "sweep" else (self.surrogate,))

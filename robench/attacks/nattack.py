@@ -7,7 +7,6 @@ reward, with rewards z-scored over the population:  mu <- mu + lr / (N sigma) su
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -45,11 +44,9 @@ class NAttack(Attack):
     paper: ClassVar[str] = "Li et al. 2019, arXiv 1905.00441"
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if not math.isfinite(target.eps):
-            raise RobenchError("eps = inf: nattack needs a finite budget")
         if self.antithetic and self.population % 2:
             raise RobenchError(f"population = {self.population}: antithetic pairs need an even one")
-        if target.eps == 0:
+        if self.finite_eps(target) == 0:
             return x
         found = x.clone()
         index = torch.arange(len(x), device=x.device)

@@ -13,7 +13,6 @@ from torch import Tensor
 from robench.attacks.base import Attack
 from robench.attacks.contest import ROUNDING, confirmed, judge
 from robench.attacks.target import ScoreTarget
-from robench.errors import RobenchError
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the area of the squares halves (section 3.1)."""
@@ -33,8 +32,7 @@ class Square(Attack):
     paper: ClassVar[str] = "Andriushchenko et al. 2020, arXiv 1912.00049"
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if not math.isfinite(target.eps):
-            raise RobenchError("eps = inf: square needs a finite budget")
+        self.finite_eps(target)
         found = x.clone()
         index = torch.arange(len(x), device=x.device)
         low, high = target.ball.bounds(x)

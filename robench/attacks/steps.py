@@ -156,4 +156,6 @@ def checkpoints(steps: int) -> set[int]:
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return {math.ceil(share * steps) for share in shares[1:]} - {steps}
+    # 57.000000000000007 steps are 57.
+    steps_at = {math.ceil(share * steps - 1e-9) for share in shares[1:]}
+    return {step for step in steps_at if 0 < step < steps}

@@ -1,7 +1,7 @@
 """One attack tried out on a small network, with a watch on what really goes through it.
 
-The network is trained here, in a moment, on scikit-learn's digits: nothing is downloaded. This is the
-bench that conformance.py checks attacks on.
+The network is trained here, in a moment, on scikit-learn's digits: nothing is downloaded. This is
+the bench on which conformance.py checks attacks.
 """
 
 from __future__ import annotations

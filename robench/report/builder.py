@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from robench.claims import Claim
-from robench.report.columns import NORMS, Column, columns
+from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
@@ -60,6 +60,8 @@ def render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
+        machine=_machine,
+        evaluation=_evaluation(results),
         tones={"holds": "good", "does not hold": "bad"},
         results=results,
         style=(assets / "page.css").read_text("utf-8"),
@@ -67,6 +69,7 @@ def render(
         script_hash=_sha256(script),
         data=embedded(data | {"columns": [_column(column) for column in chosen]}),
         columns=chosen,
+        column_groups=grouped(chosen),
         hidden=[place for place, column in enumerate(chosen) if not column.shown],
         groups=_groups(table, chosen),
         models={model["name"]: model for model in results.models},
@@ -184,6 +187,27 @@ def _sheets(results: Results, table: pd.DataFrame) -> list[Sheet]:
         if strips:
             sheets.append(Sheet(str(dataset), strips))
     return sheets
+
+
+HARDWARE = ("device", "processor", "cores", "threads", "system")
+
+
+def _machine(environment: Mapping[str, Any]) -> tuple[str, str]:
+    """Hardware and versions of an environment, as text."""
+    versions = [key for key in sorted(environment) if key not in (*HARDWARE, "started")]
+    return (
+        ", ".join(f"{key} {environment[key]}" for key in HARDWARE if environment.get(key)),
+        ", ".join(f"{key} {environment[key]}" for key in versions),
+    )
+
+
+def _evaluation(results: Results) -> dict[tuple[str, int], float]:
+    """Seconds that each model seed spent in its cells."""
+    total: dict[tuple[str, int], float] = {}
+    for cell in results.manifest["cells"]:
+        key = (cell["model"], cell["seed"])
+        total[key] = total.get(key, 0.0) + (cell.get("seconds") or 0.0)
+    return total
 
 
 def _column(column: Column) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,8 @@ from robench.results import Results, Threat
 
 SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
-SUMMARY, ATTACKS, FLOORS = "Summary", "Attacks", "Noise floors (not attacks)"
+SUMMARY, ATTACKS = "Summary", "Attacks"
+FLOORS, CURVES = "Noise floors (not in the worst case)", "At several eps (not in the worst case)"
 KINDS, SEVERITIES = "Corruptions, mean over severities", "Corruptions at each severity"
 
 
@@ -33,7 +35,12 @@ class Column:
 
 def columns(results: Results, table: pd.DataFrame) -> list[Column]:
     """All columns of accuracies, the headline first; those without any number are left out."""
-    attacks, floors, kinds = results.attacks, results.floors, results.kinds
+    attacks, kinds = results.attacks, results.kinds
+    cards = {threats[0]["card"] for threats in kinds.values()}
+
+    def card(threat: Threat) -> str:
+        return str(threat["card"]) if len(cards) > 1 else ""
+
     with_attacks = len(attacks) <= SHOWN_AT_FIRST
     with_kinds = len(attacks) + len(kinds) <= SHOWN_AT_FIRST
     headline = (
@@ -53,25 +60,34 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             "mean over kinds of the mean over severities", True,
         ),
         *(_attack(threat, ATTACKS, with_attacks) for threat in attacks),
-        *(_attack(threat, FLOORS, False) for threat in floors),
+        *(_attack(threat, FLOORS, False) for threat in results.floors),
+        *(_attack(threat, CURVES, False) for threat in results.curves),
         *(
             Column(
                 column_name(kind), threats[0]["corruption"], KINDS,
                 f"{kind}: mean over {len(threats)} severities", with_kinds,
-                threats[0]["card"],
+                card(threats[0]),
             )
             for kind, threats in kinds.items()
         ),
         *(
             Column(
                 column_name(threat["name"]), f"{threat['corruption']} {threat['severity']}",
-                SEVERITIES, threat["name"], False, threat["card"],
+                SEVERITIES, threat["name"], False, card(threat),
             )
             for threats in kinds.values()
             for threat in threats
         ),
     ]  # fmt: skip
     return [column for column in found if column.summary or table[column.key].notna().any()]
+
+
+def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:
+    """The columns by group, in the order in which the page shows them."""
+    groups: dict[str, list[Column]] = {}
+    for column in chosen:
+        groups.setdefault(column.group, []).append(column)
+    return groups
 
 
 def _attack(threat: Threat, group: str, shown: bool) -> Column:

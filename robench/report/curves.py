@@ -15,10 +15,11 @@ from robench.results import Threat
 def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy against the radius, for every attack that has several."""
     cards: dict[str, list[Threat]] = {}
-    for threat in [*drawing.results.attacks, *drawing.results.floors]:
+    results = drawing.results
+    for threat in [*results.attacks, *results.floors, *results.curves]:
         cards.setdefault(threat["card"], []).append(threat)
     panels = {
-        card: [(0.0, CLEAN), *((t["eps"], column_name(t["name"])) for t in _by(threats, "eps"))]
+        card: _from_clean([(t["eps"], column_name(t["name"])) for t in _by(threats, "eps")])
         for card, threats in cards.items()
         if len({threat["eps"] for threat in threats}) > 1
     }
@@ -76,6 +77,11 @@ def _panels(
     ]
     head = ["", x_label, "model", "accuracy", "95% interval"]
     return Plot(title, caption, svg(drawn, name, title), head, body, broad=len(panels) > 2)
+
+
+def _from_clean(points: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """With the clean accuracy at eps = 0, unless the attack was run there too."""
+    return points if points[0][0] == 0 else [(0.0, CLEAN), *points]
 
 
 def _by(threats: Sequence[Threat], key: str) -> list[Threat]:

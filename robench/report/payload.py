@@ -53,7 +53,7 @@ def payload(
             for kind, threats in results.kinds.items()
         ],
         "machines": {
-            key: f"{where.get('processor') or where.get('device', '?')} ({where.get('device', '?')})"
+            key: f"{where.get('processor') or 'unknown processor'} ({where.get('device', '?')})"
             for key, where in results.manifest["environments"].items()
         },
         "models": records,

@@ -1,6 +1,7 @@
 // The view of one model: card, curves, every threat, example images.
 const dialog = document.getElementById("model");
 const NORMS = { linf: "L∞", l2: "L2", l1: "L1", l0: "L0" };
+const ROLES = { floor: ", noise floor", curve: ", not in the worst case" };
 const SVG = "http://www.w3.org/2000/svg";
 
 // Elements are made node by node and text is set as text, so that no name can become markup.
@@ -86,7 +87,7 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${threat.role === "floor" ? ", noise floor" : ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
@@ -151,7 +152,7 @@ function alarms(model) {
   const good = found.verdict === "believable";
   return [h("h3", {}, "Is it to be believed?"),
     h("p", {}, h("span", { class: `badge ${good ? "good" : "bad"}` }, found.verdict), good ? " No check raised an alarm." : ""),
-    h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), " ", alarm.text)))];
+    h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), ": ", alarm.text)))];
 }
 
 function view(model) {

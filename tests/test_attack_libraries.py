@@ -1,0 +1,246 @@
+"""Attacks of foolbox, ART and AutoAttack by name: their parameters, what they may see, their silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robench import plugins
+from robench.attacks.art import ART
+from robench.attacks.autoattack import AutoAttack
+from robench.attacks.base import Attack
+from robench.attacks.foolbox import Foolbox
+from robench.attacks.gradient import BIM, FGSM
+from robench.attacks.target import Ball, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.trial import TARGETS, attempt, reference
+from robench.cards import AttackCard, Spec
+from robench.errors import RobenchError
+
+needs_autoattack = pytest.mark.skipif(
+    importlib.util.find_spec("pyautoattack") is None,
+    reason="needs the extra 'autoattack' (pyautoattack)",
+)
+
+
+def card(**settings: Any) -> AttackCard:
+    return AttackCard(
+        attack=settings, access="white-box", eps=0.1, name="mine", root=Path()
+    )
+
+
+def fields(**settings: Any) -> dict[str, Any]:
+    made = card(**settings)
+    return plugins.resolve("attacks", Spec(**settings), made)
+
+
+# -- parameters -------------------------------------------------------------------------------------
+
+
+def test_a_librarys_parameters_are_written_out_with_their_defaults() -> None:
+    found = fields(name="foolbox", attack="LinfPGD", steps=15)
+    assert found["steps"] == 15
+    assert found["random_start"] is True
+    found = fields(name="art", attack="SquareAttack")
+    assert (found["max_iter"], found["p_init"]) == (100, 0.8)
+    assert "eps" not in found  # the card's, not the attack's
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "foolbox", "attack": "LinfPGB"}, "attack = 'LinfPGB'.*did you mean LinfPGD"),
+        ({"name": "foolbox", "attack": "LinfPGD", "stepz": 3}, "stepz: unknown key; did you mean steps"),
+        ({"name": "foolbox", "attack": "LinfPGD", "steps": "x"}, "steps = 'x'.*valid integer"),
+        ({"name": "foolbox", "attack": "LinfPGD", "epsilon": 0.1}, "epsilon: unknown key"),
+        ({"name": "foolbox"}, "attack: this key is required"),
+        ({"name": "foolbox", "attack": "DatasetAttack"}, "no such attack"),
+        ({"name": "art", "attack": "SquareAtack"}, "did you mean SquareAttack"),
+        ({"name": "art", "attack": "SquareAttack", "max_itr": 3}, "max_itr: unknown key; did you mean max_iter"),
+        ({"name": "art", "attack": "SquareAttack", "eps": 0.3}, "eps: unknown key"),
+        ({"name": "art", "attack": "AdversarialPatch"}, "no such attack for images"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_answered_with_card_key_and_near_names(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RobenchError, match=f"attacks/mine.toml: attack '{settings['name']}': {message}"):
+        fields(**settings)
+
+
+def test_listing_attacks_imports_neither_library() -> None:
+    code = (
+        "import sys; from robench import plugins; plugins.names('attacks'); "
+        "[plugins.summary('attacks', n) for n in plugins.names('attacks')]; "
+        "assert not {'torch', 'foolbox', 'art'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- access and norms -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attack", "needs", "norms"),
+    [
+        (Foolbox(attack="LinfPGD"), "white-box", ("linf",)),
+        (Foolbox(attack="L2CarliniWagnerAttack"), "white-box", ("l2",)),
+        (Foolbox(attack="HopSkipJumpAttack"), "decision", ("l2",)),
+        (Foolbox(attack="HopSkipJumpAttack", constraint="linf"), "decision", ("linf",)),
+        (Foolbox(attack="BoundaryAttack"), "decision", ("l2",)),
+        (Foolbox(attack="GenAttack"), "score", ("linf",)),
+        (Foolbox(attack="EADAttack"), "white-box", ("l1",)),
+        (Foolbox(attack="L0FMNAttack"), "white-box", ("l0",)),
+        (Foolbox(attack="SpatialAttack"), "decision", ("none",)),
+        (Foolbox(attack="SaltAndPepperNoiseAttack"), "decision", ("l2",)),
+        (Foolbox(attack="InversionAttack"), "decision", ("linf", "l2", "l1", "l0")),
+        (ART(attack="SquareAttack"), "score", ("linf", "l2", "l1")),
+        (ART(attack="HopSkipJump"), "decision", ("linf", "l2", "l1")),
+        (ART(attack="DeepFool"), "white-box", ("l2",)),
+    ],
+)
+def test_adapters_know_what_an_attack_needs(attack: Attack, needs: str, norms: Any) -> None:
+    assert (attack.needs, attack.norms) == (needs, norms)
+
+
+QUICK: list[Attack] = [
+    Foolbox(attack="LinfBasicIterativeAttack", steps=5),
+    Foolbox(attack="L2CarliniWagnerAttack", steps=20, binary_search_steps=3, initial_const=1.0),
+    Foolbox(attack="L2DeepFoolAttack"),
+    Foolbox(attack="HopSkipJumpAttack", steps=2, max_gradient_eval_steps=50),
+    Foolbox(attack="BoundaryAttack", steps=200),
+    Foolbox(attack="GenAttack", steps=20),
+    Foolbox(attack="EADAttack", steps=20, binary_search_steps=3),
+    Foolbox(attack="L2AdditiveGaussianNoiseAttack"),
+    ART(attack="MomentumIterativeMethod", eps_step=0.02, max_iter=10),
+    ART(attack="SquareAttack", max_iter=100),
+    ART(attack="CarliniL2Method", max_iter=5, binary_search_steps=3, initial_const=1.0),
+    ART(attack="DeepFool", max_iter=20),
+    ART(attack="HopSkipJump", max_iter=2, max_eval=100, init_eval=20),
+    ART(attack="FastGradientMethod"),
+]
+EPS = {"linf": 0.2, "l2": 1.5, "l1": 8.0}
+
+
+@pytest.mark.parametrize("attack", QUICK, ids=lambda attack: attack.attack)
+def test_library_attacks_run_with_the_access_they_need_and_keep_their_budget(attack: Attack) -> None:
+    norm = attack.norms[0]
+    trial = attempt(attack, attack.needs, norm, EPS[norm])
+    network, x, y = reference()
+    clean = float((network(x).argmax(1) != y).float().mean())
+    assert float(trial.distance.max()) <= EPS[norm] * (1 + 1e-5) + 1e-6
+    assert 0 <= float(trial.x_adv.min()) <= float(trial.x_adv.max()) <= 1
+    assert trial.success >= clean
+    assert trial.x_adv.dtype == torch.float32
+    assert (trial.seen.rows, trial.seen.differentiated) == (trial.queries, trial.gradients)
+    if attack.needs != "white-box":
+        assert trial.seen.graphs == 0
+
+
+@pytest.mark.parametrize("library", [Foolbox(attack="LinfPGD"), ART(attack="DeepFool")])
+def test_a_gradient_attack_on_a_score_target_gives_up_in_words(library: Attack) -> None:
+    with pytest.raises(RobenchError, match=r"attack (foolbox|art): \w+ gave up"):
+        attempt(library, "score", library.norms[0], 1.0)
+
+
+def test_a_decision_target_shows_libraries_labels_only() -> None:
+    network, x, _ = reference()
+    target = DecisionTarget(network, Ball("l2", 1.0), len(x))
+    answers = target.module()(x.double())
+    assert set(answers.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(answers.argmax(1), network(x).argmax(1))
+    assert not answers.requires_grad
+
+
+def test_minimal_attacks_work_without_a_limit_and_bounded_ones_say_they_need_one() -> None:
+    network, _, y = reference()
+    found = attempt(Foolbox(attack="L2DeepFoolAttack"), "white-box", "l2", math.inf).x_adv
+    assert bool((network(found).argmax(1) != y).all())
+    with pytest.raises(RobenchError, match="L2PGD needs a finite eps"):
+        attempt(Foolbox(attack="L2PGD"), "white-box", "l2", math.inf)
+
+
+# -- manners ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [Foolbox(attack="LinfPGD", steps=2), ART(attack="ZooAttack", max_iter=1, use_resize=False)],
+    ids=["foolbox", "art"],
+)
+def test_libraries_neither_talk_nor_leave_traces_in_global_random_states(
+    attack: Attack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index, union-attr]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attempt(attack, attack.needs, attack.norms[0], 0.1, batch=60)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])  # type: ignore[index]
+    assert states[2] == random.getstate()
+
+
+def test_libraries_compute_no_gradient_of_the_weights() -> None:
+    network, x, y = reference()
+    network.requires_grad_(True)
+    try:
+        target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
+        for attack in (Foolbox(attack="LinfPGD", steps=2), ART(attack="FastGradientMethod"), FGSM()):
+            attack.perturb(target, x.clone(), y, torch.Generator())
+        assert all(p.grad is None for p in network.parameters())
+        assert all(p.requires_grad for p in network.parameters())
+    finally:
+        network.requires_grad_(False)
+
+
+@needs_autoattack
+def test_autoattack_is_as_strong_as_the_best_of_our_own() -> None:
+    attack = AutoAttack(members=("apgd-ce", "apgd-t"))
+    best = max(attempt(BIM(steps=50), "white-box", "linf", 0.05).success, 0)
+    assert attempt(attack, "white-box", "linf", 0.05).success >= best
+
+
+def test_autoattack_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(RobenchError, match=r"pip install 'robench\[autoattack\]'"):
+        attempt(AutoAttack(), "white-box", "linf", 0.1)
+
+
+# -- agreement on a small network (the large comparison is in test_attack_crosschecks.py) -----------
+
+
+def test_fgsm_and_bim_agree_with_foolbox_and_art_pixel_by_pixel() -> None:
+    pairs = [
+        (FGSM(), Foolbox(attack="LinfFastGradientAttack"), ART(attack="FastGradientMethod")),
+        (
+            BIM(steps=10, step_size=0.02, keep="last"),
+            Foolbox(attack="LinfBasicIterativeAttack", steps=10, abs_stepsize=0.02),
+            ART(attack="BasicIterativeMethod", max_iter=10, eps_step=0.02),
+        ),
+    ]
+    for ours, *theirs in pairs:
+        expected = attempt(ours, "white-box", "linf", 0.1).x_adv
+        for library in theirs:
+            found = attempt(library, "white-box", "linf", 0.1).x_adv
+            assert float((found - expected).abs().gt(1e-5).float().mean()) < 0.002
+
+
+def test_targets_offer_no_more_than_their_access() -> None:
+    network, x, _ = reference()
+    ball = Ball("linf", 0.1)
+    assert not hasattr(ScoreTarget(network, ball, len(x)), "gradient")
+    assert not hasattr(DecisionTarget(network, ball, len(x)), "logits")
+    with torch.enable_grad():
+        logits = ScoreTarget(network, ball, len(x)).logits(x.clone().requires_grad_())
+    assert not logits.requires_grad
+    assert set(TARGETS) == {"white-box", "score", "decision"}
