@@ -224,6 +224,27 @@ def status(
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def verify(
+    report: ReportArgument = "quickstart",
+    cells: Annotated[int, typer.Option("--cells", min=1, help="How many cells to rerun.")] = 10,
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Rerun a sample of stored cells and compare bits. Exit code 1 when any differs."""
+    from robench.verify import verify as rerun
+    from robench.workspace import open_workspace
+
+    here = open_workspace(workspace)
+    differing = 0
+    for found in rerun(here, report, _store(here, store), cells):
+        state = "same bits" if found.same else f"DIFFERENT (made on {found.device})"
+        out.print(f"{found.digest[:12]}  {found.label}: {state}", markup=False, highlight=False)
+        differing += not found.same
+    if differing:
+        raise typer.Exit(FAILED)
+
+
 def _store(workspace: Workspace, named: str | None) -> Store:
     from robench.store import Store
 

@@ -81,6 +81,19 @@ class Run:
         self.digests[cell] = digest(found)
         return found, inputs
 
+    def evaluation(self, cell: Cell, identified: Identity, inputs: str | None) -> Evaluate:
+        """The task that evaluates a cell. `inputs`: digest of the shared inputs it needs."""
+        return Evaluate(
+            cell,
+            self.plan.report,
+            self.digests[cell],
+            identified,
+            self.store.url,
+            self.device,
+            model=self.model_digest(cell.training),
+            inputs=inputs,
+        )
+
 
 def open_run(plan: Plan, store: Store, device: str) -> Run:
     """Check every card of the plan against its plugins before any work starts.
@@ -257,18 +270,7 @@ class _Scheduler:
         if inputs is not None and not run.store.has_inputs(inputs):
             self._need_inputs(cell, inputs, shared or {})
             return
-        self._submit(
-            Evaluate(
-                cell,
-                run.plan.report,
-                name,
-                cell_identity,
-                self.store_url,
-                run.device,
-                model=run.model_digest(cell.training),
-                inputs=inputs,
-            )
-        )
+        self._submit(run.evaluation(cell, cell_identity, inputs))
 
     def _need_inputs(self, cell: Cell, inputs: str, shared: Identity) -> None:
         if inputs in self.run.failures:

@@ -182,6 +182,10 @@ class Evaluate:
         return f"{self.cell.training.card.name} x {_family(self.cell.threat)}"
 
     def run(self, tell: Tell) -> None:
+        Store(self.store).write_cell(self.digest, self.evaluate())
+
+    def evaluate(self) -> Outcome:
+        """The outcome, without writing it."""
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
@@ -205,7 +209,7 @@ class Evaluate:
             batch_size=report.batch_size,
             device=device,
         )
-        outcome = Outcome(
+        return Outcome(
             rows=with_costs(rows, perturbed),
             identity=self.identity,
             provenance={
@@ -216,7 +220,6 @@ class Evaluate:
                 **observations,
             },
         )
-        store.write_cell(self.digest, outcome)
 
 
 def _family(threat: Threat) -> str:

@@ -95,7 +95,7 @@ def quick_threats(kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
 
 def quick_models() -> list[SyntheticModel]:
     return [
-        SyntheticModel("synthetic/mlp-bp", slope=1.25, published={"clean": 0.96, "fgsm": 0.28}),
+        SyntheticModel("synthetic/mlp-bp", slope=1.25, published={"clean": 0.96, "fgsm": 0.283}),
         SyntheticModel("synthetic/mlp-glr", trainer="glr", clean=0.93, slope=0.9),
         SyntheticModel(
             "synthetic/snn-stbp", trainer="stbp", network="snn", clean=0.92, slope=1.2,

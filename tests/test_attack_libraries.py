@@ -33,9 +33,7 @@ needs_autoattack = pytest.mark.skipif(
 
 
 def card(**settings: Any) -> AttackCard:
-    return AttackCard(
-        attack=settings, access="white-box", eps=0.1, name="mine", root=Path()
-    )
+    return AttackCard(attack=settings, access="white-box", eps=0.1, name="mine", root=Path())
 
 
 def fields(**settings: Any) -> dict[str, Any]:
@@ -63,17 +61,19 @@ def test_a_librarys_parameters_are_written_out_with_their_defaults() -> None:
         ({"name": "foolbox", "attack": "LinfPGD", "steps": "x"}, "steps = 'x'.*valid integer"),
         ({"name": "foolbox", "attack": "LinfPGD", "epsilon": 0.1}, "epsilon: unknown key"),
         ({"name": "foolbox"}, "attack: this key is required"),
-        ({"name": "foolbox", "attack": "DatasetAttack"}, "no such attack"),
-        ({"name": "art", "attack": "SquareAtack"}, "did you mean SquareAttack"),
+        ({"name": "foolbox", "attack": "DatasetAttack"}, ".*no such attack"),
+        ({"name": "art", "attack": "SquareAtack"}, ".*did you mean SquareAttack"),
         ({"name": "art", "attack": "SquareAttack", "max_itr": 3}, "max_itr: unknown key; did you mean max_iter"),
         ({"name": "art", "attack": "SquareAttack", "eps": 0.3}, "eps: unknown key"),
-        ({"name": "art", "attack": "AdversarialPatch"}, "no such attack for images"),
+        ({"name": "art", "attack": "AdversarialPatch"}, ".*no such attack for images"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_answered_with_card_key_and_near_names(
     settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RobenchError, match=f"attacks/mine.toml: attack '{settings['name']}': {message}"):
+    with pytest.raises(
+        RobenchError, match=f"attacks/mine.toml: attack '{settings['name']}': {message}"
+    ):
         fields(**settings)
 
 
@@ -132,7 +132,9 @@ EPS = {"linf": 0.2, "l2": 1.5, "l1": 8.0}
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=lambda attack: attack.attack)
-def test_library_attacks_run_with_the_access_they_need_and_keep_their_budget(attack: Attack) -> None:
+def test_library_attacks_run_with_the_access_they_need_and_keep_their_budget(
+    attack: Attack,
+) -> None:
     norm = attack.norms[0]
     trial = attempt(attack, attack.needs, norm, EPS[norm])
     network, x, y = reference()
@@ -174,7 +176,7 @@ def test_minimal_attacks_work_without_a_limit_and_bounded_ones_say_they_need_one
 
 @pytest.mark.parametrize(
     "attack",
-    [Foolbox(attack="LinfPGD", steps=2), ART(attack="ZooAttack", max_iter=1, use_resize=False)],
+    [Foolbox(attack="LinfPGD", steps=2), ART(attack="BoundaryAttack", max_iter=2)],
     ids=["foolbox", "art"],
 )
 def test_libraries_neither_talk_nor_leave_traces_in_global_random_states(
@@ -195,7 +197,11 @@ def test_libraries_compute_no_gradient_of_the_weights() -> None:
     network.requires_grad_(True)
     try:
         target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
-        for attack in (Foolbox(attack="LinfPGD", steps=2), ART(attack="FastGradientMethod"), FGSM()):
+        for attack in (
+            Foolbox(attack="LinfPGD", steps=2),
+            ART(attack="FastGradientMethod"),
+            FGSM(),
+        ):
             attack.perturb(target, x.clone(), y, torch.Generator())
         assert all(p.grad is None for p in network.parameters())
         assert all(p.requires_grad for p in network.parameters())

@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from robench.errors import RobenchError
+from robench.evaluate import score_slice
 from robench.execute import Run, execute, open_run, survey
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.pool import Failure
 from robench.store import Store
 from robench.tasks import Task
+from robench.verify import verify
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
@@ -285,3 +288,25 @@ def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
     after = {p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")}
     for mark in marks:
         assert mark.items() <= after.items(), "a finished cell was made again"
+
+
+def test_verify_reruns_cells_and_notices_what_the_code_no_longer_gives(
+    small: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = carry_out(small)
+    found = list(verify(small, "small", run.store, 3))
+    assert [cell.same for cell in found] == [True] * 3
+    assert len({cell.digest for cell in found}) == 3
+    original = score_slice
+
+    def other(*arguments: Any, **settings: Any) -> Any:
+        rows, seen = original(*arguments, **settings)
+        return rows.set_column(2, "predictions", rows["predictions"].combine_chunks()[::-1]), seen
+
+    monkeypatch.setattr("robench.tasks.score_slice", other)
+    assert not any(cell.same for cell in verify(small, "small", run.store, 3))
+
+
+def test_verify_needs_finished_cells(small: Workspace) -> None:
+    with pytest.raises(RobenchError, match="no finished cells"):
+        list(verify(small, "small", Store(small.root / ".robench"), 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,24 +15,30 @@ from torch import Tensor
 from robench.attacks.lbfgs import LBFGS, _Problem, two_loop, unlikely
 from robench.attacks.target import Ball, WhiteBoxTarget
 from robench.attacks.trial import attempt, reference
+from robench.networks.base import Network
 
 
-def white_box(eps: float = math.inf) -> WhiteBoxTarget:
-    network, x, _ = reference()
-    return WhiteBoxTarget(network, Ball("l2", eps), len(x))
+def few() -> tuple[Network, Tensor, Tensor]:
+    network, x, y = reference()
+    return network, x[:20], y[:20]
 
 
-def attacked(attack: LBFGS) -> tuple[Tensor, Tensor]:
+def white_box() -> WhiteBoxTarget:
+    network, x, _ = few()
+    return WhiteBoxTarget(network, Ball("l2", math.inf), len(x))
+
+
+def attacked(**settings: Any) -> tuple[Tensor, Tensor]:
     """Images and the norms of their perturbations."""
-    _, x, y = reference()
+    _, x, y = few()
     target = white_box()
-    found = attack.perturb(target, x, y, torch.Generator().manual_seed(0))
+    found = LBFGS(**settings).perturb(target, x, y, torch.Generator().manual_seed(0))
     return found, target.ball.distance(found, x)
 
 
 def test_every_image_is_misclassified_by_a_small_perturbation() -> None:
-    network, x, y = reference()
-    found, size = attacked(LBFGS())
+    network, x, y = few()
+    found, size = attacked()
     assert bool((network(found).argmax(1) != y).all())
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert float(size.median()) < 1.0
@@ -39,29 +46,27 @@ def test_every_image_is_misclassified_by_a_small_perturbation() -> None:
 
 
 def test_more_steps_of_the_search_find_smaller_perturbations() -> None:
-    assert float(attacked(LBFGS(search_steps=9))[1].mean()) < (
-        float(attacked(LBFGS(search_steps=4))[1].mean())
-    )
+    assert float(attacked(search_steps=9)[1].mean()) < (float(attacked(search_steps=4)[1].mean()))
 
 
 def test_targeted_goals_reach_their_class() -> None:
-    network, x, y = reference()
+    network, x, y = few()
     wrong = network(x).scatter(1, y[:, None], -torch.inf)
-    found, near = attacked(LBFGS(goal="runner-up"))
+    found, near = attacked(goal="runner-up")
     assert float((network(found).argmax(1) == wrong.argmax(1)).float().mean()) > 0.95
     least = network(x).scatter(1, y[:, None], torch.inf).argmin(1)
-    found, far = attacked(LBFGS(goal="least-likely"))
+    found, far = attacked(goal="least-likely")
     assert float((network(found).argmax(1) == least).float().mean()) > 0.95
     assert float(far.mean()) > float(near.mean())
 
 
 def test_confidence_asks_for_a_margin() -> None:
-    network, _, y = reference()
-    found, size = attacked(LBFGS(confidence=1.0))
+    network, _, y = few()
+    found, size = attacked(confidence=1.0)
     logits = network(found)
     wrong = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     assert float((wrong - logits.gather(1, y[:, None])[:, 0]).min()) >= 1.0 - 1e-4
-    assert float(size.mean()) > float(attacked(LBFGS())[1].mean())
+    assert float(size.mean()) > float(attacked()[1].mean())
 
 
 def test_a_finite_budget_is_kept() -> None:

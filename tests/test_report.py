@@ -30,7 +30,7 @@ from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.builder import seconds
-from robench.report.payload import curves, embedded
+from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
 from robench.results import Results, load_published, load_results
 from robench.store import Store
@@ -203,9 +203,9 @@ def test_the_average_is_labelled_as_an_average(page: str) -> None:
 
 def test_published_figures_stand_beside_ours_and_unmeasured_ones_say_so(page: str) -> None:
     section = page[page.index('id="published"') : page.index('id="provenance"')]
-    assert "28.0" in section
+    assert "28.3" in section
     assert "not measured in this report" in section
-    assert "28.0" not in page[page.index('<table id="board"') : page.index("</table>")]
+    assert "28.3" not in page[page.index('<table id="board"') : page.index("</table>")]
 
 
 def test_claims_of_the_card_are_judged_on_the_page(page: str) -> None:
@@ -410,6 +410,12 @@ def test_long_training_curves_are_thinned_and_keep_their_end() -> None:
     assert len(thin["loss"]) <= 60
     assert thin["epoch"][-1] == 500
     assert "seconds" not in thin
+
+
+def test_the_runs_of_an_attack_are_told_apart() -> None:
+    trace = {"loss_trace": [0.1, 0.2, 0.3, 0.1, 0.4], "loss_runs": [0, 3]}
+    assert runs(trace) == [[0.1, 0.2, 0.3], [0.1, 0.4]]
+    assert runs({"loss_trace": [0.1, 0.2]}) == [[0.1, 0.2]]
 
 
 def test_a_loss_that_is_not_finite_becomes_a_gap() -> None:

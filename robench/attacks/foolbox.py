@@ -40,7 +40,8 @@ NORMS: tuple[str, ...] = ("linf", "l2", "l1", "l0")
 
 @lru_cache(maxsize=1)
 def _attacks() -> dict[str, type]:
-    foolbox: Any = import_module("foolbox")
+    with library_call(torch.Generator()):
+        foolbox: Any = import_module("foolbox")
     named = vars(foolbox.attacks)
     return {
         name: item

@@ -68,6 +68,7 @@ def reference() -> tuple[MLP, Tensor, Tensor]:
         optimizer.zero_grad()
         F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    optimizer.zero_grad()
     network.eval().requires_grad_(False)
     return network, torch.from_numpy(data.test.images[:60]), torch.from_numpy(data.test.labels[:60])
 

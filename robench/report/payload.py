@@ -16,6 +16,7 @@ from robench.report.pictures import Strip, examples, strongest_attack
 from robench.report.verdicts import Verdict
 from robench.results import Model, Results
 
+RUNS = 8  # of an attack, whose losses by step are drawn
 EPOCHS = 60  # points of a training curve that the page keeps
 PAGE_BYTES = (
     3_500_000  # what table, records and example images may take, so that the page stays < 5 MB
@@ -105,7 +106,7 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
     strongest = strongest_attack(results.attacks, _accuracy(row, names))
     cell = strongest and results.cell(model["name"], model["seeds"][0]["seed"], strongest)
     if cell and cell.get("loss_trace"):
-        record["trace"] = {"threat": strongest, "loss": _short(cell["loss_trace"])}
+        record["trace"] = {"threat": strongest, "runs": runs(cell)}
     return record
 
 
@@ -128,6 +129,14 @@ def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | Non
         for name in names
         if name not in ("seconds", "peak_memory_mb")
     }
+
+
+def runs(cell: Mapping[str, Any]) -> list[list[float | None]]:
+    """The loss by step of each run (restart, surrogate) of an attack; the first RUNS of them."""
+    trace = cell["loss_trace"]
+    starts = [start for start in cell.get("loss_runs") or [] if 0 < start < len(trace)]
+    pieces = zip([0, *starts], [*starts, len(trace)], strict=True)
+    return [_short(trace[start:end]) for start, end in list(pieces)[:RUNS]]
 
 
 def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ function charts(model) {
     marks[2].textContent = `epoch ${start[0]}`;
     marks[3].textContent = start[start.length - 1];
   });
-  if (model.trace && model.trace.loss.length > 1) made.push(chart(`loss during ${shorten(model.trace.threat, 40)}, by step`, [model.trace.loss]));
+  if (model.trace && model.trace.runs[0].length > 1) made.push(chart(`loss during ${shorten(model.trace.threat, 40)}, by step`, model.trace.runs));
   return made.length ? [h("h3", {}, "Training" + (model.seeds.length > 1 ? `, ${model.seeds.length} seeds` : "")), h("div", { class: "charts" }, made)] : [];
 }
 

@@ -1,0 +1,56 @@
+"""Shares of images and paired differences, with 95% intervals over seeds and images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from robench.digest import derived_seed
+from robench.statistics import LEVEL, Floats, Resampling, bootstrap, resampling, wilson
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def evidence(self) -> list[float]:
+        """[value, low, high], rounded as a page shows them."""
+        return [round(number, 6) for number in (self.value, self.low, self.high)]
+
+
+def share(values: Floats) -> Estimate:
+    """The mean of values in [0, 1], (seeds, images), as the leaderboard gives it: Wilson's interval
+    for one seed, bootstrap over seeds and images for several."""
+    seeds, images = values.shape
+    value = float(values.mean())
+    if seeds == 1:
+        low, high = wilson(np.array([value]), images)
+    else:
+        low, high = bootstrap(values[None], _drawn(seeds, images))
+    return Estimate(value, float(low[0]), float(high[0]))
+
+
+def difference(values: Floats, comparisons: int = 1) -> Estimate:
+    """The mean of per-image differences in [-1, 1], (seeds, images): paired by seed and by image.
+
+    Args:
+        comparisons: how many differences are looked at to find the largest; the interval is widened
+            for it (Bonferroni).
+    """
+    drawn = _drawn(*values.shape)
+    means = np.einsum("bs,bs->b", drawn.seeds, drawn.images @ values.T)
+    tail = (1 - LEVEL) / 2 / comparisons
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=2)
+def _drawn(seeds: int, images: int) -> Resampling:
+    rng = np.random.default_rng(derived_seed("diagnostics", seeds, images))
+    return resampling(seeds, images, rng)

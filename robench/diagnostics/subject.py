@@ -1,0 +1,170 @@
+"""One model's outcomes as the checks look at them: by ball, by what the attack may see, by draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from robench.results import Model, Results, Threat
+from robench.statistics import Floats
+
+Ball = tuple[str, float]
+"""Norm and radius: attacks are compared within one ball only."""
+COUNTED = ("attack", "diagnostic")
+"""Roles of the threats that enter the worst case."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the report's outcomes of it. Only threats that all seeds have met are seen."""
+
+    results: Results
+    model: Model
+
+    @cached_property
+    def attacks(self) -> list[Threat]:
+        """Attacks of every role."""
+        found = [threat for threat in self.results.threats if threat["kind"] == "attack"]
+        return [threat for threat in found if self.correct(threat) is not None]
+
+    @cached_property
+    def clean(self) -> Threat | None:
+        threats = [threat for threat in self.results.threats if threat["kind"] == "clean"]
+        return next((threat for threat in threats if self.correct(threat) is not None), None)
+
+    @cached_property
+    def balls(self) -> dict[Ball, list[Threat]]:
+        """The balls whose attacks enter the worst case, with the attacks of every role in them."""
+        balls: dict[Ball, list[Threat]] = {}
+        for threat in self.attacks:
+            balls.setdefault((threat["norm"], threat["eps"]), []).append(threat)
+        return {
+            ball: threats
+            for ball, threats in balls.items()
+            if any(threat["role"] in COUNTED for threat in threats)
+        }
+
+    def cells(self, threat: Threat) -> list[dict[str, Any]]:
+        """The manifest's entry of every seed that has met the threat."""
+        name = self.model["name"]
+        found = [
+            self.results.cell(name, seed["seed"], threat["name"]) for seed in self.model["seeds"]
+        ]
+        return [cell for cell in found if cell is not None]
+
+    def correct(self, threat: Threat) -> Floats | None:
+        """(seeds, images): share of draws in which each image was right; None: not all seeds have
+        met the threat."""
+        name = threat["name"]
+        if name not in self._correct:
+            self._correct[name] = self.results.correct(self.model, name)
+        return self._correct[name]
+
+    @cached_property
+    def _correct(self) -> dict[str, Floats | None]:
+        return {}
+
+    def known(self, threat: Threat) -> Floats:
+        """`correct` of a threat in `attacks` or of `clean`."""
+        correct = self.correct(threat)
+        assert correct is not None
+        return correct
+
+    def accuracy(self, threat: Threat) -> float:
+        return float(self.known(threat).mean())
+
+    def strongest(self, threats: list[Threat]) -> Threat | None:
+        """The one that leaves the lowest accuracy; the first of equals."""
+        return min(threats, key=self.accuracy) if threats else None
+
+    def column(self, threat: Threat, name: str) -> Floats | None:
+        """(seeds, images) of a column of the rows; None where a seed does not have it."""
+        columns = [table.column(name) for table in self._tables(threat, name)]
+        if not columns or any(column.null_count for column in columns):
+            return None
+        return np.stack([column.to_numpy(zero_copy_only=False) for column in columns]).astype(float)
+
+    def right(self, threat: Threat) -> Floats:
+        """(seeds, images, draws): whether each draw was right, 0 or 1."""
+        drawn = []
+        for table in self._tables(threat, "predictions"):
+            predictions = table.column("predictions").combine_chunks()
+            answers = predictions.flatten().to_numpy().reshape(len(table), -1)
+            drawn.append(answers == table.column("label").to_numpy()[:, None])
+        return np.stack(drawn).astype(float)
+
+    def halves(self, threat: Threat) -> tuple[Floats, Floats]:
+        """`correct` by every other draw and by the rest, so that one half can choose and the other
+        measure; a model without noise has one answer, which serves as both."""
+        right = self.right(threat)
+        if not self.stochastic or right.shape[2] < 2:
+            whole = self.known(threat)
+            return whole, whole
+        return right[:, :, ::2].mean(axis=2), right[:, :, 1::2].mean(axis=2)
+
+    def _tables(self, threat: Threat, column: str) -> list[pa.Table]:
+        tables = [self.results.rows[cell["digest"]] for cell in self.cells(threat)]
+        return [table for table in tables if column in table.column_names]
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two answers to the same image may differ, as the model itself says."""
+        return bool(self.model.get("stochastic", False))
+
+    @property
+    def jumps(self) -> bool:
+        """Whether there are steps or spikes in the network, whose derivative is a surrogate."""
+        return bool(self.model.get("jumps", False))
+
+
+def settings(threat: Threat) -> Mapping[str, Any]:
+    """Every field of the attack plugin."""
+    fields: Mapping[str, Any] = threat.get("fields", {}).get("attack", {})
+    return fields
+
+
+def white_box(threats: list[Threat]) -> list[Threat]:
+    return [threat for threat in threats if threat["access"] == "white-box"]
+
+
+def native(threat: Threat) -> bool:
+    """Whether the attack differentiates the network as it stands: with its own surrogates, of the
+    images as they are, and unsmoothed."""
+    fields = settings(threat)
+    return not (fields.get("surrogate") or fields.get("diversity") or fields.get("smoothing"))
+
+
+def steps(threat: Threat) -> int | None:
+    """Steps of one run; None where the attack does not say."""
+    fields = settings(threat)
+    found = fields.get("steps", fields.get("max_iter"))
+    return None if found is None else int(found)
+
+
+def effort(threat: Threat, stochastic: bool) -> int | None:
+    """Gradients per image that the attack's settings ask for; None where they do not say."""
+    one_run, fields = steps(threat), settings(threat)
+    if one_run is None:
+        return None
+    runs = int(fields.get("restarts") or 1) * max(int(fields.get("targets") or 0), 1)
+    return one_run * runs * (int(fields.get("eot") or 1) if stochastic else 1)
+
+
+def crosses_ball(threat: Threat) -> bool:
+    """Whether the steps of one run add up to the way across the ball, so that a weak result is not
+    owed to short steps."""
+    fields = settings(threat)
+    one_run, eps = steps(threat) or 0, float(threat["eps"])
+    step = fields.get("step_size", fields.get("abs_stepsize"))
+    if step is None and fields.get("rel_stepsize") is not None:
+        step = float(fields["rel_stepsize"]) * eps
+    if step is None or not math.isfinite(eps):
+        return True
+    way = 2 * eps if fields.get("random_start") else eps
+    return one_run * float(step) >= way * (1 - 1e-6)
