@@ -111,10 +111,10 @@ class AttackCard(Card):
     """Forward passes per image that the attack may ask for; None: no limit."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one cell of this attack may take; None: no limit."""
-    role: Literal["attack", "floor", "curve"] = "attack"
-    """attack: counts in the worst case and in the average; floor: noise that every attack must
-    beat, shown beside them; curve: accuracy against eps (every list of eps is one), shown as a
-    plot."""
+    role: Literal["attack", "diagnostic", "floor", "curve"] = "attack"
+    """attack: counts in the worst case and in the average; diagnostic: counts in the worst case
+    only; floor: noise that every attack must beat, shown beside them; curve: accuracy against eps
+    (every list of eps is one), shown as a plot."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,6 +178,9 @@ class ReportCard(Card):
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
     batch_size: int = Field(default=250, ge=1)
     seed: int = Field(default=0, ge=0)
+    diagnostics: bool = True
+    """Whether the cards in attacks/diagnostics/ are met too, at the radii of the report's attacks:
+    what tells whether gradients are masked."""
     claims: tuple[ClaimCard, ...] = ()
     """Published claims to be judged against the measured numbers."""
 

@@ -18,6 +18,7 @@ from robench.corruptions.base import Corruption
 from robench.data.base import Splits
 from robench.digest import Identity, canonical, digest
 from robench.networks.base import Network
+from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat
 
 
@@ -49,6 +50,8 @@ class ResolvedModel:
     trainer: dict[str, Any]
     stochastic: bool
     """Whether two calls on the same image may differ."""
+    jumps: bool
+    """Whether there are steps or spikes in the network, whose derivative is a surrogate."""
     parameters: int
 
     def identity(self, seed: int) -> Identity:
@@ -87,6 +90,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         network=network,
         trainer=trainer,
         stochastic=built.random_input or (card.inference_noise and built.noisy),
+        jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
     )
 

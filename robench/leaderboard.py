@@ -139,7 +139,7 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     if survived is not None:
         single["worst_case"] = survived
     averages: dict[str, list[Threat]] = {
-        "average_attacks": results.attacks,
+        "average_attacks": results.averaged,
         **{column_name(kind): threats for kind, threats in results.kinds.items()},
     }
     for name, threats in averages.items():

@@ -42,6 +42,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
                     "trainer": resolved.trainer,
                 },
                 "stochastic": resolved.stochastic,
+                "jumps": resolved.jumps,
                 "seeds": seeds,
             }
         )

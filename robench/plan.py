@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from robench.errors import RobenchError, nearest
 from robench.workspace import Workspace
 
 CLEAN = "clean"
+DIAGNOSTICS = "diagnostics/*"
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
             threats += [Threat(f"{name}@{eps:g}", "attack", attack, eps=eps) for eps in attack.eps]
         else:
             threats.append(Threat(name, "attack", attack, eps=attack.eps))
+    if report.diagnostics:
+        threats += _diagnostics(workspace, report, threats)
     for name in workspace.select("corruptions", report.corruptions, report.file):
         corruption = workspace.card("corruptions", name)
         fields = plugins.resolve("corruptions", corruption.corruption, corruption)
@@ -135,6 +139,41 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
             for severity in corruption.severities
         ]
     return tuple(threats)
+
+
+def _diagnostics(
+    workspace: Workspace, report: ReportCard, named: Sequence[Threat]
+) -> list[Threat]:
+    """The cards in attacks/diagnostics/ at the radii of the report's attacks in the same norm: what
+    breaks an image is compared within one ball. A curve keeps its own radii beside them. What the
+    report runs already is left out.
+    """
+    attacks = [threat for threat in named if threat.kind == "attack"]
+    found: list[Threat] = []
+    for name in workspace.select("attacks", [DIAGNOSTICS], report.file) if attacks else ():
+        card = workspace.card("attacks", name)
+        own = card.eps if isinstance(card.eps, tuple) else ()
+        radii = {
+            threat.eps
+            for threat in attacks
+            if threat.attack.role == "attack" and threat.attack.norm == card.norm
+        }
+        radii = {eps for eps in radii if eps and math.isfinite(eps)}
+        if not radii or name in {threat.attack.name for threat in attacks}:
+            continue
+        several = bool(own) or len(radii) > 1
+        found += [
+            Threat(f"{name}@{eps:g}" if several else name, "attack", card, eps=eps)
+            for eps in sorted({*radii, *own})
+            if not any(_does_the_same(threat, card, eps) for threat in attacks)
+        ]
+    return found
+
+
+def _does_the_same(threat: Threat, card: AttackCard, eps: float) -> bool:
+    other = threat.attack
+    same = (other.attack, other.access, other.norm) == (card.attack, card.access, card.norm)
+    return same and threat.eps == eps
 
 
 def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Training | None:

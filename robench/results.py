@@ -54,6 +54,11 @@ class Results:
     @cached_property
     def attacks(self) -> list[Threat]:
         """Those that enter the worst case: neither noise floors nor curves over eps."""
+        return self._role("attack", "diagnostic")
+
+    @cached_property
+    def averaged(self) -> list[Threat]:
+        """Those that enter the average: the attacks that the report's card names."""
         return self._role("attack")
 
     @cached_property
@@ -66,8 +71,8 @@ class Results:
         """Attacks at several eps, to be plotted."""
         return self._role("curve")
 
-    def _role(self, role: str) -> list[Threat]:
-        return [t for t in self.threats if t["kind"] == "attack" and t["role"] == role]
+    def _role(self, *roles: str) -> list[Threat]:
+        return [t for t in self.threats if t["kind"] == "attack" and t["role"] in roles]
 
     @cached_property
     def kinds(self) -> dict[str, list[Threat]]:

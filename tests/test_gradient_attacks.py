@@ -54,7 +54,7 @@ def transcription(steps: int, momentum: float, kernel: Tensor | None = None) -> 
     return x_adv
 
 
-# -- formulas ---------------------------------------------------------------------------------------
+# -- formulas --------------------------------------------------------------------------------------
 
 
 def test_fgsm_is_one_step_along_the_sign_of_the_gradient() -> None:
@@ -115,7 +115,7 @@ def test_apgd_sets_its_own_step_and_momentum() -> None:
         APGD(step_size=0.1)
 
 
-# -- input diversity and smoothing ------------------------------------------------------------------
+# -- input diversity and smoothing -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32)])
@@ -172,7 +172,7 @@ def test_dim_tim_and_mim_combine() -> None:
     assert attempt(both, "white-box", "linf", 0.2).success > 0.5
 
 
-# -- losses -----------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------
 
 
 def test_dlr_does_not_see_the_scale_of_the_logits() -> None:
@@ -202,7 +202,7 @@ def test_targets_run_towards_the_likeliest_wrong_classes() -> None:
         run(APGD(targets=10))
 
 
-# -- what is kept, and who leaves -------------------------------------------------------------------
+# -- what is kept, and who leaves ------------------------------------------------------------------
 
 
 class Band(Network):
@@ -289,7 +289,7 @@ def test_an_infinite_budget_is_refused_in_words() -> None:
         run(PGD(), eps=float("inf"))
 
 
-# -- regressions planted by hand --------------------------------------------------------------------
+# -- regressions planted by hand -------------------------------------------------------------------
 
 
 def follows_mim(attack: GradientAttack) -> bool:
@@ -328,7 +328,7 @@ def test_a_kernel_that_is_not_normalised_is_caught(monkeypatch: pytest.MonkeyPat
         )
 
 
-# -- the record -------------------------------------------------------------------------------------
+# -- the record ------------------------------------------------------------------------------------
 
 
 def test_gradients_and_queries_are_counted_image_by_image() -> None:
@@ -340,7 +340,6 @@ def test_gradients_and_queries_are_counted_image_by_image() -> None:
 
 
 def test_images_without_a_gradient_are_flagged() -> None:
-    network, x, y = reference()
     torch.manual_seed(0)
     dead = SNN((1, 8, 8), 10, hidden=(5,), threshold=50.0)
     _, target = run(BIM(steps=2), network=dead)

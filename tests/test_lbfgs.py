@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from robench.attacks.lbfgs import LBFGS, _Problem, two_loop, unlikely
+from robench.attacks.lbfgs import LBFGS, _Point, _Problem, two_loop, unlikely
 from robench.attacks.target import Ball, WhiteBoxTarget
 from robench.attacks.trial import attempt, reference
 from robench.networks.base import Network
@@ -96,10 +96,10 @@ class Watched(_Problem):
 
     lowest = torch.full((12,), torch.inf)
 
-    def evaluate(self, z: Tensor, c: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = super().evaluate(z, c, rows)
-        self.lowest[rows] = torch.minimum(self.lowest[rows], value)
-        return value, gradient
+    def evaluate(self, z: Tensor, c: Tensor, rows: Tensor) -> _Point:
+        point = super().evaluate(z, c, rows)
+        self.lowest[rows] = torch.minimum(self.lowest[rows], point.value)
+        return point
 
 
 @pytest.mark.parametrize("c", [0.05, 0.5])

@@ -428,3 +428,17 @@ def test_a_loss_that_is_not_finite_becomes_a_gap() -> None:
 )
 def test_times_are_written_for_people(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+def test_transfer_between_two_surrogates_is_drawn_as_a_matrix(tmp_path: Path) -> None:
+    threats = [
+        clean_threat(),
+        *(
+            attack_threat(f"transfer-{name}", 0.1, 0.3, access="transfer", surrogate=name)
+            for name in ("synthetic/a", "synthetic/b")
+        ),
+    ]
+    models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")]
+    text = write_report(Synthetic(models, threats, images=20).results(), tmp_path).read_text()
+    assert "Transfer from surrogate to victim" in text
+    assert "examples made on" in text

@@ -191,23 +191,23 @@ def test_a_click_on_a_row_opens_the_model_and_escape_closes_it(tab: Tab) -> None
     assert page.inner_text("#model h2") == "synthetic/mlp-glr"
     assert tab.fragment() == "#model=synthetic/mlp-glr"
     page.keyboard.press("Escape")
-    assert not page.locator("#model").is_visible()
-    assert tab.fragment() == ""
+    page.locator("#model").wait_for(state="hidden")
+    page.wait_for_function("location.hash === ''")
 
 
 def test_the_back_button_closes_the_model(tab: Tab) -> None:
     page = tab.open()
     page.click("#board th.model a >> nth=0")
-    assert page.locator("#model").is_visible()
+    page.locator("#model h2").wait_for()
     page.go_back()
-    assert not page.locator("#model").is_visible()
+    page.locator("#model").wait_for(state="hidden")
 
 
 def test_a_model_is_reached_from_the_keyboard(tab: Tab) -> None:
     page = tab.open()
     page.locator("#board th.model a").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#model").is_visible()
+    page.locator("#model h2").wait_for()
     assert page.evaluate("document.activeElement.id") == "model-title"
 
 
@@ -336,7 +336,7 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     assert page.inner_text("#model h2") in {HOSTILE, "x" * 299 + "…"}
     page.keyboard.press("Escape")
     page.click("#board th.model a >> nth=1")
-    assert page.locator("#model h2").is_visible()
+    page.locator("#model h2").wait_for()
     assert page.evaluate("window.pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     context.close()

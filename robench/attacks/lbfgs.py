@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import AfterValidator, Field
@@ -96,6 +96,15 @@ def unlikely(logits: Tensor, y: Tensor, aim: Tensor | None) -> Tensor:
     return wrong - logits.logsumexp(1)
 
 
+class _Point(NamedTuple):
+    """Flat images with the objective, its gradient, and whether they reach the goal; rows."""
+
+    z: Tensor
+    value: Tensor
+    gradient: Tensor
+    reached: Tensor
+
+
 class _Problem:
     """The objective for a batch, and the smallest misclassified images seen so far."""
 
@@ -115,9 +124,9 @@ class _Problem:
         self.smallest = x.clone()
         self.size = torch.full((len(x),), torch.inf, device=x.device)
 
-    def evaluate(self, z: Tensor, c: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective, (n,), and its gradient, (n, pixels), at flat images z of `rows`; the
-        smallest perturbations that reach the goal are kept."""
+    def evaluate(self, z: Tensor, c: Tensor, rows: Tensor) -> _Point:
+        """The objective at flat images z of `rows`. The smallest perturbations that reach the goal
+        anywhere are kept."""
         x, y = self.x[rows], self.y[rows]
         aim = None if self.aim is None else self.aim[rows]
         images = z.view_as(x)
@@ -127,78 +136,63 @@ class _Problem:
         r = z - x.flatten(1)
         size = r.square().sum(1)
         gap = answer.margin if aim is None else -margin(answer.logits, aim)
-        better = (gap > self.confidence) & (size < self.size[rows])
+        reached = gap > self.confidence
+        better = reached & (size < self.size[rows])
         self.size[rows[better]] = size[better]
         self.smallest[rows[better]] = images[better]
-        return c * size - answer.loss, 2 * c[:, None] * r - answer.gradient.flatten(1)
+        gradient = 2 * c[:, None] * r - answer.gradient.flatten(1)
+        return _Point(z, c * size - answer.loss, gradient, reached)
 
     def minimise(self, c: Tensor, iterations: int, memory: int) -> Tensor:
-        """Minimise for one c per image; whether the goal was reached on the way, (n,)."""
-        before = self.size
-        self.size = torch.full_like(before, torch.inf)
-        kept = self.smallest.clone()
+        """Minimise for one c per image; whether the minimiser reaches the goal, (n,)."""
         rows = torch.arange(len(c), device=c.device)
-        z = self.x.flatten(1)
-        value, gradient = self.evaluate(z, c, rows)
+        at = self.evaluate(self.x.flatten(1), c, rows)
+        success = at.reached.clone()
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
-        moving = torch.ones_like(c, dtype=torch.bool)
+        moving = torch.ones_like(success)
         for _ in range(iterations):
             if not bool(moving.all()):  # the rest has converged
-                rows, c, z = rows[moving], c[moving], z[moving]
-                value, gradient = value[moving], gradient[moving]
+                rows, c = rows[moving], c[moving]
+                at = _Point(*(part[moving] for part in at))
                 pairs = deque([(s[moving], d[moving], k[moving]) for s, d, k in pairs], memory)
                 if not len(rows):
                     break
-            free = ~(((z <= 0) & (gradient > 0)) | ((z >= 1) & (gradient < 0)))
-            steepest = gradient * free
+            free = ~(((at.z <= 0) & (at.gradient > 0)) | ((at.z >= 1) & (at.gradient < 0)))
+            steepest = at.gradient * free
             way = -two_loop(steepest, pairs) * free
-            uphill = (way * gradient).sum(1) >= 0
+            uphill = (way * at.gradient).sum(1) >= 0
             way = torch.where(uphill[:, None], -steepest, way)
-            stepped, stepped_value, stepped_gradient = self._search(
-                z, value, gradient, way, c, rows, first=not pairs
-            )
-            s, d = stepped - z, stepped_gradient - gradient
+            to = self._search(at, way, c, rows, first=not pairs)
+            s, d = to.z - at.z, to.gradient - at.gradient
             curvature = (s * d).sum(1)
             # A pair without positive curvature says nothing: it counts as zero.
             good = curvature > 1e-10 * s.square().sum(1).clamp_min(1e-12)
-            k = torch.where(good, 1 / curvature, 0)
-            pairs.append((s, d, k))
-            moving = value - stepped_value > DECREASE * value.abs().clamp_min(1e-3)
-            z, value, gradient = stepped, stepped_value, stepped_gradient
-        reached = self.size.isfinite()
-        worse = self.size >= before
-        self.smallest[worse] = kept[worse]
-        self.size = torch.minimum(self.size, before)
-        return reached
+            pairs.append((s, d, torch.where(good, 1 / curvature, 0)))
+            moving = at.value - to.value > DECREASE * at.value.abs().clamp_min(1e-3)
+            at = to
+            success[rows] = at.reached
+        return success
 
-    def _search(
-        self,
-        z: Tensor,
-        value: Tensor,
-        gradient: Tensor,
-        way: Tensor,
-        c: Tensor,
-        rows: Tensor,
-        first: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _search(self, at: _Point, way: Tensor, c: Tensor, rows: Tensor, first: bool) -> _Point:
         """Backtracking along the projected path; an image that finds no descent stays."""
-        length = torch.ones_like(value)
+        length = torch.ones_like(c)
         if first:  # nothing is known of the curvature yet: move by a pixel's worth in all
             length = 1 / torch.linalg.vector_norm(way, dim=1).clamp_min(1e-12)
-        best, best_value, best_gradient = z.clone(), value.clone(), gradient.clone()
+        best = _Point(*(part.clone() for part in at))
         trying = torch.arange(len(rows), device=rows.device)
         for _ in range(HALVINGS):
-            tried = (z[trying] + length[trying, None] * way[trying]).clamp_(0, 1)
-            f, g = self.evaluate(tried, c[trying], rows[trying])
-            descent = (gradient[trying] * (tried - z[trying])).sum(1)
-            enough = f <= value[trying] + SUFFICIENT * descent
+            z = (at.z[trying] + length[trying, None] * way[trying]).clamp_(0, 1)
+            tried = self.evaluate(z, c[trying], rows[trying])
+            descent = (at.gradient[trying] * (z - at.z[trying])).sum(1)
+            enough = tried.value <= at.value[trying] + SUFFICIENT * descent
             done = trying[enough]
-            best[done], best_value[done], best_gradient[done] = tried[enough], f[enough], g[enough]
+            for old, new in zip(best, tried, strict=True):
+                old[done] = new[enough]
             trying = trying[~enough]
             if not len(trying):
                 break
             length[trying] /= 2
-        return best, best_value, best_gradient
+        return best
 
 
 def two_loop(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

@@ -10,6 +10,9 @@ import numpy as np
 from robench.digest import derived_seed
 from robench.statistics import LEVEL, Floats, Resampling, bootstrap, resampling, wilson
 
+LEAST = 0.01
+"""Share of images, or difference of accuracies, below which nothing is worth an alarm."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -18,6 +21,16 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def range(self) -> str:
+        """The interval in per cent: `1.7 to 5.1`."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+    @property
+    def points(self) -> str:
+        """In percentage points, with the interval: `3.4 (1.7 to 5.1)`."""
+        return f"{100 * self.value:.1f} ({self.range})"
 
     def evidence(self) -> list[float]:
         """[value, low, high], rounded as a page shows them."""

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 Outcome = Literal["pass", "alarm", "not applicable"]
+STRONGER = (
+    'attack it with another loss (loss = "margin"), other derivatives (surrogate = "sweep") and '
+    "without gradients (square, nattack); whatever breaks an image counts"
+)
+"""What to run next wherever gradients mislead."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one check found about one model.
 
-    text: a sentence with the numbers it rests on. evidence: the same numbers, and more, by name; plain
-    JSON values. next: what to run next; only alarms have one.
+    text: a sentence with the numbers it rests on. evidence: the same numbers, and more, by name;
+    plain JSON values. next: what to run next; only alarms have one.
     """
 
     check: str
@@ -40,7 +45,8 @@ class Verdict(TypedDict):
     """Whether a model's numbers are to be believed; plain JSON."""
 
     verdict: Literal["believable", "doubtful", "unchecked"]
-    """doubtful: a check raised an alarm; unchecked: none did, but the cells that the checks need are
+    """doubtful: a check raised an alarm; unchecked: none did, but the cells that the checks need
+    are
     not in the report."""
     alarms: list[Alarm]
     findings: list[dict[str, Any]]
@@ -49,8 +55,3 @@ class Verdict(TypedDict):
 
 def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
-
-
-def points(value: float) -> str:
-    """A difference of accuracies, in percentage points."""
-    return f"{100 * value:.1f}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from robench.results import Model, Results, Threat
 from robench.statistics import Floats
@@ -90,22 +91,22 @@ class Subject:
             return None
         return np.stack([column.to_numpy(zero_copy_only=False) for column in columns]).astype(float)
 
-    def right(self, threat: Threat) -> Floats:
-        """(seeds, images, draws): whether each draw was right, 0 or 1."""
-        drawn = []
-        for table in self._tables(threat, "predictions"):
-            predictions = table.column("predictions").combine_chunks()
-            answers = predictions.flatten().to_numpy().reshape(len(table), -1)
-            drawn.append(answers == table.column("label").to_numpy()[:, None])
-        return np.stack(drawn).astype(float)
+    def predictions(self, threat: Threat) -> NDArray[np.int16]:
+        """(seeds, images, draws): the class that each draw answered."""
+        lists = [table.column("predictions") for table in self._tables(threat, "predictions")]
+        return np.stack(
+            [c.combine_chunks().flatten().to_numpy().reshape(len(c), -1) for c in lists]
+        )
 
     def halves(self, threat: Threat) -> tuple[Floats, Floats]:
         """`correct` by every other draw and by the rest, so that one half can choose and the other
         measure; a model without noise has one answer, which serves as both."""
-        right = self.right(threat)
-        if not self.stochastic or right.shape[2] < 2:
+        predictions = self.predictions(threat)
+        if not self.stochastic or predictions.shape[2] < 2:
             whole = self.known(threat)
             return whole, whole
+        labels = np.stack([table.column("label") for table in self._tables(threat, "label")])
+        right = (predictions == labels[:, :, None]).astype(float)
         return right[:, :, ::2].mean(axis=2), right[:, :, 1::2].mean(axis=2)
 
     def _tables(self, threat: Threat, column: str) -> list[pa.Table]:

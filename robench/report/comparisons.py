@@ -176,14 +176,14 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
 
 def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy of each model under examples made on each surrogate."""
-    cards: dict[str, dict[str, str]] = {}
-    for threat in drawing.results.attacks:
-        if threat.get("surrogate"):
-            family = threat["name"].replace(threat["surrogate"], "").strip(" -/@") or threat["card"]
-            cards.setdefault(family, {})[threat["surrogate"]] = column_name(threat["name"])
-    surrogates = {s: column for family in cards.values() for s, column in family.items()}
-    if len(surrogates) < 2:
+    threats = [threat for threat in drawing.results.attacks if threat.get("surrogate")]
+    made_on = [threat["surrogate"] for threat in threats]
+    if len(set(made_on)) < 2:
         return None
+    surrogates = {
+        t["surrogate"] if made_on.count(t["surrogate"]) == 1 else t["name"]: column_name(t["name"])
+        for t in threats
+    }
     values = drawing.table[list(surrogates.values())].to_numpy(dtype=float)
     drawn = figure(2.8 + 0.9 * len(surrogates), 1.6 + 0.3 * len(values))
     axes = drawn.subplots()
