@@ -141,9 +141,7 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
     return tuple(threats)
 
 
-def _diagnostics(
-    workspace: Workspace, report: ReportCard, named: Sequence[Threat]
-) -> list[Threat]:
+def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threat]) -> list[Threat]:
     """The cards in attacks/diagnostics/ at the radii of the report's attacks in the same norm: what
     breaks an image is compared within one ball. A curve keeps its own radii beside them. What the
     report runs already is left out.
@@ -154,11 +152,11 @@ def _diagnostics(
         card = workspace.card("attacks", name)
         own = card.eps if isinstance(card.eps, tuple) else ()
         radii = {
-            threat.eps
+            eps
             for threat in attacks
             if threat.attack.role == "attack" and threat.attack.norm == card.norm
+            if (eps := threat.eps or 0.0) and math.isfinite(eps)
         }
-        radii = {eps for eps in radii if eps and math.isfinite(eps)}
         if not radii or name in {threat.attack.name for threat in attacks}:
             continue
         several = bool(own) or len(radii) > 1

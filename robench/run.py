@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from robench.execute import choose_device, execute, open_run, survey
-from robench.leaderboard import load_results
+from robench.results import load_results
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.progress import Terminal

@@ -214,19 +214,21 @@ def test_claims_of_the_card_are_judged_on_the_page(page: str) -> None:
     assert "Under the strong evaluation" in section
 
 
-def test_verdicts_are_shown_when_given_and_absent_otherwise(
-    small: Results, page: str, tmp_path: Path
+def test_verdicts_are_shown_when_given_and_absent_when_empty(
+    small: Results, tmp_path: Path
 ) -> None:
-    assert "doubtful" not in page[: page.index("<dialog")]
+    silent = write_report(small, tmp_path / "silent", verdicts={}).read_text()
+    assert "doubtful" not in silent[: silent.index("<dialog")]
     verdicts: Any = {
         "synthetic/a": {
             "verdict": "doubtful",
-            "alarms": [{"check": "zero gradients", "text": "30% of the images"}],
+            "alarms": [{"check": "zero gradients", "text": "30% of the images", "next": ""}],
+            "findings": [],
         }
     }
-    with_verdicts = write_report(small, tmp_path, verdicts=verdicts).read_text()
-    assert "doubtful · 1" in with_verdicts
-    [record] = [m for m in embedded_data(with_verdicts)["models"] if "verdict" in m]
+    told = write_report(small, tmp_path / "told", verdicts=verdicts).read_text()
+    assert "doubtful · 1" in told
+    [record] = [m for m in embedded_data(told)["models"] if "verdict" in m]
     assert record["verdict"] == verdicts["synthetic/a"]
 
 

@@ -36,10 +36,10 @@ def determinism(subject: Subject) -> Finding:
     if differ.any():
         return Finding(
             DETERMINISM, "alarm",
-            f"The model says that it is deterministic, but {numbers} changed when it was asked again.",
+            f"The model says that it is deterministic, but {numbers} changed when asked for again.",
             evidence,
-            "Let the network say so (random_input, or noisy layers with inference_noise = true): it is "
-            "then scored over several draws and attacked through its expectation (eot).",
+            "Let the network say so (random_input, or noisy layers with inference_noise = true): "
+            "it is then scored over several draws and attacked through its expectation (eot).",
         )  # fmt: skip
     return Finding(
         DETERMINISM,
@@ -64,8 +64,8 @@ def outputs(subject: Subject) -> Finding:
     if any(seen):
         return Finding(
             OUTPUTS, "alarm",
-            "The outputs are probabilities: attacks put a softmax on what went through one already, "
-            "which flattens their gradient.",
+            "The outputs are probabilities: the attacks' loss puts a second softmax on them, which "
+            "flattens the gradient.",
             evidence, "Return logits, without the last softmax, and run again.",
         )  # fmt: skip
     return Finding(OUTPUTS, "pass", "The outputs are logits, not probabilities.", evidence)

@@ -50,7 +50,7 @@ class Verdict(TypedDict):
     not in the report."""
     alarms: list[Alarm]
     findings: list[dict[str, Any]]
-    """Every check's Finding as a dictionary, in the order of diagnose.CHECKS."""
+    """Every check's Finding as a dictionary, in the order of verdicts.CHECKS."""
 
 
 def percent(value: float) -> str:

@@ -81,7 +81,8 @@ def surrogates(subject: Subject) -> Finding:
     excess, own, other, before, fall = max(found, key=lambda item: item[0])
     numbers = (
         f"{percent(before.value)} ({before.range}) through the network's own ({own['name']}), "
-        f"{percent(subject.accuracy(other))} through {settings(other)['surrogate']} ({other['name']})"
+        f"{percent(subject.accuracy(other))} through {settings(other)['surrogate']} "
+        f"({other['name']})"
     )
     evidence = {
         "own": own["name"],
@@ -95,8 +96,8 @@ def surrogates(subject: Subject) -> Finding:
         return Finding(
             SURROGATES, "alarm", f"The accuracy depends on the surrogate derivative: {numbers}.",
             evidence,
-            "Believe only the worst over several derivatives: surrogate = \"sweep\", with more steps, "
-            "restarts and draws.",
+            'Believe only the worst over several derivatives: surrogate = "sweep", with more '
+            "steps, restarts and draws.",
         )  # fmt: skip
     return Finding(
         SURROGATES, "pass", f"Other surrogate derivatives do no more: {numbers}.", evidence

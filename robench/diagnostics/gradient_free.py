@@ -18,9 +18,8 @@ CHECK = "attacks without gradients"
 
 
 def gradient_free(subject: Subject) -> Finding:
-    """A score-based, decision-based or transfer attack, or mere noise, breaks images that no
-    white-box
-    attack broke.
+    """An attack by scores, by decisions or by transfer, or mere noise, breaks images that no
+    white-box attack broke.
 
     Inputs: in each ball, all white-box attacks with the clean images, and all other attacks, noise
         floors included.
@@ -58,8 +57,8 @@ def gradient_free(subject: Subject) -> Finding:
         "without_gradients": {t["name"]: round(subject.accuracy(t), 6) for t in other},
     }
     numbers = (
-        f"{percent(max(estimate.value, 0.0))} ({estimate.range}) of the images are broken by {names} "
-        "and by no white-box attack"
+        f"{percent(max(estimate.value, 0.0))} ({estimate.range}) of the images are broken by "
+        f"{names} and by no white-box attack"
     )
     if estimate.low > LEAST:
         return Finding(

@@ -55,8 +55,8 @@ def earlier_iterates(subject: Subject) -> Finding:
             'Keep the best iterate (keep = "best"), and ask the model twice about the same image.',
         )  # fmt: skip
     text = (
-        "What an attack found on its way it kept: at most "
-        f"{percent(lost.value)} of the images were misclassified on the way of {threat['name']} only."
+        f"Attacks keep what they find: {percent(lost.value)} of the images were misclassified on the "
+        f"way of {threat['name']} and are right at its end."
     )
     return Finding(ITERATES, "pass", text, evidence)
 

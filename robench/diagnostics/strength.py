@@ -50,16 +50,17 @@ def one_step(subject: Subject) -> Finding:
         (difference(subject.known(many) - subject.known(one), len(pairs)), one, many)
         for one, many in pairs
     ]
-    worst, one, many = max(found, key=lambda item: item[0].low)
+    worst, one, iterative = max(found, key=lambda item: item[0].low)
     numbers = (
-        f"{many['name']} ({steps(many)} steps) leaves {percent(subject.accuracy(many))}, "
+        f"{iterative['name']} ({steps(iterative)} steps) leaves "
+        f"{percent(subject.accuracy(iterative))}, "
         f"{one['name']} (one step) {percent(subject.accuracy(one))}"
     )
     evidence = {
         "one_step": one["name"],
-        "iterative": many["name"],
+        "iterative": iterative["name"],
         "one_step_accuracy": round(subject.accuracy(one), 6),
-        "iterative_accuracy": round(subject.accuracy(many), 6),
+        "iterative_accuracy": round(subject.accuracy(iterative), 6),
         "iterative_minus_one_step": worst.evidence(),
     }
     if worst.low > LEAST:
@@ -119,8 +120,8 @@ def more_effort(subject: Subject) -> Finding:
         text = f"More steps, restarts or draws still lower the accuracy: {numbers}."
         return Finding(
             EFFORT, "alarm", text, evidence,
-            "Raise steps, restarts and eot until two attacks in a row agree; until then the accuracy "
-            "is an upper bound.",
+            "Raise steps, restarts and eot until two attacks in a row agree; until then the "
+            "accuracy is an upper bound.",
         )  # fmt: skip
     return Finding(EFFORT, "pass", f"More effort changes little: {numbers}.", evidence)
 

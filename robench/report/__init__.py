@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robench.diagnostics.finding import Verdict
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
-from robench.report.verdicts import Verdict
 from robench.results import CELLS, MANIFEST, Results, published_cells
 
 if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
@@ -38,7 +38,8 @@ def write_report(
     """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
 
     Args:
-        verdicts: whether each model is to be believed, by name; None: the page says nothing of it.
+        verdicts: whether each model is to be believed, by name; None: what the checks of
+            robench.diagnostics find; {}: the page says nothing of it.
         claims: published claims with our verdict on them; None: those of the report's card.
 
     The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
@@ -54,12 +55,15 @@ def write_report(
         return page
     # Only now: tables and plots take a second to import.
     from robench.claims import judge
+    from robench.diagnostics.verdicts import diagnose
     from robench.leaderboard import leaderboard
     from robench.report.builder import render
     from robench.report.tables import as_csv, as_json, as_latex
 
     # As it will be read from the folder: no order of keys may tell the two apart.
     results = Results(json.loads(manifest), results.rows)
+    if verdicts is None:
+        verdicts = diagnose(results)
     if claims is None:
         claims = judge(results)
     table = leaderboard(results)
@@ -104,7 +108,10 @@ def _source() -> list[bytes]:
 
     package = files("robench")
     modules = ("claims.py", "leaderboard.py", "results.py", "statistics.py")
-    return [(package / name).read_bytes() for name in modules] + read(package / "report")
+    folders = (package / "diagnostics", package / "report")
+    return [(package / name).read_bytes() for name in modules] + [
+        source for folder in folders for source in read(folder)
+    ]
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -15,11 +15,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from robench.claims import Claim
+from robench.diagnostics.finding import Verdict
 from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.verdicts import Verdict
 from robench.results import Results
 
 PAGE = "index.html"

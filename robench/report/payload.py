@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from robench.diagnostics.finding import Verdict
 from robench.leaderboard import column_name
 from robench.report.measurements import Measurements, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
-from robench.report.verdicts import Verdict
 from robench.results import Model, Results
 
 RUNS = 8  # of an attack, whose losses by step are drawn
@@ -25,6 +25,7 @@ ENTRY_BYTES = 75  # of one number in the page's table
 WORST_KINDS = 3  # corruptions shown among the example images
 CARD_ORDER = ("description", "dataset", "network", "trainer", "seeds", "name")
 CURVE_ORDER = ("epoch", "loss", "validation_accuracy")
+TEXT = 700  # characters of a verdict's sentence
 DIGEST_CELLS = 4000  # up to so many cells, the page names every cell's digest
 
 
@@ -37,7 +38,7 @@ def payload(
     records = [_record(results, by_name[row["model"]], row) for row in rows]
     for record in records:
         if verdicts and record["name"] in verdicts:
-            record["verdict"] = dict(verdicts[record["name"]])
+            record["verdict"] = _clipped(verdicts[record["name"]])
     numbers = len(rows) * (len(results.threats) + len(results.kinds))
     budget = PAGE_BYTES - ENTRY_BYTES * numbers - len(embedded(records))
     for record, row in zip(records, rows, strict=True):
@@ -59,6 +60,17 @@ def payload(
         },
         "models": records,
     }
+
+
+def _clipped(value: Any) -> Any:
+    """`value` with its texts cut: a sentence holds names, and a name may be of any length."""
+    if isinstance(value, Mapping):
+        return {_clipped(key): _clipped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clipped(item) for item in value]
+    if isinstance(value, str) and len(value) > TEXT:
+        return value[: TEXT - 1] + "…"
+    return value
 
 
 def embedded(value: Any) -> str:

@@ -149,10 +149,20 @@ function pictures(model) {
 function alarms(model) {
   const found = model.verdict;
   if (!found) return [];
-  const good = found.verdict === "believable";
+  const [tone, said] = {
+    believable: ["good", " No check raised an alarm."],
+    unchecked: ["open", " No check raised an alarm, but the cells that would tell are not in this report."],
+  }[found.verdict] ?? ["bad", ""];
+  const all = found.findings ?? [];
   return [h("h3", {}, "Is it to be believed?"),
-    h("p", {}, h("span", { class: `badge ${good ? "good" : "bad"}` }, found.verdict), good ? " No check raised an alarm." : ""),
-    h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), ": ", alarm.text)))];
+    h("p", {}, h("span", { class: `badge ${tone}` }, found.verdict), said),
+    h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), ": ", alarm.text,
+      alarm.next ? h("p", { class: "note" }, `Next: ${alarm.next}`) : ""))),
+    all.length ? h("details", {}, h("summary", {}, `All ${all.length} checks, with their evidence`), h("div", { class: "scroll" }, h("table", {},
+      h("thead", {}, h("tr", {}, ["check", "verdict", "what was found", "evidence"].map((head) => h("th", { scope: "col" }, head)))),
+      h("tbody", {}, all.map((finding) => h("tr", {}, h("th", { scope: "row" }, finding.check), h("td", {}, finding.verdict), h("td", {}, finding.text),
+        h("td", {}, Object.entries(finding.evidence).map(([name, value]) => h("div", {}, h("code", {}, `${name.replaceAll("_", " ")}: ${shorten(toml(value), 300)}`))))))))))
+      : ""];
 }
 
 function view(model) {

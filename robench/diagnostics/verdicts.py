@@ -55,9 +55,9 @@ def verdict(findings: list[Finding]) -> Verdict:
         if finding.verdict == "alarm"
     ]
     passed = {finding.check for finding in findings if finding.verdict == "pass"}
-    unharmed = "believable" if passed.issuperset(NEEDED) else "unchecked"
+    enough = passed.issuperset(NEEDED)
     return Verdict(
-        verdict="doubtful" if alarms else unharmed,
+        verdict="doubtful" if alarms else "believable" if enough else "unchecked",
         alarms=alarms,
         findings=[asdict(finding) for finding in findings],
     )
