@@ -24,6 +24,7 @@ models = ["small"]
 attacks = ["fgsm", "noise"]
 images = 40
 draws = 2
+diagnostics = false
 """
 
 

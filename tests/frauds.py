@@ -32,7 +32,7 @@ class Quantised(MLP):
 
 
 class RandomResize(MLP):
-    """Each image shrunk by a pixel and put in a random corner, without saying that this is random."""
+    """Each image shrunk by a pixel and put in a random corner, without saying that it is random."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self._resized(x))

@@ -6,8 +6,6 @@ After Carlini et al. 2019 (arXiv 1902.06705).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from robench.diagnostics.estimate import LEAST, Estimate, share
@@ -55,8 +53,8 @@ def earlier_iterates(subject: Subject) -> Finding:
             'Keep the best iterate (keep = "best"), and ask the model twice about the same image.',
         )  # fmt: skip
     text = (
-        f"Attacks keep what they find: {percent(lost.value)} of the images were misclassified on the "
-        f"way of {threat['name']} and are right at its end."
+        f"Attacks keep what they find: {percent(lost.value)} of the images were misclassified on "
+        f"the way of {threat['name']} and are right at its end."
     )
     return Finding(ITERATES, "pass", text, evidence)
 
@@ -73,43 +71,46 @@ def loss_at_the_end(subject: Subject) -> Finding:
         run that has converged is near 0, one that rises evenly to its end is at 1. Runs of fewer
         than 30 steps, and those that ended early because every image was broken, say nothing.
     """
-    long = [t for t in white_box(subject.attacks) if (steps(t) or 0) >= 3 * TAIL]
-    counted = [t for ts in subject.balls.values() for t in ts]
-    long = sorted((t for t in long if t in counted), key=lambda t: -(steps(t) or 0))
-    for threat in long:
+    found = [t for ts in subject.balls.values() for t in white_box(ts) if _long(t)]
+    for threat in sorted(found, key=lambda threat: -(steps(threat) or 0)):
         runs = [_first_run(cell, steps(threat) or 0) for cell in subject.cells(threat)]
         known = [run for run in runs if run is not None]
-        if known and len(known) == len(runs):
-            return _moving(threat, known)
+        if len(known) == len(runs):
+            return _at_the_end(threat, np.stack(known))
     return Finding.not_applicable(
-        LOSS, f"No attack of {3 * TAIL} steps or more went on to its end with its loss noted."
+        LOSS, f"No attack of {3 * TAIL} steps or more went to its end with its loss noted."
     )
 
 
-def _moving(threat: Threat, runs: list[Floats]) -> Finding:
-    length = len(runs[0])
-    half = TAIL // 2
-    paces, errors = [], []
-    for run in runs:
-        last, before = run[-half:], run[-2 * half : -half]
-        whole = max(float(run.max() - run[0]), 1e-9) * TAIL / length
-        error = math.sqrt((last.var(ddof=1) + before.var(ddof=1)) / half)
-        paces.append(2 * float(last.mean() - before.mean()) / whole)
-        errors.append(2 * error / whole)
-    pace = float(np.mean(paces))
-    error = math.sqrt(float(np.sum(np.square(errors)))) / len(runs)
+def _at_the_end(threat: Threat, runs: Floats) -> Finding:
+    """runs: (seeds, steps)."""
+    length, half = runs.shape[1], TAIL // 2
+    risen = runs.max(axis=1) - runs[:, 0]
+    if not (risen > 1e-6).all():
+        return Finding.not_applicable(LOSS, f"The loss never rose under {threat['name']}.")
+    last, before = runs[:, -half:], runs[:, -2 * half : -half]
+    whole = risen * TAIL / length
+    paces = 2 * (last.mean(axis=1) - before.mean(axis=1)) / whole
+    errors = 2 * np.sqrt((last.var(axis=1, ddof=1) + before.var(axis=1, ddof=1)) / half) / whole
+    pace, error = float(paces.mean()), float(np.sqrt((errors**2).sum()) / len(runs))
     evidence = {
         "attack": threat["name"],
         "steps": length,
-        "pace_by_seed": [round(value, 4) for value in paces],
-        "loss": [[round(float(run[i]), 4) for i in (0, -TAIL, -1)] for run in runs],
+        "pace_by_seed": paces.round(4).tolist(),
+        "loss_at_start": runs[:, 0].round(4).tolist(),
+        "loss_ten_steps_before_the_end": runs[:, -TAIL].round(4).tolist(),
+        "loss_at_the_end": runs[:, -1].round(4).tolist(),
     }
     numbers = f"the last {TAIL} of {length} steps of {threat['name']} at {percent(pace)}"
     if pace > PACE and pace > 2 * error:
         text = f"The loss still rises over {numbers} of the pace of the whole run."
         return Finding(LOSS, "alarm", text, evidence, "Give the attack more steps, or longer ones.")
-    text = f"The loss has come to rest: it moves over {numbers} of the pace of the whole run."
+    text = f"The loss has come to rest: it rises over {numbers} of the pace of the whole run."
     return Finding(LOSS, "pass", text, evidence)
+
+
+def _long(threat: Threat) -> bool:
+    return (steps(threat) or 0) >= 3 * TAIL
 
 
 def _first_run(cell: dict[str, object], length: int) -> Floats | None:

@@ -1,0 +1,187 @@
+"""Attack speed on 1000 MNIST images against the bare cost and the libraries, one thread.
+
+    pytest tests/benchmarks/test_attack_speed.py -o addopts= -s
+
+All sides run in one process and take turns; the smallest CPU time of each counts. The floor is what
+no PGD of 15 steps can avoid: 15 times forward, gradient of the input, signed step, clamp.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mnist_networks import trained
+
+from robench.attacks.art import ART
+from robench.attacks.base import Attack
+from robench.attacks.foolbox import Foolbox
+from robench.attacks.gradient import BIM, PGD
+from robench.attacks.lbfgs import LBFGS
+from robench.attacks.nattack import NAttack
+from robench.attacks.square import Square
+from robench.attacks.target import Ball, ScoreTarget, WhiteBoxTarget
+from robench.networks.base import Network
+
+pytestmark = pytest.mark.data
+torch.set_num_threads(1)
+EPS, STEPS, STEP = 0.1, 15, 0.01
+
+
+def floor(network: Network, x: Tensor, y: Tensor) -> Tensor:
+    low, high = (x - EPS).clamp(0, 1), (x + EPS).clamp(0, 1)
+    for _ in range(STEPS):
+        leaf = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
+        x = torch.add(leaf.detach(), grad.sign_(), alpha=STEP).clamp_(low, high)
+    return x
+
+
+def run(attack: Attack, network: Network, x: Tensor, y: Tensor, eps: float = EPS) -> Tensor:
+    norm = "linf" if "linf" in attack.norms else attack.norms[0]
+    target = WhiteBoxTarget(network, Ball(norm, eps), len(x))
+    return attack.perturb(target, x, y, torch.Generator().manual_seed(0))
+
+
+def peer(network: Network, x: Tensor, y: Tensor) -> Tensor:
+    torchattacks: Any = importlib.import_module("torchattacks")
+    network.device_of = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+    try:
+        made = torchattacks.BIM(network, eps=EPS, alpha=STEP, steps=STEPS)
+        found: Tensor = made(x, y)
+    finally:
+        del network.device_of
+    return found
+
+
+def take_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The smallest CPU seconds of each side."""
+    best = dict.fromkeys(sides, float("inf"))
+    for _ in range(rounds):
+        for name, side in sides.items():
+            started = time.process_time()
+            side()
+            best[name] = min(best[name], time.process_time() - started)
+    return best
+
+
+def shown(title: str, seconds: dict[str, float], unit: float, more: dict[str, str]) -> None:
+    print(f"\n{title}")
+    for name, value in seconds.items():
+        print(f"  {name:24s} {value:8.4f} s {value / unit:6.2f}x  {more.get(name, '')}")
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("mlp", 40), ("cnn", 6)])
+def test_pgd(name: str, rounds: int) -> None:
+    networks, x, y = trained()
+    network = networks[name]
+    attacks: dict[str, Attack] = {
+        "robench, final iterate": BIM(steps=STEPS, step_size=STEP, keep="last"),
+        "robench, no one leaves": BIM(steps=STEPS, step_size=STEP, leave=False),
+        "robench": BIM(steps=STEPS, step_size=STEP),
+        "foolbox": Foolbox(attack="LinfBasicIterativeAttack", steps=STEPS, abs_stepsize=STEP),
+        "art": ART(attack="BasicIterativeMethod", max_iter=STEPS, eps_step=STEP),
+    }
+    sides: dict[str, Callable[[], Tensor]] = {"floor": lambda: floor(network, x, y)}
+    for title, attack in attacks.items():
+        sides[title] = lambda attack=attack: run(attack, network, x.clone(), y)  # type: ignore[misc]
+    if importlib.util.find_spec("torchattacks"):
+        sides["torchattacks"] = lambda: peer(network, x, y)
+    accuracy = {
+        title: float((network(side()).argmax(1) == y).float().mean())
+        for title, side in sides.items()
+    }
+    seconds = take_turns(sides, rounds)
+    notes = {title: f"accuracy {value:.3f}" for title, value in accuracy.items()}
+    shown(f"PGD {STEPS} steps, {name}", seconds, seconds["floor"], notes)
+    assert seconds["robench, final iterate"] <= 1.05 * seconds["floor"]
+    assert seconds["robench, no one leaves"] <= 1.05 * seconds["floor"]
+    assert seconds["robench"] <= seconds["robench, no one leaves"]
+    assert accuracy["robench"] <= accuracy["floor"]
+    if name == "mlp":
+        assert seconds["robench"] <= 0.65 * seconds["floor"]
+        assert seconds["robench"] <= 0.5 * seconds["foolbox"]
+        assert seconds["robench"] <= 0.25 * seconds["art"]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("space", ["tanh", "image"])
+def test_nattack(name: str, space: str) -> None:
+    """Against its forward passes alone, in batches of the same size."""
+    networks, x, y = trained()
+    network, x, y = networks[name], x[:100], y[:100]
+    attack = NAttack(iterations=5, population=100, space=space)
+    rows: list[int] = []
+
+    def native() -> None:
+        target = ScoreTarget(network, Ball("linf", 0.01), len(x))  # little breaks
+        attack.perturb(target, x, y, torch.Generator().manual_seed(0))
+        rows.append(target.queries)
+
+    native()
+    batch = torch.rand(500, 1, 28, 28)
+
+    def forward() -> None:
+        with torch.no_grad():
+            for _ in range(rows[0] // 500):
+                network(batch)
+
+    seconds = take_turns({"forward passes": forward, "robench": native}, 8)
+    shown(f"NAttack 5 x 100, {space}, {name}", seconds, seconds["forward passes"], {})
+    if name == "cnn":
+        assert seconds["robench"] <= 1.1 * seconds["forward passes"]
+
+
+def test_the_cost_of_eot_is_linear_in_the_draws() -> None:
+    networks, x, y = trained()
+    network = networks["cnn"]
+
+    def drawn(draws: int) -> Callable[[], None]:
+        def ask() -> None:
+            target = WhiteBoxTarget(network, Ball("linf", EPS), len(x))
+            target.gradient(x, y, draws=draws)
+
+        return ask
+
+    seconds = take_turns({f"{n} draws": drawn(n) for n in (1, 4, 16)}, 6)
+    shown("EOT, one gradient, cnn", seconds, seconds["1 draws"], {})
+    assert seconds["16 draws"] <= 1.1 * 16 * seconds["1 draws"]
+
+
+def test_others() -> None:
+    networks, x, y = trained()
+    network = networks["mlp"]
+    attacks: dict[str, Attack] = {
+        "pgd": PGD(steps=STEPS, step_size=STEP),
+        "square, 200 queries": Square(queries=200),
+        "art square, 200": ART(attack="SquareAttack", max_iter=200),
+        "lbfgs": LBFGS(),
+        "foolbox C&W, 200 x 6": Foolbox(
+            attack="L2CarliniWagnerAttack", steps=200, binary_search_steps=6, stepsize=0.02
+        ),
+    }
+    eps = {"lbfgs": 10.0, "foolbox C&W, 200 x 6": 10.0}
+    seconds = take_turns(
+        {
+            title: lambda attack=attack, title=title: run(
+                attack, network, x.clone(), y, eps.get(title, EPS)
+            )
+            for title, attack in attacks.items()
+        },
+        1,
+    )
+    shown("Others, mlp, 1000 images", seconds, seconds["pgd"], {})
+    assert seconds["square, 200 queries"] < seconds["art square, 200"]
+    assert seconds["lbfgs"] < seconds["foolbox C&W, 200 x 6"]
