@@ -181,6 +181,8 @@ class ReportCard(Card):
     diagnostics: bool = True
     """Whether the cards in attacks/diagnostics/ are met too, at the radii of the report's attacks:
     what tells whether gradients are masked."""
+    baselines: tuple[str, ...] = ()
+    """Models whose corruption errors normalise mCE, one for each data set; empty: no mCE."""
     claims: tuple[ClaimCard, ...] = ()
     """Published claims to be judged against the measured numbers."""
 

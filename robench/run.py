@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from robench.execute import choose_device, execute, open_run, survey
-from robench.results import load_results
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.progress import Terminal
 from robench.report import write_report
+from robench.results import load_results
 from robench.store import Store
 from robench.workspace import Workspace
 

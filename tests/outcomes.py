@@ -49,8 +49,8 @@ class Outcomes:
         **fields: Any,
     ) -> Outcomes:
         """right: accuracy, or whether each draw is right, (seeds, images, draws). zero: share of
-        the images with a zero gradient. fooled: whether each was, on the way. trace: losses, one for
-        each step. fields: those of the attack plugin."""
+        the images with a zero gradient. fooled: whether each was, on the way. trace: losses, one
+        for each step. fields: those of the attack plugin."""
         self.threats.append(
             {
                 "name": name,

@@ -55,10 +55,15 @@ def rank(share: Tensor, gap: Tensor, stochastic: bool) -> Tensor:
 
 
 class Contest:
-    """The best images found so far for a batch, over all runs of an attack."""
+    """The best images found so far for a batch, over all runs of an attack.
+
+    Args:
+        x: the clean images; they are not written into.
+    """
 
     def __init__(self, x: Tensor) -> None:
-        self.images = x.clone()
+        self.clean = x
+        self.images = x
         self.rank = torch.full((len(x),), -torch.inf, device=x.device)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
@@ -67,9 +72,15 @@ class Contest:
         return torch.nonzero(~self.broken)[:, 0]
 
     def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor, broken: Tensor) -> None:
-        """Let images of a run compete with earlier ones. rows: which of the batch they are."""
+        """Let images of a run compete with earlier ones. rows: which of the batch they are, in
+        ascending order."""
         better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
-        self.images.index_copy_(0, rows[better], x_adv.index_select(0, better))
+        if len(better) == len(self.images):  # rows ascend: these are all
+            self.images = x_adv
+        elif len(better):
+            if self.images is self.clean:
+                self.images = self.clean.clone()
+            self.images.index_copy_(0, rows[better], x_adv.index_select(0, better))
         self.rank[rows[better]] = ranks[better]
         self.broken[rows] |= broken
 
@@ -83,7 +94,7 @@ class Peaks:
 
     def __init__(self, start: Tensor) -> None:
         self.copies = torch.empty_like(start)
-        self.rows = torch.arange(len(start), device=start.device)  # where in `copies`
+        self.rows: Tensor | None = None  # where in `copies`; None: as they come
         self.rank = torch.full((len(start),), -torch.inf, device=start.device)
         self.here = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         """Whether the latest iterate is the peak, not copied yet."""
@@ -95,7 +106,8 @@ class Peaks:
         higher = (ranks >= self.rank) & ~self.closed
         passed = torch.nonzero(self.here & ~higher)[:, 0]
         if len(passed):
-            self.copies.index_copy_(0, self.rows[passed], previous.index_select(0, passed))
+            where = passed if self.rows is None else self.rows[passed]
+            self.copies.index_copy_(0, where, previous.index_select(0, passed))
         self.rank = torch.where(higher, ranks, self.rank)
         self.here = higher
 
@@ -106,9 +118,13 @@ class Peaks:
 
     def images(self, x_adv: Tensor) -> Tensor:
         """The peak of each image. x_adv: the latest iterate."""
-        return torch.where(per_image(self.here, x_adv), x_adv, self.copies[self.rows])
+        if bool(self.here.all()):
+            return x_adv
+        copies = self.copies if self.rows is None else self.copies.index_select(0, self.rows)
+        return torch.where(per_image(self.here, x_adv), x_adv, copies)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all images but those in `rows`."""
-        self.rows, self.rank = self.rows[rows], self.rank[rows]
+        self.rows = rows if self.rows is None else self.rows[rows]
+        self.rank = self.rank[rows]
         self.here, self.closed = self.here[rows], self.closed[rows]

@@ -96,7 +96,7 @@ class Run:
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
         else:
-            self.contest.images[self.rows] = x_adv
+            self.contest.images = x_adv  # the only run, and nobody left it
 
     def _steps(self) -> Steps:
         attack, eps = self.attack, self.target.eps
@@ -163,7 +163,8 @@ class Run:
                 share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
                 ranks = rank(share, gap, True)
         rows = torch.nonzero(~self.peaks.closed)[:, 0]
-        self._enter(images[rows], ranks[rows], rows)
+        standing = images if len(rows) == len(images) else images.index_select(0, rows)
+        self._enter(standing, ranks[rows], rows)
         if judged and self.attack.leave:
             if target.stochastic:
                 rows = rows[share[rows] == 1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +101,7 @@ class DecisionTarget:
         deadline: float | None = None,
     ) -> None:
         self._hidden = network
+        self._weights = list(network.parameters())
         self.ball = ball
         self.images = images
         self.record = Record(images)
@@ -207,7 +208,8 @@ class WhiteBoxTarget(ScoreTarget):
                 instead, drawn anew for each draw; loss and margin are of what it saw.
         """
         total: list[Tensor] = []
-        with using_surrogate(self._hidden, surrogate), _frozen(self._hidden):
+        named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
+        with named, _frozen(self._weights):
             for _ in range(draws):
                 leaf = x.detach().requires_grad_()
                 self._count(len(x), index)
@@ -230,7 +232,7 @@ class WhiteBoxTarget(ScoreTarget):
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
         when it is asked for."""
         self._count(len(x), None)
-        with _frozen(self._hidden):
+        with _frozen(self._weights):
             if not (torch.is_grad_enabled() and x.requires_grad):
                 return self._hidden(x)
             seen = x.view_as(x)
@@ -243,16 +245,16 @@ class WhiteBoxTarget(ScoreTarget):
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def _frozen(weights: list[nn.Parameter]) -> Iterator[None]:
     """No graph to the weights inside the block: their gradients are nobody's business here."""
-    learning = [p for p in network.parameters() if p.requires_grad]
+    learning = [weight for weight in weights if weight.requires_grad]
     try:
-        for parameter in learning:
-            parameter.requires_grad_(False)
+        for weight in learning:
+            weight.requires_grad_(False)
         yield
     finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 class _Counted(nn.Module):

@@ -100,7 +100,7 @@ class _StepFunction(torch.autograd.Function):
         return (u > 0).to(u.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # (*grads)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
         return grad * ctx.surrogate.derivative(u), None
 

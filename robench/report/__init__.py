@@ -107,7 +107,7 @@ def _source() -> list[bytes]:
         return found
 
     package = files("robench")
-    modules = ("claims.py", "leaderboard.py", "results.py", "statistics.py")
+    modules = ("claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py")
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [
         source for folder in folders for source in read(folder)

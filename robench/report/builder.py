@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from robench.claims import Claim
 from robench.diagnostics.finding import Verdict
+from robench.corruption_error import corruption_errors
 from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
@@ -78,6 +79,7 @@ def render(
         datasets=list(dict.fromkeys(table["dataset"])),
         plots=plots(results, table),
         sheets=_sheets(results, table),
+        corruption_errors=corruption_errors(results),
         published=_published(results, table),
         failures=results.failures(),
         verdicts=verdicts,

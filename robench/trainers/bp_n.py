@@ -26,7 +26,7 @@ class BPN(Trainer):
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not network.noisy:
             raise RobenchError(
-                f"trainer bp-n: network {type(network).__name__} has no noisy layers; use trainer bp"
+                f"trainer bp-n: network {type(network).__name__} has no noisy layers; use bp"
             )
         with noise(network, GaussianNoise(rng)):
             rows = network(x.repeat(self.copies, *[1] * (x.dim() - 1)))

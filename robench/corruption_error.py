@@ -1,0 +1,108 @@
+"""mCE and relative mCE: corruption errors normalised by those of a named baseline.
+
+Hendrycks & Dietterich 2019 (arXiv 1903.12261), section 4.1, with E the error (1 - accuracy):
+
+    CE_c  = sum_s E_{s,c}(f) / sum_s E_{s,c}(baseline)                            mCE  = mean over kinds c
+    rCE_c = sum_s (E_{s,c}(f) - E_clean(f)) / sum_s (the same of the baseline)    rmCE = mean over kinds c
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from robench.digest import derived_seed
+from robench.results import Model, Results
+from robench.statistics import LEVEL, Floats, resampling
+
+
+@dataclass(frozen=True)
+class CorruptionError:
+    """A model's errors against its baseline's, as ratios (1 = as bad as the baseline).
+
+    Intervals are bootstrapped over seeds and, clustered, over images: an image comes with all its
+    corruptions, for the model and for the baseline alike.
+    """
+
+    model: str
+    baseline: str
+    mce: tuple[float, float, float]
+    """Value and 95% interval."""
+    relative: tuple[float, float, float]
+    kinds: dict[str, float]
+    """CE of each kind, "card/kind"."""
+
+
+def corruption_errors(results: Results) -> list[CorruptionError]:
+    """One entry for each complete model whose data set has a baseline in the report's `baselines`."""
+    named = results.manifest["report"].get("baselines", [])
+    models = {model["name"]: model for model in results.models}
+    found = []
+    for model in results.models:
+        fields = model["fields"]["dataset"]
+        same = [n for n in named if n in models and models[n]["fields"]["dataset"] == fields]
+        if same and results.kinds:
+            errors = _errors(results, model, models[same[0]])
+            found += [errors] if errors else []
+    return found
+
+
+def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError | None:
+    first, second = _stack(results, model), _stack(results, baseline)
+    if first is None or second is None or first.shape[2] != second.shape[2]:
+        return None
+    images = first.shape[2]
+    rng = np.random.default_rng(derived_seed("mce", model["name"], first.shape, second.shape))
+    drawn = resampling(first.shape[1], images, rng)
+    seeds = resampling(second.shape[1], 1, rng).seeds
+    samples = np.stack(
+        [_sampled(first, drawn.seeds, drawn.images), _sampled(second, seeds, drawn.images)]
+    )
+    points = np.stack([first.mean(axis=(1, 2)), second.mean(axis=(1, 2))])[:, None]
+    ce, rce = _ratios(points, results)
+    sampled_ce, sampled_rce = _ratios(samples, results)
+    return CorruptionError(
+        model=model["name"],
+        baseline=baseline["name"],
+        mce=_interval(ce, sampled_ce),
+        relative=_interval(rce, sampled_rce),
+        kinds=dict(zip(results.kinds, ce[0].tolist(), strict=True)),
+    )
+
+
+def _stack(results: Results, model: Model) -> Floats | None:
+    """Errors, (1 + corruption threats, seeds, images): clean first, then kind by kind."""
+    names = ["clean", *(threat["name"] for kind in results.kinds.values() for threat in kind)]
+    found = [results.correct(model, name) for name in names]
+    known = [1 - part for part in found if part is not None]
+    return np.stack(known) if len(known) == len(names) else None
+
+
+def _sampled(errors: Floats, seeds: Floats, images: Floats) -> Floats:
+    """Mean errors of every bootstrap sample, (samples, threats)."""
+    threats, number, _ = errors.shape
+    by_seed = images @ errors.reshape(threats * number, -1).T
+    sampled: Floats = np.einsum("bts,bs->bt", by_seed.reshape(-1, threats, number), seeds)
+    return sampled
+
+
+def _ratios(errors: Floats, results: Results) -> tuple[Floats, Floats]:
+    """CE and relative CE, (samples, kinds), from errors (2, samples, threats): model, baseline."""
+    ce, rce, start = [], [], 1
+    clean = errors[:, :, 0]
+    for kind in results.kinds.values():
+        total = errors[:, :, start : start + len(kind)].sum(axis=2)
+        start += len(kind)
+        worse = total - len(kind) * clean
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ce.append(total[0] / total[1])
+            rce.append(worse[0] / worse[1])
+    return np.stack(ce, axis=1), np.stack(rce, axis=1)
+
+
+def _interval(point: Floats, sampled: Floats) -> tuple[float, float, float]:
+    """Mean over kinds, and its 95% percentile interval."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(sampled.mean(axis=1), [tail, 1 - tail])
+    return float(point.mean()), float(low), float(high)
