@@ -4,6 +4,9 @@ Hendrycks & Dietterich 2019 (arXiv 1903.12261), section 4.1, with E the error (1
 
     CE_c  = sum_s E_{s,c}(f) / sum_s E_{s,c}(baseline)                            mCE  = mean over kinds c
     rCE_c = sum_s (E_{s,c}(f) - E_clean(f)) / sum_s (the same of the baseline)    rmCE = mean over kinds c
+
+A kind that hardly harms the baseline has no meaningful relative error (a division by about zero); such
+kinds are left out of the relative mCE, for all models of a data set alike, and counted.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import numpy as np
 from robench.digest import derived_seed
 from robench.results import Model, Results
 from robench.statistics import LEVEL, Floats, resampling
+
+HARM = 0.01
+"""Error that a kind must add to the baseline's, on average over severities, to enter relative mCE."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class CorruptionError:
     mce: tuple[float, float, float]
     """Value and 95% interval."""
     relative: tuple[float, float, float]
+    relative_kinds: int
+    """Kinds that harm the baseline enough to enter the relative mCE."""
     kinds: dict[str, float]
     """CE of each kind, "card/kind"."""
 
@@ -60,14 +68,22 @@ def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError 
         [_sampled(first, drawn.seeds, drawn.images), _sampled(second, seeds, drawn.images)]
     )
     points = np.stack([first.mean(axis=(1, 2)), second.mean(axis=(1, 2))])[:, None]
-    ce, rce = _ratios(points, results)
-    sampled_ce, sampled_rce = _ratios(samples, results)
+    ce, harm = _sums(points, results)
+    sampled_ce, sampled_harm = _sums(samples, results)
+    severities = np.array([len(kind) for kind in results.kinds.values()])
+    kept = harm[1, 0] > HARM * severities
+    itself = model is baseline
     return CorruptionError(
         model=model["name"],
         baseline=baseline["name"],
-        mce=_interval(ce, sampled_ce),
-        relative=_interval(rce, sampled_rce),
-        kinds=dict(zip(results.kinds, ce[0].tolist(), strict=True)),
+        mce=_interval(ce[0] / ce[1], sampled_ce[0] / sampled_ce[1], itself),
+        relative=_interval(
+            harm[0][:, kept] / harm[1][:, kept],
+            sampled_harm[0][:, kept] / sampled_harm[1][:, kept],
+            itself,
+        ),
+        relative_kinds=int(kept.sum()),
+        kinds=dict(zip(results.kinds, (ce[0, 0] / ce[1, 0]).tolist(), strict=True)),
     )
 
 
@@ -87,22 +103,25 @@ def _sampled(errors: Floats, seeds: Floats, images: Floats) -> Floats:
     return sampled
 
 
-def _ratios(errors: Floats, results: Results) -> tuple[Floats, Floats]:
-    """CE and relative CE, (samples, kinds), from errors (2, samples, threats): model, baseline."""
-    ce, rce, start = [], [], 1
-    clean = errors[:, :, 0]
+def _sums(errors: Floats, results: Results) -> tuple[Floats, Floats]:
+    """Errors, and errors beyond the clean ones, summed over severities: (2, samples, kinds) each,
+    from (2, samples, threats); the first axis is model, baseline."""
+    total, harm, start = [], [], 1
     for kind in results.kinds.values():
-        total = errors[:, :, start : start + len(kind)].sum(axis=2)
+        total.append(errors[:, :, start : start + len(kind)].sum(axis=2))
+        harm.append(total[-1] - len(kind) * errors[:, :, 0])
         start += len(kind)
-        worse = total - len(kind) * clean
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ce.append(total[0] / total[1])
-            rce.append(worse[0] / worse[1])
-    return np.stack(ce, axis=1), np.stack(rce, axis=1)
+    # A baseline without errors in a sample would divide by zero.
+    return np.maximum(np.stack(total, axis=2), 1e-9), np.stack(harm, axis=2)
 
 
-def _interval(point: Floats, sampled: Floats) -> tuple[float, float, float]:
-    """Mean over kinds, and its 95% percentile interval."""
+def _interval(point: Floats, sampled: Floats, itself: bool) -> tuple[float, float, float]:
+    """Mean over kinds, and its 95% percentile interval; a baseline against itself has none."""
+    if not point.size:
+        return float("nan"), float("nan"), float("nan")
+    value = float(point.mean())
+    if itself:
+        return value, value, value
     tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(sampled.mean(axis=1), [tail, 1 - tail])
-    return float(point.mean()), float(low), float(high)
+    low, high = np.quantile(sampled.mean(axis=1), [tail, 1 - tail])
+    return value, float(low), float(high)

@@ -14,7 +14,9 @@ from robench.results import Results
 IMAGES = 100
 
 
-def made(baselines: list[str], dataset: str = "d", **errors: tuple[int, dict[str, list[int]]]) -> Results:
+def made(
+    baselines: list[str], dataset: str = "d", **errors: tuple[int, dict[str, list[int]]]
+) -> Results:
     """Per model: wrong images of 100 clean, and of each kind at severities 1, 2."""
     rows: dict[str, pa.Table] = {}
     cells: list[dict[str, Any]] = []
@@ -35,7 +37,9 @@ def made(baselines: list[str], dataset: str = "d", **errors: tuple[int, dict[str
         for threat, count in wrong.items():
             digest = f"{model}-{threat}"
             correct = (np.arange(IMAGES) >= count).astype(np.float32)
-            rows[digest] = pa.table({"image": np.arange(IMAGES, dtype=np.int32), "correct": correct})
+            rows[digest] = pa.table(
+                {"image": np.arange(IMAGES, dtype=np.int32), "correct": correct}
+            )
             cells.append(
                 {"model": model, "seed": 0, "threat": threat, "status": "done", "digest": digest}
             )
