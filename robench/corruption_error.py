@@ -2,11 +2,11 @@
 
 Hendrycks & Dietterich 2019 (arXiv 1903.12261), section 4.1, with E the error (1 - accuracy):
 
-    CE_c  = sum_s E_{s,c}(f) / sum_s E_{s,c}(baseline)                            mCE  = mean over kinds c
-    rCE_c = sum_s (E_{s,c}(f) - E_clean(f)) / sum_s (the same of the baseline)    rmCE = mean over kinds c
+    CE_c  = sum_s E_{s,c}(f) / sum_s E_{s,c}(baseline)                            mCE:  mean over c
+    rCE_c = sum_s (E_{s,c}(f) - E_clean(f)) / sum_s (the same of the baseline)    rmCE: mean over c
 
-A kind that hardly harms the baseline has no meaningful relative error (a division by about zero); such
-kinds are left out of the relative mCE, for all models of a data set alike, and counted.
+A kind that hardly harms the baseline has no meaningful relative error (a division by about zero);
+such kinds are left out of the relative mCE, for all models of a data set alike, and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robench.results import Model, Results
 from robench.statistics import LEVEL, Floats, resampling
 
 HARM = 0.01
-"""Error that a kind must add to the baseline's, on average over severities, to enter relative mCE."""
+"""Error that a kind must add to the baseline's, on average, to enter the relative mCE."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CorruptionError:
 
 
 def corruption_errors(results: Results) -> list[CorruptionError]:
-    """One entry for each complete model whose data set has a baseline in the report's `baselines`."""
+    """One entry for each complete model whose data set has a baseline in the report."""
     named = results.manifest["report"].get("baselines", [])
     models = {model["name"]: model for model in results.models}
     found = []

@@ -61,7 +61,7 @@ BASE = (10, {"fog": [20, 40], "snow": [30, 50]})
 def test_mce_is_the_mean_ratio_of_summed_errors() -> None:
     model = (5, {"fog": [10, 20], "snow": [40, 80]})
     base, found = corruption_errors(made(["base"], base=BASE, model=model))
-    # fog: 30/60 = 0.5; snow: 120/80 = 1.5. Relative: (30-10)/(60-20) = 0.5; (120-10)/(80-20) = 11/6.
+    # fog: 30/60 = 0.5; snow: 120/80 = 1.5. Relative: (30-10)/(60-20); (120-10)/(80-20).
     assert found.kinds == {"c/fog": pytest.approx(0.5), "c/snow": pytest.approx(1.5)}
     assert found.mce[0] == pytest.approx(1.0)
     assert found.relative[0] == pytest.approx((0.5 + 110 / 60) / 2)

@@ -34,7 +34,7 @@ class Estimate:
 
     def evidence(self) -> list[float]:
         """[value, low, high], rounded as a page shows them."""
-        return [round(number, 6) for number in (self.value, self.low, self.high)]
+        return [round(number, 4) for number in (self.value, self.low, self.high)]
 
 
 def share(values: Floats) -> Estimate:

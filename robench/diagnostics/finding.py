@@ -8,8 +8,8 @@ from typing import Any, Literal, TypedDict
 
 Outcome = Literal["pass", "alarm", "not applicable"]
 STRONGER = (
-    'attack it with another loss (loss = "margin"), other derivatives (surrogate = "sweep") and '
-    "without gradients (square, nattack); whatever breaks an image counts"
+    'attack the network with another loss (loss = "margin"), other derivatives (surrogate = '
+    '"sweep") and without gradients (square, nattack); whatever breaks an image counts'
 )
 """What to run next wherever gradients mislead."""
 

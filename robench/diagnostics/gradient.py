@@ -37,7 +37,7 @@ def zero_gradients(subject: Subject) -> Finding:
     evidence = {
         "attack": threat["name"],
         "share": most.evidence(),
-        "by_attack": {t["name"]: round(estimate.value, 6) for estimate, t in shares},
+        "by_attack": {t["name"]: round(estimate.value, 4) for estimate, t in shares},
     }
     numbers = (
         f"exactly zero for {percent(most.value)} ({most.range}) of the images where "
@@ -89,7 +89,7 @@ def surrogates(subject: Subject) -> Finding:
         "other": other["name"],
         "surrogate": settings(other)["surrogate"],
         "own_accuracy": before.evidence(),
-        "other_accuracy": round(subject.accuracy(other), 6),
+        "other_accuracy": round(subject.accuracy(other), 4),
         "fall": fall.evidence(),
     }
     if excess > 0 and fall.low > 0:

@@ -53,8 +53,8 @@ def gradient_free(subject: Subject) -> Finding:
         "norm": norm,
         "eps": eps,
         "share": estimate.evidence(),
-        "white_box": {t["name"]: round(subject.accuracy(t), 6) for t in white},
-        "without_gradients": {t["name"]: round(subject.accuracy(t), 6) for t in other},
+        "white_box": {t["name"]: round(subject.accuracy(t), 4) for t in white},
+        "without_gradients": {t["name"]: round(subject.accuracy(t), 4) for t in other},
     }
     numbers = (
         f"{percent(max(estimate.value, 0.0))} ({estimate.range}) of the images are broken by "

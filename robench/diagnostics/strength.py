@@ -57,8 +57,8 @@ def one_step(subject: Subject) -> Finding:
     evidence = {
         "one_step": one["name"],
         "iterative": iterative["name"],
-        "one_step_accuracy": round(subject.accuracy(one), 6),
-        "iterative_accuracy": round(subject.accuracy(iterative), 6),
+        "one_step_accuracy": round(subject.accuracy(one), 4),
+        "iterative_accuracy": round(subject.accuracy(iterative), 4),
         "iterative_minus_one_step": worst.evidence(),
     }
     if worst.value > LEAST and worst.low > 0:
@@ -118,7 +118,7 @@ def more_effort(subject: Subject) -> Finding:
         "shorter_gradients": few,
         "longer_gradients": many,
         "shorter_accuracy": before.evidence(),
-        "longer_accuracy": round(subject.accuracy(longer), 6),
+        "longer_accuracy": round(subject.accuracy(longer), 4),
         "fall": fall.evidence(),
     }
     if excess > 0 and fall.low > 0:
@@ -163,7 +163,7 @@ def growing_eps(subject: Subject) -> Finding:
         "card": end["card"],
         "norm": end["norm"],
         "eps": [threat["eps"] for threat in curve],
-        "accuracy": [round(subject.accuracy(threat), 6) for threat in curve],
+        "accuracy": [round(subject.accuracy(threat), 4) for threat in curve],
         "at_the_largest": left.evidence(),
     }
     numbers = f"{percent(left.value)} ({left.range}) at eps = {end['eps']:g} under {end['card']}"

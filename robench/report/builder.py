@@ -15,8 +15,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from robench.claims import Claim
-from robench.diagnostics.finding import Verdict
 from robench.corruption_error import corruption_errors
+from robench.diagnostics.finding import Verdict
 from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
