@@ -78,8 +78,9 @@ class Run:
         x_adv, previous = start, start
         for step in range(attack.steps):
             loss = partial(LOSSES[attack.loss], aim=self.aim)
+            index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
-                x_adv, self.y, loss, self.draws, self.surrogate, self.rows, self.view
+                x_adv, self.y, loss, self.draws, self.surrogate, index, self.view
             )
             gradient, value = answer.gradient, answer.loss
             if attack.keep == "best":

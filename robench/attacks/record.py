@@ -26,6 +26,7 @@ class Record:
         self.fooled = torch.zeros(images, dtype=torch.bool)
         """Whether a point inside the ball at which a gradient was taken was misclassified (by most
         draws of a noisy network)."""
+        self._all_asked = False
         self._loss = torch.zeros(images)
         self._trace: list[Tensor] = []
         self.runs: list[int] = []
@@ -50,19 +51,18 @@ class Record:
         rows = slice(None) if index is None else index.cpu()
         if fooled is not None:
             self.fooled[rows] |= (fooled > 0.5).cpu()
-        self._loss[rows] = loss.cpu().float()
+        self._loss[rows] = loss.cpu()
         self._trace.append(self._loss.mean())
 
     def first_gradient(self, grad: Tensor, index: Tensor | None) -> None:
         """Note which images have an exactly zero gradient, the first time that each is asked."""
-        if index is None and len(grad) != self.images:
+        if self._all_asked or (index is None and len(grad) != self.images):
             return
         rows = slice(None) if index is None else index.cpu()
-        asked = self.asked[rows]
-        if not bool(asked.all()):
-            zero = (grad.flatten(1).abs().amax(1) == 0).cpu()
-            self.zero_gradient[rows] |= zero & ~asked
-            self.asked[rows] = True
+        zero = (grad.flatten(1).abs().amax(1) == 0).cpu()
+        self.zero_gradient[rows] |= zero & ~self.asked[rows]
+        self.asked[rows] = True
+        self._all_asked = bool(self.asked.all())
 
     def begin_run(self) -> None:
         """The next gradient is the first of a new run."""
@@ -76,7 +76,7 @@ class Record:
     def counts(self) -> dict[str, np.ndarray | None]:
         """Per image, (n,): queries, gradients, zero_gradient and fooled_on_the_way; the last two
         are None where no gradient was asked for image by image."""
-        seen = bool(self.asked.all()) and self.images > 0
+        seen = self._all_asked and self.images > 0
         return {
             "queries": self.queries.numpy().astype(np.float32),
             "gradients": self.gradients.numpy().astype(np.float32),
