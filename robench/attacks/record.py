@@ -59,7 +59,8 @@ class Record:
         if self._all_asked or (index is None and len(grad) != self.images):
             return
         rows = slice(None) if index is None else index.cpu()
-        zero = (grad.flatten(1).abs().amax(1) == 0).cpu()
+        flat = grad.flatten(1)
+        zero = ((flat.amax(1) == 0) & (flat.amin(1) == 0)).cpu()
         self.zero_gradient[rows] |= zero & ~self.asked[rows]
         self.asked[rows] = True
         self._all_asked = bool(self.asked.all())

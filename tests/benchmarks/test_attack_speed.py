@@ -96,7 +96,7 @@ def test_pgd(name: str, rounds: int) -> None:
     }
     sides: dict[str, Callable[[], Tensor]] = {"floor": lambda: floor(network, x, y)}
     for title, attack in attacks.items():
-        sides[title] = lambda attack=attack: run(attack, network, x.clone(), y)  # type: ignore[misc]
+        sides[title] = lambda attack=attack: run(attack, network, x, y)  # type: ignore[misc]
     if importlib.util.find_spec("torchattacks"):
         sides["torchattacks"] = lambda: peer(network, x, y)
     accuracy = {
@@ -176,7 +176,7 @@ def test_others() -> None:
     seconds = take_turns(
         {
             title: lambda attack=attack, title=title: run(
-                attack, network, x.clone(), y, eps.get(title, EPS)
+                attack, network, x, y, eps.get(title, EPS)
             )
             for title, attack in attacks.items()
         },
