@@ -171,21 +171,25 @@ def score_slice(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
-    Observations: `probabilities` (every answer is a point of the simplex, as after a softmax) and
-    `activity` (what the network says of itself, such as spike rates).
+    Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
+    `activity` (what the network says of itself, such as spike rates) and `between_draws` (largest
+    difference between the logits of two draws, relative to the largest logit; None for one draw).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
     """
     predictions, losses, ties = [], [], []
-    simplex, activity = True, {}
+    simplex, activity, between = True, {}, 0.0
     for start in range(0, len(part), batch_size):
         _, y = _batch(part, start, batch_size, device)
         x = torch.from_numpy(images[start : start + batch_size]).to(device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
+            first: Tensor | None = None
             for _ in range(draws):
                 logits = network(x)
                 _check_logits(logits, (len(y), network.classes))
+                first = logits if first is None else first
+                between = max(between, _change(logits, first))
                 drawn.append(logits.argmax(1))
                 lost += F.cross_entropy(logits, y, reduction="none")
             if start == 0:
@@ -208,7 +212,8 @@ def score_slice(
             "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
         }
     )
-    return rows, {"probabilities": simplex, "activity": activity}
+    between_draws = between if draws > 1 else None
+    return rows, {"probabilities": simplex, "activity": activity, "between_draws": between_draws}
 
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
@@ -225,6 +230,11 @@ def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
         column = pa.nulls(len(rows), kind) if values is None else pa.array(values).cast(kind)
         rows = rows.append_column(name, column)
     return rows
+
+
+def _change(logits: Tensor, first: Tensor) -> float:
+    """Largest difference between two answers, relative to the largest logit."""
+    return float((logits - first).abs().amax() / first.abs().amax().clamp_min(1e-12))
 
 
 def _check_logits(logits: Tensor, shape: tuple[int, int]) -> None:

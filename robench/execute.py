@@ -20,7 +20,7 @@ from robench.digest import Identity, digest
 from robench.errors import RobenchError
 from robench.plan import Cell, Plan, Training
 from robench.pool import Failure, Inline, Pool, Processes
-from robench.store import Damaged, Store
+from robench.store import Damaged, Outcome, Store
 from robench.tasks import Evaluate, MakeInputs, Task, Train
 
 ATTEMPTS = 2
@@ -52,6 +52,8 @@ class Run:
     """Digest -> why."""
     lost: dict[Training, str] = field(default_factory=dict)
     """Models that could not be trained -> why."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """Digest -> what the store holds, as read back at the end."""
 
     def model_digest(self, training: Training) -> str:
         return self.resolved[training.card.name].digest(training.seed)
@@ -144,21 +146,24 @@ def execute(run: Run, listener: Listener, jobs: int = 1) -> None:
             _Scheduler(run, listener, pool).work()
         finally:
             pool.close()
-        if not _damaged(run, listener):
+        if _read_back(run, listener):
             return
 
 
-def _damaged(run: Run, listener: Listener) -> bool:
-    """Whether any cell of the run turns out to be damaged when read; it is then set aside."""
-    found = False
-    for cell_digest in run.digests.values():
+def _read_back(run: Run, listener: Listener) -> bool:
+    """Read every finished cell once; False where one was damaged and had to be set aside."""
+    sound = True
+    for name in run.digests.values():
+        if name in run.outcomes or name in run.failures:
+            continue
         try:
-            if cell_digest not in run.failures:
-                run.store.read_cell(cell_digest)
+            run.outcomes[name] = run.store.read_cell(name)
         except Damaged as damaged:
             listener.note(str(damaged))
-            found = True
-    return found
+            sound = False
+        except FileNotFoundError:
+            continue  # its inputs failed
+    return sound
 
 
 class _Scheduler:

@@ -7,14 +7,13 @@ Keys: `report` (its card), `threat_set` (digest: rows are comparable only where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from robench import __version__, identity
 from robench.digest import digest
 from robench.execute import Run, unborn
-from robench.plan import Cell, Threat, Training
-from robench.store import Damaged, Outcome
+from robench.plan import Threat, Training
 
 
 def describe(run: Run, command: str) -> dict[str, Any]:
@@ -47,7 +46,10 @@ def describe(run: Run, command: str) -> dict[str, Any]:
             }
         )
     cells = []
-    for cell, name, outcome, why in _read_back(run):
+    for cell in run.plan.cells:
+        name = run.digests.get(cell)
+        why = run.failures.get(name or unborn(cell))
+        outcome = run.outcomes.get(name or "")
         row: dict[str, Any] = {
             "model": cell.training.card.name,
             "seed": cell.training.seed,
@@ -123,17 +125,3 @@ def _describe_threat(threat: Threat) -> dict[str, Any]:
         "role": card.role,
         "surrogate": card.surrogate,
     }
-
-
-def _read_back(run: Run) -> Iterator[tuple[Cell, str | None, Outcome | None, str | None]]:
-    """Every cell of the plan: its digest, its outcome when there is one, else why there is none."""
-    for cell in run.plan.cells:
-        name = run.digests.get(cell)
-        why = run.failures.get(name or unborn(cell))
-        outcome = None
-        if name is not None and why is None:
-            try:
-                outcome = run.store.read_cell(name)
-            except (FileNotFoundError, Damaged) as error:
-                why = str(error) if isinstance(error, Damaged) else None
-        yield cell, name, outcome, why

@@ -155,8 +155,13 @@ class Results:
         ]
 
 
-def load_results(store: Store, report: str) -> Results:
+def load_results(
+    store: Store, report: str, outcomes: Mapping[str, Outcome] | None = None
+) -> Results:
     """The report's outcomes from the store; what cannot be read becomes missing, and says so.
+
+    Args:
+        outcomes: cells that were read already, by digest; the rest is read from the store.
 
     Raises RobenchError when the report was never run.
     """
@@ -173,7 +178,7 @@ def load_results(store: Store, report: str) -> Results:
             continue
         name = cell["digest"]
         if name not in found:  # two models with equal weights share their cells
-            found[name] = _read(store, name)
+            found[name] = (outcomes or {}).get(name) or _read(store, name)
         outcome = found[name]
         if isinstance(outcome, str):
             cell.update(status="missing", error=outcome)

@@ -59,7 +59,7 @@ def run_report(
     manifest = describe(state, command)
     store.write_run(report, manifest)
     page = write_report(
-        load_results(store, report), folder or workspace.output / "reports" / report
+        load_results(store, report, state.outcomes), folder or workspace.output / "reports" / report
     )
     missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
     made, kept = terminal.made, terminal.kept

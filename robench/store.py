@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,10 +51,25 @@ class Outcome:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """SHA-256 over the columns' names and values (Parquet renames the inner field of a list
-    type)."""
-    columns = ((name, rows.column(name).to_pylist()) for name in rows.column_names)
-    return digest_bytes(*(repr(column).encode() for column in columns))
+    """SHA-256 over the columns' names, nulls and values, whatever the file's encoding of them."""
+    parts: list[bytes] = []
+    for name in rows.column_names:
+        parts.append(name.encode())
+        column = rows.column(name)
+        if len(column):
+            parts += _values(pa.concat_arrays(column.chunks))
+    return digest_bytes(*parts)
+
+
+def _values(array: pa.Array) -> list[bytes]:
+    if pa.types.is_list(array.type):
+        lengths = np.asarray(array.value_lengths().fill_null(-1), np.int64)
+        return [lengths.tobytes(), *_values(array.flatten())]
+    if pa.types.is_binary(array.type) or pa.types.is_string(array.type):
+        return [repr(array.to_pylist()).encode()]
+    nulls = np.packbits(np.asarray(array.is_null()))
+    filled = array.fill_null(pa.scalar(0).cast(array.type))
+    return [nulls.tobytes(), np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()]
 
 
 class Store:

@@ -30,9 +30,12 @@ class Outcomes:
         self.cells: list[dict[str, Any]] = []
         self.rows: dict[str, pa.Table] = {}
 
-    def clean(self, right: Any = 1.0, probabilities: bool = False) -> Outcomes:
+    def clean(
+        self, right: Any = 1.0, probabilities: bool = False, between_draws: float = 0.0
+    ) -> Outcomes:
         self.threats.append({"name": "clean", "kind": "clean"})
-        return self._meet("clean", right, {}, {"probabilities": probabilities})
+        noted = {"probabilities": probabilities, "between_draws": between_draws}
+        return self._meet("clean", right, {}, noted)
 
     def attack(
         self,

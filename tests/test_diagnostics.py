@@ -281,13 +281,15 @@ def test_another_surrogate_that_does_much_more_alarms() -> None:
 
 
 def test_a_deterministic_model_that_changes_one_answer_alarms() -> None:
-    def twice(changed: int, stochastic: bool = False) -> Outcomes:
+    def twice(changed: int, stochastic: bool = False, between: float = 0.0) -> Outcomes:
         right = np.ones((1, 400, 2), bool)
         right[0, :changed, 1] = False
-        return Outcomes(stochastic=stochastic).clean(right)
+        return Outcomes(stochastic=stochastic).clean(right, between_draws=between)
 
     assert said(determinism, twice(1)) == "alarm"
     assert said(determinism, twice(0)) == "pass"
+    assert said(determinism, twice(0, between=0.1)) == "alarm"
+    assert said(determinism, twice(0, between=1e-6)) == "pass"
     assert said(determinism, twice(50, stochastic=True)) == "not applicable"
 
 

@@ -200,3 +200,17 @@ def test_outputs_that_are_probabilities_are_noticed(network: Network, part: Part
         for made in (network, Softmax((1, 8, 8), 10))
     ]
     assert seen == [False, True]
+
+
+def test_a_network_that_answers_differently_when_asked_again_is_noticed(
+    network: Network, part: Part
+) -> None:
+    settings = {"seed": 0, "batch_size": 60, "device": CPU}
+
+    def seen(noisy: bool, draws: int) -> float | None:
+        found = score_slice(network, part.images, part, noisy=noisy, draws=draws, **settings)[1]
+        return found["between_draws"]  # type: ignore[no-any-return]
+
+    assert seen(noisy=False, draws=2) == 0
+    assert seen(noisy=True, draws=2) > 0.01
+    assert seen(noisy=True, draws=1) is None

@@ -8,15 +8,20 @@ from robench.diagnostics.estimate import share
 from robench.diagnostics.finding import Finding, percent
 from robench.diagnostics.subject import Subject
 
+ROUNDING = 1e-3
+"""Relative change of logits that the order of sums on a GPU can make."""
+
 DETERMINISM, OUTPUTS = "determinism", "outputs"
 
 
 def determinism(subject: Subject) -> Finding:
     """Two answers to the same image differ although the model says that it is deterministic.
 
-    Inputs: the clean cell, where such a model is asked twice.
+    Inputs: the clean cell, where such a model is asked twice; the largest difference between the
+        logits of the two answers, relative to the largest logit, where the cell noted it.
     Computation: share of the images whose two predictions differ, over all seeds.
-    Threshold: alarm at one image: the same numbers in the same order give the same bits.
+    Threshold: alarm at one image, or where logits differ by more than a thousandth: the same
+        numbers in the same order give the same bits, or nearly so on a GPU.
     """
     if subject.stochastic:
         return Finding.not_applicable(
@@ -28,15 +33,18 @@ def determinism(subject: Subject) -> Finding:
     if answers.shape[2] < 2:
         return Finding.not_applicable(DETERMINISM, "The model was asked once about each image.")
     differ = (answers != answers[:, :, :1]).any(axis=2).astype(float)
+    moved = max(float(cell.get("between_draws") or 0) for cell in subject.cells(subject.clean))
     evidence = {
         "images_that_changed": [int(count) for count in differ.sum(axis=1)],
         "share": share(differ).evidence(),
+        "largest_change_of_a_logit": round(moved, 6),
     }
-    numbers = f"{percent(float(differ.mean()))} of the predictions on clean images"
-    if differ.any():
+    if differ.any() or moved > ROUNDING:
         return Finding(
             DETERMINISM, "alarm",
-            f"The model says that it is deterministic, but {numbers} changed when asked for again.",
+            "The model says that it is deterministic, but when it was asked again about the clean "
+            f"images, {percent(float(differ.mean()))} of its predictions changed, and its logits "
+            f"by up to {percent(moved)} of the largest.",
             evidence,
             "Let the network say so (random_input, or noisy layers with inference_noise = true): "
             "it is then scored over several draws and attacked through its expectation (eot).",
