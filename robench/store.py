@@ -18,6 +18,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Outcome:
     identity: dict[str, Any]
     provenance: dict[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the rows alone: equal for equal results, whoever made them."""
         return rows_digest(self.rows)
@@ -136,13 +137,13 @@ class Store:
             table = pq.read_table(pa.BufferReader(data))
             metadata = json.loads((table.schema.metadata or {})[METADATA_KEY])
             rows = table.replace_schema_metadata(None)
-            identity, provenance = metadata["identity"], metadata["provenance"]
-            sound = digest(identity) == cell and metadata["rows"] == rows_digest(rows)
+            outcome = Outcome(rows, metadata["identity"], metadata["provenance"])
+            sound = digest(outcome.identity) == cell and metadata["rows"] == outcome.digest
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise self._set_aside(path, str(error)) from None
         if not sound:
             raise self._set_aside(path, "its content does not match its digest")
-        return Outcome(rows, identity, provenance)
+        return outcome
 
     # -- failures and runs ----------------------------------------------------------------------
 

@@ -47,7 +47,14 @@ def test_the_strong_protocol_covers_what_masked_gradients_hide() -> None:
     settings = [vars(attack) for attack in strong]
     assert any(s.get("surrogate") == "sweep" for s in settings)
     assert any(s.get("eot", 1) >= 10 for s in settings)
-    assert {s.get("loss") for s in settings} >= {"cross-entropy", "margin", "dlr"}
+    assert {s.get("loss") for s in settings} >= {"cross-entropy", "margin"}
+    assert {s.get("schedule") for s in settings} >= {"fixed", "apgd"}
+    assert any(s.get("targets") for s in settings)
     assert {attack.needs for attack in strong} >= {"white-box", "score"}
     assert any(isinstance(CARDS.card("attacks", name).eps, tuple) for name in NAMES)
     assert any(CARDS.card("attacks", name).role == "floor" for name in NAMES)
+
+
+def test_the_readme_names_every_built_in_attack() -> None:
+    readme = (reference_root() / "attacks" / "README.md").read_text()
+    assert all(f"| `{name}` |" in readme for name in plugins.BUILT_IN["attacks"])

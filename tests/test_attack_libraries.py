@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from robench import plugins
+from robench.attacks import foolbox as foolbox_adapter
 from robench.attacks.art import ART
 from robench.attacks.autoattack import AutoAttack
 from robench.attacks.base import Attack
@@ -75,6 +76,14 @@ def test_wrong_settings_are_answered_with_card_key_and_near_names(
         RobenchError, match=f"attacks/mine.toml: attack '{settings['name']}': {message}"
     ):
         fields(**settings)
+
+
+def test_an_attack_whose_own_dependency_is_missing_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(foolbox_adapter, "find_spec", lambda name: None)
+    with pytest.raises(RobenchError, match="needs the package numba"):
+        fields(name="foolbox", attack="L2BrendelBethgeAttack")
 
 
 def test_listing_attacks_imports_neither_library() -> None:

@@ -322,3 +322,14 @@ def test_tiny_imagenets_first_ten_classes_are_whole_and_balanced() -> None:
     assert len(splits.train) + len(splits.validation) == 5000
     assert np.bincount(splits.test.labels).tolist() == [50] * 10
     assert splits.classes[0] == "goldfish"
+
+
+def test_digits_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    raw = Digits().raw()
+    bunch = load_digits()
+    np.testing.assert_array_equal(raw.images[:, 0], (bunch.images / 16).astype(np.float32))
+    np.testing.assert_array_equal(raw.labels, bunch.target)
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    np.testing.assert_array_equal(Digits().raw().images, raw.images)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -55,6 +56,8 @@ def _attacks() -> dict[str, type]:
 def _offered(name: str) -> str:
     if name not in _attacks():
         raise ValueError(f"foolbox has no such attack; {nearest(name, _attacks())}")
+    if "BrendelBethge" in name and find_spec("numba") is None:
+        raise ValueError("it needs the package numba, which foolbox does not declare")
     return name
 
 

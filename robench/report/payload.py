@@ -73,9 +73,18 @@ def _clipped(value: Any) -> Any:
     return value
 
 
+def _finite(value: Any) -> Any:
+    """`value` with infinities as text: JSON has no word for eps = inf."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
 def embedded(value: Any) -> str:
     """JSON that may stand inside a <script> element: nothing in it ends the element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text
