@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TaskID as BarID
 
@@ -73,6 +75,7 @@ class Terminal:
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._console = console
+        self._lock = threading.RLock()
         self._progress = Progress(
             TextColumn("{task.description}", table_column=None),
             BarColumn(bar_width=24),
@@ -108,42 +111,48 @@ class Terminal:
         self._cells = self._progress.add_task("cells ", total=cells, text="")
 
     def queued(self, task: Task) -> None:
-        self._groups[task.label] = task.group
-        self._left.queue(task)
+        with self._lock:
+            self._groups[task.label] = task.group
+            self._left.queue(task)
 
     def told(self, label: str, done: float, text: str) -> None:
-        if label not in self._groups:
-            return
-        self._left.told(label, self._groups[label], done)
-        if label.startswith("train "):
-            if label not in self._bars:
-                self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
-            self._progress.update(self._bars[label], completed=round(100 * done), text=text)
-        self._show_left()
+        with self._lock:
+            if label not in self._groups:
+                return
+            self._left.told(label, self._groups[label], done)
+            if label.startswith("train "):
+                if label not in self._bars:
+                    self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
+                self._progress.update(self._bars[label], completed=round(100 * done), text=text)
+            self._show_left()
 
     def finished(self, task: Task, failure: Failure | None) -> None:
-        self._left.finish(task)
-        if (bar := self._bars.pop(task.label, None)) is not None:
-            self._progress.remove_task(bar)
-        if failure is not None:
-            self.failed.append((task.label, failure))
-            self._console.print(f"[red]failed[/red] {task.label}: {failure.short}", highlight=False)
-        if isinstance(task, Train):
-            self.made["models"] += failure is None
-            self._progress.advance(self._models)
-        elif task.group.startswith("make "):
-            self.made["inputs"] += failure is None
-        else:
-            self.made["cells"] += failure is None
-            self._progress.advance(self._cells)
-        self._show_left()
+        with self._lock:
+            self._left.finish(task)
+            if (bar := self._bars.pop(task.label, None)) is not None:
+                self._progress.remove_task(bar)
+            if failure is not None:
+                self.failed.append((task.label, failure))
+                self._console.print(
+                    f"[red]failed[/red] {escape(task.label)}: {escape(failure.short)}",
+                    highlight=False,
+                )
+            if isinstance(task, Train):
+                self.made["models"] += failure is None
+                self._progress.advance(self._models)
+            elif task.group.startswith("make "):
+                self.made["inputs"] += failure is None
+            else:
+                self.made["cells"] += failure is None
+                self._progress.advance(self._cells)
+            self._show_left()
 
     def found(self, what: str) -> None:
         self.kept[what] += 1
         self._progress.advance(self._models if what == "model" else self._cells)
 
     def note(self, text: str) -> None:
-        self._console.print(f"[yellow]note[/yellow] {text}", highlight=False)
+        self._console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)
 
     def _show_left(self) -> None:
         left = self._left.seconds()

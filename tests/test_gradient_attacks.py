@@ -284,6 +284,16 @@ def test_a_sweep_is_as_strong_as_each_of_its_surrogates() -> None:
     assert success["sweep"] >= max(success.values())
 
 
+def test_where_the_network_answers_nan_the_clean_image_comes_back() -> None:
+    class Broken(Band):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.nan
+
+    x, y = torch.full((1, 1, 1, 1), 0.36), torch.zeros(1, dtype=torch.long)
+    target = WhiteBoxTarget(Broken((1, 1, 1), 2), Ball("linf", 0.2), 1)
+    assert torch.equal(BIM(steps=3).perturb(target, x, y, torch.Generator()), x)
+
+
 def test_an_infinite_budget_is_refused_in_words() -> None:
     with pytest.raises(RobenchError, match="eps = inf: PGD needs a finite budget"):
         run(PGD(), eps=float("inf"))

@@ -71,11 +71,10 @@ def gradient(trainer: Trainer, network: Network, seed: int = 0) -> Tensor:
 def test_the_zero_one_loss_takes_over_after_the_warm_up(digits: Splits) -> None:
     trainer = GLR(epochs=3, copies=20, criterion="zero-one", warmup_epochs=2)
     losses = [row["loss"] for row in fit(trainer, fresh(), digits)]
-    assert losses[0] > 1 > losses[1]  # 1 is the most that the 0-1 loss can be
-    assert losses[2] < losses[1] / 2
+    assert losses[1] > 1 > losses[2]  # 1 is the most that the 0-1 loss can be
     by_cross_entropy = fit(GLR(epochs=3, copies=20), fresh(), digits)
     assert losses[:2] == [row["loss"] for row in by_cross_entropy][:2]
-    assert losses[2] != by_cross_entropy[2]["loss"]
+    assert by_cross_entropy[2]["loss"] > 1
 
 
 def test_glr_leaves_sigma_as_the_card_sets_it(digits: Splits) -> None:
@@ -102,6 +101,9 @@ def test_copies_that_do_not_fit_the_pairing_are_named_as_the_card_names_them(
 
 def test_bp_n_and_glr_follow_the_gradient_of_the_same_loss() -> None:
     network = fresh(sigma=0.7)
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.op.weight.mul_(8)  # large enough that the noise changes the gradient
     by_noise = gradient(BPN(copies=20_000), network)
     by_likelihood_ratio = gradient(GLR(copies=100_000), network)
     without = gradient(BP(), network)
@@ -197,7 +199,8 @@ def test_every_card_of_the_glr_papers_makes_a_step(name: str) -> None:
 
 
 def test_the_cards_hold_every_row_of_the_papers_table() -> None:
-    threats = {"clean", "glr/lbfgs", "glr/fgsm", "gaussian", "impulse", "glass", "contrast"}
+    kinds = {f"glr-mnist/{kind}" for kind in ("gaussian", "impulse", "glass", "contrast")}
+    threats = {"clean", "glr/lbfgs", "glr/fgsm", *kinds}
     for row in ("bp", "lrs", "lrt", "abs", "lrsz", "lrtz"):
         chosen = card(f"glr/mnist14/{row}")
         assert chosen.published.keys() == threats

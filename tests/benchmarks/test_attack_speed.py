@@ -157,7 +157,7 @@ def test_the_cost_of_eot_is_linear_in_the_draws() -> None:
 
     seconds = take_turns({f"{n} draws": drawn(n) for n in (1, 4, 16)}, 6)
     shown("EOT, one gradient, cnn", seconds, seconds["1 draws"], {})
-    assert seconds["16 draws"] <= 1.1 * 16 * seconds["1 draws"]
+    assert seconds["16 draws"] <= 1.2 * 16 * seconds["1 draws"]
 
 
 def test_others() -> None:
