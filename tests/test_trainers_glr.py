@@ -100,7 +100,7 @@ def test_copies_that_do_not_fit_the_pairing_are_named_as_the_card_names_them(
 
 
 def test_bp_n_and_glr_follow_the_gradient_of_the_same_loss() -> None:
-    network = fresh(sigma=0.7)
+    network = fresh(sigma=2.0)
     with torch.no_grad():
         for layer in network.layers:
             layer.op.weight.mul_(8)  # large enough that the noise changes the gradient
