@@ -48,7 +48,8 @@ def transcription(steps: int, momentum: float, kernel: Tensor | None = None) -> 
     for _ in range(steps):
         grad = slope(x_adv)
         if kernel is not None:
-            grad = F.conv2d(grad, kernel[None, None], padding=len(kernel) // 2)
+            plane = torch.outer(kernel, kernel)
+            grad = F.conv2d(grad, plane[None, None], padding=len(kernel) // 2)
         g = momentum * g + grad / grad.abs().sum((1, 2, 3), keepdim=True)
         x_adv = (x_adv + STEP * g.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
     return x_adv
@@ -150,7 +151,7 @@ def test_tims_kernel_sums_to_one_and_has_the_published_width() -> None:
     kernel = gaussian_kernel(15)
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-6)
     at = torch.arange(15) - 7.0
-    deviation = float((kernel.sum(0) * at**2).sum().sqrt())
+    deviation = float((kernel * at**2).sum().sqrt())
     assert 2.2 < deviation < 2.4  # 14 / (2 * 3), a little less for the cut tails
 
 
@@ -226,17 +227,17 @@ def in_the_band(**settings: Any) -> Tensor:
 
 def test_the_best_iterate_counts_and_not_the_final_one() -> None:
     assert int(in_the_band(keep="best")) == 1
-    assert int(in_the_band(keep="best", leave=False)) == 1
     assert int(in_the_band(keep="last")) == 0
 
 
 @pytest.mark.parametrize("cls", [BIM, MIM, APGD])
 def test_images_that_are_broken_leave_and_save_gradients(cls: type[GradientAttack]) -> None:
-    stayed, leaving = (run(cls(steps=20, leave=leave), eps=0.2) for leave in (False, True))
     network, _, y = reference()
-    broken = [network(x_adv).argmax(1) != y for x_adv, _ in (stayed, leaving)]
-    assert torch.equal(*broken)
-    assert leaving[1].gradients < 0.6 * stayed[1].gradients
+    x_all, stayed = run(cls(steps=20, keep="last"), eps=0.2)
+    x_adv, left = run(cls(steps=20), eps=0.2)
+    broken = [network(images).argmax(1) != y for images in (x_all, x_adv)]
+    assert bool((broken[1] | ~broken[0]).all())
+    assert left.gradients < 0.6 * stayed.gradients
 
 
 def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_batch() -> None:
@@ -249,20 +250,20 @@ def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_b
 
 
 def test_a_noisy_image_leaves_only_when_fresh_draws_confirm_it() -> None:
-    """At eps 0.02 most images fall to some draws; an attack that believed a single draw would stop
-    there and stay weak."""
+    """Most images fall to some draws early; an attack that believed a single one would stop there
+    and stay weak."""
     network, x, y = reference()
-    generator = torch.Generator().manual_seed(0)
     success = {}
-    with noise(network, GaussianNoise(generator)):
-        for leave in (False, True):
+    with noise(network, GaussianNoise(torch.Generator().manual_seed(0))):
+        for keep in ("last", "best"):
             target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
-            attack = PGD(steps=30, eot=2, leave=leave)
-            x_adv = attack.perturb(target, x, y, torch.Generator().manual_seed(0))
+            x_adv = PGD(steps=30, eot=2, keep=keep).perturb(
+                target, x, y, torch.Generator().manual_seed(0)
+            )
             wrong = [(network(x_adv).argmax(1) != y).float().mean() for _ in range(20)]
-            success[leave] = (float(torch.stack(wrong).mean()), target.gradients)
-    assert success[True][0] > success[False][0] - 0.05
-    assert success[True][1] < success[False][1]
+            success[keep] = (float(torch.stack(wrong).mean()), target.gradients)
+    assert success["best"][0] > success["last"][0] - 0.03
+    assert success["best"][1] < success["last"][1]
 
 
 def test_restarts_skip_broken_images_and_never_weaken_the_attack() -> None:
@@ -323,7 +324,7 @@ def test_a_projection_that_misses_the_last_step_is_caught(monkeypatch: pytest.Mo
         return x_adv if next(calls) % 15 == 0 else project(region, x_adv)
 
     monkeypatch.setattr(Region, "project_", all_but_the_last)
-    finding = budget(lambda **_: BIM(step_size=0.05, leave=False, keep="last"), "linf")
+    finding = budget(lambda **_: BIM(step_size=0.05, keep="last"), "linf")
     assert not finding.passed
     assert "leaves" in finding.detail
 
@@ -363,7 +364,7 @@ def test_images_without_a_gradient_are_flagged() -> None:
 
 
 def test_the_loss_trace_has_one_value_per_gradient_and_marks_the_runs() -> None:
-    _, target = run(PGD(steps=4, restarts=3, leave=False))
+    _, target = run(PGD(steps=4, restarts=3, keep="last"), eps=1e-3)
     assert len(target.loss_trace) == 12
     assert target.record.runs == [0, 4, 8]
     assert target.loss_trace[3] > target.loss_trace[0]

@@ -71,7 +71,7 @@ class Contest:
         """Rows of the images that are not broken yet."""
         return torch.nonzero(~self.broken)[:, 0]
 
-    def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor, broken: Tensor) -> None:
+    def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor) -> None:
         """Let images of a run compete with earlier ones. rows: which of the batch they are, in
         ascending order."""
         better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
@@ -82,11 +82,10 @@ class Contest:
                 self.images = self.clean.clone()
             self.images.index_copy_(0, rows[better], x_adv.index_select(0, better))
         self.rank[rows[better]] = ranks[better]
-        self.broken[rows] |= broken
 
 
 class Peaks:
-    """The best iterate of each image within one run.
+    """The best iterate of each image of a noisy network within one run.
 
     An iterate is copied when the next one turns out worse, not before: while the loss rises, as it
     mostly does, nothing is copied.
@@ -94,37 +93,28 @@ class Peaks:
 
     def __init__(self, start: Tensor) -> None:
         self.copies = torch.empty_like(start)
-        self.rows: Tensor | None = None  # where in `copies`; None: as they come
         self.rank = torch.full((len(start),), -torch.inf, device=start.device)
         self.here = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         """Whether the latest iterate is the peak, not copied yet."""
-        self.closed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        """Images that are done with; nothing later counts."""
 
-    def note(self, x_adv: Tensor, previous: Tensor, ranks: Tensor) -> None:
-        """Compare an iterate with those before it. previous: the one just before."""
-        higher = (ranks >= self.rank) & ~self.closed
+    def note(self, x_adv: Tensor, previous: Tensor, ranks: Tensor, closed: Tensor) -> None:
+        """Compare an iterate with those before it.
+
+        Args:
+            previous: the iterate just before.
+            closed: images that are done with, (n,).
+        """
+        higher = (ranks >= self.rank) & ~closed
         passed = torch.nonzero(self.here & ~higher)[:, 0]
-        if len(passed):
-            where = passed if self.rows is None else self.rows[passed]
-            self.copies.index_copy_(0, where, previous.index_select(0, passed))
+        self.copies.index_copy_(0, passed, previous.index_select(0, passed))
         self.rank = torch.where(higher, ranks, self.rank)
         self.here = higher
 
-    def close(self, rows: Tensor) -> None:
-        """Rows that are done with."""
-        self.here[rows] = False
-        self.closed[rows] = True
-
-    def images(self, x_adv: Tensor) -> Tensor:
-        """The peak of each image. x_adv: the latest iterate."""
-        if bool(self.here.all()):
-            return x_adv
-        copies = self.copies if self.rows is None else self.copies.index_select(0, self.rows)
-        return torch.where(per_image(self.here, x_adv), x_adv, copies)
+    def images(self, latest: Tensor) -> Tensor:
+        """The peak of each image. latest: the iterate that was noted last."""
+        return torch.where(per_image(self.here, latest), latest, self.copies)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all images but those in `rows`."""
-        self.rows = rows if self.rows is None else self.rows[rows]
-        self.rank = self.rank[rows]
-        self.here, self.closed = self.here[rows], self.closed[rows]
+        self.copies = self.copies.index_select(0, rows)
+        self.rank, self.here = self.rank[rows], self.here[rows]

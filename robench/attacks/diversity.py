@@ -47,16 +47,20 @@ def _resample(size: int, smallest: float, draw: Tensor, place: Tensor, chosen: T
 
 
 def gaussian_kernel(length: int, sigmas: float = 3.0) -> Tensor:
-    """TIM's kernel, (length, length), which sums to 1: the normal density at `length` points from
-    -sigmas to +sigmas, so that its deviation is (length - 1) / (2 sigmas) pixels."""
+    """One axis of TIM's kernel, (length,), which sums to 1: the normal density at `length` points
+    from -sigmas to +sigmas, so that its deviation is (length - 1) / (2 sigmas) pixels."""
     at = torch.linspace(-sigmas, sigmas, length, dtype=torch.float64)
     density = torch.exp(-(at**2) / 2)
-    kernel = torch.outer(density, density)
-    return (kernel / kernel.sum()).float()
+    return (density / density.sum()).float()
 
 
 def smooth(gradient: Tensor, kernel: Tensor) -> Tensor:
-    """The gradient convolved with the kernel, channel by channel. gradient: (n, c, h, w)."""
+    """The gradient convolved with kernel x kernel, channel by channel, one axis at a time.
+
+    Args:
+        gradient: (n, c, h, w). kernel: (length,), odd.
+    """
     channels = gradient.shape[1]
-    weight = kernel.to(gradient).expand(channels, 1, *kernel.shape)
-    return F.conv2d(gradient, weight, padding="same", groups=channels)
+    weight = kernel.to(gradient).expand(channels, 1, 1, len(kernel))
+    along = F.conv2d(gradient, weight, padding="same", groups=channels)
+    return F.conv2d(along, weight.mT, padding="same", groups=channels)

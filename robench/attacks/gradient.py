@@ -67,10 +67,9 @@ class GradientAttack(Attack):
     """Derivative of steps and spikes: `rectangle:0.5`, ...; "sweep": several, the best kept per
     image; None: the network's own."""
     keep: Literal["best", "last"] = "best"
-    """best: of each image the iterate with the highest margin, and images that are broken leave the
-    attack; last: the final iterate, as the papers do."""
-    leave: bool = True
-    """Whether broken images leave; without, the result is as strong and costs more."""
+    """best: an image leaves the attack with the first iterate that breaks it, else with the final
+    one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
+    every image, as the papers do."""
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __init__(self, **settings: Any) -> None:
@@ -91,7 +90,7 @@ class GradientAttack(Attack):
         for surrogate, aim, restart in runs:
             rows = torch.arange(len(x), device=x.device)
             clean, labels, aimed = x, y, aim
-            if self.leave and bool(contest.broken.any()):
+            if bool(contest.broken.any()):
                 rows = contest.standing()
                 if not len(rows):
                     break

@@ -74,7 +74,9 @@ class Run:
         self.y, self.aim, self.rows = y, aim, rows
         self.region = Region(self.target.ball, x)
         self.steps = self._steps()
-        self.peaks = Peaks(start)
+        self.peaks = Peaks(start) if self.target.stochastic else None
+        self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        self.gone = 0
         x_adv, previous = start, start
         for step in range(attack.steps):
             loss = partial(LOSSES[attack.loss], aim=self.aim)
@@ -82,18 +84,18 @@ class Run:
             answer = self.target.gradient(
                 x_adv, self.y, loss, self.draws, self.surrogate, index, self.view
             )
-            gradient, value = answer.gradient, answer.loss
             if attack.keep == "best":
-                stay = self._compare(x_adv, previous, answer, attack.steps - step)
-                if stay is not None:
-                    if not len(stay):
-                        return
-                    x_adv = x_adv.index_select(0, stay)
-                    gradient, value = gradient.index_select(0, stay), value[stay]
+                self._compare(x_adv, previous, answer, attack.steps - step)
+                if self.gone == len(self.rows):
+                    return
+            gradient = answer.gradient
             if self.kernel is not None:
                 gradient = smooth(gradient, self.kernel)
             previous = x_adv
-            x_adv = self.steps.advance(x_adv, gradient, value, self.region)
+            x_adv = self.steps.advance(x_adv, gradient, answer.loss, self.region)
+            # Leaving costs about one step in copying; so many images must leave that it saves one.
+            if self.gone * (attack.steps - step) >= len(self.rows):
+                x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
         else:
@@ -106,8 +108,8 @@ class Run:
         default = eps if attack.steps == 1 else 2.5 * eps / attack.steps
         return FixedSteps(attack.step_size or default, attack.momentum)
 
-    def _compare(self, x_adv: Tensor, previous: Tensor, answer: Answer, left: int) -> Tensor | None:
-        """Take down how good the iterates are; rows that stay, when it is time for some to leave.
+    def _compare(self, x_adv: Tensor, previous: Tensor, answer: Answer, left: int) -> None:
+        """Enter the images that are broken now, and remember the best iterates of the others.
 
         Args:
             left: steps left, this one included.
@@ -115,66 +117,68 @@ class Run:
         share, gap = answer.fooled, answer.margin
         if self.view is not None:  # those are of what the network was shown instead
             share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows)
-        ranks = rank(share, gap, self.target.stochastic)
-        self.peaks.note(x_adv, previous, ranks)
-        if not self.attack.leave:
-            return None
-        broken = self._broken(x_adv, share, gap, 3 * self.draws * left)
+        if self.peaks is None:
+            broken = torch.nonzero((gap > ROUNDING) & ~self.closed)[:, 0]
+        else:
+            self.peaks.note(x_adv, previous, rank(share, gap, True), self.closed)
+            broken = self._confirmed(x_adv, share, 3 * self.draws * left)
         if len(broken):
-            self.peaks.close(broken)
-            self._enter(x_adv.index_select(0, broken), ranks[broken], broken, certain=True)
-        gone = int(self.peaks.closed.sum())
-        # Leaving costs about one step in copying; so many images must leave that it saves one.
-        if gone < len(self.rows) and gone * left < len(self.rows):
-            return None
-        stay = torch.nonzero(~self.peaks.closed)[:, 0]
-        self.y, self.rows = self.y[stay], self.rows[stay]
-        self.aim = None if self.aim is None else self.aim[stay]
-        for state in (self.region, self.steps, self.peaks):
-            state.keep(stay)
-        return stay
+            self.closed[broken] = True
+            self.gone += len(broken)
+            ranks = rank(share, gap, self.target.stochastic)[broken]
+            self.contest.enter(self.rows[broken], x_adv.index_select(0, broken), ranks)
+            self.contest.broken[self.rows[broken]] = True
 
-    def _broken(self, x_adv: Tensor, share: Tensor, gap: Tensor, cost: int) -> Tensor:
-        """Rows that are broken now. cost: forward passes that each would still cost otherwise."""
-        if not self.target.stochastic:
-            return torch.nonzero((gap > ROUNDING) & ~self.peaks.closed)[:, 0]
-        rows = torch.nonzero((share == 1) & ~self.peaks.closed)[:, 0]
+    def _confirmed(self, x_adv: Tensor, share: Tensor, cost: int) -> Tensor:
+        """Rows that are broken for sure, on a noisy network.
+
+        Args:
+            cost: forward passes that an image which stays still costs; asking must be cheaper.
+        """
+        rows = torch.nonzero((share == 1) & ~self.closed)[:, 0]
         if not len(rows) or cost <= CONFIRMATIONS:
             return rows[:0]
         return rows[confirmed(self.target, x_adv[rows], self.y[rows], self.rows[rows])]
 
+    def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Drop what is held of broken images; the iterates of the others."""
+        stay = torch.nonzero(~self.closed)[:, 0]
+        self.y, self.rows = self.y[stay], self.rows[stay]
+        self.aim = None if self.aim is None else self.aim[stay]
+        self.region.keep(stay)
+        self.steps.keep(stay)
+        if self.peaks is not None:
+            self.peaks.keep(stay)
+            previous = previous.index_select(0, stay)
+        self.closed, self.gone = self.closed[stay], 0
+        return x_adv.index_select(0, stay), previous
+
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
-        """The last iterate, which no gradient has shown yet, competes with the peak.
+        """Images that no iterate has broken: the last one is still to be judged.
 
         Args:
             judged: whether other runs follow, which may skip images that are broken.
         """
-        target, draws = self.target, max(self.draws, JUDGED)
-        share, gap = judge(target, x_adv, self.y, draws, self.rows)
-        images, ranks = x_adv, rank(share, gap, target.stochastic)
-        if self.attack.keep == "best":
-            self.peaks.note(x_adv, previous, ranks)
-            images, ranks = self.peaks.images(x_adv), self.peaks.rank
+        target, rows = self.target, torch.nonzero(~self.closed)[:, 0]
+        if len(rows) < len(x_adv):
+            x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
+        draws, y, index = max(self.draws, JUDGED), self.y[rows], self.rows[rows]
+        if self.peaks is None and not judged:  # the score alone will tell
+            self.contest.enter(index, x_adv, torch.zeros(len(rows), device=rows.device))
+            return
+        share, gap = judge(target, x_adv, y, draws, index)
+        if self.peaks is not None and self.attack.keep == "best":
+            # The peak was chosen by the draws that its gradient was taken with: fresh ones decide
+            # between it and the last iterate.
+            self.peaks.keep(rows)
+            peak = self.peaks.images(previous)
+            other, wide = judge(target, peak, y, draws, index)
+            last = rank(share, gap, True) >= rank(other, wide, True)
+            x_adv = torch.where(per_image(last, x_adv), x_adv, peak)
+            share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
+        self.contest.enter(index, x_adv, rank(share, gap, target.stochastic))
+        if judged:
+            sure = share == 1
             if target.stochastic:
-                # The peak was chosen by the draws that its gradient was taken with: fresh ones
-                # decide between it and the last iterate.
-                other, wide = judge(target, images, self.y, draws, self.rows)
-                last = self.peaks.here | (rank(share, gap, True) > rank(other, wide, True))
-                images = torch.where(per_image(last, x_adv), x_adv, images)
-                share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
-                ranks = rank(share, gap, True)
-        rows = torch.nonzero(~self.peaks.closed)[:, 0]
-        standing = images if len(rows) == len(images) else images.index_select(0, rows)
-        self._enter(standing, ranks[rows], rows)
-        if judged and self.attack.leave:
-            if target.stochastic:
-                rows = rows[share[rows] == 1]
-                sure = confirmed(target, images[rows], self.y[rows], self.rows[rows])
-            else:
-                sure = ranks[rows] > ROUNDING
-            self.contest.broken[self.rows[rows[sure]]] = True
-
-    def _enter(self, images: Tensor, ranks: Tensor, rows: Tensor, certain: bool = False) -> None:
-        """Images and their ranks into the contest. certain: they are broken."""
-        broken = torch.full((len(rows),), certain, device=rows.device)
-        self.contest.enter(self.rows[rows], images, ranks, broken)
+                sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
+            self.contest.broken[index[sure]] = True

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
+PENDING = 64  # gradients that are taken down as they are before they are worked up
+
+
+class _Note(NamedTuple):
+    loss: Tensor
+    margin: Tensor | None
+    """Of the images themselves, (n,), or None where the network was shown something else."""
+    about: Tensor | None
+    """Which image of the batch each row is."""
+
 
 class Record:
     """Per image of a batch: forward passes, gradients, and what the gradients showed.
+
+    Keeping it must cost an attack next to nothing: questions about the whole batch are counted in
+    one number, and losses are worked up later.
 
     Args:
         images: images in the batch. `index`, wherever it is taken, says which of them each row of a
@@ -18,41 +33,38 @@ class Record:
 
     def __init__(self, images: int) -> None:
         self.images = images
-        self.queries = torch.zeros(images, dtype=torch.float64)
-        self.gradients = torch.zeros(images, dtype=torch.float64)
-        self.asked = torch.zeros(images, dtype=torch.bool)
-        self.zero_gradient = torch.zeros(images, dtype=torch.bool)
-        """Whether the gradient that was asked for first was exactly zero."""
-        self.fooled = torch.zeros(images, dtype=torch.bool)
-        """Whether a point inside the ball at which a gradient was taken was misclassified (by most
-        draws of a noisy network)."""
-        self._all_asked = False
-        self._loss = torch.zeros(images)
-        self._trace: list[Tensor] = []
         self.runs: list[int] = []
         """Where in the loss trace each run (restart, surrogate) of the attack begins."""
+        self._single = {kind: torch.zeros(images) for kind in ("queries", "gradients")}
+        self._evenly = {"queries": 0.0, "gradients": 0.0}
+        self._asked = torch.zeros(images, dtype=torch.bool)
+        self._all_asked = False
+        self._zero_gradient = torch.zeros(images, dtype=torch.bool)
+        self._fooled = torch.zeros(images, dtype=torch.bool)
+        self._loss = torch.zeros(images)
+        self._trace: list[float] = []
+        self._pending: list[_Note] = []
 
-    def count(self, counter: Tensor, rows: int, index: Tensor | None) -> None:
-        """Add one to `counter` for each of `rows` questions."""
-        if index is not None:
-            ones = torch.ones(len(index), dtype=counter.dtype)
-            counter.index_add_(0, index.cpu(), ones)
+    def count(self, kind: Literal["queries", "gradients"], rows: int, index: Tensor | None) -> None:
+        """Take down `rows` questions."""
+        if index is None:
+            self._evenly[kind] += rows / max(self.images, 1)
         else:
-            counter += rows / max(self.images, 1)
+            self._single[kind].index_add_(0, index.cpu(), torch.ones(len(index)))
 
-    def gradient(
-        self, grad: Tensor, loss: Tensor, fooled: Tensor | None, index: Tensor | None
-    ) -> None:
-        """Take down a gradient: its rows, the losses, and the share of draws that were fooled."""
-        self.first_gradient(grad, index)
-        if index is None and len(grad) != self.images:
-            self._trace.append(loss.mean())
-            return
-        rows = slice(None) if index is None else index.cpu()
-        if fooled is not None:
-            self.fooled[rows] |= (fooled > 0.5).cpu()
-        self._loss[rows] = loss.cpu()
-        self._trace.append(self._loss.mean())
+    def most(self, kind: Literal["queries", "gradients"]) -> float:
+        """The largest number of questions about any image."""
+        return self._evenly[kind] + (float(self._single[kind].max()) if self.images else 0.0)
+
+    def total(self, kind: Literal["queries", "gradients"]) -> float:
+        """All questions, all images together."""
+        return self._evenly[kind] * self.images + float(self._single[kind].sum(dtype=torch.float64))
+
+    def note(self, loss: Tensor, margin: Tensor | None, index: Tensor | None) -> None:
+        """Take down the losses that came with a gradient, (n,), and the margins, (n,)."""
+        self._pending.append(_Note(loss, margin, index))
+        if len(self._pending) >= PENDING:
+            self._work_up()
 
     def first_gradient(self, grad: Tensor, index: Tensor | None) -> None:
         """Note which images have an exactly zero gradient, the first time that each is asked."""
@@ -61,26 +73,42 @@ class Record:
         rows = slice(None) if index is None else index.cpu()
         flat = grad.flatten(1)
         zero = ((flat.amax(1) == 0) & (flat.amin(1) == 0)).cpu()
-        self.zero_gradient[rows] |= zero & ~self.asked[rows]
-        self.asked[rows] = True
-        self._all_asked = bool(self.asked.all())
+        self._zero_gradient[rows] |= zero & ~self._asked[rows]
+        self._asked[rows] = True
+        self._all_asked = bool(self._asked.all())
 
     def begin_run(self) -> None:
         """The next gradient is the first of a new run."""
-        self.runs.append(len(self._trace))
+        self.runs.append(len(self._trace) + len(self._pending))
 
     @property
     def loss_trace(self) -> list[float]:
         """Mean loss at every gradient; an image that has left the attack counts with its last."""
-        return [float(loss) for loss in self._trace]
+        self._work_up()
+        return self._trace
 
     def counts(self) -> dict[str, np.ndarray | None]:
-        """Per image, (n,): queries, gradients, zero_gradient and fooled_on_the_way; the last two
-        are None where no gradient was asked for image by image."""
+        """Per image, (n,): queries; gradients; zero_gradient, whether the first one was exactly
+        zero; fooled_on_the_way, whether a point inside the ball at which a gradient was taken was
+        misclassified (by a noisy network: on the average of its draws). The last two are None where
+        no gradient was asked for image by image."""
+        self._work_up()
         seen = self._all_asked and self.images > 0
         return {
-            "queries": self.queries.numpy().astype(np.float32),
-            "gradients": self.gradients.numpy().astype(np.float32),
-            "zero_gradient": self.zero_gradient.numpy() if seen else None,
-            "fooled_on_the_way": self.fooled.numpy() if seen else None,
+            "queries": (self._single["queries"] + self._evenly["queries"]).numpy(),
+            "gradients": (self._single["gradients"] + self._evenly["gradients"]).numpy(),
+            "zero_gradient": self._zero_gradient.numpy() if seen else None,
+            "fooled_on_the_way": self._fooled.numpy() if seen else None,
         }
+
+    def _work_up(self) -> None:
+        for loss, margin, about in self._pending:
+            if about is None and len(loss) != self.images:
+                self._trace.append(float(loss.mean()))
+                continue
+            rows = slice(None) if about is None else about.cpu()
+            if margin is not None:
+                self._fooled[rows] |= (margin > 0).cpu()
+            self._loss[rows] = loss.cpu()
+            self._trace.append(float(self._loss.mean()))
+        self._pending.clear()

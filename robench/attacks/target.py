@@ -115,12 +115,12 @@ class DecisionTarget:
     @property
     def queries(self) -> int:
         """Forward passes so far, all images together."""
-        return round(float(self.record.queries.sum()))
+        return round(self.record.total("queries"))
 
     @property
     def gradients(self) -> int:
         """Gradients so far, all images together."""
-        return round(float(self.record.gradients.sum()))
+        return round(self.record.total("gradients"))
 
     @property
     def loss_trace(self) -> list[float]:
@@ -151,7 +151,7 @@ class DecisionTarget:
         if self._max_queries is None or not self.images:
             return True
         # Rows that are counted evenly add up in floating point.
-        return float(self.record.queries.max()) + questions <= self._max_queries + 1e-6
+        return self.record.most("queries") + questions <= self._max_queries + 1e-6
 
     def module(self) -> nn.Module:
         """The target as a torch module, for libraries that want one; still counted. It answers with
@@ -159,12 +159,8 @@ class DecisionTarget:
         return _Counted(self)
 
     def _count(self, rows: int, index: Tensor | None) -> None:
-        self.record.count(self.record.queries, rows, index)
-        # Rounding: rows that are counted evenly add up in floating point.
-        if (
-            not self.affords(0)
-            and float(self.record.queries.max()) > (self._max_queries or 0) + 1e-6
-        ):
+        self.record.count("queries", rows, index)
+        if not self.affords(0):
             raise BudgetExceeded(
                 f"asked for more than max_queries = {self._max_queries} forward passes an image"
             )
@@ -217,15 +213,14 @@ class WhiteBoxTarget(ScoreTarget):
                     logits = self._hidden(leaf if view is None else view(leaf))
                     rows = loss(logits, y)
                 grad = torch.autograd.grad(rows.sum(), leaf)[0]
-                self.record.count(self.record.gradients, len(x), index)
+                self.record.count("gradients", len(x), index)
                 gap = margin(logits.detach(), y)
                 drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype), logits.detach()]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
-        self.record.gradient(
-            answer.gradient, answer.loss, answer.fooled if view is None else None, index
-        )
+        self.record.first_gradient(answer.gradient, index)
+        self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,7 +235,7 @@ class WhiteBoxTarget(ScoreTarget):
             return self._hidden(seen)
 
     def _library_gradient(self, grad: Tensor) -> None:
-        self.record.count(self.record.gradients, len(grad), None)
+        self.record.count("gradients", len(grad), None)
         self.record.first_gradient(grad, None)
 
 
