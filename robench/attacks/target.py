@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.networks.base import Network
+from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 
 
@@ -183,6 +184,11 @@ class ScoreTarget(DecisionTarget):
 
 class WhiteBoxTarget(ScoreTarget):
     """A model whose gradients may be asked for."""
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the network has steps or spikes, whose derivative `surrogate` may replace."""
+        return any(isinstance(module, Step) for module in self._hidden.modules())
 
     def gradient(
         self,

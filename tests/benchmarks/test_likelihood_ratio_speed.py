@@ -220,7 +220,8 @@ def test_a_nit_epoch(pairing: Pairing, last_steps: int | None) -> None:
     floor = sum(times.values()) - times["update"]
     seconds = {name: 0.49 * value for name, value in times.items()}
     print(
-        f"\nNIT, {pairing}, last_steps = {last_steps}: an epoch of 490 updates {seconds['update']:.2f} s; "
+        f"\nNIT, {pairing}, last_steps = {last_steps}: an epoch of 490 updates "
+        f"{seconds['update']:.2f} s; "
         f"normals {seconds['normals']:.2f} + membranes {seconds['membranes']:.2f} + "
         f"products {seconds['first'] + seconds['second']:.2f} s: {times['update'] / floor:.2f}x"
     )
