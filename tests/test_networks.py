@@ -113,6 +113,14 @@ def test_stbps_convolutional_network_has_its_shape() -> None:
     }
 
 
+def test_spikes_reach_the_outputs_of_a_fresh_convolutional_network() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SNN((1, 28, 28), 10, convolutions=[8, 16], hidden=[64])
+    x = torch.rand(50, 1, 28, 28, generator=generator()) ** 3  # mostly dark, as digits are
+    assert all(rate > 0.03 for rate in network.activity(x).values())
+
+
 def test_too_many_convolutions_are_refused() -> None:
     with pytest.raises(RobenchError, match=r"convolutions = \[4, 4, 4, 4\].*8x8.*list fewer"):
         SNN((1, 8, 8), 10, convolutions=[4, 4, 4, 4])
