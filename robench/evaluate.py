@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,13 +173,14 @@ def score_slice(
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
     Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
-    `activity` (what the network says of itself, such as spike rates) and `between_draws` (largest
-    difference between the logits of two draws, relative to the largest logit; None for one draw).
+    `activity` (what the network says of itself, such as spike rates), `between_draws` (largest
+    difference between the logits of two draws, relative to the largest logit; None for one draw)
+    and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
     """
     predictions, losses, ties = [], [], []
-    simplex, activity, between = True, {}, 0.0
+    simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
         _, y = _batch(part, start, batch_size, device)
         x = torch.from_numpy(images[start : start + batch_size]).to(device)
@@ -186,8 +188,10 @@ def score_slice(
         with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
             first: Tensor | None = None
             for _ in range(draws):
+                started = time.perf_counter()
                 logits = network(x)
-                _check_logits(logits, (len(y), network.classes))
+                _check_logits(logits, (len(y), network.classes))  # which waits for the device
+                fastest = min(fastest, (time.perf_counter() - started) / len(y))
                 first = logits if first is None else first
                 between = max(between, _change(logits, first))
                 drawn.append(logits.argmax(1))
@@ -212,8 +216,12 @@ def score_slice(
             "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
         }
     )
-    between_draws = between if draws > 1 else None
-    return rows, {"probabilities": simplex, "activity": activity, "between_draws": between_draws}
+    return rows, {
+        "probabilities": simplex,
+        "activity": activity,
+        "between_draws": between if draws > 1 else None,
+        "inference_ms": round(1e3 * fastest, 5),
+    }
 
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:

@@ -189,6 +189,12 @@ def test_a_network_with_nan_weights_is_refused(part: Part) -> None:
         score(broken, part.images, part)
 
 
+def test_an_answer_is_timed_per_image_and_draw(network: Network, part: Part) -> None:
+    settings = {"noisy": False, "draws": 3, "seed": 0, "batch_size": 30, "device": CPU}
+    milliseconds = score_slice(network, part.images, part, **settings)[1]["inference_ms"]
+    assert 0 < milliseconds < 100
+
+
 def test_outputs_that_are_probabilities_are_noticed(network: Network, part: Part) -> None:
     class Softmax(MLP):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.builder import seconds
+from robench.report.costs import costs
 from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
 from robench.results import Results, load_published, load_results
@@ -238,6 +239,41 @@ def test_every_plot_has_its_numbers_as_a_table(page: str) -> None:
     for figure in figures:
         assert figure.count("<svg") == 1
         assert figure.count("<table>") == 1
+
+
+def test_paths_of_two_weights_are_drawn_with_every_point_as_a_number(tmp_path: Path) -> None:
+    made = Synthetic(
+        [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")], [clean_threat()]
+    )
+    for place, model in enumerate(made.manifest["models"]):
+        for row in model["seeds"][0]["history"]:
+            row |= {"weight_1": row["epoch"] / 8, "weight_2": -1.0 - place}
+    text = write_report(made.results(), tmp_path).read_text()
+    assert "Optimisation paths in the plane of two weights" in text
+    assert re.search(r"<td>synthetic/b</td><td>12</td><td>1.5</td><td>-2</td>", text)
+    assert '<th scope="col">weight_1</th>' not in text  # not a training curve
+
+
+def test_a_page_without_networks_of_two_weights_draws_no_path(page: str) -> None:
+    assert "Optimisation paths" not in page
+
+
+def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path) -> None:
+    made = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()])
+    for cell, milliseconds in zip(made.manifest["cells"], (0.01, 0.03), strict=True):
+        cell["inference_ms"] = milliseconds
+    made.manifest["models"][0]["seeds"][1]["history"][3]["peak_memory_mb"] = 420.0
+    cost = costs(made.results())[0]
+    assert (cost.epochs, cost.epoch_seconds, cost.memory_mb) == (12, 3.25, 360)
+    assert cost.inference_ms == pytest.approx(0.02)
+    text = write_report(made.results(), tmp_path).read_text()
+    row = text[text.index('id="cost"') :]
+    assert row.index("3.2 s") < row.index("360") < row.index("0.02")
+
+
+def test_outcomes_made_before_answers_were_timed_show_a_dash(quick: Results, page: str) -> None:
+    assert all(cost.inference_ms is None for cost in costs(quick))
+    assert 'id="cost"' in page
 
 
 def test_plots_take_the_colours_of_the_page(page: str) -> None:

@@ -6,6 +6,8 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -82,6 +84,7 @@ class Trainer(Plugin):
         Raises RobenchError when the loss stops being a finite number.
         """
         device = rng.device
+        forget_peak_memory(device)
         network.generator = rng
         x, y = to_device(data.train, device)
         optimizer = self.make_optimizer(network)
@@ -122,6 +125,7 @@ class Trainer(Plugin):
                     "loss": total / len(y),
                     "validation_accuracy": accuracy,
                     **_sigma(network),
+                    **_path(network),
                     "seconds": time.perf_counter() - started,
                     "peak_memory_mb": peak_memory_mb(device),
                 }
@@ -168,8 +172,27 @@ def _sigma(network: nn.Module) -> dict[str, float]:
     }
 
 
+def _path(network: nn.Module) -> dict[str, float]:
+    """The weights themselves, where there are just two: the path of the optimiser in the plane."""
+    weights = [p.detach().flatten() for p in network.parameters() if p.requires_grad]
+    if sum(map(len, weights)) != 2:
+        return {}
+    first, second = torch.cat(weights).tolist()
+    return {"weight_1": first, "weight_2": second}
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak count from here, where the system can: what ran before in the process goes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux only, and not in every container
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory so far: of the device on CUDA, of the process on CPU (Linux counts in KiB)."""
+    """Highest memory since `forget_peak_memory`: of the device on CUDA, of the whole process on CPU
+    (Linux counts in KiB)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -26,8 +26,8 @@ from robench.trainers.potential import potential_rows, potentials
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
-    copies: int = Field(default=40, ge=2)
-    """C, noisy forward passes per image."""
+    copies: int = Field(default=40, ge=1)
+    """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns."""
     lr: float = Field(default=1e-2, gt=0)
     sigma_lr: float = Field(default=1e-2, ge=0)
     """Learning rate of the sigmas; 0 keeps them as they start."""
