@@ -83,6 +83,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return ResolvedModel(
         card=card,

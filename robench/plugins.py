@@ -38,6 +38,8 @@ BASES: dict[Kind, str] = {
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "networks": {
         "cnn": "robench.networks.cnn:CNN",
+        "gat": "robench.networks.gat:GAT",
+        "gcn": "robench.networks.gcn:GCN",
         "mlp": "robench.networks.mlp:MLP",
         "snn": "robench.networks.snn:SNN",
     },
@@ -75,6 +77,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "datasets": {
         "cifar10": "robench.data.cifar10:CIFAR10",
+        "citeseer": "robench.data.planetoid:CiteSeer",
+        "cora": "robench.data.planetoid:Cora",
         "digits": "robench.data.digits:Digits",
         "mnist": "robench.data.mnist:MNIST",
         "fashion-mnist": "robench.data.mnist:FashionMNIST",

@@ -260,6 +260,7 @@ def _fresh(card: ModelCard, seed: int) -> Network:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return network
 
