@@ -126,9 +126,12 @@ class MakeInputs:
         if self.cell.surrogate is None:
             card = threat.corruption_card
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-            images = corrupt_images(
+            images = part.images.copy()
+            # Nature touches what an item is like, not what it is linked to.
+            features = load_splits(self.cell.training.card).pixels("features") or slice(None)
+            images[..., features] = corrupt_images(
                 corruption,
-                part.images,
+                np.ascontiguousarray(part.images[..., features]),
                 self.cell.start,
                 threat.corruption,
                 threat.severity,
@@ -237,6 +240,7 @@ def _attack(
         card,
         float(cell.threat.eps or 0.0),
         part,
+        part=load_splits(cell.training.card).pixels(card.part),
         noisy=noisy,
         seed=report.seed,
         batch_size=report.batch_size,

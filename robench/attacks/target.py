@@ -27,11 +27,28 @@ class BudgetExceeded(Exception):
 
 
 class Ball:
-    """The norm ball around clean images, cut with [0, 1]."""
+    """The norm ball around clean images, cut with [0, 1].
 
-    def __init__(self, norm: str, eps: float) -> None:
+    Args:
+        part: places along the last axis that may change at all; None: everything.
+    """
+
+    def __init__(self, norm: str, eps: float, part: slice | None = None) -> None:
         self.norm = norm
         self.eps = eps
+        self.part = part
+
+    def free(self, x: Tensor) -> Tensor:
+        """Which pixels may change, bool like x."""
+        if self.part is None:
+            return torch.ones_like(x, dtype=torch.bool)
+        free = torch.zeros_like(x, dtype=torch.bool)
+        free[..., self.part] = True
+        return free
+
+    def _held(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """x_adv, with what may not change as it is in x."""
+        return x_adv if self.part is None else torch.where(self.free(x), x_adv, x)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Norm of the perturbation of each image, (n,)."""
@@ -49,6 +66,7 @@ class Ball:
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest image in the ball and in [0, 1] (for l1: scaled back; l0: not projected)."""
+        x_adv = self._held(x_adv, x)
         if self.norm == "linf":
             return torch.clamp(x_adv, *self.bounds(x))
         if self.norm in ("l2", "l1"):
@@ -59,7 +77,8 @@ class Ball:
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the greatest pixels that linf allows; a loop computes them once."""
-        return (x - self.eps).clamp_min_(0), (x + self.eps).clamp_max_(1)
+        low, high = (x - self.eps).clamp_min_(0), (x + self.eps).clamp_max_(1)
+        return self._held(low, x), self._held(high, x)
 
 
 class Answer(NamedTuple):
@@ -213,6 +232,8 @@ class WhiteBoxTarget(ScoreTarget):
                     logits = self._hidden(leaf if view is None else view(leaf))
                     rows = loss(logits, y)
                 grad = torch.autograd.grad(rows.sum(), leaf)[0]
+                if self.ball.part is not None:  # what may not change has no say in a step's length
+                    grad.masked_fill_(~self.ball.free(grad), 0)
                 self.record.count("gradients", len(x), index)
                 gap = margin(logits.detach(), y)
                 drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype), logits.detach()]

@@ -18,7 +18,7 @@ import numpy as np
 import pooch
 from pydantic import AfterValidator, Field
 
-from robench.data.graph import Graph
+from robench.data.graph import Graph, ItemPart
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.plugins import Plugin
@@ -60,6 +60,15 @@ class Splits:
     def input_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    def pixels(self, part: ItemPart) -> slice | None:
+        """Where along an item's last axis a part lies; None: all of it. Raises RobenchError for
+        edges of items that have none."""
+        if self.graph is not None:
+            return self.graph.pixels(part)
+        if part == "edges":
+            raise RobenchError('part = "edges": items of this data set are no nodes of a graph')
+        return None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from robench.networks.base import Network
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Rows, repeated
-from robench.networks.noise import NoisyLayer
+from robench.networks.neighbourhood import Neighbourhood, Rows
+from robench.networks.noise import NoisyLayer, repeated
 
 LARGEST = 40.0  # of a score before its exponential is taken: sums stay finite in float32
 

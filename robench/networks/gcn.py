@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from robench.networks.base import Network
 from robench.networks.linear import Linear
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Rows, repeated
-from robench.networks.noise import NoisyLayer
+from robench.networks.neighbourhood import Neighbourhood, Rows
+from robench.networks.noise import NoisyLayer, repeated
 
 
 class Convolution(nn.Module):

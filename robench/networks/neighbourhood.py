@@ -108,11 +108,6 @@ class Neighbourhood(nn.Module):
         return into.index_add(0, self.target, values)
 
 
-def repeated(values: Tensor, like: Tensor) -> Tensor:
-    """`values`, one for each image, as one for each copy in `like`: copies are (copy, image)."""
-    return values.repeat(len(like) // len(values), *[1] * (values.dim() - 1))
-
-
 @contextmanager
 def changing(network: nn.Module, part: ItemPart) -> Iterator[None]:
     """Let an adversary see gradients for `part` of the items inside the block."""

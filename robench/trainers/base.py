@@ -66,6 +66,11 @@ class Trainer(Plugin):
     def after_step(self, network: Network) -> None:
         """Called after each optimiser step: projections and clamps go here."""
 
+    def measure(self, network: Network, data: Splits) -> dict[str, float]:
+        """What else a row of the training curves holds, asked after each epoch. Curves of one
+        quantity are named `what/...`; those the page leaves to plots of their own."""
+        return {}
+
     def make_optimizer(self, network: Network) -> torch.optim.Optimizer:
         groups = self.parameter_groups(network)
         if self.optimizer == "sgd":
@@ -122,6 +127,7 @@ class Trainer(Plugin):
                     "loss": total / len(y),
                     "validation_accuracy": accuracy,
                     **_sigma(network),
+                    **self.measure(network, data),
                     "seconds": time.perf_counter() - started,
                     "peak_memory_mb": peak_memory_mb(device),
                 }
