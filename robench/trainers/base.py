@@ -6,6 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -44,6 +45,11 @@ class Trainer(Plugin):
     """cosine: the learning rate falls to 0 over the run, step by step."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.scratch: Path | None = None
+        """A folder for what a stopped training is to find again; None: there is none."""
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
