@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_graph import NODES, built, items, small_graph
 
 from robench.attacks.flips import Flips, RandomFlips
 from robench.attacks.gradient import PGD
@@ -14,7 +15,6 @@ from robench.networks.base import Network
 from robench.networks.gat import GAT
 from robench.networks.gcn import GCN
 from robench.networks.neighbourhood import changing
-from tests.test_graphs import NODES, built, items, small_graph
 
 CONNECTED = 9
 

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
+from small_graph import CLASSES, NODES, WORDS, built, items, small_graph
 from torch import Tensor
 from torch.nn import functional as F
 
-from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.gat import GAT
 from robench.networks.gcn import GCN
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
-
-NODES, WORDS, CLASSES = 12, 6, 3
-CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (1, 4), (2, 6), (6, 7), (7, 8), (2, 8)]
-"""Nodes 9, 10 and 11 have no edges."""
-
-
-def small_graph() -> Graph:
-    rng = np.random.default_rng(0)
-    pairs = np.array([*CHAIN, *((b, a) for a, b in CHAIN)]).T
-    return Graph((rng.random((NODES, WORDS)) < 0.5).astype(np.float32), pairs)
-
-
-def built(kind: type[Network], **settings: Any) -> Network:
-    graph = small_graph()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = kind(graph.input_shape, CLASSES, graph, **settings)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.1  # biases too
-    return network
-
-
-def items(*nodes: int) -> Tensor:
-    return torch.from_numpy(small_graph().items(np.array(nodes or range(NODES))))
 
 
 def gcn_by_definition(network: Network, features: Tensor, adjacency: Tensor) -> Tensor:

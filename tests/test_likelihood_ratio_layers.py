@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_graph import CLASSES, items, small_graph
 from torch import Tensor
 
 from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
@@ -18,7 +19,6 @@ from robench.networks.gat import GAT
 from robench.networks.gcn import GCN
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.rnn import RNN
-from tests.test_graphs import CLASSES, items, small_graph
 
 SHAPE = (1, 4, 4)
 

@@ -100,6 +100,7 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
     if not rows:
         return None
     data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    data = data[[column for column in data.columns if "/" not in column]]  # learning.py has those
     first = {"loss": 0, "validation_accuracy": 1}
     measured = sorted(
         (column for column in data.columns if column not in ("model", "epoch")),
