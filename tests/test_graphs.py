@@ -107,6 +107,20 @@ def test_rows_of_a_batch_do_not_see_each_other(kind: type[Network]) -> None:
 
 
 @KINDS
+def test_what_is_remembered_of_weights_is_forgotten_when_they_change(kind: type[Network]) -> None:
+    network, x = built(kind), items(2)
+    with torch.no_grad():
+        before = network(x)
+        network.first.op.weight.mul_(0.5)
+        assert not torch.equal(network(x), before)
+        again = built(kind)
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(network(x), again(x))
+    network(x).sum().backward()
+    assert float(network.first.op.weight.grad.abs().sum()) > 0
+
+
+@KINDS
 def test_noise_enters_both_layers_and_is_off_unless_asked_for(kind: type[Network]) -> None:
     network, x = built(kind), items(2)
     assert torch.equal(network(x), network(x))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from robench.networks.base import Network
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Rows
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
 from robench.networks.noise import NoisyLayer, repeated
 
 LARGEST = 40.0  # of a score before its exponential is taken: sums stay finite in float32
@@ -57,13 +57,21 @@ class Attention(Heads):
         # The graph belongs to the network; a layer of it is not another one.
         object.__setattr__(self, "graph", graph)
         self.graph: Neighbourhood
+        self.remembered = Remembered()
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows, graph = self.graph.read(x), self.graph
+    def _known(self) -> tuple[Tensor, ...]:
+        """Of the graph as published: values and scores of all nodes, and the sums and norms of the
+        softmax around each."""
+        graph = self.graph
         values, receives, sends = self.project(graph.features)
         edges = _strength(receives[graph.target], sends[graph.source])
         sums = graph.total(edges[..., None] * values[graph.source])
-        norms = graph.total(edges)
+        return values, receives, sends, sums, graph.total(edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, graph = self.graph.read(x), self.graph
+        weights = [self.weight, self.receives, self.sends]
+        values, receives, sends, sums, norms = self.remembered(weights, self._known)
         own, own_receives, own_sends = self.project(rows.features)
         node, around = rows.node, rows.around
         # Around v: what v sent before is taken out, what it sends now put in.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robench.networks.base import Network
 from robench.networks.linear import Linear
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Rows
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
 from robench.networks.noise import NoisyLayer, repeated
 
 
@@ -33,19 +33,26 @@ class Convolution(nn.Module):
         # The graph belongs to the network; a layer of it is not another one.
         object.__setattr__(self, "graph", graph)
         self.graph: Neighbourhood
+        self.remembered = Remembered()
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.graph.read(x)
-        known = self.graph.features @ self.weight.t()  # (n, width)
+        known, sums = self.remembered([self.weight], self._known)
         own = rows.features @ self.weight.t()  # (r, width)
-        mixed = self._rewired if rows.whole else self._as_published
-        return mixed(rows, known, own) + self.bias
+        if rows.whole:
+            return self._rewired(rows, known, own) + self.bias
+        return self._as_published(rows, known, sums, own) + self.bias
 
-    def _as_published(self, rows: Rows, known: Tensor, own: Tensor) -> Tensor:
+    def _known(self) -> tuple[Tensor, Tensor]:
+        """X Theta and (A + I) D^-1/2 X Theta of the graph as published, (n, width) each."""
+        known = self.graph.features @ self.weight.t()
+        scaled = degrees(self.graph).rsqrt()[:, None] * known
+        return known, self.graph.total(scaled[self.graph.source])
+
+    def _as_published(self, rows: Rows, known: Tensor, sums: Tensor, own: Tensor) -> Tensor:
         """Where all edges are the graph's: its own sums, and what the node's features change."""
         graph, node, around = self.graph, rows.node, rows.around
         scale = degrees(graph).rsqrt()
-        sums = graph.total((scale[:, None] * known)[graph.source])
         change = scale[node, None] * (own - known[node])
         at = torch.cat([node[:, None], around], dim=1)
         result: Tensor = scale[at][..., None] * (sums[at] + change[:, None])

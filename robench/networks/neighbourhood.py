@@ -12,7 +12,7 @@ written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -106,6 +106,26 @@ class Neighbourhood(nn.Module):
         """For every node the sum over its edges and its loop: (e + n, ...) -> (n, ...)."""
         into = values.new_zeros(self.nodes, *values.shape[1:])
         return into.index_add(0, self.target, values)
+
+
+class Remembered:
+    """What follows from a layer's weights and the graph alone, computed once while the weights stay
+    what they are: an attack asks thousands of times."""
+
+    def __init__(self) -> None:
+        self.key: tuple[tuple[int, int], ...] = ()
+        self.value: tuple[Tensor, ...] = ()
+
+    def __call__(
+        self, weights: Sequence[Tensor], compute: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return compute()  # somebody wants their gradient
+        key = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        if key != self.key:
+            with torch.no_grad():
+                self.key, self.value = key, compute()
+        return self.value
 
 
 @contextmanager
