@@ -75,6 +75,7 @@ def test_where_relu_has_no_slope_no_rate_is_made_up() -> None:
 
 def test_a_learned_b_function_is_drawn_from_what_training_found() -> None:
     found = {"b-function/w1": 2.0, "b-function/b1": 0.0, "b-function/w2": 1.0, "b-function/b2": 0.5}
+    found |= {"area/learned": 0.25, "area/own": 0.5}
     plot = drawn(
         {
             "trainer": {"plugin": "learned-bfunction", "lr": 0.1},
@@ -83,6 +84,7 @@ def test_a_learned_b_function_is_drawn_from_what_training_found() -> None:
         }
     )["B-functions and the learning rates they imply"]
     assert plot.body[0][1] == "network:2,0,1,0.5"
+    assert "0.2500, with the activation's own derivative 0.5000; lower in 1 of 1" in plot.caption
     at_zero = next(row for row in plot.body if row[2] == "0")
     assert float(at_zero[3]) == pytest.approx(1.0)
 

@@ -101,7 +101,8 @@ def implied_rates(drawing: Drawing, name: str) -> Plot | None:
     title = f"B-functions and the learning rates they imply{drawing.suffix}"
     return Plot(
         title,
-        "beta(z) = alpha g(z) / sigma'(z), Eq. 4 of the BF paper; undefined where sigma' is 0.",
+        "beta(z) = alpha g(z) / sigma'(z), Eq. 4 of the BF paper; undefined where sigma' is 0."
+        + "".join(_searched(model) for model in _shown(drawing)),
         svg(drawn, name, title),
         ["model", "b-function", "z", "g(z)", "beta(z)"],
         [
@@ -124,6 +125,20 @@ def _functions(model: Model) -> dict[str, BFunction | None]:
     if trainer.get("plugin") != "bfunction":
         return {}
     return {text: None if text == OWN else parse(text) for text in trainer["functions"]}
+
+
+def _searched(model: Model) -> str:
+    """What a search for a b-function came to, in a sentence; mean over seeds."""
+    firsts = [(seed.get("history") or [{}])[0] for seed in model["seeds"]]
+    found = [(row["area/learned"], row["area/own"]) for row in firsts if "area/own" in row]
+    if not found:
+        return ""
+    learned, own = np.mean(found, axis=0)
+    lower = sum(ours < theirs for ours, theirs in found)
+    return (
+        f" {model['name']}: area under the loss curve of a trial {learned:.4f}, with the "
+        f"activation's own derivative {own:.4f}; lower in {lower} of {len(found)} seeds."
+    )
 
 
 def trajectories(drawing: Drawing, name: str) -> Plot | None:

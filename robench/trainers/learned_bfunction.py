@@ -115,7 +115,7 @@ class LearnedBFunction(BFunctionTrainer):
 
     def _key(self, network: Network, data: Splits, seed: int) -> str:
         """Of all that the trials depend on but their number."""
-        weights = [float(p.double().square().sum()) for p in network.parameters()]
+        weights = [float(p.detach().double().square().sum()) for p in network.parameters()]
         fields = {
             name: getattr(self, name)
             for name in type(self).fields().model_fields
