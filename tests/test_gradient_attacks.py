@@ -377,3 +377,8 @@ def test_iterates_that_were_adversarial_on_the_way_are_noted() -> None:
     flags = target.counts()["fooled_on_the_way"]
     assert flags is not None
     assert flags.all()
+
+
+def test_a_sweep_runs_once_on_a_network_without_steps() -> None:
+    once, sweep = (run(PGD(steps=3, surrogate=s), eps=1e-3)[1] for s in (None, "sweep"))
+    assert sweep.gradients == once.gradients

@@ -110,10 +110,11 @@ class Neighbourhood(nn.Module):
 
 class Remembered:
     """What follows from a layer's weights and the graph alone, computed once while the weights stay
-    what they are: an attack asks thousands of times."""
+    what they are: an attack asks thousands of times. They are compared by value: fused optimisers
+    do not count up a tensor's version."""
 
     def __init__(self) -> None:
-        self.key: tuple[tuple[int, int], ...] = ()
+        self.weights: list[Tensor] = []
         self.value: tuple[Tensor, ...] = ()
 
     def __call__(
@@ -121,11 +122,16 @@ class Remembered:
     ) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return compute()  # somebody wants their gradient
-        key = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if key != self.key:
+        same = [_same(a, b) for a, b in zip(weights, self.weights, strict=False)]
+        if not same or not all(same):
             with torch.no_grad():
-                self.key, self.value = key, compute()
+                self.weights = [weight.detach().clone() for weight in weights]
+                self.value = compute()
         return self.value
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 @contextmanager
