@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import Ball, BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed

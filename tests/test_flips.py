@@ -7,9 +7,10 @@ import pytest
 import torch
 from small_graph import NODES, built, items, small_graph
 
+from robench.attacks.ball import Ball
 from robench.attacks.flips import Flips, RandomFlips
 from robench.attacks.gradient import PGD
-from robench.attacks.target import Ball, WhiteBoxTarget
+from robench.attacks.target import WhiteBoxTarget
 from robench.data.graph import ItemPart
 from robench.networks.base import Network
 from robench.networks.gat import GAT
