@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import Ball, BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
 
 DISPLAYED = 8
@@ -73,8 +75,9 @@ def attack_slice(
     attack: Attack,
     card: AttackCard,
     eps: float,
-    part: Part,
+    data: Part,
     *,
+    part: slice | None = None,
     noisy: bool,
     seed: int,
     batch_size: int,
@@ -84,7 +87,8 @@ def attack_slice(
 
     Args:
         network: what the attack may ask, as far as `card.access` goes.
-        part: the images and their true labels.
+        data: the images and their true labels.
+        part: the pixels of an item that the card lets the attack change; None: all.
         noisy: whether the noise of the noisy layers is on.
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
@@ -101,15 +105,18 @@ def attack_slice(
             f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
             f"{', '.join(attack.norms)}"
         )
-    ball = Ball(card.norm, eps)
+    ball = Ball(card.norm, eps, part)
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []
     runs: list[int] = []
-    for start in range(0, len(part), batch_size):
-        x, y = _batch(part, start, batch_size, device)
+    for start in range(0, len(data), batch_size):
+        x, y = _batch(data, start, batch_size, device)
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
-        with in_use(network, noisy, derived_seed(seed, "attacked", start), device):
+        with (
+            changing(network, card.part),
+            in_use(network, noisy, derived_seed(seed, "attacked", start), device),
+        ):
             target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
             x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
         x_adv = _enforce(x_adv, x, ball, card)
@@ -153,6 +160,8 @@ def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
         raise BudgetExceeded(f"{who} returned NaN or infinite pixels")
     if float(x_adv.amin()) < -ROUNDING[1] or float(x_adv.amax()) > 1 + ROUNDING[1]:
         raise BudgetExceeded(f"{who} left the range [0, 1]")
+    if ((x_adv != x) & ~ball.free(x)).any():
+        raise BudgetExceeded(f'{who} changed more than the part = "{card.part}" of an item')
     far = float(ball.distance(x_adv, x).amax())
     if ball.norm != "none" and far > ball.eps * ROUNDING[0] + ROUNDING[1]:
         raise BudgetExceeded(f"{who} left its {ball.norm} ball: distance {far:.6g} > {ball.eps:g}")

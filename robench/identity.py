@@ -83,6 +83,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return ResolvedModel(
         card=card,
@@ -118,6 +119,8 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
         "norm": card.norm,
         "eps": threat.eps,
         "max_queries": card.max_queries,
+        # Left out where it is all that an image has, so that identities are as before there was it.
+        **({"part": card.part} if card.part != "features" else {}),
     }
 
 

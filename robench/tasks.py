@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
 from robench.store import Outcome, Store, tensors_digest
+from robench.trainers.base import Trainer
 
 Tell = Callable[[float, str], None]
 
@@ -76,7 +78,9 @@ class Train:
         splits = load_splits(card)
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
-        trainer = plugins.build("trainers", card.trainer, card)
+        store = Store(self.store)
+        trainer: Trainer = plugins.build("trainers", card.trainer, card)
+        trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         history = trainer.fit(network, splits, rng, tell)
         state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
@@ -91,8 +95,9 @@ class Train:
             "provenance": provenance(device, time.perf_counter() - started),
         }
         payload = safetensors.torch.save(state, {"robench": canonical(metadata)})
-        store = Store(self.store)
         store.write_model(self.digest, payload)
+        if trainer.scratch is not None:
+            shutil.rmtree(trainer.scratch, ignore_errors=True)
         store.clear_failure(self.digest)
         return weights
 
@@ -126,9 +131,12 @@ class MakeInputs:
         if self.cell.surrogate is None:
             card = threat.corruption_card
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-            images = corrupt_images(
+            images = part.images.copy()
+            # Nature touches what an item is like, not what it is linked to.
+            features = load_splits(self.cell.training.card).pixels("features") or slice(None)
+            images[..., features] = corrupt_images(
                 corruption,
-                part.images,
+                np.ascontiguousarray(part.images[..., features]),
                 self.cell.start,
                 threat.corruption,
                 threat.severity,
@@ -237,6 +245,7 @@ def _attack(
         card,
         float(cell.threat.eps or 0.0),
         part,
+        part=load_splits(cell.training.card).pixels(card.part),
         noisy=noisy,
         seed=report.seed,
         batch_size=report.batch_size,
@@ -260,6 +269,7 @@ def _fresh(card: ModelCard, seed: int) -> Network:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return network
 

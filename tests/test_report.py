@@ -247,15 +247,15 @@ def test_paths_of_two_weights_are_drawn_with_every_point_as_a_number(tmp_path: P
     )
     for place, model in enumerate(made.manifest["models"]):
         for row in model["seeds"][0]["history"]:
-            row |= {"weight_1": row["epoch"] / 8, "weight_2": -1.0 - place}
+            row |= {"weight/1": row["epoch"] / 8, "weight/2": -1.0 - place}
     text = write_report(made.results(), tmp_path).read_text()
-    assert "Optimisation paths in the plane of two weights" in text
+    assert "Ways through weight space" in text
     assert re.search(r"<td>synthetic/b</td><td>12</td><td>1.5</td><td>-2</td>", text)
-    assert '<th scope="col">weight_1</th>' not in text  # not a training curve
+    assert '<th scope="col">weight/1</th>' not in text  # not a training curve
 
 
 def test_a_page_without_networks_of_two_weights_draws_no_path(page: str) -> None:
-    assert "Optimisation paths" not in page
+    assert "Ways through weight space" not in page
 
 
 def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path) -> None:

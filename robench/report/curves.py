@@ -8,10 +8,9 @@ import pandas as pd
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, number, with_interval
-from robench.report.figure import figure, grid, legend, svg, tidy
+from robench.report.figure import grid, legend, svg, tidy
 from robench.results import Threat
 
-PLANE = ("weight_1", "weight_2")
 """Columns of the training curves of networks with just two weights."""
 
 
@@ -102,7 +101,8 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
     ]
     if not rows:
         return None
-    data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb", *PLANE], errors="ignore")
+    data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    data = data[[column for column in data.columns if "/" not in column]]  # learning.py has those
     first = {"loss": 0, "validation_accuracy": 1}
     measured = sorted(
         (column for column in data.columns if column not in ("model", "epoch")),
@@ -130,39 +130,4 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
             for row in means.to_dict("records")
         ],
         broad=len(measured) > 2,
-    )
-
-
-def trajectories(drawing: Drawing, name: str) -> Plot | None:
-    """Paths of networks with two weights, epoch by epoch: a line for each model, its first seed."""
-    by_name = {model["name"]: model for model in drawing.results.models}
-    paths: dict[str, list[tuple[float, float]]] = {}
-    for model in drawing.few["model"]:
-        rows = by_name[model]["seeds"][0].get("history") or []
-        path = [(row[PLANE[0]], row[PLANE[1]]) for row in rows if set(PLANE) <= row.keys()]
-        if path:
-            paths[model] = path
-    if not paths:
-        return None
-    drawn = figure(6.4, 3.4)
-    axes = drawn.subplots()
-    for model, path in paths.items():
-        shown = drawing.labels[model]
-        colour, marker = drawing.colours[shown], drawing.markers[shown]
-        axes.plot(*zip(*path, strict=True), color=colour, lw=1)
-        axes.plot(*path[-1], color=colour, marker=marker, ls="", ms=7, label=shown)
-    axes.set(xlabel="first weight", ylabel="second weight")
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left")
-    title = f"Optimisation paths in the plane of two weights{drawing.suffix}"
-    return Plot(
-        title,
-        f"First seed, a point for each epoch; the mark is where training ended.{drawing.left_out}",
-        svg(drawn, name, title),
-        ["model", "epoch", "first weight", "second weight"],
-        [
-            [model, str(epoch), number(first), number(second)]
-            for model, path in paths.items()
-            for epoch, (first, second) in enumerate(path, start=1)
-        ],
     )

@@ -141,14 +141,15 @@ def _seed(seed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Training curves by column, at most EPOCHS points each; time and memory are not curves."""
+    """Training curves by column, at most EPOCHS points each; time and memory are not curves, and
+    what has plots of its own (`what/...`) is left to them."""
     step = max(1, math.ceil(len(history) / EPOCHS))
     chosen = [row for place, row in enumerate(history) if (len(history) - 1 - place) % step == 0]
     names = _in_order({key: None for row in chosen for key in row}, CURVE_ORDER)
     return {
         name: [_short(row.get(name)) for row in chosen]
         for name in names
-        if name not in ("seconds", "peak_memory_mb")
+        if name not in ("seconds", "peak_memory_mb") and "/" not in name
     }
 
 

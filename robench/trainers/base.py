@@ -47,6 +47,11 @@ class Trainer(Plugin):
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.scratch: Path | None = None
+        """A folder for what a stopped training is to find again; None: there is none."""
+
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
         raise NotImplementedError(f"{type(self).__name__} defines neither loss, gradient nor fit")
@@ -67,6 +72,11 @@ class Trainer(Plugin):
 
     def after_step(self, network: Network) -> None:
         """Called after each optimiser step: projections and clamps go here."""
+
+    def measure(self, network: Network, data: Splits) -> dict[str, float]:
+        """What else a row of the training curves holds, asked after each epoch. Curves of one
+        quantity are named `what/...`; those the page leaves to plots of their own."""
+        return {}
 
     def make_optimizer(self, network: Network) -> torch.optim.Optimizer:
         groups = self.parameter_groups(network)
@@ -125,7 +135,8 @@ class Trainer(Plugin):
                     "loss": total / len(y),
                     "validation_accuracy": accuracy,
                     **_sigma(network),
-                    **_path(network),
+                    **_two_weights(network),
+                    **self.measure(network, data),
                     "seconds": time.perf_counter() - started,
                     "peak_memory_mb": peak_memory_mb(device),
                 }
@@ -172,13 +183,13 @@ def _sigma(network: nn.Module) -> dict[str, float]:
     }
 
 
-def _path(network: nn.Module) -> dict[str, float]:
+def _two_weights(network: nn.Module) -> dict[str, float]:
     """The weights themselves, where there are just two: the path of the optimiser in the plane."""
     weights = [p.detach().flatten() for p in network.parameters() if p.requires_grad]
     if sum(map(len, weights)) != 2:
         return {}
     first, second = torch.cat(weights).tolist()
-    return {"weight_1": first, "weight_2": second}
+    return {"weight/1": first, "weight/2": second}
 
 
 def forget_peak_memory(device: torch.device) -> None:
