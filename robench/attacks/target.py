@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
-from robench.networks.base import Network
+from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.surrogate import surrogate as using_surrogate
 
 
@@ -170,7 +170,10 @@ class DecisionTarget:
     def _ask(self, x: Tensor, index: Tensor | None) -> Tensor:
         self._count(len(x), index)
         with torch.no_grad():
-            return self._hidden(x)
+            logits = self._hidden(x)
+        check_shape(logits, len(x), self.classes)
+        check_finite("logits", logits)
+        return logits
 
 
 class ScoreTarget(DecisionTarget):
@@ -211,6 +214,7 @@ class WhiteBoxTarget(ScoreTarget):
                 self._count(len(x), index)
                 with torch.enable_grad():
                     logits = self._hidden(leaf if view is None else view(leaf))
+                    check_shape(logits, len(x), self.classes)
                     rows = loss(logits, y)
                 grad = torch.autograd.grad(rows.sum(), leaf)[0]
                 self.record.count("gradients", len(x), index)
@@ -219,6 +223,8 @@ class WhiteBoxTarget(ScoreTarget):
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
+        check_finite("logits", answer.logits)
+        check_finite("gradients", answer.gradient)
         self.record.first_gradient(answer.gradient, index)
         self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
@@ -228,13 +234,17 @@ class WhiteBoxTarget(ScoreTarget):
         when it is asked for."""
         self._count(len(x), None)
         with _frozen(self._weights):
-            if not (torch.is_grad_enabled() and x.requires_grad):
-                return self._hidden(x)
-            seen = x.view_as(x)
-            seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
-            return self._hidden(seen)
+            seen = x
+            if torch.is_grad_enabled() and x.requires_grad:
+                seen = x.view_as(x)
+                seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
+            logits = self._hidden(seen)
+        check_shape(logits, len(x), self.classes)
+        check_finite("logits", logits.detach())
+        return logits
 
     def _library_gradient(self, grad: Tensor) -> None:
+        check_finite("gradients", grad)
         self.record.count("gradients", len(grad), None)
         self.record.first_gradient(grad, None)
 
