@@ -172,6 +172,9 @@ class ReportCard(Card):
     title: str
     models: tuple[str, ...] = Field(min_length=1)
     attacks: tuple[str, ...] = ()
+    transfer: tuple[str, ...] = ()
+    """White-box attacks whose examples are made on each of the models and scored on all of them:
+    the transfer matrix. They count in the worst case, not in the average."""
     corruptions: tuple[str, ...] = ()
     images: int = Field(default=500, ge=1)
     """Test images per cell, the first of the test split."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -263,37 +264,54 @@ class _Tape:
 
     def backward(self, weights: Tensor) -> None:
         """Both lines of Eq. 5 / Eq. 1 for all injections. weights: L, (patterns, draws, images)."""
-        items = [item for queue in self.kept.values() for item in queue]
-        learned = [item for item in items if item.drive.requires_grad]
-        vectors = [self._vector(item, weights) for item in learned]
-        torch.autograd.backward([item.drive for item in learned], vectors)
+        drives, vectors = [], []
+        for layer, queue in self.kept.items():
+            # A constant input has one drive for all time steps: one vector for it, too.
+            for _, group in groupby(queue, key=lambda item: id(item.drive)):
+                items = list(group)
+                drive = items[0].drive
+                if drive.requires_grad:
+                    drives.append(drive)
+                    vectors.append(self._vector(items, weights))
+            if layer.sigma.requires_grad:
+                self._sigma(layer, list(queue), weights)
+        torch.autograd.backward(drives, vectors)
+
+    def _vector(self, items: list[_Injection], weights: Tensor) -> Tensor:
+        """What op's Jacobian is multiplied with, like the one drive of the `items`: the sum of
+        L score(eps) / sigma."""
+        drive, sigma = items[0].drive, items[0].layer.sigma
+        own, earlier = items[0].signs.shape
+        vector: Tensor | None = None
         for item in items:
-            if item.layer.sigma.requires_grad:
-                self._sigma(item, weights)
-
-    def _vector(self, item: _Injection, weights: Tensor) -> Tensor:
-        """What op's Jacobian is multiplied with, like `drive`: L score(eps) / sigma."""
-        own, earlier = item.signs.shape
-        # Later layers' patterns are summed out, then the own ones with their signs.
-        w = weights.view(-1, own, earlier, self.draws, self.images).sum(0)
-        w = (item.signs[..., None, None] * w).sum(0)
-        score = item.eps.sign() if self.settings.sign or self.laplace else item.eps
-        vector = _empty(w.shape, item.drive)
-        torch.mul(w.view(*w.shape, *[1] * (score.dim() - 2)), score, out=vector)
-        if len(item.drive) == self.images:  # which all copies share
-            vector = torch.sum(vector, (0, 1), out=_empty((self.images,), item.drive))
+            # Later layers' patterns are summed out, then the own ones with their signs.
+            w = weights.view(-1, own, earlier, self.draws, self.images).sum(0)
+            w = (item.signs[..., None, None] * w).sum(0)
+            score = item.eps.sign() if self.settings.sign or self.laplace else item.eps
+            w = w.view(*w.shape, *[1] * (score.dim() - 2))
+            if vector is None:
+                vector = torch.mul(w, score, out=_empty((earlier, *score.shape[:2]), drive))
+            else:
+                vector.addcmul_(w, score)
+        assert vector is not None
+        if len(drive) == self.images:  # which all copies share
+            vector = torch.sum(vector, (0, 1), out=_empty((self.images,), drive))
         if not self.settings.sign:
-            vector /= item.layer.sigma
-        return vector.view_as(item.drive)
+            vector /= sigma
+        return vector.view_as(drive)
 
-    def _sigma(self, item: _Injection, weights: Tensor) -> None:
+    def _sigma(self, layer: NoisyLayer, items: list[_Injection], weights: Tensor) -> None:
         """Add L (eps score(eps) - 1) / sigma to sigma's gradient."""
-        sigma = item.layer.sigma
-        moment = item.eps.abs() if self.laplace else item.eps.square()
+        moment = torch.zeros_like(items[0].eps)
+        for item in items:
+            if self.laplace:
+                moment += item.eps.abs()
+            else:
+                moment.addcmul_(item.eps, item.eps)
         w = weights.sum(0).flatten()
-        grad = (w @ moment.reshape(len(w), -1) - w.sum()).view(moment.shape[2:])
-        grad = grad.sum_to_size(sigma.shape) / sigma
-        sigma.grad = grad if sigma.grad is None else sigma.grad + grad
+        grad = (w @ moment.reshape(len(w), -1) - len(items) * w.sum()).view(moment.shape[2:])
+        grad = grad.sum_to_size(layer.sigma.shape) / layer.sigma
+        layer.sigma.grad = grad if layer.sigma.grad is None else layer.sigma.grad + grad
 
 
 @dataclass

@@ -94,7 +94,7 @@ def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Pl
         workspace.card("models", name)
         for name in workspace.select("models", card.models, card.file)
     )
-    threats = _threats(workspace, card)
+    threats = _threats(workspace, card, models)
     trainings = [Training(model, seed) for model in models for seed in model.seeds]
     cells: list[Cell] = []
     for training in list(trainings):
@@ -121,7 +121,9 @@ def _wanted(model: str, threat: str, only: Sequence[str]) -> bool:
     return not only or any(fnmatchcase(name, p) for p in only for name in (model, threat))
 
 
-def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
+def _threats(
+    workspace: Workspace, report: ReportCard, models: Sequence[ModelCard]
+) -> tuple[Threat, ...]:
     threats = [Threat(CLEAN, "clean")]
     for name in workspace.select("attacks", report.attacks, report.file):
         attack = workspace.card("attacks", name)
@@ -129,6 +131,7 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
             threats += [Threat(f"{name}@{eps:g}", "attack", attack, eps=eps) for eps in attack.eps]
         else:
             threats.append(Threat(name, "attack", attack, eps=attack.eps))
+    threats += _transfers(workspace, report, models)
     if report.diagnostics:
         threats += _diagnostics(workspace, report, threats)
     for name in workspace.select("corruptions", report.corruptions, report.file):
@@ -154,6 +157,25 @@ def _threats(workspace: Workspace, report: ReportCard) -> tuple[Threat, ...]:
             "rename the card"
         )
     return tuple(threats)
+
+
+def _transfers(
+    workspace: Workspace, report: ReportCard, models: Sequence[ModelCard]
+) -> list[Threat]:
+    """One threat for each attack of the transfer matrix and each model as its surrogate."""
+    found: list[Threat] = []
+    for name in workspace.select("attacks", report.transfer, report.file):
+        card = workspace.card("attacks", name)
+        if card.access != "white-box" or isinstance(card.eps, tuple):
+            raise RobenchError(
+                f"{report.file}: transfer = {name!r}: examples of a transfer matrix are made by a "
+                "white-box attack with one eps"
+            )
+        for model in models:
+            update = {"access": "transfer", "surrogate": model.name, "role": "diagnostic"}
+            transferred = card.model_copy(update=update)
+            found.append(Threat(f"{name} from {model.name}", "attack", transferred, eps=card.eps))
+    return found
 
 
 def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threat]) -> list[Threat]:

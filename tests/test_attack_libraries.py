@@ -259,3 +259,14 @@ def test_targets_offer_no_more_than_their_access() -> None:
         logits = ScoreTarget(network, ball, len(x)).logits(x.clone().requires_grad_())
     assert not logits.requires_grad
     assert set(TARGETS) == {"white-box", "score", "decision"}
+
+
+def test_what_a_library_attack_met_on_its_way_is_unknown_and_not_nothing() -> None:
+    network, x, y = reference()
+    target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
+    Foolbox(attack="LinfBasicIterativeAttack", steps=2).perturb(
+        target, x, y, torch.Generator().manual_seed(0)
+    )
+    counts = target.counts()
+    assert counts["zero_gradient"] is not None
+    assert counts["fooled_on_the_way"] is None

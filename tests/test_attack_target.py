@@ -19,7 +19,7 @@ from robench.attacks.noise import Noise
 from robench.attacks.target import Ball, BudgetExceeded, ScoreTarget, WhiteBoxTarget
 from robench.attacks.trial import attempt, reference
 from robench.networks.base import Network
-from robench.networks.noise import GaussianNoise, noise
+from robench.networks.noise import GaussianNoise, NoisyLayer, noise
 from robench.networks.surrogate import Step
 
 
@@ -67,18 +67,47 @@ def test_a_gradient_is_that_of_autograd() -> None:
     assert torch.equal(answer.fooled, (network(x).argmax(1) != y).float())
 
 
-def test_draws_of_a_noisy_network_are_averaged() -> None:
+class Replay(GaussianNoise):
+    """Noise drawn before: of each layer so many draws, (draws, images, features)."""
+
+    def __init__(self, eps: dict[int, Tensor], draw: int) -> None:
+        self.eps, self.draw = eps, draw
+
+    def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
+        return drive + layer.sigma * self.eps[drive.shape[1]][self.draw]
+
+
+@pytest.mark.parametrize("rows", [1, 130, 4096])
+def test_draws_of_a_noisy_network_are_averaged(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In as many goes as the rows held at a time ask for."""
+    monkeypatch.setattr("robench.attacks.target.COPIED_ROWS", rows)
     network, x, y = reference()
-    with noise(network, GaussianNoise(torch.Generator().manual_seed(3))):
-        target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
-        single = [target.gradient(x, y) for _ in range(5)]
-    with noise(network, GaussianNoise(torch.Generator().manual_seed(3))):
+    rng = torch.Generator().manual_seed(3)
+    drawn: dict[int, list[Tensor]] = {}
+    inject = GaussianNoise.inject
+
+    def remembered(source: GaussianNoise, layer: NoisyLayer, drive: Tensor) -> Tensor:
+        noisy = inject(source, layer, drive)
+        whole = drive.detach().repeat(len(noisy) // len(drive), 1)
+        eps = ((noisy.detach() - whole) / layer.sigma).split(len(x))
+        drawn.setdefault(drive.shape[1], []).extend(eps)
+        return noisy
+
+    monkeypatch.setattr(GaussianNoise, "inject", remembered)
+    with noise(network, GaussianNoise(rng)):
         target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
         together = target.gradient(x, y, draws=5)
-    for part, parts in zip(together, zip(*single, strict=True), strict=True):
-        torch.testing.assert_close(part, torch.stack(list(parts)).mean(0))
     assert target.stochastic
-    assert (target.queries, target.gradients) == (300, 300)
+    assert (target.queries, target.gradients) == (5 * len(x), 5 * len(x))
+    monkeypatch.undo()
+    eps = {width: torch.stack(parts) for width, parts in drawn.items()}
+    single = []
+    for draw in range(5):
+        with noise(network, Replay(eps, draw)):
+            single.append(WhiteBoxTarget(network, Ball("linf", 0.1), len(x)).gradient(x, y))
+    assert not torch.equal(single[0].logits, single[1].logits)
+    for part, parts in zip(together, zip(*single, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.stack(list(parts)).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_surrogate_lasts_for_one_question() -> None:

@@ -210,6 +210,41 @@ def test_transfer_crafts_once_on_the_surrogate_and_scores_on_every_victim(
     assert rows[0]["gradients"].to_pylist()[0] == 1.0
 
 
+def test_a_transfer_matrix_makes_examples_on_every_model_and_scores_them_on_all(
+    small: Workspace, write: Write
+) -> None:
+    text = (small.root / "models/small.toml").read_text()
+    write("models/other.toml", text.replace("[16]", "[12]"))
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small", "other"]\ntransfer = ["fgsm"]\nimages = 40\n'
+        "diagnostics = false\n",
+    )
+    run, ears = carry_out(small)
+    crossed = [f"fgsm from {model}" for model in ("other", "small")]
+    assert sorted(threat.name for threat in run.plan.threats) == ["clean", *crossed]
+    assert [ears.done.count(f"make {name}") for name in crossed] == [1, 1]
+    used = {cell.surrogate.card.name for cell in run.plan.cells if cell.surrogate}
+    assert used == {"small", "other"}
+    assert all(threat.attack.role == "diagnostic" for threat in run.plan.threats[1:])
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        'attack = "square"\naccess = "score"\neps = 0.1\n',
+        'attack = "fgsm"\naccess = "white-box"\neps = [0.1, 0.2]\n',
+    ],
+)
+def test_a_transfer_matrix_is_made_by_a_white_box_attack_with_one_eps(
+    card: str, small: Workspace, write: Write
+) -> None:
+    write("attacks/odd.toml", card)
+    write("reports/small.toml", 'title = "t"\nmodels = ["small"]\ntransfer = ["odd"]\n')
+    with pytest.raises(RobenchError, match=r"reports/small.toml: transfer = 'odd'"):
+        make_plan(small, "small")
+
+
 def test_transfer_between_data_sets_is_refused(small: Workspace, write: Write) -> None:
     write(
         "attacks/moved.toml",

@@ -82,7 +82,7 @@ class GradientAttack(Attack):
         self.finite_eps(target)
         runs = [
             (surrogate, aim, restart)
-            for surrogate in (SWEEP if self.surrogate == "sweep" else (self.surrogate,))
+            for surrogate in self._surrogates(target)
             for aim in self._aims(target, x, y)
             for restart in range(self.restarts)
         ]
@@ -101,6 +101,12 @@ class GradientAttack(Attack):
             run = Run(self, target, contest, surrogate, rng)
             run.go(start, clean, labels, aimed, rows, judged=len(runs) > 1)
         return contest.images
+
+    def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:
+        """The derivatives to run with; a network without jumps has no use for a second one."""
+        if self.surrogate != "sweep":
+            return (self.surrogate,)
+        return SWEEP if target.jumps else (None,)
 
     def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
         """The classes to run towards, (n,) each; [None]: away from the right one."""

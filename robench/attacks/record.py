@@ -41,6 +41,7 @@ class Record:
         self._all_asked = False
         self._zero_gradient = torch.zeros(images, dtype=torch.bool)
         self._fooled = torch.zeros(images, dtype=torch.bool)
+        self._watched = False
         self._loss = torch.zeros(images)
         self._trace: list[float] = []
         self._pending: list[_Note] = []
@@ -91,14 +92,15 @@ class Record:
         """Per image, (n,): queries; gradients; zero_gradient, whether the first one was exactly
         zero; fooled_on_the_way, whether a point inside the ball at which a gradient was taken was
         misclassified (by a noisy network: on the average of its draws). The last two are None where
-        no gradient was asked for image by image."""
+        no gradient was asked for image by image; the last one also of an attack by a library, which
+        does not say which point it took a gradient at."""
         self._work_up()
         seen = self._all_asked and self.images > 0
         return {
             "queries": (self._single["queries"] + self._evenly["queries"]).numpy(),
             "gradients": (self._single["gradients"] + self._evenly["gradients"]).numpy(),
             "zero_gradient": self._zero_gradient.numpy() if seen else None,
-            "fooled_on_the_way": self._fooled.numpy() if seen else None,
+            "fooled_on_the_way": self._fooled.numpy() if self._watched and seen else None,
         }
 
     def _work_up(self) -> None:
@@ -109,6 +111,7 @@ class Record:
             rows = slice(None) if about is None else about.cpu()
             if margin is not None:
                 self._fooled[rows] |= (margin > 0).cpu()
+                self._watched = True
             self._loss[rows] = loss.cpu()
             self._trace.append(float(self._loss.mean()))
         self._pending.clear()

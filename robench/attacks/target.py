@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,12 @@ from torch.nn import functional as F
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.networks.base import Network, check_finite, check_shape
+from robench.networks.noise import GaussianNoise, NoiseSource, noisy_layers
+from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
+
+COPIED_ROWS = 4096
+"""Rows (draws x images) of a noisy network whose gradients are computed in one go."""
 
 
 class BudgetExceeded(Exception):
@@ -171,8 +176,14 @@ class DecisionTarget:
         self._count(len(x), index)
         with torch.no_grad():
             logits = self._hidden(x)
+        return self._checked(logits, x)
+
+    def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Raises RobenchError for an answer that is none. Libraries may ask about images that are
+        not finite themselves, and that is not the network's fault."""
         check_shape(logits, len(x), self.classes)
-        check_finite("logits", logits)
+        if not torch.isfinite(logits).all():
+            check_finite("logits", logits[torch.isfinite(x).flatten(1).all(1)])
         return logits
 
 
@@ -186,6 +197,11 @@ class ScoreTarget(DecisionTarget):
 
 class WhiteBoxTarget(ScoreTarget):
     """A model whose gradients may be asked for."""
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the network has steps or spikes, whose derivative `surrogate` may replace."""
+        return any(isinstance(module, Step) for module in self._hidden.modules())
 
     def gradient(
         self,
@@ -208,18 +224,29 @@ class WhiteBoxTarget(ScoreTarget):
         """
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
+        at_once = max(1, COPIED_ROWS // max(1, len(x))) if self._copies(view) else 1
         with named, _frozen(self._weights):
-            for _ in range(draws):
+            for start in range(0, draws, at_once):
+                copies = min(at_once, draws - start)
+                for _ in range(copies):
+                    self._count(len(x), index)
                 leaf = x.detach().requires_grad_()
-                self._count(len(x), index)
-                with torch.enable_grad():
+                with torch.enable_grad(), self._copied(len(x), copies):
                     logits = self._hidden(leaf if view is None else view(leaf))
-                    check_shape(logits, len(x), self.classes)
-                    rows = loss(logits, y)
-                grad = torch.autograd.grad(rows.sum(), leaf)[0]
-                self.record.count("gradients", len(x), index)
-                gap = margin(logits.detach(), y)
-                drawn = [grad, rows.detach(), gap, (gap > 0).to(gap.dtype), logits.detach()]
+                    check_shape(logits, copies * len(x), self.classes)
+                    rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
+                grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
+                for _ in range(copies):
+                    self.record.count("gradients", len(x), index)
+                seen = logits.detach()
+                gap = margin(seen, y.repeat(copies)).view(copies, -1)
+                drawn = [
+                    grad,
+                    torch.stack(rows).detach().sum(0),
+                    gap.sum(0),
+                    (gap > 0).to(gap.dtype).sum(0),
+                    seen.view(copies, len(x), -1).sum(0),
+                ]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
@@ -228,6 +255,24 @@ class WhiteBoxTarget(ScoreTarget):
         self.record.first_gradient(answer.gradient, index)
         self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
+
+    def _copies(self, view: object) -> bool:
+        """Whether several draws can share what comes before the first noisy layer."""
+        return (
+            view is None
+            and self._hidden.shares_input
+            and not self._hidden.random_input
+            and isinstance(self._noise, GaussianNoise)
+        )
+
+    def _copied(self, images: int, copies: int) -> AbstractContextManager[None]:
+        if copies > 1 and isinstance(self._noise, GaussianNoise):
+            return self._noise.copied(images, copies)
+        return nullcontext()
+
+    @property
+    def _noise(self) -> NoiseSource | None:
+        return next((layer.source for layer in noisy_layers(self._hidden)), None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
@@ -239,12 +284,9 @@ class WhiteBoxTarget(ScoreTarget):
                 seen = x.view_as(x)
                 seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
             logits = self._hidden(seen)
-        check_shape(logits, len(x), self.classes)
-        check_finite("logits", logits.detach())
-        return logits
+        return self._checked(logits, x)
 
     def _library_gradient(self, grad: Tensor) -> None:
-        check_finite("gradients", grad)
         self.record.count("gradients", len(grad), None)
         self.record.first_gradient(grad, None)
 

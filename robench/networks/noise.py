@@ -73,16 +73,30 @@ class GaussianNoise:
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
+        self._images: int | None = None
+        self._copies = 1
+
+    @contextmanager
+    def copied(self, images: int, copies: int) -> Iterator[None]:
+        """Inside the block, a batch of so many images leaves its first noisy layer as so many
+        noisy copies, rows ordered (copy, image): what comes before is computed once for all. For
+        networks that share their input (Network.shares_input)."""
+        self._images, self._copies = images, copies
+        try:
+            yield
+        finally:
+            self._images, self._copies = None, 1
 
     def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
         driven: Tensor = layer.op(x)
         return driven
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
+        copies = self._copies if len(drive) == self._images else 1
         eps = torch.randn(
-            drive.shape, generator=self.generator, device=drive.device, dtype=drive.dtype
+            copies, *drive.shape, generator=self.generator, device=drive.device, dtype=drive.dtype
         )
-        return drive + layer.sigma * eps
+        return (drive + layer.sigma * eps).flatten(0, 1)
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLayer]:

@@ -46,7 +46,7 @@ class SNN(Network):
             NoisyLayer(nn.Linear(a, b, bias=False), (b,), self.sigma, self.learned_sigma)
             for a, b in pairwise(widths)
         )
-        self.spike = Step(self.surrogate)
+        self.spike = Step(self.surrogate, at=self.threshold)
 
     @property
     def random_input(self) -> bool:
@@ -106,8 +106,9 @@ class SNN(Network):
         """One step of Eq. 7: (potential, spikes) and the input current -> the next ones."""
         u = current
         if state is not None:
-            u = u + self.decay * state[0] * (1 - state[1])
-        return u, self.spike(u - self.threshold)
+            left = torch.addcmul(state[0], state[0], state[1], value=-1)  # u (1 - s)
+            u = torch.add(current, left, alpha=self.decay)
+        return u, self.spike(u)
 
     def _bernoulli(self, x: Tensor) -> Tensor:
         """1{x > U(0, 1)}, with the derivative of the expected input (straight-through)."""

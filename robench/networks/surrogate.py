@@ -92,30 +92,35 @@ def parse_surrogate(text: str) -> Surrogate:
     return Surrogate(name, value)
 
 
+def _step(u: Tensor, at: float) -> Tensor:
+    return torch.gt(u, at, out=torch.empty_like(u))  # straight to floats, in one pass
+
+
 class _StepFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, surrogate: Surrogate) -> Tensor:
+    def forward(ctx: Any, u: Tensor, at: float, surrogate: Surrogate) -> Tensor:
         ctx.save_for_backward(u)
-        ctx.surrogate = surrogate
-        return (u > 0).to(u.dtype)
+        ctx.at, ctx.surrogate = at, surrogate
+        return _step(u, at)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
-        return grad * ctx.surrogate.derivative(u), None
+        return grad * ctx.surrogate.derivative(u - ctx.at if ctx.at else u), None, None
 
 
 class Step(nn.Module):
-    """1{u > 0}, whose derivative is a surrogate that trainer and attacker each may choose."""
+    """1{u > at}, whose derivative is a surrogate that trainer and attacker each may choose."""
 
-    def __init__(self, surrogate: str = "rectangle:0.5") -> None:
+    def __init__(self, surrogate: str = "rectangle:0.5", at: float = 0.0) -> None:
         super().__init__()
         self.surrogate = parse_surrogate(surrogate)
+        self.at = at
 
     def forward(self, u: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and u.requires_grad):
-            return (u > 0).to(u.dtype)
-        stepped: Tensor = _StepFunction.apply(u, self.surrogate)  # type: ignore[no-untyped-call]
+            return _step(u, self.at)
+        stepped: Tensor = _StepFunction.apply(u, self.at, self.surrogate)  # type: ignore[no-untyped-call]
         return stepped
 
 

@@ -72,7 +72,7 @@ class Trainer(Plugin):
             return torch.optim.SGD(
                 groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
             )
-        return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def fit(
         self, network: Network, data: Splits, rng: torch.Generator, progress: Progress
