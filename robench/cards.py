@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from robench.errors import RobenchError, nearest
+from robench.errors import RobenchError, nearest, printable
 
 Access = Literal["white-box", "score", "decision", "transfer"]
 Norm = Literal["linf", "l2", "l1", "l0", "none"]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spec(BaseModel):
@@ -85,7 +86,7 @@ class ModelCard(Card):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
     inference_noise: bool = False
     """Whether the noise of the noisy layers stays on when the model is used and attacked."""
-    published: dict[str, float] = Field(default_factory=dict)
+    published: dict[str, Accuracy] = Field(default_factory=dict)
     """Accuracies that the paper prints, by threat name ('clean' included), in [0, 1]."""
 
     @field_validator("seeds")
@@ -158,7 +159,7 @@ class ClaimCard(BaseModel):
     """Model card that it is compared with."""
     threat: str
     """Threat under which the paper compares them."""
-    published: tuple[float, float]
+    published: tuple[Accuracy, Accuracy]
     """The paper's accuracies of `model` and `than`, in [0, 1]."""
     control: str | None = None
     """Model card that shares the suspected cause but not the method, such as BP with the same
@@ -180,7 +181,7 @@ class ReportCard(Card):
     corruptions: tuple[str, ...] = ()
     images: int = Field(default=500, ge=1)
     """Test images per cell, the first of the test split."""
-    draws: int = Field(default=8, ge=1)
+    draws: int = Field(default=8, ge=1, le=10_000)
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
     batch_size: int = Field(default=250, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -207,8 +208,10 @@ def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> An
         shown = path
     try:
         values = tomllib.loads(path.read_bytes().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RobenchError(f"{shown}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise RobenchError(f"{shown}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # also numbers of too many digits, and bytes that are no text
+        raise RobenchError(f"{shown}: not valid TOML: {printable(error)}") from None
     except OSError as error:
         raise RobenchError(f"{shown}: cannot be read: {error.strerror}") from None
     for reserved in ("name", "root"):
@@ -224,12 +227,19 @@ def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> An
 def explain(error: ValidationError, allowed: set[str]) -> str:
     """The first finding of a pydantic error as `key: value: what is wrong`."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "card"
+    key = printable(".".join(str(part) for part in first["loc"])) or "card"
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; {nearest(key, allowed)}"
     if first["type"] == "missing":
         return f"{key}: this key is required"
-    value = repr(first["input"])
+    value = _shown(first["input"])
     value = value if len(value) <= 80 else value[:77] + "..."
     more = len(error.errors()) - 1
-    return f"{key} = {value}: {first['msg']}" + (f" (and {more} more)" if more else "")
+    return f"{key} = {value}: {printable(first['msg'])}" + (f" (and {more} more)" if more else "")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return printable(repr(value))
+    except ValueError:  # an integer of more digits than Python converts
+        return "(a number of too many digits)"

@@ -22,9 +22,10 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
-from robench.networks.base import Network
+from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
+from robench.time_limit import OutOfTime, until
 
 DISPLAYED = 8
 """Images per cell whose perturbed input is kept for the page."""
@@ -118,7 +119,13 @@ def attack_slice(
             in_use(network, noisy, derived_seed(seed, "attacked", start), device),
         ):
             target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
-            x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
+            try:
+                with until(deadline):
+                    x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
+            except OutOfTime:
+                raise BudgetExceeded(
+                    f"attack {card.attack.name!r} ran past its time_limit of {card.time_limit:g} s"
+                ) from None
         x_adv = _enforce(x_adv, x, ball, card)
         made.append(
             {
@@ -199,7 +206,8 @@ def score_slice(
             for _ in range(draws):
                 started = time.perf_counter()
                 logits = network(x)
-                _check_logits(logits, (len(y), network.classes))  # which waits for the device
+                check_shape(logits, len(y), network.classes)
+                check_finite("logits", logits)  # which waits for the device
                 fastest = min(fastest, (time.perf_counter() - started) / len(y))
                 first = logits if first is None else first
                 between = max(between, _change(logits, first))
@@ -252,14 +260,6 @@ def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
 def _change(logits: Tensor, first: Tensor) -> float:
     """Largest difference between two answers, relative to the largest logit."""
     return float((logits - first).abs().amax() / first.abs().amax().clamp_min(1e-12))
-
-
-def _check_logits(logits: Tensor, shape: tuple[int, int]) -> None:
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
-        answer = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise RobenchError(f"the network answers {answer} where logits {shape} are expected")
-    if not torch.isfinite(logits).all():
-        raise RobenchError("the network answers NaN or infinite logits")
 
 
 def _batch(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ recorded and the rest goes on. The order of tasks changes no result.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from robench.cards import ModelCard
 from robench.digest import Identity, digest
 from robench.errors import RobenchError
 from robench.plan import Cell, Plan, Training
-from robench.pool import Failure, Inline, Pool, Processes
+from robench.pool import Failure, Inline, Pool, Processes, Told, WorkerDied
 from robench.store import Damaged, Outcome, Store
 from robench.tasks import Evaluate, MakeInputs, Task, Train
 
-ATTEMPTS = 2
-"""How often a task is tried when its worker process dies under it."""
+ATTEMPTS = 3
+"""How often a task is tried when the process or the machine that runs it dies under it."""
 
 
 class Listener(Protocol):
@@ -131,23 +131,32 @@ def choose_device(named: str | None) -> str:
     return named
 
 
-def execute(run: Run, listener: Listener, jobs: int = 1) -> None:
+def execute(
+    run: Run, listener: Listener, jobs: int = 1, start: Callable[[Told], Pool] | None = None
+) -> None:
     """Make what is missing of a run: train, make shared inputs, evaluate.
 
     Args:
         jobs: worker processes; 1: this process.
+        start: makes the pool that the tasks go to instead, such as one on a Ray cluster.
 
     Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
     on.
     """
-    for _ in range(2):  # a second round makes again what reading set aside as damaged
-        pool: Pool = Inline(listener.told) if jobs == 1 else Processes(jobs, listener.told)
+    for _ in range(2):  # a second round makes again what was set aside as damaged
+        pool = start(listener.told) if start else _pool(jobs, listener.told)
+        scheduler = _Scheduler(run, listener, pool)
         try:
-            _Scheduler(run, listener, pool).work()
+            scheduler.work()
         finally:
             pool.close()
-        if _read_back(run, listener):
+        if _read_back(run, listener) and scheduler.sound:
             return
+        run.weights.clear()
+
+
+def _pool(jobs: int, told: Told) -> Pool:
+    return Inline(told) if jobs == 1 else Processes(jobs, told)
 
 
 def _read_back(run: Run, listener: Listener) -> bool:
@@ -172,11 +181,16 @@ class _Scheduler:
     def __init__(self, run: Run, listener: Listener, pool: Pool) -> None:
         self.run, self.listener, self.pool = run, listener, pool
         self.store_url = run.store.url
+        self.ready: deque[Task] = deque()
         self.flying: dict[Future[Any], Task] = {}
+        self.submitted: set[str] = set()
+        """Digests of tasks that are ready, in flight or over."""
         self.attempts: dict[str, int] = defaultdict(int)
         self.waiting: dict[Training | str, list[Cell]] = defaultdict(list)
         """Cells by the model (not yet trained) or inputs (not yet made) that they wait for."""
         self.cells = run.store.cells()
+        self.sound = True
+        """False once a task met something damaged in the store, which has been set aside."""
 
     def work(self) -> None:
         plan = self.run.plan
@@ -185,25 +199,35 @@ class _Scheduler:
             self.waiting[cell.training].append(cell)
         for training in plan.trainings:
             self._need_model(training)
-        while self.flying:
+        while self.ready or self.flying:
+            # Few at a time: waiting costs as much as there is in flight.
+            while self.ready and len(self.flying) < self.pool.slots:
+                self._fly(self.ready.popleft())
             done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
             for future in [future for future in self.flying if future in done]:
                 self._done(self.flying.pop(future), future)
 
     def _submit(self, task: Task) -> None:
-        self.attempts[task.digest] += 1
+        self.submitted.add(task.digest)
         self.listener.queued(task)
+        self.ready.append(task)
+
+    def _fly(self, task: Task) -> None:
+        self.attempts[task.digest] += 1
         self.flying[self.pool.submit(task)] = task
 
     def _done(self, task: Task, future: Future[Any]) -> None:
         try:
             failure = future.result()
-        except BrokenProcessPool:
-            self.pool.revive()
+        except WorkerDied as died:
             if self.attempts[task.digest] < ATTEMPTS:
-                self._submit(task)
+                self.ready.append(task)
                 return
-            failure = Failure("WorkerDied", "its worker process died (out of memory?)", "")
+            failure = Failure("WorkerDied", f"{died}; tried {ATTEMPTS} times", "")
+        if failure is not None and failure.error == Damaged.__name__:
+            self.listener.note(failure.message)  # the second round makes it again
+            self.sound = False
+            return
         self.listener.finished(task, failure)
         if failure is not None:
             self._failed(task, failure)
@@ -235,7 +259,10 @@ class _Scheduler:
             self._release(training)
             return
         name = self.run.model_digest(training)
-        if any(task.digest == name for task in self.flying.values()):
+        if name in self.run.failures:  # in the first round
+            self._release(training)
+            return
+        if name in self.submitted:
             self.waiting[name] += self.waiting.pop(training, [])  # the same work under another card
             return
         resolved = self.run.resolved[training.card.name]
@@ -252,6 +279,14 @@ class _Scheduler:
             self._need_cell(cell)
 
     def _need_cell(self, cell: Cell) -> None:
+        try:
+            self._look_at(cell)
+        except Damaged as damaged:  # since a moment ago
+            self.listener.note(str(damaged))
+            self.sound = False
+
+    def _look_at(self, cell: Cell) -> None:
+        """Submit what the cell needs next; Damaged when its weights are."""
         run = self.run
         for training in (cell.training, cell.surrogate):
             if training is None:
@@ -266,10 +301,7 @@ class _Scheduler:
                 return
         cell_identity, shared = run.identify(cell)
         name, inputs = run.digests[cell], digest(shared) if shared else None
-        if name in self.cells:
-            self.listener.found("cell")
-            return
-        if any(task.digest == name for task in self.flying.values()):
+        if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("cell")
             return
         if inputs is not None and not run.store.has_inputs(inputs):
@@ -311,11 +343,12 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
     cells = dict(models)
     failures: list[str] = []
 
-    def count(states: dict[str, int], done: bool, name: str | None) -> None:
-        failure = run.store.read_failure(name) if name and not done else None
-        states["done" if done else "failed" if failure else "missing"] += 1
-        if failure:
-            failures.append(f"{failure['task']}: {failure['error']}")
+    def count(states: dict[str, int], done: bool, *names: str | None) -> None:
+        """One more model or cell; `names`: its own, then that of the inputs it needs."""
+        found = [run.store.read_failure(name) for name in names if name] if not done else []
+        reasons = [f"{one['task']}: {one['error']}" for one in found if one]
+        states["done" if done else "failed" if reasons else "missing"] += 1
+        failures.extend(reasons)
 
     known = set[Training]()
     for training in run.plan.trainings:
@@ -324,9 +357,9 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
         count(models, training in known, run.model_digest(training))
     finished = run.store.cells()
     for cell in run.plan.cells:
-        name = None
+        name = inputs = None
         if cell.training in known and (cell.surrogate is None or cell.surrogate in known):
-            run.identify(cell)
-            name = run.digests[cell]
-        count(cells, name in finished, name)
-    return models, cells, tuple(failures)
+            _, shared = run.identify(cell)
+            name, inputs = run.digests[cell], digest(shared) if shared else None
+        count(cells, name in finished, name, inputs)
+    return models, cells, tuple(dict.fromkeys(failures))

@@ -14,6 +14,7 @@ from robench.errors import RobenchError, nearest
 from robench.workspace import Workspace
 
 CLEAN = "clean"
+WORST_CASE = "worst case"  # what claims call it
 DIAGNOSTICS = "diagnostics/*"
 
 
@@ -141,6 +142,20 @@ def _threats(
             for kind in fields["kinds"]
             for severity in corruption.severities
         ]
+    named: dict[str, Threat] = {}
+    for threat in threats:
+        other = named.setdefault(threat.name, threat)
+        if other is not threat:
+            files = [t.card.file if t.card else "clean images" for t in (other, threat)]
+            raise RobenchError(
+                f"{report.file}: two threats are named {threat.name!r}: {' and '.join(files)}; "
+                "rename a card"
+            )
+    if WORST_CASE in named:
+        raise RobenchError(
+            f"{report.file}: no threat can be named {WORST_CASE!r}, for that is over all attacks; "
+            "rename the card"
+        )
     return tuple(threats)
 
 

@@ -215,7 +215,10 @@ def _from_file(name: str, card: Card | None) -> Any:
     file, _, class_name = name.partition(":")
     if not class_name:
         raise RobenchError(f"{card.file}: {name!r}: say which class, as in '{name}:MyClass'")
-    path, root = (card.home / file).resolve(), card.root.resolve()
+    try:
+        path, root = (card.home / file).resolve(), card.root.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, links in a circle
+        raise RobenchError(f"{card.file}: {name!r}: not a file name: {error}") from None
     if not path.is_relative_to(root):
         raise RobenchError(f"{card.file}: {name!r}: lies outside the workspace; move it inside")
     if not path.is_file():
@@ -239,7 +242,7 @@ def _import_file(path: Path, root: Path) -> ModuleType:
     dotted = ".".join(path.relative_to(root).with_suffix("").parts)
     try:
         return importlib.import_module(f"{package}.{dotted}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RobenchError(
             f"{path}: cannot be imported: {type(error).__name__}: {error}"
         ) from error

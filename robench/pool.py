@@ -8,11 +8,14 @@ import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from robench import time_limit
 from robench.errors import RobenchError
 
 Told = Callable[[str, float, str], None]
@@ -33,39 +36,63 @@ class Failure:
         return text if self.error == "RobenchError" else f"{self.error}: {text}"
 
 
+class WorkerDied(Exception):
+    """The process that ran a task is gone, and with it what the task had done so far."""
+
+
 class Pool(Protocol):
-    """Takes tasks, gives futures of None (done) or Failure."""
+    """Takes tasks, gives futures of None (done) or Failure; WorkerDied is raised from a future."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it is worth handing over at a time."""
+        ...
 
     def submit(self, task: Any) -> Future[Any]: ...
-    def revive(self) -> None:
-        """Start again after a worker process died."""
-        ...
 
     def close(self) -> None: ...
 
 
-def perform(task: Any, tell: Told) -> Failure | None:
-    """Run a task; an exception becomes a Failure, so that one bad plugin stops nothing else."""
+def perform(task: Any, tell: Told, every: float = 0.1) -> Failure | None:
+    """Run a task; an exception becomes a Failure, so that one bad plugin stops nothing else.
+
+    Args:
+        every: seconds between two messages to `tell`, at least.
+    """
     last = 0.0
 
     def rarely(done: float, text: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last > 0.1:
+        if now - last > every:
             last = now
             tell(task.label, done, text)
 
     try:
         task.run(rarely)
     except RobenchError as error:
-        return Failure("RobenchError", str(error), "")
-    except Exception as error:
-        return Failure(type(error).__name__, str(error), traceback.format_exc())
+        return Failure("RobenchError", _readable(error), "")
+    except (Exception, SystemExit) as error:  # a plugin that calls sys.exit() ends its cell only
+        return Failure(type(error).__name__, _readable(error), _printable(traceback.format_exc()))
     return None
+
+
+def _readable(error: BaseException) -> str:
+    try:
+        return _printable(str(error))
+    except Exception:  # a plugin's own exception may fail at saying what it is
+        return "(an error that cannot be printed)"
+
+
+def _printable(text: str) -> str:
+    """What can be written to a page or a terminal: no lone surrogates of odd file names."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Inline:
     """Runs each task at once, here."""
+
+    slots = 1
 
     def __init__(self, told: Told) -> None:
         self._told = told
@@ -76,44 +103,99 @@ class Inline:
         future.set_result(perform(task, self._told))
         return future
 
-    def revive(self) -> None:
-        """Nothing to start again."""
-
     def close(self) -> None:
         """Nothing to stop."""
 
 
 class Processes:
-    """Worker processes on this machine, one torch thread each."""
+    """Worker processes on this machine, one torch thread each.
+
+    Every process is an executor of its own: one that dies takes its own task with it and no other.
+    """
 
     def __init__(self, jobs: int, told: Told) -> None:
-        self._jobs = jobs
+        self.slots = 2 * jobs  # the next task is at hand when one is done
         self._context = multiprocessing.get_context("spawn")
         self._queue: Any = self._context.SimpleQueue()
         self._listener = threading.Thread(target=_listen, args=(self._queue, told), daemon=True)
         self._listener.start()
-        self._executor = self._start()
+        self._lock = threading.RLock()
+        self._waiting: deque[tuple[Any, Future[Any]]] = deque()
+        self._executors = [self._executor() for _ in range(jobs)]
+        self._idle = list(self._executors)
+        self._closed = False
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self._jobs, self._context, initializer=_start_worker, initargs=(self._queue,)
+            1, self._context, initializer=_start_worker, initargs=(self._queue,)
         )
 
     def submit(self, task: Any) -> Future[Any]:
-        try:
-            return self._executor.submit(_work, task)
-        except RuntimeError:  # the pool broke between two submissions
-            self.revive()
-            return self._executor.submit(_work, task)
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((task, future))
+            self._start()
+        return future
 
-    def revive(self) -> None:
-        if self._executor._broken:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = self._start()
+    def _start(self) -> None:
+        """Give waiting tasks to idle processes. The lock is held."""
+        while self._idle and self._waiting and not self._closed:
+            executor = self._idle.pop()
+            try:
+                inner = executor.submit(_work, self._waiting[0][0])
+            except BrokenProcessPool:  # it died with nothing to do
+                self._idle.append(self._replace(executor))
+                continue
+            task, future = self._waiting.popleft()
+            started = time.monotonic()
+            inner.add_done_callback(
+                lambda done, e=executor, t=task, f=future, s=started: self._done(e, t, f, s, done)  # type: ignore[misc]
+            )
+
+    def _done(
+        self,
+        executor: ProcessPoolExecutor,
+        task: Any,
+        future: Future[Any],
+        started: float,
+        done: Future[Any],
+    ) -> None:
+        """A process is free again, or gone. Called from its executor's own thread."""
+        error = CancelledError() if done.cancelled() else done.exception()
+        with self._lock:
+            if self._closed:
+                return
+            if isinstance(error, BrokenProcessPool):
+                executor = self._replace(executor)
+            self._idle.append(executor)
+            self._start()
+        if error is None:
+            future.set_result(done.result())
+        elif time_limit.ended(task.time_limit, time.monotonic() - started):
+            said = f"it had to be ended with its process {time_limit.GRACE:g} s later"
+            future.set_result(
+                Failure(
+                    "RobenchError", f"ran past its time_limit of {task.time_limit:g} s; {said}", ""
+                )
+            )
+        elif isinstance(error, BrokenProcessPool):
+            future.set_exception(WorkerDied("its worker process died (out of memory?)"))
+        else:  # the task itself could not be sent
+            future.set_result(Failure(type(error).__name__, _readable(error), ""))
+
+    def _replace(self, executor: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        executor.shutdown(wait=False, cancel_futures=True)
+        self._executors.remove(executor)
+        self._executors.append(self._executor())
+        return self._executors[-1]
 
     def close(self) -> None:
-        processes = list((self._executor._processes or {}).values())
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+        processes = []
+        for executor in self._executors:
+            processes += list((executor._processes or {}).values())
+            executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
         for process in processes:
@@ -142,12 +224,18 @@ def _start_worker(queue: Any) -> None:
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    prepare_worker()
+    _tell = lambda label, done, text: queue.put((label, done, text))  # noqa: E731
+
+
+def prepare_worker() -> None:
+    """One thread, so that bits do not depend on the machine; what hangs may end the process."""
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    _tell = lambda label, done, text: queue.put((label, done, text))  # noqa: E731
+    time_limit.may_end_process = True
 
 
 def _work(task: Any) -> Failure | None:

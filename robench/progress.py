@@ -29,6 +29,11 @@ class TimeLeft:
         self._took: dict[str, list[float]] = defaultdict(list)
         self._running: dict[str, tuple[str, float, float]] = {}
 
+    def begin(self) -> None:
+        """Nothing is waiting; what is known of durations stays."""
+        self._waiting.clear()
+        self._running.clear()
+
     def queue(self, task: Task) -> None:
         self._waiting[task.group] += 1
 
@@ -107,6 +112,8 @@ class Terminal:
     def begin(self, models: int, cells: int) -> None:
         for bar in list(self._progress.task_ids):
             self._progress.remove_task(bar)
+        self._bars.clear()
+        self._left.begin()
         self._models = self._progress.add_task("models", total=models, text="")
         self._cells = self._progress.add_task("cells ", total=cells, text="")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robench.errors import RobenchError
+from robench.errors import RobenchError, check_name
 from robench.results import CELLS, MANIFEST, Results, load_published, load_results
 from robench.store import Store
 from robench.workspace import Workspace
@@ -18,6 +18,7 @@ def find_results(
 
     Raises RobenchError when there are none.
     """
+    check_name(report, "report")
     if store.read_run(report) is not None:
         return load_results(store, report)
     places = [workspace.output / "reports" / report, workspace.root / "reports" / report]

@@ -17,19 +17,20 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robench.digest import canonical, digest, digest_bytes
+from robench.digest import digest
 from robench.errors import RobenchError
+from robench.seal import rows_digest, sealed, tensors_digest, tensors_header, unsealed
 
 METADATA_KEY = b"robench"
 
@@ -52,38 +53,21 @@ class Outcome:
         return rows_digest(self.rows)
 
 
-def rows_digest(rows: pa.Table) -> str:
-    """SHA-256 over the columns' names, nulls and values, whatever the file's encoding of them."""
-    parts: list[bytes] = []
-    for name in rows.column_names:
-        parts.append(name.encode())
-        column = rows.column(name)
-        if len(column):
-            parts += _values(pa.concat_arrays(column.chunks))
-    return digest_bytes(*parts)
-
-
-def _values(array: pa.Array) -> list[bytes]:
-    if pa.types.is_list(array.type):
-        lengths = np.asarray(array.value_lengths().fill_null(-1), np.int64)
-        return [lengths.tobytes(), *_values(array.flatten())]
-    if pa.types.is_binary(array.type) or pa.types.is_string(array.type):
-        return [repr(array.to_pylist()).encode()]
-    nulls = np.packbits(np.asarray(array.is_null()))
-    filled = array.fill_null(pa.scalar(0).cast(array.type))
-    return [nulls.tobytes(), np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()]
-
-
 class Store:
-    """Results under a local folder or any fsspec URL."""
+    """Results under a local folder or any fsspec URL.
+
+    Clocks play no part: a file is known by its name, and believed when its content fits it.
+    """
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each file system fails in ways of its own
             raise RobenchError(f"--store {self.url}: {error}") from None
         self._local = "file" in _protocols(self._fs)
+        if self._local:
+            self.url = self._root  # absolute: workers may stand elsewhere
 
     # -- models ---------------------------------------------------------------------------------
 
@@ -129,7 +113,8 @@ class Store:
             "provenance": outcome.provenance,
             "rows": outcome.digest,
         }
-        table = outcome.rows.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        said = json.dumps(sealed(metadata)).encode()
+        table = outcome.rows.replace_schema_metadata({METADATA_KEY: said})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
@@ -141,12 +126,12 @@ class Store:
         data = self._get(path)
         try:
             table = pq.read_table(pa.BufferReader(data))
-            metadata = json.loads((table.schema.metadata or {})[METADATA_KEY])
+            metadata = unsealed(json.loads((table.schema.metadata or {})[METADATA_KEY]))
             rows = table.replace_schema_metadata(None)
             outcome = Outcome(rows, metadata["identity"], metadata["provenance"])
             sound = digest(outcome.identity) == cell and metadata["rows"] == outcome.digest
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise self._set_aside(path, str(error)) from None
+        except Exception as error:  # whatever a parser makes of broken bytes
+            raise self._set_aside(path, f"not a whole cell: {error}") from None
         if not sound:
             raise self._set_aside(path, "its content does not match its digest")
         return outcome
@@ -176,17 +161,29 @@ class Store:
     def _exists(self, name: str) -> bool:
         return bool(self._fs.exists(self._path(name)))
 
-    def _names(self, folder: str, suffix: str) -> list[str]:
+    def _names(self, folder: str, suffix: str) -> Iterator[str]:
+        """Names without `suffix` of the files under `folder`, hidden and temporary ones aside."""
         try:
-            found = self._fs.find(self._path(folder))
+            if self._local:  # a hundred thousand files: without asking about each
+                found: Iterable[str] = _local_files(Path(self._path(folder)))
+            else:
+                found = (path.rsplit("/", 1)[-1] for path in self._fs.find(self._path(folder)))
+            yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
         except FileNotFoundError:
-            return []
-        return [
-            name.rsplit("/", 1)[-1].removesuffix(suffix) for name in found if name.endswith(suffix)
-        ]
+            return
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def _get(self, name: str) -> bytes:
-        return bytes(self._fs.cat_file(self._path(name)))
+        try:
+            return bytes(self._fs.cat_file(self._path(name)))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: OSError) -> RobenchError:
+        return RobenchError(f"{self._path(name)}: cannot be read: {error.strerror or error}")
 
     def _put(self, name: str, data: bytes, replace: bool = False) -> None:
         """Atomic: a reader sees the whole file or none, also after a power cut."""
@@ -205,6 +202,7 @@ class Store:
                     file.flush()
                     os.fsync(file.fileno())
                 Path(temporary).replace(path)
+                _sync_folder(path.rsplit("/", 1)[0])
             finally:
                 Path(temporary).unlink(missing_ok=True)
         except OSError as error:
@@ -214,14 +212,24 @@ class Store:
             ) from error
 
     def _remove(self, name: str) -> None:
-        if self._exists(name):
-            self._fs.rm_file(self._path(name))
+        """Gone afterwards, unless the store cannot be written; another run may have been first."""
+        with suppress(OSError):
+            if self._exists(name):
+                self._fs.rm_file(self._path(name))
 
     def _set_aside(self, name: str, why: str) -> Damaged:
         path = self._path(name)
         aside = self._path(f"damaged/{name.rsplit('/', 1)[-1]}.{uuid.uuid4().hex[:8]}")
-        self._fs.makedirs(aside.rsplit("/", 1)[0], exist_ok=True)
-        self._fs.mv(path, aside)
+        try:
+            self._fs.makedirs(aside.rsplit("/", 1)[0], exist_ok=True)
+            if self._local:
+                Path(path).rename(aside)
+            else:
+                self._fs.mv(path, aside)
+        except FileNotFoundError:
+            return Damaged(f"{path}: {why}; another run has set it aside")
+        except OSError as error:
+            return Damaged(f"{path}: {why}; cannot be set aside: {error.strerror or error}")
         return Damaged(f"{path}: {why}; set aside as {aside}")
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
@@ -229,32 +237,46 @@ class Store:
             return None
         try:
             found = json.loads(self._get(name))
-        except ValueError as error:
+            if not isinstance(found, dict):
+                raise ValueError("not a JSON object")
+        except (ValueError, RecursionError) as error:
             self._set_aside(name, str(error))
             return None
-        return dict(found)
+        except FileNotFoundError:  # another run has just removed it
+            return None
+        return found
 
     def _read_tensors(self, name: str, expected: str) -> tuple[bytes, dict[str, Any]]:
         data = self._get(name)
         try:
-            size = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + size])
-            metadata = json.loads(header["__metadata__"]["robench"])
+            metadata = unsealed(json.loads(tensors_header(data)["__metadata__"]["robench"]))
             sound = digest(metadata["identity"]) == expected
             sound = sound and tensors_digest(data) == metadata["tensors"]
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a parser makes of broken bytes
             raise self._set_aside(name, f"not a robench safetensors file: {error}") from None
         if not sound:
             raise self._set_aside(name, "its content does not match its digest")
         return data, metadata
 
 
-def tensors_digest(data: bytes) -> str:
-    """SHA-256 of a safetensors file without its metadata: names, types, shapes, values."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    return digest_bytes(canonical(header).encode(), memoryview(data)[8 + size :])
+def _local_files(folder: Path) -> Iterator[str]:
+    """Names of the files under a local folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _local_files(Path(entry.path))
+            else:
+                yield entry.name
+
+
+def _sync_folder(folder: str) -> None:
+    """A renamed file is there after a power cut once its folder is on the disk too."""
+    with suppress(OSError):  # not every file system lets a folder be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _cell_path(cell: str) -> str:

@@ -6,6 +6,7 @@ writes the result straight into the store.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -29,14 +30,17 @@ from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
+from robench.errors import RobenchError
 from robench.evaluate import Perturbed, attack_slice, score_slice, with_costs
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
-from robench.store import Outcome, Store, tensors_digest
-from robench.trainers.base import Trainer
+from robench.seal import sealed, tensors_digest
+from robench.store import Damaged, Outcome, Store
+from robench.trainers.base import History, Trainer
 
 Tell = Callable[[float, str], None]
+Read = TypeVar("Read")
 
 
 class Task(Protocol):
@@ -49,6 +53,11 @@ class Task(Protocol):
     @property
     def group(self) -> str:
         """Tasks of one group take about the same time."""
+        ...
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds after which its attack is ended; None: never."""
         ...
 
     def run(self, tell: Tell) -> Any: ...
@@ -72,6 +81,10 @@ class Train:
     def group(self) -> str:
         return f"train {self.training.card.name}"
 
+    @property
+    def time_limit(self) -> float | None:
+        return None
+
     def run(self, tell: Tell) -> str:
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
@@ -82,7 +95,7 @@ class Train:
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
         trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
-        history = trainer.fit(network, splits, rng, tell)
+        history = checked_history(trainer.fit(network, splits, rng, tell), card)
         state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if bad:
@@ -94,7 +107,7 @@ class Train:
             "history": history,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        payload = safetensors.torch.save(state, {"robench": canonical(metadata)})
+        payload = safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
         store.write_model(self.digest, payload)
         if trainer.scratch is not None:
             shutil.rmtree(trainer.scratch, ignore_errors=True)
@@ -122,6 +135,10 @@ class MakeInputs:
     @property
     def group(self) -> str:
         return f"make {_family(self.cell.threat)}"
+
+    @property
+    def time_limit(self) -> float | None:
+        return _time_limit(self.cell.threat)
 
     def run(self, tell: Tell) -> None:
         started = time.perf_counter()
@@ -161,7 +178,7 @@ class MakeInputs:
             **trace,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        payload = safetensors.numpy.save(tensors, {"robench": canonical(metadata)})
+        payload = safetensors.numpy.save(tensors, {"robench": canonical(sealed(metadata))})
         store.write_inputs(self.digest, payload)
         store.clear_failure(self.digest)
 
@@ -188,6 +205,10 @@ class Evaluate:
     @property
     def group(self) -> str:
         return f"{self.cell.training.card.name} x {_family(self.cell.threat)}"
+
+    @property
+    def time_limit(self) -> float | None:
+        return None if self.inputs else _time_limit(self.cell.threat)
 
     def run(self, tell: Tell) -> None:
         Store(self.store).write_cell(self.digest, self.evaluate())
@@ -230,8 +251,29 @@ class Evaluate:
         )
 
 
+def checked_history(history: Any, card: ModelCard) -> History:
+    """The training curves as pages draw them: what is not finite becomes a gap.
+
+    Raises RobenchError naming the trainer when they are not what `Trainer.fit` promises.
+    """
+    who = f"{card.file}: trainer {card.trainer.name!r}: fit returned"
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise RobenchError(f"{who} {type(history).__name__}, not a list with a dict for each epoch")
+    for key, value in ((key, value) for row in history for key, value in row.items()):
+        if not isinstance(value, (int, float)) or key == "model":
+            raise RobenchError(f"{who} curves with {key} = {value!r}: not a number with a name")
+    return [
+        {"epoch": epoch, **{str(key): row[key] for key in row if math.isfinite(row[key])}}
+        for epoch, row in enumerate(history, start=1)
+    ]
+
+
 def _family(threat: Threat) -> str:
     return threat.kind if threat.kind == "clean" else f"{threat.kind} {threat.card.name}"  # type: ignore[union-attr]
+
+
+def _time_limit(threat: Threat) -> float | None:
+    return threat.attack.time_limit if threat.kind == "attack" else None
 
 
 def _attack(
@@ -278,14 +320,23 @@ def _fresh(card: ModelCard, seed: int) -> Network:
 def _trained(training: Training, model: str, store: str, device: str) -> Network:
     """The network with its stored weights. Raises store.Damaged when they are not what they
     were."""
-    payload, _ = Store(store).read_model(model)
+    payload, _ = _there(Store(store).read_model, model)
     network = _fresh(training.card, training.seed)
     network.load_state_dict(safetensors.torch.load(payload))
     return network.to(device).eval()
 
 
+def _there(read: Callable[[str], Read], name: str) -> Read:
+    """What the store held when this task was made. Raises store.Damaged when it does not any
+    more, such as when another task has set it aside: then it is made again."""
+    try:
+        return read(name)
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename or name}: is gone") from None
+
+
 def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
-    payload, metadata = store.read_inputs(name)
+    payload, metadata = _there(store.read_inputs, name)
     tensors = safetensors.numpy.load(payload)
     if "distance" not in tensors:
         return tensors["images"], None

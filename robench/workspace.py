@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from robench.cards import AttackCard, Card, CorruptionCard, ModelCard, ReportCard, read_card
-from robench.errors import RobenchError, nearest
+from robench.errors import RobenchError, check_name, nearest
 
 Folder = Literal["models", "attacks", "corruptions", "reports"]
 FOLDERS: tuple[Folder, ...] = ("models", "attacks", "corruptions", "reports")
@@ -38,11 +38,19 @@ class Workspace:
     def names(self, folder: Folder) -> list[str]:
         """The names of the cards in `folder`, sorted; the reference workspace's not included."""
         base = self.root / folder
-        return sorted(
-            path.relative_to(base).with_suffix("").as_posix()
-            for path in base.rglob("*.toml")
-            if path.is_file() and path.resolve().is_relative_to(self.root.resolve())
-        )
+        names = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.toml"))
+        return sorted(name for name in names if self._path(folder, name))
+
+    def _path(self, folder: Folder, name: str) -> Path | None:
+        """The file of a card, if there is one inside the workspace. Hidden files are none."""
+        path = self.root / folder / f"{name}.toml"
+        if any(part.startswith(".") or not part for part in name.split("/")):
+            return None
+        try:
+            inside = path.resolve().is_relative_to(self.root.resolve())
+            return path if inside and path.is_file() else None
+        except (OSError, ValueError):  # NUL, too long, links in a circle
+            return None
 
     @overload
     def card(self, folder: Literal["models"], name: str) -> ModelCard: ...
@@ -56,10 +64,10 @@ class Workspace:
     def card(self, folder: Folder, name: str) -> Card: ...
     def card(self, folder: Folder, name: str) -> Card:
         """The card `name` (no suffix), from here or from the reference workspace."""
-        if name in self.names(folder):
-            path = self.root / folder / f"{name}.toml"
+        if path := self._path(folder, name):
+            check_name(name, f"{folder}/")
             return _read(folder, path, self.root, name, path.stat().st_mtime_ns)
-        if self.fallback and name in self.fallback.names(folder):
+        if self.fallback and self.fallback._path(folder, name):
             return self.fallback.card(folder, name)
         known = {*self.names(folder), *(self.fallback.names(folder) if self.fallback else ())}
         raise RobenchError(f"{self.root / folder}: no card named {name!r}; {nearest(name, known)}")
@@ -70,8 +78,9 @@ class Workspace:
         A pattern that matches nothing here is tried on the reference workspace.
         """
         chosen: dict[str, None] = {}
+        own = self.names(folder)
         for pattern in patterns:
-            names = self.names(folder)
+            names = own
             found = [name for name in names if fnmatchcase(name, pattern)]
             if not found and self.fallback:
                 names = [*names, *self.fallback.names(folder)]

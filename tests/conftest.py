@@ -6,12 +6,26 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from robench.workspace import FOLDERS, Workspace, open_workspace
 
 torch.set_num_threads(1)
+
+# Property-based tests try few examples by default, always the same; ROBENCH_EXAMPLES=1000 tries
+# more, drawn anew each time.
+EXAMPLES = int(os.environ.get("ROBENCH_EXAMPLES", "0"))
+hypothesis.settings.register_profile(
+    "robench",
+    max_examples=EXAMPLES or 25,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("robench")
 
 MODEL = """
 dataset = "digits"

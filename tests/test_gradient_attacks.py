@@ -286,14 +286,17 @@ def test_a_sweep_is_as_strong_as_each_of_its_surrogates() -> None:
     assert success["sweep"] >= max(success.values())
 
 
-def test_where_the_network_answers_nan_the_clean_image_comes_back() -> None:
+@pytest.mark.parametrize("where", ["logits", "gradients"])
+def test_a_network_whose_answers_are_not_numbers_is_named_as_the_cause(where: str) -> None:
     class Broken(Band):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) * torch.nan
+            logits = super().forward(x)
+            return logits * torch.nan if where == "logits" else logits + 0 * (x - x).sqrt().sum()
 
     x, y = torch.full((1, 1, 1, 1), 0.36), torch.zeros(1, dtype=torch.long)
     target = WhiteBoxTarget(Broken((1, 1, 1), 2), Ball("linf", 0.2), 1)
-    assert torch.equal(BIM(steps=3).perturb(target, x, y, torch.Generator()), x)
+    with pytest.raises(RobenchError, match=f"the network answers NaN or infinite {where}"):
+        BIM(steps=3).perturb(target, x, y, torch.Generator())
 
 
 def test_an_infinite_budget_is_refused_in_words() -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from robench.attacks.ball import Ball
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
-from robench.networks.base import Network
+from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, NoiseSource, noisy_layers
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
@@ -140,7 +140,16 @@ class DecisionTarget:
     def _ask(self, x: Tensor, index: Tensor | None) -> Tensor:
         self._count(len(x), index)
         with torch.no_grad():
-            return self._hidden(x)
+            logits = self._hidden(x)
+        return self._checked(logits, x)
+
+    def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Raises RobenchError for an answer that is none. Libraries may ask about images that are
+        not finite themselves, and that is not the network's fault."""
+        check_shape(logits, len(x), self.classes)
+        if not torch.isfinite(logits).all():
+            check_finite("logits", logits[torch.isfinite(x).flatten(1).all(1)])
+        return logits
 
 
 class ScoreTarget(DecisionTarget):
@@ -189,6 +198,7 @@ class WhiteBoxTarget(ScoreTarget):
                 leaf = x.detach().requires_grad_()
                 with torch.enable_grad(), self._copied(len(x), copies):
                     logits = self._hidden(leaf if view is None else view(leaf))
+                    check_shape(logits, copies * len(x), self.classes)
                     rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
                 grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
                 if self.ball.part is not None:  # what may not change has no say in a step's length
@@ -207,6 +217,8 @@ class WhiteBoxTarget(ScoreTarget):
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
+        check_finite("logits", answer.logits)
+        check_finite("gradients", answer.gradient)
         self.record.first_gradient(answer.gradient, index)
         self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
@@ -234,11 +246,12 @@ class WhiteBoxTarget(ScoreTarget):
         when it is asked for."""
         self._count(len(x), None)
         with _frozen(self._weights):
-            if not (torch.is_grad_enabled() and x.requires_grad):
-                return self._hidden(x)
-            seen = x.view_as(x)
-            seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
-            return self._hidden(seen)
+            seen = x
+            if torch.is_grad_enabled() and x.requires_grad:
+                seen = x.view_as(x)
+                seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
+            logits = self._hidden(seen)
+        return self._checked(logits, x)
 
     def _library_gradient(self, grad: Tensor) -> None:
         self.record.count("gradients", len(grad), None)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.data.graph import Graph
+from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
 from robench.plugins import Plugin
 
@@ -73,3 +74,18 @@ class Network(nn.Module, Plugin):
         """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes)."""
         logits: Tensor = super().__call__(x)
         return logits
+
+
+def check_shape(logits: Tensor, rows: int, classes: int) -> None:
+    """Raises RobenchError when a network's answer is not one row of logits for each image."""
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (rows, classes):
+        answer = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        raise RobenchError(
+            f"the network answers {answer} where logits {(rows, classes)} are expected"
+        )
+
+
+def check_finite(what: str, *answers: Tensor) -> None:
+    """Raises RobenchError when any of a network's answers is not a finite number."""
+    if not all(bool(torch.isfinite(answer).all()) for answer in answers):
+        raise RobenchError(f"the network answers NaN or infinite {what}")

@@ -1,0 +1,68 @@
+"""Ends what never returns: first by an exception inside it, then, in a worker, with its process."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE = 5.0
+"""Seconds after the limit until a worker process is ended that did not heed the exception."""
+LONGEST = 10.0**8
+"""Seconds; timers of the system do not count further."""
+
+may_end_process = False
+"""Whether this process is a worker, which another one replaces; pool.py says so there."""
+
+
+class OutOfTime(BaseException):
+    """The deadline has passed. Not an Exception, so that a plugin's `except Exception` lets it
+    through."""
+
+
+@contextmanager
+def until(deadline: float | None) -> Iterator[None]:
+    """Raise OutOfTime inside the block once time.monotonic() passes `deadline`; None: never.
+
+    Python code is interrupted wherever it is, as long as this is the main thread of its process.
+    What sits in compiled code, or swallows the exception, is ended GRACE seconds later together
+    with its process where that is a worker; elsewhere it is left alone.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    left = None if deadline is None else deadline - time.monotonic()
+    if left is None or left > LONGEST or not (main and hasattr(signal, "setitimer")):
+        yield
+        return
+    armed = True
+
+    def interrupt(signal_: int, frame: FrameType | None) -> None:
+        if armed:
+            raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    # Again every second: one exception may get lost in a callback of a library.
+    signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6), 1.0)
+    silence = open(os.devnull, "w") if may_end_process else None  # noqa: PTH123, SIM115
+    try:
+        if silence is not None:
+            faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=silence)
+        try:
+            yield
+        finally:
+            armed = False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if silence is not None:
+            faulthandler.cancel_dump_traceback_later()
+            silence.close()
+
+
+def ended(limit: float | None, seconds: float) -> bool:
+    """Whether a worker that died after so many seconds was ended for its time limit."""
+    return limit is not None and seconds >= limit + GRACE
