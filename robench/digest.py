@@ -60,6 +60,14 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
     return sha.hexdigest()
 
 
+def tensors_digest(data: bytes) -> str:
+    """SHA-256 of a safetensors file without its metadata: names, types, shapes, values."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return digest_bytes(canonical(header).encode(), memoryview(data)[8 + size :])
+
+
 def derived_seed(*parts: Any) -> int:
     """A 63-bit seed from anything canonical: independent streams for (seed, image, kind, ...)."""
     return int(hashlib.sha256(canonical(list(parts)).encode()).hexdigest()[:16], 16) >> 1

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robench.digest import canonical, digest, digest_bytes
+from robench.digest import digest, digest_bytes, tensors_digest
 from robench.errors import RobenchError
 
 METADATA_KEY = b"robench"
@@ -241,14 +241,6 @@ class Store:
         if not sound:
             raise self._set_aside(name, "its content does not match its digest")
         return data, metadata
-
-
-def tensors_digest(data: bytes) -> str:
-    """SHA-256 of a safetensors file without its metadata: names, types, shapes, values."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    return digest_bytes(canonical(header).encode(), memoryview(data)[8 + size :])
 
 
 def _cell_path(cell: str) -> str:

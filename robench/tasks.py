@@ -27,12 +27,12 @@ from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
-from robench.digest import Identity, canonical, derived_seed
-from robench.evaluate import Perturbed, attack_slice, score_slice, with_costs
+from robench.digest import Identity, canonical, derived_seed, tensors_digest
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
-from robench.store import Outcome, Store, tensors_digest
+from robench.scoring import Perturbed, attack_slice, score_slice, with_costs
+from robench.store import Outcome, Store
 
 Tell = Callable[[float, str], None]
 
@@ -79,7 +79,10 @@ class Train:
         trainer = plugins.build("trainers", card.trainer, card)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         history = trainer.fit(network, splits, rng, tell)
-        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        state = {  # each in memory of its own: safetensors holds no tensor twice
+            name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in network.state_dict().items()
+        }
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if bad:
             raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")

@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -44,6 +44,8 @@ class Trainer(Plugin):
     """cosine: the learning rate falls to 0 over the run, step by step."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
+    trains: ClassVar[bool] = True
+    """Whether the seed matters: false where weights were made elsewhere."""
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
