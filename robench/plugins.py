@@ -237,6 +237,20 @@ def locate(name: str, card: Card) -> tuple[Any, Path]:
     return found, Path(str(sys.modules[name.partition(":")[0]].__file__))
 
 
+def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
+    """The plugin classes that a file of the workspace `root` defines."""
+    module, found = _import_file(path, root), list[tuple[Kind, type[Plugin]]]()
+    for item in vars(module).values():
+        if (
+            inspect.isclass(item)
+            and issubclass(item, Plugin)
+            and item.__module__ == module.__name__
+        ):
+            named = {base.__name__ for base in item.__mro__}
+            found += [(kind, item) for kind in KINDS if BASES[kind].partition(":")[2] in named]
+    return found
+
+
 def _is_file(name: str) -> bool:
     return ".py:" in name or name.endswith(".py")
 
