@@ -31,10 +31,10 @@ from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
-from robench.evaluate import Perturbed, attack_slice, score_slice, with_costs
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
+from robench.scoring import Perturbed, attack_slice, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
 from robench.trainers.base import History, Trainer
@@ -96,7 +96,10 @@ class Train:
         trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         history = checked_history(trainer.fit(network, splits, rng, tell), card)
-        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        state = {  # each in memory of its own: safetensors holds no tensor twice
+            name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in network.state_dict().items()
+        }
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if bad:
             raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from robench.errors import RobenchError
-from robench.evaluate import score_slice
 from robench.execute import Run, execute, open_run, survey
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.pool import Failure
+from robench.scoring import score_slice
 from robench.store import Store
 from robench.tasks import Task
 from robench.verify import verify

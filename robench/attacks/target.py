@@ -97,7 +97,7 @@ class DecisionTarget:
         return self.record.loss_trace
 
     def counts(self) -> dict[str, np.ndarray | None]:
-        """Per image, (n,): see Record.counts. evaluate.py writes them beside each outcome."""
+        """Per image, (n,): see Record.counts. scoring.py writes them beside each outcome."""
         return self.record.counts()
 
     @property

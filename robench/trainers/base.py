@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,8 @@ class Trainer(Plugin):
     """cosine: the learning rate falls to 0 over the run, step by step."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
+    trains: ClassVar[bool] = True
+    """Whether the seed matters: false where weights were made elsewhere."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -15,9 +15,9 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.evaluate import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
+from robench.scoring import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.trainers.bp import BP
 
 CPU = torch.device("cpu")

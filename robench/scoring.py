@@ -71,6 +71,21 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
             network.generator = None
 
 
+def check_fit(attack: Attack, card: AttackCard) -> None:
+    """Raises RobenchError when the attack needs more than its card allows, or another norm."""
+    access = "white-box" if card.access == "transfer" else card.access
+    if RANK[attack.needs] > RANK[access]:
+        raise RobenchError(
+            f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs '
+            f"{attack.needs}"
+        )
+    if card.norm not in attack.norms:
+        raise RobenchError(
+            f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
+            f"{', '.join(attack.norms)}"
+        )
+
+
 def attack_slice(
     network: Network,
     attack: Attack,
@@ -95,17 +110,7 @@ def attack_slice(
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
     RobenchError when card and attack do not fit.
     """
-    access = "white-box" if card.access == "transfer" else card.access
-    if RANK[attack.needs] > RANK[access]:
-        raise RobenchError(
-            f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs '
-            f"{attack.needs}"
-        )
-    if card.norm not in attack.norms:
-        raise RobenchError(
-            f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
-            f"{', '.join(attack.norms)}"
-        )
+    check_fit(attack, card)
     ball = Ball(card.norm, eps, part)
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
