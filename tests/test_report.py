@@ -31,6 +31,7 @@ from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.builder import seconds
 from robench.report.costs import costs
+from robench.report.measurements import by_class
 from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
 from robench.results import Results, load_published, load_results
@@ -480,3 +481,27 @@ def test_transfer_between_two_surrogates_is_drawn_as_a_matrix(tmp_path: Path) ->
     text = write_report(Synthetic(models, threats, images=20).results(), tmp_path).read_text()
     assert "Transfer from surrogate to victim" in text
     assert "examples made on" in text
+
+
+def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_path: Path) -> None:
+    results = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()]).results()
+    (model,) = results.models
+    found = by_class(results, model, "clean")
+    tables = [results.table("synthetic/a", seed, "clean") for seed in (0, 1)]
+    for label, value in found.items():
+        expected = [
+            np.mean(
+                [
+                    right
+                    for right, own in zip(
+                        table["correct"].to_pylist(), table["label"].to_pylist(), strict=True
+                    )
+                    if own == int(label)
+                ]
+            )
+            for table in tables
+            if table
+        ]
+        assert value == pytest.approx(np.mean(expected))
+    assert len(found) == 10
+    assert '"classes":{"0":' in write_report(results, tmp_path).read_text()
