@@ -15,6 +15,7 @@ from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.conformance import Finding
 from robench.corruptions.conformance import check_corruption
 from robench.data.conformance import check_dataset
+from robench.data.graph import Graph
 from robench.digest import canonical
 from robench.errors import RobenchError, nearest
 from robench.networks.base import Network
@@ -232,22 +233,27 @@ def _from_card(kind: Kind, spec: Spec, card: Card) -> Callable[..., Any]:
 
 
 def _network_of(card: ModelCard) -> NetworkMake:
-    def make(shape: Shape, classes: int) -> Network:
+    def make(shape: Shape, classes: int, graph: Graph | None) -> Network:
         network: Network = plugins.build(
-            "networks", card.network, card, input_shape=shape, classes=classes
+            "networks", card.network, card, input_shape=shape, classes=classes, graph=graph
         )
         return network
 
     return make
 
 
-def _mlp(shape: Shape, classes: int) -> Network:
+def _mlp(shape: Shape, classes: int, graph: Graph | None) -> Network:
     return MLP(shape, classes, hidden=(32,))
 
 
 def _by_default(kind: Kind, plugin: type[Any]) -> list[Finding]:
     """The contract test of a plugin that no card sets, as its own defaults have it."""
-    network = plugin if kind == "networks" else _mlp
+
+    def own(shape: Shape, classes: int, graph: Graph | None) -> Network:
+        network: Network = plugin(shape, classes, graph)
+        return network
+
+    network = own if kind == "networks" else _mlp
     return _contract(kind, plugin, network)
 
 

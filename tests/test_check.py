@@ -28,7 +28,7 @@ def failed(findings: Any) -> dict[str, str]:
 
 def network(name: str, **settings: Any) -> Any:
     cls: Any = plugins.load("networks", name)
-    return lambda shape, classes: cls(shape, classes, **settings)
+    return lambda shape, classes, graph: cls(shape, classes, graph, **settings)
 
 
 # -- what comes with robench -----------------------------------------------------------------------

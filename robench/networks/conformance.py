@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robench.conformance import Finding, findings, global_state
+from robench.data.graph import Graph
 from robench.networks.base import Network
 from robench.networks.module import Module
 
@@ -16,8 +18,8 @@ Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
 """(c, h, w) of the images that are tried; the first that the network takes counts."""
 CLASSES = 10
-Make = Callable[[Shape, int], Network]
-"""Builds the network for images of a shape and so many classes."""
+Make = Callable[[Shape, int, Graph | None], Network]
+"""Builds the network for images of a shape, so many classes and, where items are nodes, a graph."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,19 @@ class Bench:
     make: Make
     shape: Shape
     classes: int
+    graph: Graph | None = None
 
     def built(self, seed: int = 0) -> Network:
         """A fresh network in evaluation mode; torch's global state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make(self.shape, self.classes).eval()
+            return self.make(self.shape, self.classes, self.graph).eval()
 
     @property
     def images(self) -> Tensor:
-        """12 images of noise, (12, c, h, w) in [0, 1]."""
+        """12 images of noise, (12, c, h, w) in [0, 1]; 12 nodes, where items are nodes."""
+        if self.graph is not None:
+            return torch.from_numpy(self.graph.items(np.arange(12)))
         return torch.rand(12, *self.shape, generator=torch.Generator().manual_seed(5))
 
     def answer(self, network: Network, x: Tensor) -> Tensor:
@@ -45,27 +50,41 @@ class Bench:
             return network(x)
 
 
+def small_graph() -> Graph:
+    """60 nodes in a ring whose features tell their classes; each has an edge to its likes, too."""
+    nodes, rng = np.arange(60), np.random.default_rng(0)
+    features = (rng.random((60, 3 * CLASSES)) < 0.1).astype(np.float32)
+    features[nodes, nodes % CLASSES] = 1
+    pairs = [(nodes, (nodes + step) % 60) for step in (1, CLASSES)]
+    one, other = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
+    return Graph(features, np.stack([np.append(one, other), np.append(other, one)]))
+
+
 def find_bench(make: Make, also: Callable[[Bench], object] | None = None) -> Bench:
-    """The first of SHAPES that a network takes. Raises what the network raises at the last.
+    """The first of SHAPES that a network takes, or a small graph. Raises what the network raises at
+    the last shape.
 
     Args:
         also: what must work too, without raising.
     """
-    for shape in SHAPES:
+    graph = small_graph()
+    benches = [Bench(make, graph.input_shape, CLASSES, graph)]
+    benches[:0] = [Bench(make, shape, CLASSES) for shape in SHAPES]
+    raised: Exception | None = None
+    for bench in benches:
         try:
-            bench = Bench(make, shape, CLASSES)
             network = bench.built()
             answer = bench.answer(network, bench.images)
             if isinstance(network, Module) and answer.dim() == 2:  # its classes are its own
-                bench = Bench(make, shape, answer.shape[1])
+                bench = replace(bench, classes=answer.shape[1])
             if also is not None:
                 also(bench)
-        except Exception:
-            if shape == SHAPES[-1]:
-                raise
+        except Exception as error:
+            raised = raised if bench.graph else error
             continue
         return bench
-    raise AssertionError("SHAPES is empty")
+    assert raised is not None
+    raise raised
 
 
 def check_network(make: Make) -> list[Finding]:
@@ -91,7 +110,7 @@ def answers(bench: Bench) -> Finding:
 def builds(bench: Bench) -> Finding:
     """The same seed makes the same weights, and planning can build it without memory."""
     with torch.device("meta"):
-        bench.make(bench.shape, bench.classes)
+        bench.make(bench.shape, bench.classes, bench.graph)
     one, two = bench.built(3).state_dict(), bench.built(3).state_dict()
     same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     detail = "" if same else "two builds after one torch.manual_seed differ"

@@ -15,7 +15,7 @@ from robench.conformance import GLOBAL, Finding, findings, global_state, travels
 from robench.data.base import Part, Splits
 from robench.data.digits import Digits
 from robench.networks.base import Network
-from robench.networks.conformance import Bench, Shape, find_bench
+from robench.networks.conformance import Bench, find_bench
 from robench.networks.conformance import Make as NetworkMake
 from robench.trainers.base import History, Trainer
 
@@ -63,7 +63,7 @@ class Trials:
         return self.make(**shorter)
 
     def _run(self) -> Trial:
-        data = digits(self.bench.shape, self.bench.classes)
+        data = sample(self.bench)
         before, told = data.fingerprint, list[float]()
         network = self.bench.built()
         trainer, rng = self.trainer(), torch.Generator().manual_seed(11)
@@ -74,21 +74,29 @@ class Trials:
         return Trial(network, history, told, drew, data.fingerprint != before)
 
 
-def digits(shape: Shape, classes: int) -> Splits:
-    """A few digits, brought to a shape by repeating and cutting, labels modulo the classes."""
-    splits, (channels, height, width) = Digits().load(), shape
+def sample(bench: Bench) -> Splits:
+    """A few digits, brought to a shape by repeating and cutting, labels modulo the classes; the
+    nodes of a graph, where items are nodes."""
+    names = tuple(str(label) for label in range(bench.classes))
+    if bench.graph is not None:
+        nodes = np.arange(len(bench.graph))
+        whole = Part(bench.graph.items(nodes), nodes % bench.classes)
+        parts = [Part(whole.images[rows], whole.labels[rows])
+                 for rows in (slice(0, 40), slice(40, 50), slice(50, 60))]  # fmt: skip
+        return Splits(parts[0], parts[1], parts[2], names, bench.graph)
+    splits, (channels, height, width) = Digits().load(), bench.shape
     factor = math.ceil(max(height, width) / 8)
 
     def few(part: Part, number: int) -> Part:
         images = np.kron(part.images[:number], np.ones((1, 1, factor, factor), np.float32))
         images = np.repeat(images[:, :, :height, :width], channels, axis=1)
-        return Part(np.ascontiguousarray(images), part.labels[:number] % classes)
+        return Part(np.ascontiguousarray(images), part.labels[:number] % bench.classes)
 
     return Splits(
         few(splits.train, IMAGES),
         few(splits.validation, IMAGES // 5),
         few(splits.test, IMAGES // 5),
-        classes=tuple(str(label) for label in range(classes)),
+        names,
     )
 
 
@@ -155,7 +163,7 @@ def data(trials: Trials) -> Finding:
 
 def learns(trials: Trials) -> Finding:
     """The training images are answered better than before; a few epochs are enough to see it."""
-    part = digits(trials.bench.shape, trials.bench.classes).train
+    part = sample(trials.bench).train
     x, y = torch.from_numpy(part.images), torch.from_numpy(part.labels)
     measured = []
     for network in (trials.bench.built(), trials.first.network.eval()):
