@@ -14,10 +14,12 @@ from robench.attacks.conformance import check_attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.conformance import Finding
 from robench.corruptions.conformance import check_corruption
+from robench.data.base import Splits
 from robench.data.conformance import check_dataset
 from robench.data.graph import Graph
 from robench.digest import canonical
 from robench.errors import RobenchError, nearest
+from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.networks.conformance import Make as NetworkMake
 from robench.networks.conformance import Shape, check_network
@@ -213,8 +215,16 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
         done.add(work)
         norm = card.norm if isinstance(card, AttackCard) else None
         network = _network_of(card) if isinstance(card, ModelCard) else _mlp
-        found = _contract(kind, _from_card(kind, spec, card), network, norm)
+        found = _contract(kind, _from_card(kind, spec, card), network, norm, _own_data(card))
         yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(found))
+
+
+def _own_data(card: Card) -> Splits | None:
+    """The data set of a model card, where it is a file in the workspace: such a model may take no
+    other, and no download is needed."""
+    if isinstance(card, ModelCard) and card.dataset.name.startswith("./"):
+        return load_splits(card)
+    return None
 
 
 def _beside(kind: Kind, card: Card) -> Any:
@@ -258,13 +268,18 @@ def _by_default(kind: Kind, plugin: type[Any]) -> list[Finding]:
 
 
 def _contract(
-    kind: Kind, make: Callable[..., Any], network: NetworkMake, norm: str | None = None
+    kind: Kind,
+    make: Callable[..., Any],
+    network: NetworkMake,
+    norm: str | None = None,
+    data: Splits | None = None,
 ) -> list[Finding]:
     """The contract test of one plugin.
 
     Args:
         make: builds the plugin; keywords override its settings.
         network: builds the network under test, or the one that a trainer trains.
+        data: what networks and trainers are tried on; None: noise, and digits.
     """
     try:
         match kind:
@@ -275,8 +290,8 @@ def _contract(
             case "datasets":
                 return check_dataset(make)
             case "trainers":
-                return check_trainer(make, network)
+                return check_trainer(make, network, data)
             case "networks":
-                return check_network(network)
+                return check_network(network, data)
     except Exception as error:  # whatever a stranger's plugin raises
         return [Finding("builds", False, f"raises {type(error).__name__}: {error}")]

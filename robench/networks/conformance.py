@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robench.conformance import Finding, findings, global_state
+from robench.data.base import Part, Splits
 from robench.data.graph import Graph
 from robench.networks.base import Network
 from robench.networks.module import Module
@@ -29,19 +30,24 @@ class Bench:
     make: Make
     shape: Shape
     classes: int
-    graph: Graph | None = None
+    data: Splits | None = None
+    """What the network is tried on; None: noise."""
 
     def built(self, seed: int = 0) -> Network:
         """A fresh network in evaluation mode; torch's global state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make(self.shape, self.classes, self.graph).eval()
+            return self.made().eval()
+
+    def made(self) -> Network:
+        """The network, built wherever torch builds now."""
+        return self.make(self.shape, self.classes, self.data.graph if self.data else None)
 
     @property
     def images(self) -> Tensor:
-        """12 images of noise, (12, c, h, w) in [0, 1]; 12 nodes, where items are nodes."""
-        if self.graph is not None:
-            return torch.from_numpy(self.graph.items(np.arange(12)))
+        """12 images, (12, c, h, w) in [0, 1]."""
+        if self.data is not None:
+            return torch.from_numpy(self.data.train.images[:12])
         return torch.rand(12, *self.shape, generator=torch.Generator().manual_seed(5))
 
     def answer(self, network: Network, x: Tensor) -> Tensor:
@@ -50,26 +56,35 @@ class Bench:
             return network(x)
 
 
-def small_graph() -> Graph:
+def small_graph() -> Splits:
     """60 nodes in a ring whose features tell their classes; each has an edge to its likes, too."""
     nodes, rng = np.arange(60), np.random.default_rng(0)
     features = (rng.random((60, 3 * CLASSES)) < 0.1).astype(np.float32)
     features[nodes, nodes % CLASSES] = 1
     pairs = [(nodes, (nodes + step) % 60) for step in (1, CLASSES)]
     one, other = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    return Graph(features, np.stack([np.append(one, other), np.append(other, one)]))
+    graph = Graph(features, np.stack([np.append(one, other), np.append(other, one)]))
+    train, validation, test = (
+        Part(graph.items(part), part % CLASSES) for part in np.split(nodes, [40, 50])
+    )
+    names = tuple(str(label) for label in range(CLASSES))
+    return Splits(train, validation, test, names, graph)
 
 
-def find_bench(make: Make, also: Callable[[Bench], object] | None = None) -> Bench:
-    """The first of SHAPES that a network takes, or a small graph. Raises what the network raises at
-    the last shape.
+def find_bench(
+    make: Make, data: Splits | None = None, also: Callable[[Bench], object] | None = None
+) -> Bench:
+    """Where a network can be tried: on `data`, else on the first of SHAPES that it takes, else on a
+    small graph. Raises what the network raises at the last shape.
 
     Args:
         also: what must work too, without raising.
     """
     graph = small_graph()
-    benches = [Bench(make, graph.input_shape, CLASSES, graph)]
-    benches[:0] = [Bench(make, shape, CLASSES) for shape in SHAPES]
+    benches = [Bench(make, shape, CLASSES) for shape in SHAPES]
+    benches.append(Bench(make, graph.input_shape, CLASSES, graph))
+    if data is not None:
+        benches = [Bench(make, data.input_shape, len(data.classes), data)]
     raised: Exception | None = None
     for bench in benches:
         try:
@@ -80,17 +95,16 @@ def find_bench(make: Make, also: Callable[[Bench], object] | None = None) -> Ben
             if also is not None:
                 also(bench)
         except Exception as error:
-            raised = raised if bench.graph else error
+            raised = raised if bench.data and raised else error
             continue
         return bench
-    assert raised is not None
-    raise raised
+    raise raised or AssertionError("SHAPES is empty")
 
 
-def check_network(make: Make) -> list[Finding]:
-    """All checks of a network, one finding each."""
+def check_network(make: Make, data: Splits | None = None) -> list[Finding]:
+    """All checks of a network, one finding each, on `data` or on what it takes."""
     try:
-        bench = find_bench(make)
+        bench = find_bench(make, data)
     except Exception as error:
         return [Finding("answers", False, f"raises {type(error).__name__}: {error}")]
     return findings([answers, builds, repeats, batches, state, gradient], bench)
@@ -110,7 +124,7 @@ def answers(bench: Bench) -> Finding:
 def builds(bench: Bench) -> Finding:
     """The same seed makes the same weights, and planning can build it without memory."""
     with torch.device("meta"):
-        bench.make(bench.shape, bench.classes, bench.graph)
+        bench.made()
     one, two = bench.built(3).state_dict(), bench.built(3).state_dict()
     same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     detail = "" if same else "two builds after one torch.manual_seed differ"

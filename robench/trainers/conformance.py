@@ -75,15 +75,18 @@ class Trials:
 
 
 def sample(bench: Bench) -> Splits:
-    """A few digits, brought to a shape by repeating and cutting, labels modulo the classes; the
-    nodes of a graph, where items are nodes."""
-    names = tuple(str(label) for label in range(bench.classes))
-    if bench.graph is not None:
-        nodes = np.arange(len(bench.graph))
-        whole = Part(bench.graph.items(nodes), nodes % bench.classes)
-        parts = [Part(whole.images[rows], whole.labels[rows])
-                 for rows in (slice(0, 40), slice(40, 50), slice(50, 60))]  # fmt: skip
-        return Splits(parts[0], parts[1], parts[2], names, bench.graph)
+    """A little of the bench's own data; else a few digits, brought to a shape by repeating and
+    cutting, labels modulo the classes."""
+    if bench.data is not None:
+        parts = [
+            Part(part.images[:most].copy(), part.labels[:most].copy())
+            for part, most in (
+                (bench.data.train, IMAGES),
+                (bench.data.validation, IMAGES // 5),
+                (bench.data.test, IMAGES // 5),
+            )
+        ]
+        return Splits(parts[0], parts[1], parts[2], bench.data.classes, bench.data.graph)
     splits, (channels, height, width) = Digits().load(), bench.shape
     factor = math.ceil(max(height, width) / 8)
 
@@ -96,18 +99,18 @@ def sample(bench: Bench) -> Splits:
         few(splits.train, IMAGES),
         few(splits.validation, IMAGES // 5),
         few(splits.test, IMAGES // 5),
-        names,
+        tuple(str(label) for label in range(bench.classes)),
     )
 
 
-def check_trainer(make: Make, network: NetworkMake) -> list[Finding]:
-    """All checks of a trainer on a network, one finding each."""
+def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -> list[Finding]:
+    """All checks of a trainer on a network, one finding each; on the data set `own`, if given."""
     trainer = make()
     if not trainer.trains:  # weights made elsewhere fit one size of images only
-        bench = find_bench(network, lambda bench: Trials(make, bench).first)
+        bench = find_bench(network, own, lambda bench: Trials(make, bench).first)
         return findings([pickles, trains, history, seeds, data], Trials(make, bench))
     return findings(
-        [pickles, trains, history, seeds, data, learns], Trials(make, find_bench(network))
+        [pickles, trains, history, seeds, data, learns], Trials(make, find_bench(network, own))
     )
 
 
