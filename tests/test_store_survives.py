@@ -97,7 +97,7 @@ def put_aside(workspace: Workspace, name: str) -> None:
     (workspace.root / ".robench").rename(workspace.root / name)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.release)])
 def test_killed_at_random_moments_nothing_finished_is_lost(several: Workspace, kills: int) -> None:
     first = FORKS.Process(target=time.time)  # starts the server that children come from
     first.start()

@@ -114,7 +114,7 @@ def test_networks_with_two_weights_leave_their_path_in_the_curves(digits: Splits
     network = Two((1, 8, 8), 10)
     history = fit(BP(epochs=3, lr=0.1), network, digits)
     assert len({row["weight/1"] for row in history}) == 3
-    assert [history[-1][f"weight_{i}"] for i in (1, 2)] == network.layer.weight[0].tolist()
+    assert [history[-1][f"weight/{i}"] for i in (1, 2)] == network.layer.weight[0].tolist()
     assert "weight/1" not in fit(BP(epochs=1), fresh("mlp"), digits)[0]
 
 
