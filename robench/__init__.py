@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from robench.corruptions.base import Corruption
     from robench.data.base import Dataset
     from robench.errors import RobenchError
+    from robench.evaluation import Evaluation, evaluate
     from robench.networks.base import Network
     from robench.trainers.base import Trainer
 
@@ -26,12 +27,23 @@ _PUBLIC = {
     "Attack": "robench.attacks.base",
     "Corruption": "robench.corruptions.base",
     "Dataset": "robench.data.base",
+    "Evaluation": "robench.evaluation",
     "Network": "robench.networks.base",
     "RobenchError": "robench.errors",
     "Trainer": "robench.trainers.base",
+    "evaluate": "robench.evaluation",
 }
 
-__all__ = ["Attack", "Corruption", "Dataset", "Network", "RobenchError", "Trainer"]
+__all__ = [
+    "Attack",
+    "Corruption",
+    "Dataset",
+    "Evaluation",
+    "Network",
+    "RobenchError",
+    "Trainer",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -106,6 +106,9 @@ class AttackCard(Card):
     norm: Norm = "linf"
     eps: Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], ...]
     """Radius of the norm ball, pixels in [0, 1]; a list makes one threat of each value."""
+    part: Literal["features", "edges"] = "features"
+    """Which part of an item may change. Images are features throughout; where items are nodes of a
+    graph, features are their words and edges what they are linked to."""
     surrogate: str | None = None
     """With access = "transfer": the model card that the examples are crafted on."""
     max_queries: int | None = Field(default=None, ge=1)

@@ -44,6 +44,15 @@ class What(StrEnum):
     datasets = "datasets"
 
 
+class New(StrEnum):
+    """What `robench new` can begin."""
+
+    workspace = "workspace"
+    model = "model"
+    attack = "attack"
+    corruption = "corruption"
+
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
@@ -257,6 +266,51 @@ def verify(
         differing += not found.same
     if differing:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def check(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            help="A card, its file or a plugin's; a plugin by name. [all cards of the workspace]",
+        ),
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Check cards and run the contract tests of plugins. Exit code 1 when something is wrong."""
+    from robench import check as contract
+    from robench.workspace import open_workspace
+
+    checked = failed = 0
+    for found in contract.check(open_workspace(workspace), wanted):
+        for line in contract.lines(found):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        checked, failed = checked + 1, failed + (not found.passed)
+    out.print(f"{checked} checked, {failed} failed", highlight=False)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def new(
+    what: Annotated[New, typer.Argument(help="What to begin.")],
+    name: Annotated[str, typer.Argument(help="Its name, as in my-defense; a workspace: a folder.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Begin a workspace, or a model, attack or corruption in it: files that work, to be changed."""
+    from robench import new as begin
+    from robench.workspace import open_workspace
+
+    if what is New.workspace:
+        files, command = begin.new_workspace(Path(name)), f"cd {name}"
+    else:
+        files = begin.new_plugin(open_workspace(workspace), what.value, name)
+        command = f"robench check {what.value}s/{name} && robench run {name}"
+    for file in files:
+        out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _store(workspace: Workspace, named: str | None) -> Store:

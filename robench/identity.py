@@ -17,9 +17,11 @@ from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.data.base import Splits
 from robench.digest import Identity, canonical, digest
+from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat
+from robench.trainers.base import Trainer
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
     """
     dataset = plugins.resolve("datasets", card.dataset, card)
     trainer = plugins.resolve("trainers", card.trainer, card)
+    learning = cast("type[Trainer]", plugins.load("trainers", card.trainer.name, card))
+    if len(card.seeds) > 1 and not learning.trains:
+        raise RobenchError(
+            f"{card.file}: seeds = {list(card.seeds)}: trainer {card.trainer.name!r} trains "
+            "nothing, so that all would be the same; write one card for each file of weights"
+        )
     network = plugins.resolve("networks", card.network, card)
     splits = load_splits(card)
     with torch.device("meta"):
@@ -83,6 +91,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return ResolvedModel(
         card=card,
@@ -118,6 +127,8 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
         "norm": card.norm,
         "eps": threat.eps,
         "max_queries": card.max_queries,
+        # Left out where it is all that an image has, so that identities are as before there was it.
+        **({"part": card.part} if card.part != "features" else {}),
     }
 
 

@@ -207,7 +207,9 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
 
 def _does_the_same(threat: Threat, card: AttackCard, eps: float) -> bool:
     other = threat.attack
-    same = (other.attack, other.access, other.norm) == (card.attack, card.access, card.norm)
+    same = (other.attack, other.access, other.norm, other.part) == (
+        card.attack, card.access, card.norm, card.part
+    )  # fmt: skip
     return same and threat.eps == eps
 
 

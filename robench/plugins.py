@@ -38,19 +38,29 @@ BASES: dict[Kind, str] = {
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "networks": {
         "cnn": "robench.networks.cnn:CNN",
+        "gat": "robench.networks.gat:GAT",
+        "gcn": "robench.networks.gcn:GCN",
+        "fc": "robench.networks.fc:FC",
         "mlp": "robench.networks.mlp:MLP",
+        "module": "robench.networks.module:Module",
+        "rnn": "robench.networks.rnn:RNN",
         "snn": "robench.networks.snn:SNN",
     },
     "trainers": {
         "adversarial": "robench.trainers.adversarial:Adversarial",
+        "bfunction": "robench.trainers.bfunction:BFunctionTrainer",
         "bp": "robench.trainers.bp:BP",
         "bp-n": "robench.trainers.bp_n:BPN",
         "stbp": "robench.trainers.stbp:STBP",
         "stbp-n": "robench.trainers.stbp:STBPN",
+        "feedback-alignment": "robench.trainers.feedback_alignment:FeedbackAlignment",
         "glr": "robench.trainers.glr:GLR",
+        "learned-bfunction": "robench.trainers.learned_bfunction:LearnedBFunction",
+        "lr": "robench.trainers.lr:LR",
         "nit": "robench.trainers.nit:NIT",
         "nit-s": "robench.trainers.nit:NITS",
         "nit-s+": "robench.trainers.nit:NITSPlus",
+        "given": "robench.trainers.given:Given",
     },
     "attacks": {
         "fgsm": "robench.attacks.gradient:FGSM",
@@ -64,20 +74,26 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
         "square": "robench.attacks.square:Square",
         "autoattack": "robench.attacks.autoattack:AutoAttack",
+        "flips": "robench.attacks.flips:Flips",
         "noise": "robench.attacks.noise:Noise",
+        "random-flips": "robench.attacks.flips:RandomFlips",
         "foolbox": "robench.attacks.foolbox:Foolbox",
         "art": "robench.attacks.art:ART",
     },
     "corruptions": {
         "imagenet-c": "robench.corruptions.imagenet_c:ImageNetC",
+        "bag-of-words": "robench.corruptions.bag_of_words:BagOfWords",
         "glr-mnist": "robench.corruptions.glr_mnist:GLRMnist",
         "given": "robench.corruptions.given:Given",
     },
     "datasets": {
         "cifar10": "robench.data.cifar10:CIFAR10",
+        "citeseer": "robench.data.planetoid:CiteSeer",
+        "cora": "robench.data.planetoid:Cora",
         "digits": "robench.data.digits:Digits",
         "mnist": "robench.data.mnist:MNIST",
         "fashion-mnist": "robench.data.mnist:FashionMNIST",
+        "two-gaussians": "robench.data.two_gaussians:TwoGaussians",
         "tiny-imagenet": "robench.data.tiny_imagenet:TinyImageNet",
     },
 }
@@ -116,6 +132,12 @@ class Plugin:
         return cls.fields()
 
     @classmethod
+    def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
+        """The settings as the constructor takes them: what they name beside `card` (a file of
+        weights, a function) is found. Raises RobenchError where it is not there."""
+        return dict(settings)
+
+    @classmethod
     def validate(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All fields with their values, defaults filled in. Raises pydantic.ValidationError."""
         model = cls.fields_for(settings)(**settings)
@@ -132,15 +154,28 @@ def _installed() -> dict[Kind, dict[str, EntryPoint]]:
     found: dict[Kind, dict[str, EntryPoint]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
         for entry in entry_points(group=f"robench.{kind}"):
-            other = found[kind].get(entry.name)
-            rival = BUILT_IN[kind].get(entry.name) or (other.value if other else None)
-            if rival and rival != entry.value:
+            rival = found[kind].get(entry.name) or _built_in(kind, entry.name)
+            if rival and (rival.value, _package(rival)) != (entry.value, _package(entry)):
                 raise RobenchError(
-                    f"{kind}: two plugins are named {entry.name!r}: {rival} and {entry.value}; "
-                    "uninstall one or rename its entry point"
+                    f"{kind}: two plugins are named {entry.name!r}: {_shown(rival)} and "
+                    f"{_shown(entry)}; uninstall one or rename its entry point"
                 )
             found[kind][entry.name] = entry
     return found
+
+
+def _built_in(kind: Kind, name: str) -> EntryPoint | None:
+    value = BUILT_IN[kind].get(name)
+    return EntryPoint(name, value, f"robench.{kind}") if value else None
+
+
+def _package(entry: EntryPoint) -> str:
+    """The installed package that publishes an entry point."""
+    return entry.dist.name if entry.dist else "robench"
+
+
+def _shown(entry: EntryPoint) -> str:
+    return f"{entry.value} (package {_package(entry)})"
 
 
 def names(kind: Kind) -> list[str]:
@@ -160,10 +195,14 @@ def location(kind: Kind, name: str) -> str:
 def summary(kind: Kind, name: str) -> str:
     """The first line of the class's docstring, read from its source without importing it."""
     module, _, class_name = location(kind, name).partition(":")
+    top, *inner = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
-        tree = ast.parse(Path(spec.origin).read_text()) if spec and spec.origin else ast.parse("")
-    except (ImportError, OSError, SyntaxError):
+        spec = importlib.util.find_spec(top)  # of the top only: a parent would be imported
+        origin = Path(spec.origin if spec and spec.origin else "")
+        path = origin.parent.joinpath(*inner) if inner else origin
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        tree = ast.parse(path.read_text())
+    except (ImportError, OSError, SyntaxError, ValueError):
         return ""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
@@ -177,17 +216,17 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     Raises RobenchError for an unknown name, a file outside the workspace, a missing class.
     """
     where = f"{card.file}: " if card else ""
-    if ".py:" in name or name.endswith(".py"):
+    if _is_file(name):
         found = _from_file(name, card)
     else:
         try:
-            module, _, attribute = location(kind, name).partition(":")
+            place = location(kind, name)
         except RobenchError as error:
             raise RobenchError(f"{where}{error}") from None
         try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise RobenchError(f"{where}{kind[:-1]} {name!r} ({module}): {error}") from error
+            found = _imported(place)
+        except RobenchError as error:
+            raise RobenchError(f"{where}{kind[:-1]} {name!r}: {error}") from error
     module, _, attribute = BASES[kind].partition(":")
     base = getattr(importlib.import_module(module), attribute)
     if not (inspect.isclass(found) and issubclass(found, base)):
@@ -195,11 +234,59 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     return cast("type[Plugin]", found)
 
 
+def locate(name: str, card: Card) -> tuple[Any, Path]:
+    """What `"./file.py:name"` (relative to the folder of `card`) or `"package.module:name"` stands
+    for, and the file it comes from.
+
+    Raises RobenchError for a file outside the workspace, or where there is no such thing.
+    """
+    if _is_file(name):
+        return _from_file(name, card), (card.home / name.partition(":")[0]).resolve()
+    try:
+        if ":" not in name:
+            raise RobenchError("say 'package.module:name' or './file.py:name'")
+        found = _imported(name)
+    except RobenchError as error:
+        raise RobenchError(f"{card.file}: {name!r}: {error}") from error
+    return found, Path(str(sys.modules[name.partition(":")[0]].__file__))
+
+
+def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
+    """The plugin classes that a file of the workspace `root` defines."""
+    module, found = _import_file(path, root), list[tuple[Kind, type[Plugin]]]()
+    for item in vars(module).values():
+        if (
+            inspect.isclass(item)
+            and issubclass(item, Plugin)
+            and item.__module__ == module.__name__
+        ):
+            named = {base.__name__ for base in item.__mro__}
+            found += [(kind, item) for kind in KINDS if BASES[kind].partition(":")[2] in named]
+    return found
+
+
+def _is_file(name: str) -> bool:
+    return ".py:" in name or name.endswith(".py")
+
+
+def _imported(name: str) -> Any:
+    """`package.module:name` of what is installed."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a stranger's module raises
+        raise RobenchError(
+            f"{module} cannot be imported: {type(error).__name__}: {error}"
+            if module not in sys.modules
+            else str(error)
+        ) from error
+
+
 def _from_file(name: str, card: Card | None) -> Any:
     if card is None:
         raise RobenchError(f"{name!r}: a plugin file is named by a card in the same workspace")
-    file, _, class_name = name.partition(":")
-    if not class_name:
+    file, _, wanted = name.partition(":")
+    if not wanted:
         raise RobenchError(f"{card.file}: {name!r}: say which class, as in '{name}:MyClass'")
     try:
         path, root = (card.home / file).resolve(), card.root.resolve()
@@ -210,12 +297,12 @@ def _from_file(name: str, card: Card | None) -> Any:
     if not path.is_file():
         raise RobenchError(f"{card.file}: {name!r}: no such file: {path}")
     module = _import_file(path, root)
-    if not hasattr(module, class_name):
-        classes = [key for key, item in vars(module).items() if inspect.isclass(item)]
+    if not hasattr(module, wanted):
+        own = [key for key, item in vars(module).items() if callable(item)]
         raise RobenchError(
-            f"{card.file}: {path.name} has no class {class_name!r}; {nearest(class_name, classes)}"
+            f"{card.file}: {path.name} has no class or function {wanted!r}; {nearest(wanted, own)}"
         )
-    return getattr(module, class_name)
+    return getattr(module, wanted)
 
 
 def _import_file(path: Path, root: Path) -> ModuleType:
@@ -240,18 +327,21 @@ def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
     Raises RobenchError naming card, key, value and the keys allowed.
     """
     plugin = load(kind, spec.name, card)
+    settings = plugin.located(spec.settings, card)
     try:
-        fields = plugin.resolved(spec.settings)
+        fields = plugin.resolved(settings)
     except ValidationError as error:
         finding = explain(error, set(plugin.fields_for(spec.settings).model_fields))
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {finding}") from None
-    return {"plugin": _code(plugin, spec.name), "version": plugin.version, **fields}
+    return {"plugin": _code(kind, plugin, spec.name), "version": plugin.version, **fields}
 
 
-def _code(plugin: type[Plugin], name: str) -> str:
-    """A built-in or installed plugin counts by name and version, a workspace file by its source."""
+def _code(kind: Kind, plugin: type[Plugin], name: str) -> str:
+    """A built-in counts by name and version, an installed plugin by its package's name too, a
+    workspace file by its source."""
     if not plugin.__module__.startswith(PRIVATE_PACKAGE + "."):
-        return name
+        entry = None if name in BUILT_IN[kind] else _installed()[kind].get(name)
+        return f"{_package(entry)}:{name}" if entry else name
     source = Path(inspect.getfile(plugin)).read_bytes()
     return f"{plugin.__name__}@{digest_bytes(source)}"
 
@@ -259,4 +349,5 @@ def _code(plugin: type[Plugin], name: str) -> str:
 def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     """An instance with the card's settings; `arguments` are what the framework adds."""
     resolve(kind, spec, card)
-    return load(kind, spec.name, card)(**arguments, **spec.settings)
+    plugin = load(kind, spec.name, card)
+    return plugin(**arguments, **plugin.located(spec.settings, card))

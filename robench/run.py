@@ -15,7 +15,7 @@ from robench.manifest import describe
 from robench.plan import make_plan
 from robench.progress import Terminal
 from robench.report import write_report
-from robench.results import load_results
+from robench.results import Results, load_results
 from robench.store import Store
 from robench.workspace import Workspace
 
@@ -43,10 +43,39 @@ def run_report(
     gpu_share: float = 1.0,
     only: Sequence[str] = (),
 ) -> Done:
-    """Make what is missing of a report and write its page.
+    """Make what is missing of a report (see `make_results`) and write its page.
 
     Args:
         folder: where the page goes; None: reports/REPORT in the workspace.
+    """
+    results = make_results(
+        workspace,
+        report,
+        store=store,
+        console=console,
+        command=command,
+        device=device,
+        jobs=jobs,
+        only=only,
+    )
+    page = write_report(results, folder or workspace.output / "reports" / report)
+    return Done(page, sum(cell["status"] != "done" for cell in results.manifest["cells"]))
+
+
+def make_results(
+    workspace: Workspace,
+    report: str,
+    *,
+    store: Store,
+    console: Console,
+    command: str,
+    device: str | None = None,
+    jobs: int | None = None,
+    only: Sequence[str] = (),
+) -> Results:
+    """Make what is missing of a report and return its results.
+
+    Args:
         device: None: CUDA where there is one.
         jobs: worker processes; None: one per core on a CPU, one on CUDA.
         ray: address of a Ray cluster that does the work instead (see cluster.py).
@@ -73,9 +102,6 @@ def run_report(
             cluster.close()
     manifest = describe(state, command)
     store.write_run(report, manifest)
-    page = write_report(
-        load_results(store, report, state.outcomes), folder or workspace.output / "reports" / report
-    )
     missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
     made, kept = terminal.made, terminal.kept
     console.print(
@@ -83,7 +109,7 @@ def run_report(
         f"cells: {made['cells']} evaluated, {kept['cell']} kept, {len(missing)} without outcome",
         highlight=False,
     )
-    return Done(page, len(missing))
+    return load_results(store, report, state.outcomes)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
                                   examples crafted on a surrogate)
     cells/ab/<digest>.parquet     one row per image; identity and provenance in the metadata
     failures/<digest>.json        what went wrong, for people; not a result
+    scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
 
 A file is written under a temporary name and renamed, and never edited. One that does not match its
@@ -80,6 +81,11 @@ class Store:
     def read_model(self, model: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
         return self._read_tensors(f"models/{model}.safetensors", model)
+
+    def scratch(self, model: str) -> Path | None:
+        """Where the training of a model may leave what it needs to go on; None: not on this
+        machine."""
+        return Path(self._root) / "scratch" / model if self._local else None
 
     # -- inputs ---------------------------------------------------------------------------------
 

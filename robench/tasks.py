@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
-from robench.evaluate import Perturbed, attack_slice, score_slice, with_costs
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
+from robench.scoring import Perturbed, attack_slice, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
-from robench.trainers.base import History
+from robench.trainers.base import History, Trainer
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
@@ -90,10 +91,15 @@ class Train:
         splits = load_splits(card)
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
-        trainer = plugins.build("trainers", card.trainer, card)
+        store = Store(self.store)
+        trainer: Trainer = plugins.build("trainers", card.trainer, card)
+        trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         history = checked_history(trainer.fit(network, splits, rng, tell), card)
-        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        state = {  # each in memory of its own: safetensors holds no tensor twice
+            name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in network.state_dict().items()
+        }
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if bad:
             raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")
@@ -105,8 +111,9 @@ class Train:
             "provenance": provenance(device, time.perf_counter() - started),
         }
         payload = safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
-        store = Store(self.store)
         store.write_model(self.digest, payload)
+        if trainer.scratch is not None:
+            shutil.rmtree(trainer.scratch, ignore_errors=True)
         store.clear_failure(self.digest)
         return weights
 
@@ -144,9 +151,12 @@ class MakeInputs:
         if self.cell.surrogate is None:
             card = threat.corruption_card
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-            images = corrupt_images(
+            images = part.images.copy()
+            # Nature touches what an item is like, not what it is linked to.
+            features = load_splits(self.cell.training.card).pixels("features") or slice(None)
+            images[..., features] = corrupt_images(
                 corruption,
-                part.images,
+                np.ascontiguousarray(part.images[..., features]),
                 self.cell.start,
                 threat.corruption,
                 threat.severity,
@@ -284,6 +294,7 @@ def _attack(
         card,
         float(cell.threat.eps or 0.0),
         part,
+        part=load_splits(cell.training.card).pixels(card.part),
         noisy=noisy,
         seed=report.seed,
         batch_size=report.batch_size,
@@ -307,6 +318,7 @@ def _fresh(card: ModelCard, seed: int) -> Network:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
+            graph=splits.graph,
         )
     return network
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -34,12 +34,15 @@ class Workspace:
     output: Path
     """Where reports/NAME/ and the store .robench/ are written by default."""
     fallback: Workspace | None = field(default=None)
+    held: tuple[Card, ...] = ()
+    """Cards that Python code hands over, beside those in files; they hide those."""
 
     def names(self, folder: Folder) -> list[str]:
         """The names of the cards in `folder`, sorted; the reference workspace's not included."""
         base = self.root / folder
-        names = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.toml"))
-        return sorted(name for name in names if self._path(folder, name))
+        files = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.toml"))
+        held = (card.name for card in self.held if card.folder == folder)
+        return sorted({*(name for name in files if self._path(folder, name)), *held})
 
     def _path(self, folder: Folder, name: str) -> Path | None:
         """The file of a card, if there is one inside the workspace. Hidden files are none."""
@@ -51,6 +54,16 @@ class Workspace:
             return path if inside and path.is_file() else None
         except (OSError, ValueError):  # NUL, too long, links in a circle
             return None
+
+    def known(self, folder: Folder) -> list[str]:
+        """The names of the cards in `folder`, those of the reference workspace too."""
+        return sorted(
+            {*self.names(folder), *(self.fallback.names(folder) if self.fallback else ())}
+        )
+
+    def holding(self, *cards: Card) -> Workspace:
+        """This workspace with cards that are in no file."""
+        return replace(self, held=(*self.held, *cards))
 
     @overload
     def card(self, folder: Literal["models"], name: str) -> ModelCard: ...
@@ -64,13 +77,17 @@ class Workspace:
     def card(self, folder: Folder, name: str) -> Card: ...
     def card(self, folder: Folder, name: str) -> Card:
         """The card `name` (no suffix), from here or from the reference workspace."""
+        for card in self.held:
+            if (card.folder, card.name) == (folder, name):
+                return card
         if path := self._path(folder, name):
             check_name(name, f"{folder}/")
             return _read(folder, path, self.root, name, path.stat().st_mtime_ns)
         if self.fallback and self.fallback._path(folder, name):
             return self.fallback.card(folder, name)
-        known = {*self.names(folder), *(self.fallback.names(folder) if self.fallback else ())}
-        raise RobenchError(f"{self.root / folder}: no card named {name!r}; {nearest(name, known)}")
+        raise RobenchError(
+            f"{self.root / folder}: no card named {name!r}; {nearest(name, self.known(folder))}"
+        )
 
     def select(self, folder: Folder, patterns: Sequence[str], asked_by: str) -> list[str]:
         """Names that match `patterns` (`digits/*`), in the order given, each once.

@@ -43,14 +43,16 @@ diagnostics = false
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("ROBENCH_DATA"):
-        return
-    skip = pytest.mark.skip(
-        reason="needs MNIST & co.: set ROBENCH_DATA to the folder that holds them"
-    )
-    for item in items:
-        if "data" in item.keywords:
-            item.add_marker(skip)
+    wanted = {
+        "data": ("ROBENCH_DATA", "needs MNIST & co.: set {} to the folder that holds them"),
+        "release": ("ROBENCH_RELEASE", "takes minutes, for a release: set {} to run it"),
+    }
+    for marker, (variable, reason) in wanted.items():
+        if not os.environ.get(variable):
+            skip = pytest.mark.skip(reason=reason.format(variable))
+            for item in items:
+                if marker in item.keywords:
+                    item.add_marker(skip)
 
 
 @pytest.fixture

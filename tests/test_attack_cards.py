@@ -6,7 +6,7 @@ import pytest
 
 from robench import plugins
 from robench.attacks.base import Attack
-from robench.evaluate import RANK
+from robench.scoring import RANK
 from robench.workspace import Workspace, reference_root
 
 CARDS = Workspace(root=reference_root(), output=reference_root())

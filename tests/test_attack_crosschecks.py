@@ -17,10 +17,11 @@ from mnist_networks import trained
 from torch import Tensor, nn
 
 from robench.attacks.art import ART
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM
-from robench.attacks.target import Ball, WhiteBoxTarget
+from robench.attacks.target import WhiteBoxTarget
 from robench.networks.base import Network
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

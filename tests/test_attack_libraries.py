@@ -19,10 +19,11 @@ from robench import plugins
 from robench.attacks import foolbox as foolbox_adapter
 from robench.attacks.art import ART
 from robench.attacks.autoattack import AutoAttack
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import BIM, FGSM
-from robench.attacks.target import Ball, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.attacks.trial import TARGETS, attempt, reference
 from robench.cards import AttackCard, Spec
 from robench.errors import RobenchError

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import robench
 
 from robench.workspace import Workspace
 
 Write = Callable[[str, str], Path]
-
-
-def robench(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "robench", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_a_hand_made_workspace_with_a_ten_line_defense_runs(small: Workspace, write: Write) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from robench.errors import RobenchError
-from robench.evaluate import score_slice
 from robench.execute import Run, execute, open_run, survey
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.pool import Failure
+from robench.scoring import score_slice
 from robench.store import Store
 from robench.tasks import Task
 from robench.verify import verify
@@ -345,3 +345,48 @@ def test_verify_reruns_cells_and_notices_what_the_code_no_longer_gives(
 def test_verify_needs_finished_cells(small: Workspace) -> None:
     with pytest.raises(RobenchError, match="no finished cells"):
         list(verify(small, "small", Store(small.root / ".robench"), 3))
+
+
+def test_edges_of_items_that_have_none_are_refused(small: Workspace, write: Write) -> None:
+    write(
+        "attacks/rewire.toml",
+        'attack = "flips"\naccess = "white-box"\nnorm = "l0"\neps = 2\npart = "edges"\n',
+    )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small"]\nattacks = ["rewire"]\nimages = 4\ndiagnostics = false\n',
+    )
+    _, ears = carry_out(small)
+    (why,) = ears.failed.values()
+    assert 'part = "edges": items of this data set are no nodes of a graph' in str(why)
+
+
+STOPPED_ONCE = """
+from robench import Trainer
+
+class StoppedOnce(Trainer):
+    def fit(self, network, data, rng, progress):
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        kept = self.scratch / "half.txt"
+        if not kept.exists():
+            kept.write_text("half of it")
+            raise ValueError("stopped half way")
+        return [{"epoch": 1, "loss": 0.5, "found": float(len(kept.read_text()))}]
+"""
+
+
+def test_a_stopped_training_finds_its_scratch_again_and_leaves_none(
+    small: Workspace, write: Write
+) -> None:
+    write("models/stopped.py", STOPPED_ONCE)
+    write(
+        "models/small.toml",
+        'dataset = "digits"\nnetwork = "mlp"\ntrainer = "./stopped.py:StoppedOnce"\n',
+    )
+    _, ears = carry_out(small)
+    assert ears.failed
+    run, ears = carry_out(small)
+    assert not ears.failed
+    _, metadata = run.store.read_model(run.resolved["small"].digest(0))
+    assert metadata["history"][0]["found"] == len("half of it")
+    assert not list((small.root / ".robench" / "scratch").iterdir())

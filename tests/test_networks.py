@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
+from robench.errors import RobenchError
 from robench.networks.mlp import MLP
-from robench.networks.noise import GaussianNoise, noise
+from robench.networks.noise import GaussianNoise, NoisyLayer, noise
 from robench.networks.snn import SNN
 from robench.networks.surrogate import NAMED, Step, parse_surrogate, surrogate
 
@@ -21,17 +24,111 @@ def images(n: int = 5) -> torch.Tensor:
     return torch.rand(n, *SHAPE, generator=generator())
 
 
+class Given:
+    """A noise source with the eps that a test wrote down, in the order of the injections."""
+
+    def __init__(self, *eps: float) -> None:
+        self.eps = iter(eps)
+
+    def drive(self, layer: NoisyLayer, x: torch.Tensor) -> torch.Tensor:
+        driven: torch.Tensor = layer.op(x)
+        return driven
+
+    def inject(self, layer: NoisyLayer, drive: torch.Tensor) -> torch.Tensor:
+        return drive + layer.sigma * next(self.eps)
+
+
+def trace(network: SNN, x: torch.Tensor, eps: Sequence[float]) -> list[list[tuple[float, float]]]:
+    """(potential, spike) of every neuron of a network with one neuron per layer, step by step."""
+    seen: list[list[tuple[float, float]]] = [[] for _ in network.layers]
+    count = iter(range(1000))
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor], spikes: torch.Tensor) -> None:
+        u = float(inputs[0].flatten()[0])
+        seen[next(count) % len(seen)].append((round(u, 4), float(spikes.flatten()[0])))
+
+    hook = network.spike.register_forward_hook(note)
+    with torch.no_grad(), noise(network, Given(*eps)):
+        network(x)
+    hook.remove()
+    return seen
+
+
 def test_lif_steps_equal_equation_7_on_a_hand_computed_trace() -> None:
-    # k = 0.5, Vth = 1, constant current 0.8:
-    # u = 0.8 (no spike), 0.4 + 0.8 = 1.2 (spike), reset: 0.8, 1.2 (spike).
-    network = SNN((1, 1, 1), 2, hidden=[1], steps=4, decay=0.5, threshold=1.0, readout="rate")
-    state, spikes, potentials = None, [], []
-    for _ in range(4):
-        state = network._membrane(state, torch.tensor([[0.8]]))
-        potentials.append(round(float(state[0]), 6))
-        spikes.append(float(state[1]))
-    assert potentials == [0.8, 1.2, 0.8, 1.2]
-    assert spikes == [0.0, 1.0, 0.0, 1.0]
+    # k = 0.5, Vth = 1, sigma = 0.5; the weights are 2 and 0.75, the pixel is 0.4: W x = 0.8.
+    network = SNN((1, 1, 1), 1, hidden=[1], steps=4, decay=0.5, threshold=1.0, sigma=0.5)
+    with torch.no_grad():
+        network.layers[0].op.weight.fill_(2.0)
+        network.layers[1].op.weight.fill_(0.75)
+    # t   u1 = k u1 (1 - s1) + 0.8 + 0.5 eps   s1    u2 = k u2 (1 - s2) + 0.75 s1 + 0.5 eps   s2
+    # 1              0.8  + 0.1    = 0.9        0                  0    + 0.6       = 0.6      0
+    # 2    0.45    + 0.8  + 0      = 1.25       1      0.3       + 0.75 + 0         = 1.05     1
+    # 3    0       + 0.8  - 0.2    = 0.6        0      0         + 0    + 0.4       = 0.4      0
+    # 4    0.3     + 0.8  + 0      = 1.1        1      0.2       + 0.75 + 0         = 0.95     0
+    eps = [0.2, 1.2, 0.0, 0.0, -0.4, 0.8, 0.0, 0.0]  # by step, and then by layer
+    assert trace(network, torch.full((1, 1, 1, 1), 0.4), eps) == [
+        [(0.9, 0), (1.25, 1), (0.6, 0), (1.1, 1)],
+        [(0.6, 0), (1.05, 1), (0.4, 0), (0.95, 0)],
+    ]
+
+
+def test_a_potential_at_the_threshold_does_not_spike() -> None:
+    network = SNN((1, 1, 1), 1, hidden=[], steps=1, threshold=0.5)
+    with torch.no_grad():
+        network.layers[0].op.weight.fill_(0.5)
+    assert trace(network, torch.ones(1, 1, 1, 1), [0.0]) == [[(0.5, 0)]]
+
+
+def test_convolutions_are_lif_neurons_too_and_pass_on_the_mean_spikes_of_2x2_pixels() -> None:
+    network = SNN((1, 2, 2), 2, convolutions=[1], hidden=[], steps=2, decay=0.5, threshold=0.5)
+    with torch.no_grad():
+        kernel = torch.zeros(3, 3)
+        kernel[1, 1] = 1.0  # every pixel drives its own neuron
+        network.layers[0].op.weight.copy_(kernel[None, None])
+        network.layers[1].op.weight.copy_(torch.tensor([[1.0], [2.0]]))
+    network.readout = "membrane"
+    # Pixels 0.6 and 0.9 spike at both steps; 0.4 at the second (0.2 + 0.4), 0 never.
+    # Mean spikes: 0.5, then 0.75. Outputs: 0.5 and 1.0 (which spikes), then 0.25 + 0.75 and 1.5.
+    x = torch.tensor([[[[0.6, 0.9], [0.4, 0.0]]]])
+    with torch.no_grad():
+        assert torch.allclose(network(x), torch.tensor([[1.0, 1.5]]))
+
+
+@pytest.mark.parametrize("convolutions", [[], [2]])
+def test_the_current_of_the_first_layer_is_computed_once_per_image(convolutions: list[int]) -> None:
+    network = SNN((1, 4, 4), 3, steps=5, convolutions=convolutions)
+    rows: list[int] = []
+    network.layers[0].op.register_forward_hook(lambda *seen: rows.append(len(seen[2])))
+    network(torch.rand(7, 1, 4, 4))
+    assert rows == [7]
+
+
+def test_stbps_convolutional_network_has_its_shape() -> None:
+    network = SNN((1, 28, 28), 10, convolutions=[32, 32], hidden=[128])
+    shapes = [tuple(layer.op.weight.shape) for layer in network.layers]
+    assert shapes == [(32, 1, 3, 3), (32, 32, 3, 3), (128, 32 * 7 * 7), (10, 128)]
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert set(network.activity(torch.rand(2, 1, 28, 28))) == {
+        f"spike_rate_{layer}" for layer in (1, 2, 3, 4)
+    }
+
+
+def test_spikes_reach_the_outputs_of_a_fresh_convolutional_network() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SNN((1, 28, 28), 10, convolutions=[8, 16], hidden=[64])
+    x = torch.rand(50, 1, 28, 28, generator=generator()) ** 3  # mostly dark, as digits are
+    assert all(rate > 0.03 for rate in network.activity(x).values())
+
+
+def test_too_many_convolutions_are_refused() -> None:
+    with pytest.raises(RobenchError, match=r"convolutions = \[4, 4, 4, 4\].*8x8.*list fewer"):
+        SNN((1, 8, 8), 10, convolutions=[4, 4, 4, 4])
+
+
+def test_a_network_without_convolutions_keeps_the_digest_it_had_before_there_were_any() -> None:
+    assert "convolutions" not in SNN.resolved({})
+    assert SNN.resolved({"convolutions": [8]})["convolutions"] == [8]
 
 
 def test_the_rate_read_out_is_the_mean_of_the_spikes() -> None:

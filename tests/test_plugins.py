@@ -100,7 +100,7 @@ def test_classes_of_a_file_plugin_pickle(small: Workspace, write: Write) -> None
     ("name", "said"),
     [
         ("./absent.py:Noisy", "no such file"),
-        ("./mine.py:Noise", "has no class 'Noise'; did you mean Noisy"),
+        ("./mine.py:Noise", "has no class or function 'Noise'; did you mean Noisy"),
         ("./mine.py", "say which class"),
         ("../../outside.py:Noisy", "outside the workspace"),
         ("./broken.py:Noisy", "cannot be imported: SyntaxError"),

@@ -30,6 +30,8 @@ from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.builder import seconds
+from robench.report.costs import costs
+from robench.report.measurements import by_class
 from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
 from robench.results import Results, load_published, load_results
@@ -240,6 +242,41 @@ def test_every_plot_has_its_numbers_as_a_table(page: str) -> None:
         assert figure.count("<table>") == 1
 
 
+def test_paths_of_two_weights_are_drawn_with_every_point_as_a_number(tmp_path: Path) -> None:
+    made = Synthetic(
+        [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")], [clean_threat()]
+    )
+    for place, model in enumerate(made.manifest["models"]):
+        for row in model["seeds"][0]["history"]:
+            row |= {"weight/1": row["epoch"] / 8, "weight/2": -1.0 - place}
+    text = write_report(made.results(), tmp_path).read_text()
+    assert "Ways through weight space" in text
+    assert re.search(r"<td>synthetic/b</td><td>12</td><td>1.5</td><td>-2</td>", text)
+    assert '<th scope="col">weight/1</th>' not in text  # not a training curve
+
+
+def test_a_page_without_networks_of_two_weights_draws_no_path(page: str) -> None:
+    assert "Ways through weight space" not in page
+
+
+def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path) -> None:
+    made = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()])
+    for cell, milliseconds in zip(made.manifest["cells"], (0.01, 0.03), strict=True):
+        cell["inference_ms"] = milliseconds
+    made.manifest["models"][0]["seeds"][1]["history"][3]["peak_memory_mb"] = 420.0
+    cost = costs(made.results())[0]
+    assert (cost.epochs, cost.epoch_seconds, cost.memory_mb) == (12, 3.25, 360)
+    assert cost.inference_ms == pytest.approx(0.02)
+    text = write_report(made.results(), tmp_path).read_text()
+    row = text[text.index('id="cost"') :]
+    assert row.index("3.2 s") < row.index("360") < row.index("0.02")
+
+
+def test_outcomes_made_before_answers_were_timed_show_a_dash(quick: Results, page: str) -> None:
+    assert all(cost.inference_ms is None for cost in costs(quick))
+    assert 'id="cost"' in page
+
+
 def test_plots_take_the_colours_of_the_page(page: str) -> None:
     drawings = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     assert "var(--ink)" in drawings
@@ -444,3 +481,27 @@ def test_transfer_between_two_surrogates_is_drawn_as_a_matrix(tmp_path: Path) ->
     text = write_report(Synthetic(models, threats, images=20).results(), tmp_path).read_text()
     assert "Transfer from surrogate to victim" in text
     assert "examples made on" in text
+
+
+def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_path: Path) -> None:
+    results = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()]).results()
+    (model,) = results.models
+    found = by_class(results, model, "clean")
+    tables = [results.table("synthetic/a", seed, "clean") for seed in (0, 1)]
+    for label, value in found.items():
+        expected = [
+            np.mean(
+                [
+                    right
+                    for right, own in zip(
+                        table["correct"].to_pylist(), table["label"].to_pylist(), strict=True
+                    )
+                    if own == int(label)
+                ]
+            )
+            for table in tables
+            if table
+        ]
+        assert value == pytest.approx(np.mean(expected))
+    assert len(found) == 10
+    assert '"classes":{"0":' in write_report(results, tmp_path).read_text()

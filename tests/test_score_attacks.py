@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from robench.attacks.ball import Ball
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
-from robench.attacks.target import Ball, BudgetExceeded, ScoreTarget
+from robench.attacks.target import BudgetExceeded, ScoreTarget
 from robench.attacks.trial import attempt, reference
 from robench.errors import RobenchError
 from robench.networks.base import Network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.snn import SNN
 from robench.trainers.adversarial import Adversarial
-from robench.trainers.base import Trainer
+from robench.trainers.base import Trainer, peak_memory_mb
 from robench.trainers.bp import BP
 from robench.trainers.nit import NIT, NITSPlus
 
@@ -87,6 +88,34 @@ def test_the_curves_have_a_row_per_epoch_with_units(digits: Splits) -> None:
         history[0]
     )
     assert all(0 <= row["validation_accuracy"] <= 1 for row in history)
+
+
+def test_the_peak_of_memory_counts_from_the_start_of_the_training(digits: Splits) -> None:
+    def peak() -> float:
+        return fit(BP(epochs=1), fresh("mlp"), digits)[0]["peak_memory_mb"]
+
+    before = peak()
+    torch.ones(64, 2**20).sum()  # 256 MiB, gone at once
+    assert peak_memory_mb(torch.device("cpu")) > before + 200
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system cannot forget a peak")
+    assert peak() < before + 100
+
+
+def test_networks_with_two_weights_leave_their_path_in_the_curves(digits: Splits) -> None:
+    class Two(Network):
+        def build(self) -> None:
+            self.layer = torch.nn.Linear(2, 1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            v = self.layer(x[:, 0, 3, 3:5])
+            return torch.cat([v * label for label in range(10)], dim=1)
+
+    network = Two((1, 8, 8), 10)
+    history = fit(BP(epochs=3, lr=0.1), network, digits)
+    assert len({row["weight/1"] for row in history}) == 3
+    assert [history[-1][f"weight_{i}"] for i in (1, 2)] == network.layer.weight[0].tolist()
+    assert "weight/1" not in fit(BP(epochs=1), fresh("mlp"), digits)[0]
 
 
 def test_a_diverging_run_says_where_and_what_to_lower(digits: Splits) -> None:

@@ -6,17 +6,14 @@ Each check is a function of a way to build the attack and a norm; it returns a f
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import torch
 
 from robench.attacks.base import Attack
 from robench.attacks.trial import attempt, reference
+from robench.conformance import GLOBAL, Finding, findings, global_state, travels
 from robench.errors import RobenchError
 
 RADII: dict[str, tuple[float, ...]] = {
@@ -32,15 +29,6 @@ ODD = {"linf": 8 / 255, "l2": 1 / 3, "l1": math.pi, "l0": 5.0}
 
 Make = Callable[..., Attack]
 """Builds the attack; keywords override its settings."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check and how it went. `detail` says what was seen, and for a failure what to do."""
-
-    check: str
-    passed: bool
-    detail: str = ""
 
 
 def check_attack(make: Make, norm: str | None = None) -> list[Finding]:
@@ -65,23 +53,12 @@ def check_attack(make: Make, norm: str | None = None) -> list[Finding]:
     checks += [effect]
     if "eot" in type(attack).fields().model_fields:
         checks.append(eot)
-    findings = []
-    for check in checks:
-        try:
-            findings.append(check(make, norm))
-        except Exception as error:
-            findings.append(
-                Finding(check.__name__, False, f"raises {type(error).__name__}: {error}")
-            )
-    return findings
+    return findings(checks, make, norm)
 
 
 def pickles(make: Make, norm: str) -> Finding:
     """The attack travels to worker processes."""
-    attack = make()
-    again = pickle.loads(pickle.dumps(attack))
-    same = type(again) is type(attack) and vars(again) == vars(attack)
-    return Finding("pickles", same, "" if same else "its settings do not survive pickling")
+    return travels(make())
 
 
 def zero_budget(make: Make, norm: str) -> Finding:
@@ -131,10 +108,10 @@ def monotone(make: Make, norm: str) -> Finding:
 def seeds(make: Make, norm: str) -> Finding:
     """The same seed gives the same bits, and nothing is drawn from global random states."""
     attack, eps = make(), RADII[norm][0]
-    before = _global_state()
+    before = global_state()
     one = attempt(attack, attack.needs, norm, eps).x_adv
-    if _global_state() != before:
-        return Finding("seeds", False, "it draws from torch's or numpy's global state: use rng")
+    if global_state() != before:
+        return Finding("seeds", False, GLOBAL)
     same = torch.equal(one, attempt(attack, attack.needs, norm, eps).x_adv)
     return Finding("seeds", same, "" if same else "two runs with one seed differ: use rng alone")
 
@@ -198,11 +175,6 @@ def eot(make: Make, norm: str) -> Finding:
     one, five = (attempt(make(eot=n, **calm), make().needs, norm, eps) for n in (1, 5))
     same = torch.equal(one.x_adv, five.x_adv)
     return Finding("eot", same, "" if same else "eot = 5 differs from eot = 1 without any noise")
-
-
-def _global_state() -> tuple[bytes, bytes]:
-    numpy: dict[str, Any] = np.random.get_state(legacy=False)
-    return bytes(torch.get_rng_state().tolist()), numpy["state"]["key"].tobytes()
 
 
 def _slack(a: float, b: float, n: int = 60) -> float:

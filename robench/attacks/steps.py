@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robench.attacks.target import Ball
+from robench.attacks.ball import Ball
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

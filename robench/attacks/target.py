@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robench.attacks.ball import Ball
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.networks.base import Network, check_finite, check_shape
@@ -29,42 +30,6 @@ COPIED_ROWS = 4096
 
 class BudgetExceeded(Exception):
     """The attack asked for more than its card allows, or left its norm ball."""
-
-
-class Ball:
-    """The norm ball around clean images, cut with [0, 1]."""
-
-    def __init__(self, norm: str, eps: float) -> None:
-        self.norm = norm
-        self.eps = eps
-
-    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Norm of the perturbation of each image, (n,)."""
-        delta = (x_adv - x).flatten(1)
-        match self.norm:
-            case "linf":
-                return delta.abs().amax(1)
-            case "l2" | "none":
-                size: Tensor = torch.linalg.vector_norm(delta, dim=1)
-                return size
-            case "l1":
-                return delta.abs().sum(1)
-            case _:
-                return (delta != 0).sum(1).to(delta.dtype)
-
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest image in the ball and in [0, 1] (for l1: scaled back; l0: not projected)."""
-        if self.norm == "linf":
-            return torch.clamp(x_adv, *self.bounds(x))
-        if self.norm in ("l2", "l1"):
-            size = self.distance(x_adv, x).clamp_min(1e-12)
-            scale = (self.eps / size).clamp_max(1).view(-1, *[1] * (x.dim() - 1))
-            return (x + (x_adv - x) * scale).clamp(0, 1)
-        return x_adv.clamp(0, 1)
-
-    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest pixels that linf allows; a loop computes them once."""
-        return (x - self.eps).clamp_min_(0), (x + self.eps).clamp_max_(1)
 
 
 class Answer(NamedTuple):
@@ -132,7 +97,7 @@ class DecisionTarget:
         return self.record.loss_trace
 
     def counts(self) -> dict[str, np.ndarray | None]:
-        """Per image, (n,): see Record.counts. evaluate.py writes them beside each outcome."""
+        """Per image, (n,): see Record.counts. scoring.py writes them beside each outcome."""
         return self.record.counts()
 
     @property
@@ -236,6 +201,8 @@ class WhiteBoxTarget(ScoreTarget):
                     check_shape(logits, copies * len(x), self.classes)
                     rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
                 grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
+                if self.ball.part is not None:  # what may not change has no say in a step's length
+                    grad.masked_fill_(~self.ball.free(grad), 0)
                 for _ in range(copies):
                     self.record.count("gradients", len(x), index)
                 seen = logits.detach()

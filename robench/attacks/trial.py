@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import Ball, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise

@@ -18,6 +18,7 @@ import numpy as np
 import pooch
 from pydantic import AfterValidator, Field
 
+from robench.data.graph import Graph, ItemPart
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.plugins import Plugin
@@ -52,11 +53,22 @@ class Splits:
     validation: Part
     test: Part
     classes: tuple[str, ...]
+    graph: Graph | None = None
+    """Where the items are nodes: what is around them."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    def pixels(self, part: ItemPart) -> slice | None:
+        """Where along an item's last axis a part lies; None: all of it. Raises RobenchError for
+        edges of items that have none."""
+        if self.graph is not None:
+            return self.graph.pixels(part)
+        if part == "edges":
+            raise RobenchError('part = "edges": items of this data set are no nodes of a graph')
+        return None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -70,6 +82,8 @@ class Splits:
                 )
                 parts.append(digest_bytes(quantised.tobytes()).encode())
             parts.append(part.labels.tobytes())
+        if self.graph is not None:
+            parts.append(self.graph.fingerprint.encode())
         return digest_bytes(*parts)
 
 
@@ -113,15 +127,19 @@ class Dataset(Plugin):
             validation_from = test_from - test_from // 10
         else:
             order = np.random.default_rng(self.split_seed).permutation(len(order))
-            shares = [int(part) for part in self.split.split(":")]
-            test_from = len(order) * (sum(shares) - shares[-1]) // sum(shares)
-            validation_from = len(order) * shares[0] // sum(shares)
-        return Splits(
-            train=_part(raw, order[:validation_from]),
-            validation=_part(raw, order[validation_from:test_from]),
-            test=_part(raw, order[test_from:]),
-            classes=self.class_names(),
-        )
+            return self._splits(raw, *self.cut(order))
+        return self._splits(raw, *np.split(order, [validation_from, test_from]))
+
+    def cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Shuffled items -> those for training, validation and test, by the ratio in `split`."""
+        shares = [int(part) for part in self.split.split(":")]
+        test_from = len(order) * (sum(shares) - shares[-1]) // sum(shares)
+        validation_from = len(order) * shares[0] // sum(shares)
+        return np.split(order, [validation_from, test_from])
+
+    def _splits(self, raw: Raw, *sets: np.ndarray) -> Splits:
+        train, validation, test = (_part(raw, items) for items in sets)
+        return Splits(train, validation, test, self.class_names())
 
 
 def _part(raw: Raw, index: np.ndarray) -> Part:

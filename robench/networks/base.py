@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
 from robench.plugins import Plugin
@@ -18,6 +19,7 @@ class Network(nn.Module, Plugin):
     Args:
         input_shape: (c, h, w) of one image.
         classes: number of logits.
+        graph: where the items are nodes, what is around them (data/graph.py).
         settings: the declared fields, as a card sets them.
 
     A network is a function of its input: it keeps no state between calls. What is random in it is
@@ -28,11 +30,18 @@ class Network(nn.Module, Plugin):
     """Whether the first noisy layer may see one row per image where later ones see one per copy;
     false for networks that add the input to something noisy later on."""
 
-    def __init__(self, input_shape: tuple[int, int, int], classes: int, **settings: Any) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        graph: Graph | None = None,
+        **settings: Any,
+    ) -> None:
         nn.Module.__init__(self)
         Plugin.__init__(self, **settings)
         self.input_shape = input_shape
         self.classes = classes
+        self.graph = graph
         self.generator: torch.Generator | None = None
         self.build()
 

@@ -1,7 +1,13 @@
 """Convolutional network whose every layer can carry noise.
 
 Blocks of convolution, noise, activation and pooling, then fully connected layers as in mlp.py:
-v_l = W_l * x_l + b_l + sigma eps,  x_{l+1} = pool(phi(v_l));  the logits are the last v.
+v_l = W_l * x_l + b_l + sigma eps,  x_{l+1} = pool(phi(v_l));  the logits are the last v. With a
+shortcut, x_{l+1} = pool(phi(v_l + x_l)). Its fields say the usual small networks:
+
+    ResNet-5 (LR, arXiv 2305.08960)   channels = [8, 16, 32, 32], halvings = [1, 2, 3],
+                                      shortcuts = [4], hidden = []
+    VGG-8                             channels = [64, 64, 128, 128, 256, 256],
+                                      halvings = [2, 4, 6], hidden = [512]
 """
 
 from __future__ import annotations
@@ -15,51 +21,86 @@ from torch import Tensor, nn
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.mlp import Activation, activation
-from robench.networks.noise import NoisyLayer
+from robench.networks.noise import NoisyLayer, repeated
 
 
 class CNN(Network):
-    """Small convolutional network: 3x3 convolutions, each halving the image, then full layers."""
+    """Small convolutional network: convolutions, some halving the image, then full layers."""
 
     channels: tuple[int, ...] = Field(default=(16, 32, 64), min_length=1)
     """Output channels of the convolutions."""
+    halvings: tuple[int, ...] | None = None
+    """The convolutions, counted from 1, after which the image is halved; None: all."""
+    shortcuts: tuple[int, ...] = ()
+    """The convolutions, counted from 1, to whose output their input is added."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the fully connected layers before the logits."""
     kernel: Literal[1, 3, 5, 7] = 3
     pool: Literal["max", "average"] = "max"
-    """How each block halves the image: over 2x2 pixels."""
+    """How the image is halved: over 2x2 pixels."""
+    norm: Literal["none", "layer"] = "none"
+    """layer: each convolution's output is normalised, image by image, with a learned scale and
+    shift for each channel, before noise enters."""
     activation: Activation = "relu"
     sigma: float = Field(default=1.0, ge=0)
     """Standard deviation of the noise in every layer, where a trainer or model card turns it on."""
     learned_sigma: bool = False
+    sigma_per: Literal["channel", "neuron"] = "channel"
+    """Whether the neurons of a channel share their sigma."""
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for the threshold's, for attacks and for bp."""
 
     def build(self) -> None:
         before, height, width = self.input_shape
-        halvings = len(self.channels)
-        if min(height, width) >> halvings == 0:
+        count = len(self.channels)
+        halved = range(1, count + 1) if self.halvings is None else self.halvings
+        self._check("halvings", halved)
+        self._check("shortcuts", self.shortcuts)
+        if min(height, width) >> len(halved) == 0:
+            key = "channels" if self.halvings is None else "halvings"
             raise RobenchError(
-                f"network cnn: channels = {list(self.channels)}: {halvings} halvings leave nothing "
-                f"of a {height}x{width} image; list fewer"
+                f"network cnn: {key} = {list(getattr(self, key))}: {len(halved)} halvings leave "
+                f"nothing of a {height}x{width} image; list fewer"
             )
+        self.halve = nn.MaxPool2d(2) if self.pool == "max" else nn.AvgPool2d(2)
+        self.pools, self.adds = [], []
         blocks = []
-        for after in self.channels:
-            op = nn.Conv2d(before, after, self.kernel, padding=self.kernel // 2)
-            blocks.append(NoisyLayer(op, (after, 1, 1), self.sigma, self.learned_sigma))
+        for place, after in enumerate(self.channels, start=1):
+            if place in self.shortcuts and before != after:
+                raise RobenchError(
+                    f"network cnn: shortcuts = {list(self.shortcuts)}: convolution {place} makes "
+                    f"{after} channels of {before}; a shortcut needs as many"
+                )
+            op: nn.Module = nn.Conv2d(before, after, self.kernel, padding=self.kernel // 2)
+            if self.norm == "layer":
+                op = nn.Sequential(op, nn.GroupNorm(1, after))
+            shape = (after, 1, 1) if self.sigma_per == "channel" else (after, height, width)
+            blocks.append(NoisyLayer(op, shape, self.sigma, self.learned_sigma))
             before = after
+            self.pools.append(place in halved)
+            self.adds.append(place in self.shortcuts)
+            if place in halved:
+                height, width = height // 2, width // 2
         self.convolutions = nn.ModuleList(blocks)
-        widths = [before * (height >> halvings) * (width >> halvings), *self.hidden, self.classes]
+        widths = [before * height * width, *self.hidden, self.classes]
         self.layers = nn.ModuleList(
             NoisyLayer(nn.Linear(a, b), (b,), self.sigma, self.learned_sigma)
             for a, b in pairwise(widths)
         )
         self.phi = activation(self.activation, self.surrogate)
-        self.halve = nn.MaxPool2d(2) if self.pool == "max" else nn.AvgPool2d(2)
+
+    def _check(self, key: str, places: tuple[int, ...] | range) -> None:
+        if not set(places) <= set(range(1, len(self.channels) + 1)):
+            raise RobenchError(
+                f"network cnn: {key} = {list(places)}: convolutions are counted from 1 to "
+                f"{len(self.channels)}"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        for convolution in self.convolutions:
-            x = self.halve(self.phi(convolution(x)))
+        for convolution, pool, add in zip(self.convolutions, self.pools, self.adds, strict=True):
+            v = convolution(x)
+            x = self.phi(v + repeated(x, v) if add else v)
+            x = self.halve(x) if pool else x
         x = x.flatten(1)
         for layer in self.layers[:-1]:
             x = self.phi(layer(x))

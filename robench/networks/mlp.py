@@ -17,7 +17,7 @@ from robench.networks.linear import Linear
 from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
 
-Activation = Literal["relu", "sigmoid", "threshold", "abs", "sign", "staircase"]
+Activation = Literal["relu", "sigmoid", "threshold", "abs", "sign", "staircase", "tanh", "elu"]
 
 
 class Abs(nn.Module):
@@ -50,6 +50,10 @@ def activation(name: Activation, surrogate: str) -> nn.Module:
     match name:
         case "relu":
             return nn.ReLU()
+        case "tanh":
+            return nn.Tanh()
+        case "elu":
+            return nn.ELU()
         case "sigmoid":
             return nn.Sigmoid()
         case "abs":

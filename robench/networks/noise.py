@@ -104,6 +104,11 @@ def noisy_layers(network: nn.Module) -> list[NoisyLayer]:
     return [module for module in network.modules() if isinstance(module, NoisyLayer)]
 
 
+def repeated(values: Tensor, like: Tensor) -> Tensor:
+    """`values`, a row for each image, as a row for each noisy copy in `like`."""
+    return values.repeat(len(like) // len(values), *[1] * (values.dim() - 1))
+
+
 @contextmanager
 def noise(network: nn.Module, source: NoiseSource | None) -> Iterator[None]:
     """Let all noisy layers of `network` draw from `source` inside the block."""

@@ -1,4 +1,4 @@
-"""Spiking network of leaky integrate-and-fire neurons (NIT Eq. 7).
+"""Spiking network of leaky integrate-and-fire neurons (NIT Eq. 7), dense or convolutional.
 
 u[t+1] = k u[t] (1 - s[t]) + W x[t+1] + sigma eps,   s = 1{u > Vth}
 
@@ -7,21 +7,29 @@ The reset applies to the previous potential only. State starts at zero at every 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer, noisy_layers
 from robench.networks.surrogate import Step
 
 
 class SNN(Network):
-    """Fully connected spiking network (leaky integrate-and-fire)."""
+    """Spiking network (leaky integrate-and-fire), fully connected or convolutional."""
 
+    convolutions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Output channels of 3x3 convolutions before the full layers; the spikes of each are averaged
+    over 2x2 pixels (STBP's 32C3-P2-32C3-P2 is [32, 32]). Neurons of a channel share sigma. With
+    convolutions all weights start uniform with He's variance, 2 / fan_in: with a sixth of it, as
+    the fully connected network starts, no spike gets through four layers."""
     hidden: tuple[int, ...] = (50,)
     steps: int = 5
     """Time steps T."""
@@ -40,12 +48,35 @@ class SNN(Network):
     learned_sigma: bool = True
     surrogate: str = "rectangle:0.5"
 
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # A network without convolutions is the one it was before that field came: what was made
+        # with it keeps its digest.
+        fields = super().resolved(settings)
+        if not fields["convolutions"]:
+            del fields["convolutions"]
+        return fields
+
     def build(self) -> None:
-        widths = [math.prod(self.input_shape), *self.hidden, self.classes]
-        self.layers = nn.ModuleList(
-            NoisyLayer(nn.Linear(a, b, bias=False), (b,), self.sigma, self.learned_sigma)
-            for a, b in pairwise(widths)
-        )
+        channels, height, width = self.input_shape
+        layers = []
+        for after in self.convolutions:
+            if min(height, width) < 2:
+                raise RobenchError(
+                    f"network snn: convolutions = {list(self.convolutions)}: their halvings leave "
+                    f"nothing of a {'x'.join(map(str, self.input_shape[1:]))} image; list fewer"
+                )
+            convolution = nn.Conv2d(channels, after, 3, padding=1, bias=False)
+            layers.append(NoisyLayer(convolution, (after, 1, 1), self.sigma, self.learned_sigma))
+            channels, height, width = after, height // 2, width // 2
+        for a, b in pairwise([channels * height * width, *self.hidden, self.classes]):
+            full = nn.Linear(a, b, bias=False)
+            layers.append(NoisyLayer(full, (b,), self.sigma, self.learned_sigma))
+        self.layers = nn.ModuleList(layers)
+        if self.convolutions:
+            for name, weight in self.layers.named_parameters():
+                if name.endswith("weight"):
+                    nn.init.kaiming_uniform_(weight, nonlinearity="relu")
         self.spike = Step(self.surrogate, at=self.threshold)
 
     @property
@@ -75,7 +106,7 @@ class SNN(Network):
         potential: sigmoid(u - Vth) / 1000 is added, too little to overturn one spike in 500 steps,
         and without a gradient, so that attacks see the spikes alone.
         """
-        x = x.flatten(1)
+        x = x if self.convolutions else x.flatten(1)
         first, *later = noisy_layers(self)
         constant = first.drive(x) if self.encoding == "direct" else None
         states: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
@@ -84,7 +115,7 @@ class SNN(Network):
             drive = first.drive(self._bernoulli(x)) if constant is None else constant
             states[0] = self._membrane(states[0], first.inject(drive))
             for index, layer in enumerate(later, start=1):
-                spikes = states[index - 1][1]  # type: ignore[index]
+                spikes = self._halved(index, states[index - 1][1])  # type: ignore[index]
                 states[index] = self._membrane(states[index], layer(spikes))
             if self.readout == "rate":
                 spikes = states[-1][1]  # type: ignore[index]
@@ -109,6 +140,14 @@ class SNN(Network):
             left = torch.addcmul(state[0], state[0], state[1], value=-1)  # u (1 - s)
             u = torch.add(current, left, alpha=self.decay)
         return u, self.spike(u)
+
+    def _halved(self, index: int, spikes: Tensor) -> Tensor:
+        """What layer `index` gets of the spikes before it."""
+        convolutions = len(self.convolutions)
+        if index > convolutions:
+            return spikes
+        means = F.avg_pool2d(spikes, 2)
+        return means if index < convolutions else means.flatten(1)
 
     def _bernoulli(self, x: Tensor) -> Tensor:
         """1{x > U(0, 1)}, with the derivative of the expected input (straight-through)."""

@@ -18,6 +18,7 @@ from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
 from robench.report.columns import NORMS, Column, columns, grouped
+from robench.report.costs import costs
 from robench.report.payload import embedded, payload
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
@@ -81,6 +82,7 @@ def render(
         sheets=_sheets(results, table),
         corruption_errors=corruption_errors(results),
         published=_published(results, table),
+        costs=costs(results),
         failures=results.failures(),
         verdicts=verdicts,
         claims=claims,

@@ -11,6 +11,8 @@ from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import grid, legend, svg, tidy
 from robench.results import Threat
 
+"""Columns of the training curves of networks with just two weights."""
+
 
 def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy against the radius, for every attack that has several."""
@@ -100,6 +102,7 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
     if not rows:
         return None
     data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    data = data[[column for column in data.columns if "/" not in column]]  # learning.py has those
     first = {"loss": 0, "validation_accuracy": 1}
     measured = sorted(
         (column for column in data.columns if column not in ("model", "epoch")),

@@ -87,7 +87,9 @@ def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         text = "".join(char if char.isprintable() else " " for char in name).strip() or "?"
-        text = text if len(text) <= length else text[: length - 1] + "…"
+        if len(text) > length:  # in the middle: what tells names apart is mostly at their ends
+            head = length // 3
+            text = f"{text[:head]}…{text[head + 1 - length :]}"
         if text.startswith("_"):  # matplotlib leaves such entries out of legends
             text = "\u200a" + text
         taken, number = set(found.values()), 2

@@ -47,6 +47,21 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
     )
 
 
+def by_class(results: Results, model: Model, threat: str) -> dict[str, float]:
+    """Accuracy of the images of each class under a threat, by label, mean over seeds: what shows
+    that a model never says some of its classes. Empty unless every seed has the cell."""
+    tables = [results.table(model["name"], seed["seed"], threat) for seed in model["seeds"]]
+    known = [table for table in tables if table is not None]
+    if not known or len(known) < len(tables):
+        return {}
+    means = [
+        table.group_by("label").aggregate([("correct", "mean")]).sort_by("label") for table in known
+    ]
+    labels = means[0].column("label").to_pylist()
+    values = np.mean([one.column("correct_mean").to_numpy() for one in means], axis=0)
+    return {str(label): float(value) for label, value in zip(labels, values, strict=True)}
+
+
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import column_name
-from robench.report.measurements import Measurements, measurements
+from robench.leaderboard import CLEAN, column_name
+from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
 from robench.results import Model, Results
 
@@ -23,6 +23,7 @@ PAGE_BYTES = (
 )
 ENTRY_BYTES = 75  # of one number in the page's table
 WORST_KINDS = 3  # corruptions shown among the example images
+CLASSES = 40  # up to so many, a model's clean accuracy is given class by class
 CARD_ORDER = ("description", "dataset", "network", "trainer", "seeds", "name")
 CURVE_ORDER = ("epoch", "loss", "validation_accuracy")
 TEXT = 700  # characters of a verdict's sentence
@@ -115,6 +116,9 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
         "kinds": [_interval(row, column_name(kind)) for kind in kinds],
         "threats": [_interval(row, column_name(name)) for name in names],
     }
+    classes = by_class(results, model, CLEAN)
+    if 1 < len(classes) <= CLASSES:
+        record["classes"] = {label: _short(value) for label, value in classes.items()}
     measured = [measurements(results, model, name) for name in names]
     for key in Measurements.__dataclass_fields__:
         column = [_short(getattr(one, key)) for one in measured]
@@ -141,14 +145,15 @@ def _seed(seed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Training curves by column, at most EPOCHS points each; time and memory are not curves."""
+    """Training curves by column, at most EPOCHS points each; time and memory are not curves, and
+    what has plots of its own (`what/...`) is left to them."""
     step = max(1, math.ceil(len(history) / EPOCHS))
     chosen = [row for place, row in enumerate(history) if (len(history) - 1 - place) % step == 0]
     names = _in_order({key: None for row in chosen for key in row}, CURVE_ORDER)
     return {
         name: [_short(row.get(name)) for row in chosen]
         for name in names
-        if name not in ("seconds", "peak_memory_mb")
+        if name not in ("seconds", "peak_memory_mb") and "/" not in name
     }
 
 

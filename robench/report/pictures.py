@@ -37,6 +37,8 @@ def inputs(rows: pa.Table, shape: list[int] | None) -> Pixels | None:
     """The stored images of a cell, (n, h, w, 1 or 3); None where there is nothing to look at."""
     if shape is None or len(shape) != 3 or "input" not in rows.column_names:
         return None
+    if max(shape[1:]) > LARGEST_SIDE * min(shape[1:]):  # a row of pixels, such as a node's words
+        return None
     stored = rows.column("input").slice(0, 8).to_pylist()
     found = [item for item in stored if item is not None and len(item) == math.prod(shape)]
     if not found:

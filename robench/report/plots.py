@@ -15,6 +15,7 @@ from robench.report.comparisons import (
 from robench.report.curves import accuracy_by_eps, accuracy_by_severity, training_curves
 from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
+from robench.report.learning import gradient_cosines, implied_rates, trajectories
 from robench.results import Results
 
 GROUPS = 4  # data sets that get plots of their own
@@ -24,7 +25,7 @@ def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
         heat_map, clean_against_worst, cost_against_accuracy, accuracy_by_eps, transfer_matrix,
-        accuracy_by_severity, training_curves,
+        accuracy_by_severity, training_curves, gradient_cosines, implied_rates, trajectories,
     ]  # fmt: skip
     made: list[Plot] = []
     groups = list(table.groupby("dataset", sort=False))

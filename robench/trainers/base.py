@@ -6,7 +6,9 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -44,6 +46,13 @@ class Trainer(Plugin):
     """cosine: the learning rate falls to 0 over the run, step by step."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
+    trains: ClassVar[bool] = True
+    """Whether the seed matters: false where weights were made elsewhere."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.scratch: Path | None = None
+        """A folder for what a stopped training is to find again; None: there is none."""
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
@@ -66,6 +75,11 @@ class Trainer(Plugin):
     def after_step(self, network: Network) -> None:
         """Called after each optimiser step: projections and clamps go here."""
 
+    def measure(self, network: Network, data: Splits) -> dict[str, float]:
+        """What else a row of the training curves holds, asked after each epoch. Curves of one
+        quantity are named `what/...`; those the page leaves to plots of their own."""
+        return {}
+
     def make_optimizer(self, network: Network) -> torch.optim.Optimizer:
         groups = self.parameter_groups(network)
         if self.optimizer == "sgd":
@@ -82,6 +96,7 @@ class Trainer(Plugin):
         Raises RobenchError when the loss stops being a finite number.
         """
         device = rng.device
+        forget_peak_memory(device)
         network.generator = rng
         x, y = to_device(data.train, device)
         optimizer = self.make_optimizer(network)
@@ -122,6 +137,8 @@ class Trainer(Plugin):
                     "loss": total / len(y),
                     "validation_accuracy": accuracy,
                     **_sigma(network),
+                    **_two_weights(network),
+                    **self.measure(network, data),
                     "seconds": time.perf_counter() - started,
                     "peak_memory_mb": peak_memory_mb(device),
                 }
@@ -168,8 +185,27 @@ def _sigma(network: nn.Module) -> dict[str, float]:
     }
 
 
+def _two_weights(network: nn.Module) -> dict[str, float]:
+    """The weights themselves, where there are just two: the path of the optimiser in the plane."""
+    weights = [p.detach().flatten() for p in network.parameters() if p.requires_grad]
+    if sum(map(len, weights)) != 2:
+        return {}
+    first, second = torch.cat(weights).tolist()
+    return {"weight/1": first, "weight/2": second}
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak count from here, where the system can: what ran before in the process goes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux only, and not in every container
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory so far: of the device on CUDA, of the process on CPU (Linux counts in KiB)."""
+    """Highest memory since `forget_peak_memory`: of the device on CUDA, of the whole process on CPU
+    (Linux counts in KiB)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -18,16 +18,16 @@ from torch import Tensor
 from robench.errors import RobenchError
 from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
-from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer
 from robench.trainers.potential import potential_rows, potentials
+from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
 
 
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
-    copies: int = Field(default=40, ge=2)
-    """C, noisy forward passes per image."""
+    copies: int = Field(default=40, ge=1)
+    """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns."""
     lr: float = Field(default=1e-2, gt=0)
     sigma_lr: float = Field(default=1e-2, ge=0)
     """Learning rate of the sigmas; 0 keeps them as they start."""
@@ -62,13 +62,7 @@ class NIT(Trainer):
         return epoch > 0 and self.signs_only(epoch) != self.signs_only(epoch - 1)
 
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
-        sigmas = [layer.sigma for layer in noisy_layers(network) if layer.sigma.requires_grad]
-        known = {id(sigma) for sigma in sigmas}
-        weights = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
-        groups: list[dict[str, Any]] = [{"params": weights}]
-        if sigmas:
-            groups.append({"params": sigmas, "lr": self.sigma_lr, "weight_decay": 0.0})
-        return groups
+        return with_sigma_lr(network, self.sigma_lr)
 
     def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
         if self.criterion == "cross-entropy":
@@ -78,11 +72,7 @@ class NIT(Trainer):
             return self._estimator.backward(network, x, y, loss, rng)
 
     def after_step(self, network: Network) -> None:
-        low, high = self.sigma_range
-        with torch.no_grad():
-            for layer in noisy_layers(network):
-                if layer.sigma.requires_grad:
-                    layer.sigma.clamp_(low, high)
+        clamp_sigmas(network, *self.sigma_range)
 
 
 class NITS(NIT):

@@ -1,6 +1,6 @@
 """Variance of the likelihood-ratio gradient against seconds, for every way of reducing it.
 
-    python tests/benchmarks/likelihood_ratio_variance.py [--csv FILE]
+    python tests/benchmarks/likelihood_ratio_variance.py [--out FOLDER]
 
 GLR's network, 196-20-10 with sigma 2, on 25 MNIST images (random ones where MNIST is missing),
 before training and after one epoch of it. For each setting: seconds of one CPU thread for one
@@ -8,7 +8,7 @@ gradient with `COPIES` forward passes per image, its variance summed over all we
 layer, its cosine with the true gradient in each layer, and variance x seconds as a share of the
 plain estimator's: what a given precision costs. Layer-wise injection splits the copies between the
 layers and has another expected loss (each layer under its own noise only); it is compared with that
-one's gradient.
+one's gradient. `--out` writes glr_variance.csv and glr_variance.svg.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -31,6 +32,7 @@ from robench.networks.mlp import MLP
 from robench.trainers.base import to_device
 from robench.trainers.glr import GLR
 
+matplotlib.use("svg")
 COPIES = 1000
 RUNS = 60
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -99,6 +101,32 @@ def measure(network: MLP, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     return rows
 
 
+def plot(table: list[dict[str, Any]], path: Path) -> None:
+    """Variance against milliseconds; dotted lines join settings of equal variance x seconds."""
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    sns.set_theme(style="whitegrid", palette="colorblind")
+    states = list(dict.fromkeys(row["state"] for row in table))
+    figure, panes = plt.subplots(
+        1, len(states), figsize=(4.6 * len(states), 4.2), squeeze=False, layout="constrained"
+    )
+    for axes, state in zip(panes[0], states, strict=True):
+        rows = [row for row in table if row["state"] == state]
+        times = [row["ms"] for row in rows]
+        span = torch.linspace(0.7 * min(times), 1.4 * max(times), 50).tolist()
+        for row in [*rows[:1], min(rows, key=lambda row: row["cost"])]:
+            axes.plot(span, [row["cost"] / ms for ms in span], ":", color="0.6", lw=1)
+        for place, row in enumerate(rows):
+            style = "osD^vPX*<>p"[place % 11]
+            axes.plot(row["ms"], row["variance"], style, ms=8, ls="", label=row["setting"])
+        axes.set(xscale="log", yscale="log", xlabel=f"ms for one gradient, K = {COPIES}",
+                 title=state)  # fmt: skip
+    panes[0][0].set_ylabel("variance, summed over all weights")
+    panes[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
+    figure.savefig(path)
+
+
 def data() -> Splits | None:
     try:
         return MNIST(resize=14, split="6:4").load()
@@ -109,7 +137,7 @@ def data() -> Splits | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--csv", type=Path, help="write the rows to this file, too")
+    parser.add_argument("--out", type=Path, help="folder for the table and the plot")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -133,11 +161,13 @@ def main() -> None:
                 "{setting:24}{ms:7.2f}{variance:11.2e}{variance_1:11.2e}{variance_2:11.2e}"
                 "{cosine_1:8.3f}{cosine_2:6.3f}{share:9.3f}".format(**row)
             )
-    if arguments.csv:
-        with arguments.csv.open("w", newline="") as file:
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        with (arguments.out / "glr_variance.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]))
             writer.writeheader()
             writer.writerows(table)
+        plot(table, arguments.out / "glr_variance.svg")
 
 
 if __name__ == "__main__":

@@ -27,18 +27,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mnist_networks import trained
 
 from robench.attacks.art import ART
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import BIM, PGD
 from robench.attacks.lbfgs import LBFGS
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
-from robench.attacks.target import Ball, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import ScoreTarget, WhiteBoxTarget
 from robench.networks.base import Network
 
 pytestmark = pytest.mark.data
+Tabled = Callable[..., None]
 torch.set_num_threads(1)
 EPS, STEPS, STEP = 0.1, 15, 0.01
+ROOM = 1.05
+"""What a ratio may differ from run to run on a machine that does other things, too."""
 
 
 def floor(network: Network, x: Tensor, y: Tensor) -> Tensor:
@@ -84,14 +88,8 @@ def take_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
     return {name: min(first) * ratio for name, ratio in ratios.items()}
 
 
-def shown(title: str, seconds: dict[str, float], unit: float, more: dict[str, str]) -> None:
-    print(f"\n{title}")
-    for name, value in seconds.items():
-        print(f"  {name:24s} {value:8.4f} s {value / unit:6.2f}x  {more.get(name, '')}")
-
-
 @pytest.mark.parametrize(("name", "rounds"), [("mlp", 40), ("cnn", 12)])
-def test_pgd(name: str, rounds: int) -> None:
+def test_pgd(name: str, rounds: int, tabled: Tabled) -> None:
     networks, x, y = trained()
     network = networks[name]
     attacks: dict[str, Attack] = {
@@ -111,19 +109,23 @@ def test_pgd(name: str, rounds: int) -> None:
     }
     seconds = take_turns(sides, rounds)
     notes = {title: f"accuracy {value:.3f}" for title, value in accuracy.items()}
-    shown(f"PGD {STEPS} steps, {name}", seconds, seconds["floor"], notes)
-    assert seconds["robench, no one leaves"] <= 1.05 * seconds["floor"]
-    assert seconds["robench"] <= seconds["robench, no one leaves"]
+    about = (
+        f"1000 MNIST images, eps {EPS}, steps of {STEP}. Floor: as many times forward, gradient of "
+        "the input, signed step, clamp."
+    )
+    tabled(f"PGD, {STEPS} steps, {name}", about, seconds, "floor", notes)
+    assert seconds["robench, no one leaves"] <= ROOM * 1.05 * seconds["floor"]
+    assert seconds["robench"] <= ROOM * seconds["robench, no one leaves"]
     assert accuracy["robench"] <= accuracy["floor"]
     if name == "mlp":
-        assert seconds["robench"] <= 0.65 * seconds["floor"]
-        assert seconds["robench"] <= 0.5 * seconds["foolbox"]
-        assert seconds["robench"] <= 0.25 * seconds["art"]
+        assert seconds["robench"] <= ROOM * 0.65 * seconds["floor"]
+        assert seconds["robench"] <= ROOM * 0.5 * seconds["foolbox"]
+        assert seconds["robench"] <= ROOM * 0.25 * seconds["art"]
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize("space", ["tanh", "image"])
-def test_nattack(name: str, space: str) -> None:
+def test_nattack(name: str, space: str, tabled: Tabled) -> None:
     """Against its forward passes alone, in batches of the same size."""
     networks, x, y = trained()
     network, x, y = networks[name], x[:100], y[:100]
@@ -144,12 +146,13 @@ def test_nattack(name: str, space: str) -> None:
                 network(batch)
 
     seconds = take_turns({"forward passes": forward, "robench": native}, 8)
-    shown(f"NAttack 5 x 100, {space}, {name}", seconds, seconds["forward passes"], {})
+    about = "100 MNIST images. Floor: its forward passes alone, in batches of the same size."
+    tabled(f"NAttack, 5 x 100, {space} space, {name}", about, seconds, "forward passes")
     if name == "cnn":
-        assert seconds["robench"] <= 1.1 * seconds["forward passes"]
+        assert seconds["robench"] <= ROOM * 1.1 * seconds["forward passes"]
 
 
-def test_the_cost_of_eot_is_linear_in_the_draws() -> None:
+def test_the_cost_of_eot_is_linear_in_the_draws(tabled: Tabled) -> None:
     networks, x, y = trained()
     network = networks["cnn"]
 
@@ -161,11 +164,11 @@ def test_the_cost_of_eot_is_linear_in_the_draws() -> None:
         return ask
 
     seconds = take_turns({f"{n} draws": drawn(n) for n in (1, 4, 16)}, 6)
-    shown("EOT, one gradient, cnn", seconds, seconds["1 draws"], {})
+    tabled("EOT, one gradient, cnn", "1000 MNIST images.", seconds, "1 draws")
     assert seconds["16 draws"] <= 1.2 * 16 * seconds["1 draws"]
 
 
-def test_others() -> None:
+def test_others(tabled: Tabled) -> None:
     networks, x, y = trained()
     network = networks["mlp"]
     attacks: dict[str, Attack] = {
@@ -187,6 +190,6 @@ def test_others() -> None:
         },
         1,
     )
-    shown("Others, mlp, 1000 images", seconds, seconds["pgd"], {})
+    tabled("Other attacks, mlp", "1000 MNIST images, one run each.", seconds, "pgd")
     assert seconds["square, 200 queries"] < seconds["art square, 200"]
     assert seconds["lbfgs"] < seconds["foolbox C&W, 200 x 6"]

@@ -31,6 +31,8 @@ COPIES, IMAGES = 10_000, 25
 BLOCK = 12_800
 """Rows at a time in the floors: a size at which the caches still hold what is multiplied."""
 
+Tabled = Callable[..., None]
+
 torch.set_num_threads(1)
 
 
@@ -109,7 +111,7 @@ def products(op: nn.Linear, rows: int, weight_rows: int | None = None) -> Callab
 
 
 @pytest.mark.parametrize("pairing", ["none", "antithetic", "factorial"])
-def test_one_update_with_ten_thousand_copies(pairing: Pairing) -> None:
+def test_one_update_with_ten_thousand_copies(pairing: Pairing, tabled: Tabled) -> None:
     network, (x, y), rng = glr_network(), batch(), torch.Generator().manual_seed(0)
     estimator = LikelihoodRatio(copies=COPIES, pairing=pairing)
     draws = COPIES // {"none": 1, "antithetic": 2, "factorial": 4}[pairing]
@@ -127,15 +129,17 @@ def test_one_update_with_ten_thousand_copies(pairing: Pairing) -> None:
             "loop": lambda: loop_over_copies(network, x, y, COPIES // 50, rng),
         }
     )
-    floor = times["normals"] + times["first"] + times["products"]
-    usual_floor = times["normals"] + times["first"] + times["usual"]
-    print(
-        f"\n{pairing}: K = {COPIES}, {IMAGES} images, 196-20-10: {times['update']:.1f} ms; "
-        f"normals {times['normals']:.1f} + products {floor - times['normals']:.1f} ms (torch's "
-        f"Linear: {usual_floor - times['normals']:.1f}): {times['update'] / floor:.2f}x "
-        f"({times['update'] / usual_floor:.2f}x); loop over copies {50 * times['loop']:.0f} ms: "
-        f"{50 * times['loop'] / times['update']:.0f}x slower"
+    seconds = {
+        "its normals and matrix products": times["normals"] + times["first"] + times["products"],
+        "the same with torch's Linear": times["normals"] + times["first"] + times["usual"],
+        "robench": times["update"],
+        "loop over copies (1/50 of it, times 50)": 50 * times["loop"],
+    }
+    about = (
+        f"K = {COPIES}, {IMAGES} images, 196-20-10, one gradient. Floor: {draws} draws' normals."
     )
+    tabled(f"GLR update, {pairing}", about, {side: ms / 1e3 for side, ms in seconds.items()},
+           "its normals and matrix products")  # fmt: skip
     network.zero_grad(set_to_none=True)
     estimator.backward(network, x, y, cross_entropy_rows, rng)
     fast = gradient(network)
@@ -179,7 +183,7 @@ def test_peak_memory_whatever_the_number_of_copies(copies: int, pairing: Pairing
 @pytest.mark.parametrize(
     ("pairing", "last_steps"), [("none", None), ("antithetic", None), ("factorial", 2)]
 )
-def test_a_nit_epoch(pairing: Pairing, last_steps: int | None) -> None:
+def test_a_nit_update(pairing: Pairing, last_steps: int | None, tabled: Tabled) -> None:
     """C = 40, T = 5, 784-50-10, batches of 100 of the 49,000 training images of a 7:2:1 split."""
     torch.manual_seed(0)
     network = SNN((1, 28, 28), 10, hidden=(50,), steps=5)
@@ -218,11 +222,15 @@ def test_a_nit_epoch(pairing: Pairing, last_steps: int | None) -> None:
         rounds=40,
     )
     floor = sum(times.values()) - times["update"]
-    seconds = {name: 0.49 * value for name, value in times.items()}
-    print(
-        f"\nNIT, {pairing}, last_steps = {last_steps}: an epoch of 490 updates "
-        f"{seconds['update']:.2f} s; "
-        f"normals {seconds['normals']:.2f} + membranes {seconds['membranes']:.2f} + "
-        f"products {seconds['first'] + seconds['second']:.2f} s: {times['update'] / floor:.2f}x"
-    )
+    parts = {
+        "normals": times["normals"],
+        "membranes": times["membranes"],
+        "matrix products": times["first"] + times["second"],
+        "the three, each alone": floor,
+        "robench": times["update"],
+    }
+    about = "C = 40, T = 5, 784-50-10, 100 images; an epoch of MNIST (7:2:1) has 490 of them."
+    steps_used = "all steps" if last_steps is None else f"the last {last_steps} steps"
+    tabled(f"NIT update, {pairing}, {steps_used}", about,
+           {side: ms / 1e3 for side, ms in parts.items()}, "the three, each alone")  # fmt: skip
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -103,6 +103,14 @@ function threatTable(model) {
   ];
 }
 
+function classTable(model) {
+  if (!model.classes) return [];
+  const entries = Object.entries(model.classes);
+  return [h("h3", {}, "Clean, class by class"), h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "class"), entries.map(([label]) => h("th", { scope: "col", class: "n" }, shorten(label, 30))))),
+    h("tbody", {}, h("tr", {}, h("th", { scope: "row" }, "accuracy"), entries.map(([, value]) => h("td", { class: "n" }, percent(value))))))) ];
+}
+
 function digests(model) {
   if (!model.cells) return [];
   return [h("details", {}, h("summary", {}, "Outcomes by digest"), h("div", { class: "scroll" }, h("table", {},
@@ -182,7 +190,7 @@ function view(model) {
       fact("average over attacks", model.summary.average_attacks), fact("average over corruptions", model.summary.average_corruptions)),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
-    alarms(model), pictures(model), threatTable(model), charts(model),
+    alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
     digests(model),
     h("h3", {}, "Card"), h("pre", {}, shorten(Object.entries(model.card).map(([key, value]) => `${key} = ${toml(value)}`).join("\n"), 12000)),
     h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", {}, shorten(JSON.stringify(model.fields, null, 1), 12000))),

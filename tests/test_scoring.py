@@ -15,9 +15,9 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.evaluate import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
+from robench.scoring import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.trainers.bp import BP
 
 CPU = torch.device("cpu")
@@ -125,6 +125,31 @@ def test_an_attack_that_breaks_its_budget_is_refused_by_name(
     assert "'mine'" in str(caught.value)
 
 
+TO_THE_LEFT: dict[str, Any] = {
+    "part": slice(0, 4), "noisy": False, "seed": 0, "batch_size": 60, "device": CPU
+}  # fmt: skip
+
+
+def test_an_attack_that_changes_more_than_its_part_is_refused(network: Network, part: Part) -> None:
+    class Everywhere(Wanted):
+        def answer(self, target: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x + 0.05).clamp(0, 1)
+
+    with pytest.raises(BudgetExceeded, match='changed more than the part = "features"'):
+        attack_slice(network, Everywhere(), card(), 0.1, part, **TO_THE_LEFT)
+
+
+def test_projection_holds_still_what_is_not_in_the_part(network: Network, part: Part) -> None:
+    class Projected(Wanted):
+        def answer(self, target: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return target.project(x + 0.05, x)
+
+    made = attack_slice(network, Projected(), card(), 0.1, part, **TO_THE_LEFT)
+    moved = made.images != part.images
+    assert moved[..., :4].any()
+    assert not moved[..., 4:].any()
+
+
 def test_an_attack_that_asks_too_much_is_stopped(network: Network, part: Part) -> None:
     with pytest.raises(BudgetExceeded, match="max_queries = 5"):
         run(network, Greedy(), part, card(max_queries=5))
@@ -187,6 +212,12 @@ def test_a_network_with_nan_weights_is_refused(part: Part) -> None:
         broken.layers[0].op.weight.fill_(torch.nan)
     with pytest.raises(RobenchError, match="NaN or infinite logits"):
         score(broken, part.images, part)
+
+
+def test_an_answer_is_timed_per_image_and_draw(network: Network, part: Part) -> None:
+    settings = {"noisy": False, "draws": 3, "seed": 0, "batch_size": 30, "device": CPU}
+    milliseconds = score_slice(network, part.images, part, **settings)[1]["inference_ms"]
+    assert 0 < milliseconds < 100
 
 
 def test_outputs_that_are_probabilities_are_noticed(network: Network, part: Part) -> None:

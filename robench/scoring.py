@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import Ball, BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.networks.base import Network, check_finite, check_shape
+from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
 from robench.time_limit import OutOfTime, until
 
@@ -68,28 +71,8 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
             network.generator = None
 
 
-def attack_slice(
-    network: Network,
-    attack: Attack,
-    card: AttackCard,
-    eps: float,
-    part: Part,
-    *,
-    noisy: bool,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-) -> Perturbed:
-    """Let an attack perturb a slice of test data, within its budget.
-
-    Args:
-        network: what the attack may ask, as far as `card.access` goes.
-        part: the images and their true labels.
-        noisy: whether the noise of the noisy layers is on.
-
-    Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
-    RobenchError when card and attack do not fit.
-    """
+def check_fit(attack: Attack, card: AttackCard) -> None:
+    """Raises RobenchError when the attack needs more than its card allows, or another norm."""
     access = "white-box" if card.access == "transfer" else card.access
     if RANK[attack.needs] > RANK[access]:
         raise RobenchError(
@@ -101,15 +84,45 @@ def attack_slice(
             f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
             f"{', '.join(attack.norms)}"
         )
-    ball = Ball(card.norm, eps)
+
+
+def attack_slice(
+    network: Network,
+    attack: Attack,
+    card: AttackCard,
+    eps: float,
+    data: Part,
+    *,
+    part: slice | None = None,
+    noisy: bool,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> Perturbed:
+    """Let an attack perturb a slice of test data, within its budget.
+
+    Args:
+        network: what the attack may ask, as far as `card.access` goes.
+        data: the images and their true labels.
+        part: the pixels of an item that the card lets the attack change; None: all.
+        noisy: whether the noise of the noisy layers is on.
+
+    Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
+    RobenchError when card and attack do not fit.
+    """
+    check_fit(attack, card)
+    ball = Ball(card.norm, eps, part)
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []
     runs: list[int] = []
-    for start in range(0, len(part), batch_size):
-        x, y = _batch(part, start, batch_size, device)
+    for start in range(0, len(data), batch_size):
+        x, y = _batch(data, start, batch_size, device)
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
-        with in_use(network, noisy, derived_seed(seed, "attacked", start), device):
+        with (
+            changing(network, card.part),
+            in_use(network, noisy, derived_seed(seed, "attacked", start), device),
+        ):
             target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
             try:
                 with until(deadline):
@@ -159,6 +172,8 @@ def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
         raise BudgetExceeded(f"{who} returned NaN or infinite pixels")
     if float(x_adv.amin()) < -ROUNDING[1] or float(x_adv.amax()) > 1 + ROUNDING[1]:
         raise BudgetExceeded(f"{who} left the range [0, 1]")
+    if ((x_adv != x) & ~ball.free(x)).any():
+        raise BudgetExceeded(f'{who} changed more than the part = "{card.part}" of an item')
     far = float(ball.distance(x_adv, x).amax())
     if ball.norm != "none" and far > ball.eps * ROUNDING[0] + ROUNDING[1]:
         raise BudgetExceeded(f"{who} left its {ball.norm} ball: distance {far:.6g} > {ball.eps:g}")
@@ -179,13 +194,14 @@ def score_slice(
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
     Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
-    `activity` (what the network says of itself, such as spike rates) and `between_draws` (largest
-    difference between the logits of two draws, relative to the largest logit; None for one draw).
+    `activity` (what the network says of itself, such as spike rates), `between_draws` (largest
+    difference between the logits of two draws, relative to the largest logit; None for one draw)
+    and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
     """
     predictions, losses, ties = [], [], []
-    simplex, activity, between = True, {}, 0.0
+    simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
         _, y = _batch(part, start, batch_size, device)
         x = torch.from_numpy(images[start : start + batch_size]).to(device)
@@ -193,9 +209,11 @@ def score_slice(
         with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
             first: Tensor | None = None
             for _ in range(draws):
+                started = time.perf_counter()
                 logits = network(x)
                 check_shape(logits, len(y), network.classes)
-                check_finite("logits", logits)
+                check_finite("logits", logits)  # which waits for the device
+                fastest = min(fastest, (time.perf_counter() - started) / len(y))
                 first = logits if first is None else first
                 between = max(between, _change(logits, first))
                 drawn.append(logits.argmax(1))
@@ -220,8 +238,12 @@ def score_slice(
             "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
         }
     )
-    between_draws = between if draws > 1 else None
-    return rows, {"probabilities": simplex, "activity": activity, "between_draws": between_draws}
+    return rows, {
+        "probabilities": simplex,
+        "activity": activity,
+        "between_draws": between if draws > 1 else None,
+        "inference_ms": round(1e3 * fastest, 5),
+    }
 
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:

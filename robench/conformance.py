@@ -1,0 +1,53 @@
+"""Contract tests of plugins: what a finding is, and what the tests of every kind share.
+
+Each kind has its own tests beside its contract (attacks/conformance.py, ...); check.py runs them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from robench.plugins import Plugin
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check and how it went. `detail` says what was seen, and for a failure what to do."""
+
+    check: str
+    passed: bool
+    detail: str = ""
+
+
+def findings(checks: Sequence[Callable[..., Finding]], *arguments: Any) -> list[Finding]:
+    """One finding per check; a plugin that raises fails the check that it raised in."""
+    found = []
+    for check in checks:
+        try:
+            found.append(check(*arguments))
+        except Exception as error:
+            found.append(Finding(check.__name__, False, f"raises {type(error).__name__}: {error}"))
+    return found
+
+
+def travels(plugin: Plugin) -> Finding:
+    """Whether the plugin and its settings travel to worker processes."""
+    again = pickle.loads(pickle.dumps(plugin))
+    same = type(again) is type(plugin) and vars(again) == vars(plugin)
+    return Finding("pickles", same, "" if same else "its settings do not survive pickling")
+
+
+def global_state() -> tuple[bytes, bytes]:
+    """Torch's and numpy's global random states, which no plugin may draw from."""
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    drawn = numpy["state"]["key"].tobytes() + bytes(str(numpy["state"].get("pos")), "ascii")
+    return bytes(torch.get_rng_state().tolist()), drawn
+
+
+GLOBAL = "it draws from torch's or numpy's global state: use rng"

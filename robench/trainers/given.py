@@ -1,0 +1,86 @@
+"""Weights that were made elsewhere: nothing is trained, a safetensors file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, InstanceOf, create_model
+from safetensors import SafetensorError
+from torch import Tensor
+
+from robench.cards import Card
+from robench.data.base import Splits
+from robench.errors import RobenchError
+from robench.networks.base import Network
+from robench.networks.module import Module, Source
+from robench.seal import PICKLES, tensors_digest
+from robench.trainers.base import History, Progress, Trainer
+
+
+class Given(Trainer):
+    """Weights from a safetensors file, as they are."""
+
+    weights: InstanceOf[str]
+    """The file, beside the card or by its whole path; keys as in the module's state_dict()."""
+    trains: ClassVar[bool] = False
+
+    @classmethod
+    def fields(cls) -> type[BaseModel]:
+        """The one field: there is no loop to set."""
+        return _FIELDS
+
+    @classmethod
+    def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
+        name = settings.get("weights")
+        if not isinstance(name, str) or isinstance(name, Source):
+            return dict(settings)
+        path = (card.home / name).resolve()
+        try:
+            stat = path.stat()
+            found = _digest(path, stat.st_mtime_ns, stat.st_size)
+        except (OSError, RobenchError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise RobenchError(f"{card.file}: weights = {name!r}: {why}") from None
+        read = partial(safetensors.torch.load_file, path)
+        return {**settings, "weights": Source.of(f"tensors@{found}", read)}
+
+    def fit(
+        self, network: Network, data: Splits, rng: torch.Generator, progress: Progress
+    ) -> History:
+        """Put the weights into the network. Raises RobenchError where they do not fit."""
+        if not isinstance(self.weights, Source):
+            raise RobenchError(f"weights = {self.weights!r}: is only found beside a card")
+        state: Mapping[str, Tensor] = self.weights.make()
+        inner = network.module if isinstance(network, Module) else network
+        try:
+            inner.load_state_dict(state)
+        except RuntimeError as error:
+            first = " ".join(line.strip() for line in str(error).split("\n")[1:3])
+            raise RobenchError(f"the weights do not fit the network: {first}") from None
+        return []
+
+
+_FIELDS = create_model(
+    "Given", __config__=ConfigDict(extra="forbid", frozen=True), weights=(InstanceOf[str], ...)
+)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _mtime: int, _size: int) -> str:
+    """Of the tensors in a safetensors file. Raises RobenchError for a file that is none."""
+    data = path.read_bytes()
+    try:
+        safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        if data.startswith(PICKLES):
+            raise RobenchError(
+                "is a pickle, and reading one runs the code in it; where you trust it, write it "
+                "anew: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)"
+            ) from None
+        raise RobenchError(f"is not a safetensors file: {error}") from None
+    return tensors_digest(data)

@@ -1,0 +1,102 @@
+"""`robench new`: what it writes works as it is, and nothing that is there is overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import robench
+from rich.console import Console
+
+from robench.check import check
+from robench.errors import RobenchError
+from robench.new import new_plugin, new_workspace
+from robench.run import run_report
+from robench.store import Store
+from robench.workspace import Workspace, open_workspace
+
+SHORT = """
+dataset = "digits"
+network = "mlp"
+trainer = { name = "bp", epochs = 1 }
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace as `robench new workspace` leaves it."""
+    new_workspace(tmp_path / "mine")
+    return open_workspace(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("kind", ["model", "attack", "corruption"])
+def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) -> None:
+    new_plugin(workspace, kind, "my-first-one")
+    assert [found for found in check(workspace) if not found.passed] == []
+    report = workspace.root / "reports/my-first-one.toml"
+    short = report.read_text().replace("200", "20").replace("digits/mlp-bp", "short")
+    report.write_text(short + "diagnostics = false\n")
+    (workspace.root / "models/short.toml").write_text(SHORT)
+    done = run_report(
+        workspace,
+        "my-first-one",
+        store=Store(workspace.root / ".robench"),
+        console=Console(quiet=True),
+        command="",
+        jobs=1,
+    )
+    assert done.incomplete == 0
+    assert "my-first-one" in done.page.read_text()
+
+
+def test_a_new_workspace_has_a_report_that_can_be_planned(workspace: Workspace) -> None:
+    done = robench("plan", "first", cwd=workspace.root)
+    assert done.returncode == 0, done.stderr
+    assert "digits/mlp-bp: 3 seeds" in done.stdout
+    assert (workspace.root / ".gitignore").read_text().splitlines()[-1] == ".robench/"
+
+
+def test_the_command_line_says_what_it_wrote_and_what_comes_next(workspace: Workspace) -> None:
+    done = robench("new", "model", "my-defense", cwd=workspace.root / "models")
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {workspace.root}/models/my_defense.py" in done.stdout
+    assert "next: robench check models/my-defense && robench run my-defense" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../up", "/tmp/x", "a/b", "My", "2fast", "a b", "x.py", "a\0", "class", "é", "-a"]
+)
+def test_a_name_that_is_none_writes_nothing(workspace: Workspace, name: str) -> None:
+    before = sorted(workspace.root.parent.rglob("*"))
+    with pytest.raises(RobenchError, match="new model"):
+        new_plugin(workspace, "model", name)
+    assert sorted(workspace.root.parent.rglob("*")) == before
+
+
+def test_nothing_is_overwritten(workspace: Workspace) -> None:
+    new_plugin(workspace, "attack", "mine")
+    for kind in ("attack", "model"):  # a model would share the report's name
+        with pytest.raises(RobenchError, match="there is a card"):
+            new_plugin(workspace, kind, "mine")
+    (workspace.root / "models" / "other.py").write_text("# precious")
+    with pytest.raises(RobenchError, match="other.py: exists already; nothing was written"):
+        new_plugin(workspace, "model", "other")
+    assert not (workspace.root / "models/other.toml").exists()
+    with pytest.raises(RobenchError, match="exists already"):
+        new_workspace(workspace.root)
+
+
+def test_names_of_the_reference_workspace_are_taken(workspace: Workspace) -> None:
+    with pytest.raises(RobenchError, match="there is a card attacks/pgd already"):
+        new_plugin(workspace, "attack", "pgd")
+
+
+def test_workspaces_do_not_nest(workspace: Workspace) -> None:
+    with pytest.raises(RobenchError, match="lies inside the workspace"):
+        new_workspace(workspace.root / "models" / "inner")
+
+
+def test_a_plugin_needs_a_workspace(tmp_path: Path) -> None:
+    with pytest.raises(RobenchError, match="no workspace in .*robench new workspace FOLDER"):
+        new_plugin(open_workspace(start=tmp_path), "model", "mine")
+    assert list(tmp_path.iterdir()) == []
