@@ -107,6 +107,18 @@ def run(
         int | None,
         typer.Option("--jobs", "-j", min=1, help="Worker processes. [one per core; 1 on CUDA]"),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Work on a Ray cluster: auto, HOST:PORT, ray://...; without: of this machine.",
+        ),
+    ] = None,
+    gpu_share: Annotated[
+        float,
+        typer.Option("--gpu-share", min=0.01, max=1, help="With --ray: GPUs that a task takes."),
+    ] = 1.0,
     only: OnlyOption = None,
 ) -> None:
     """Train what is missing, evaluate what is missing, write the page."""
@@ -122,6 +134,8 @@ def run(
         folder=out_folder,
         device=device,
         jobs=jobs,
+        ray=ray,
+        gpu_share=gpu_share,
         only=only or (),
         console=err,
         command=_command(),
@@ -319,7 +333,7 @@ def main() -> None:
     """Entry point: a user's mistake is one or two lines, never a traceback."""
     debug = "--debug" in sys.argv
     try:
-        app(prog_name="robench")
+        app(_with_ray_address(sys.argv[1:]), prog_name="robench")
     except RobenchError as error:
         if debug:
             raise
@@ -328,6 +342,15 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("interrupted; what is finished is kept: run the same command to continue")
         sys.exit(INTERRUPTED)
+
+
+def _with_ray_address(words: list[str]) -> list[str]:
+    """`--ray` may stand alone: what follows is its address only where it looks like one."""
+    made: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        alone = word == "--ray" and not (following in ("auto", "here") or ":" in following)
+        made.append("--ray=here" if alone else word)
+    return made
 
 
 def _escape(text: str) -> str:

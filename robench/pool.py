@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from robench import time_limit
@@ -107,6 +109,25 @@ class Inline:
         """Nothing to stop."""
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A task in the hands of a process."""
+
+    executor: ProcessPoolExecutor
+    process: BaseProcess | None
+    task: Any
+    future: Future[Any]
+    started: float
+
+    def code(self) -> int | None:
+        """How its process exited, as far as is known."""
+        return self.process.exitcode if self.process is not None else None
+
+
+def _process(executor: ProcessPoolExecutor) -> BaseProcess | None:
+    return next(iter((executor._processes or {}).values()), None)
+
+
 class Processes:
     """Worker processes on this machine, one torch thread each.
 
@@ -147,20 +168,12 @@ class Processes:
                 self._idle.append(self._replace(executor))
                 continue
             task, future = self._waiting.popleft()
-            started = time.monotonic()
-            inner.add_done_callback(
-                lambda done, e=executor, t=task, f=future, s=started: self._done(e, t, f, s, done)  # type: ignore[misc]
-            )
+            flight = _Flight(executor, _process(executor), task, future, time.monotonic())
+            inner.add_done_callback(partial(self._done, flight))
 
-    def _done(
-        self,
-        executor: ProcessPoolExecutor,
-        task: Any,
-        future: Future[Any],
-        started: float,
-        done: Future[Any],
-    ) -> None:
+    def _done(self, flight: _Flight, done: Future[Any]) -> None:
         """A process is free again, or gone. Called from its executor's own thread."""
+        executor, task, future = flight.executor, flight.task, flight.future
         error = CancelledError() if done.cancelled() else done.exception()
         with self._lock:
             if self._closed:
@@ -171,7 +184,7 @@ class Processes:
             self._start()
         if error is None:
             future.set_result(done.result())
-        elif time_limit.ended(task.time_limit, time.monotonic() - started):
+        elif time_limit.ended(task.time_limit, time.monotonic() - flight.started, flight.code()):
             said = f"it had to be ended with its process {time_limit.GRACE:g} s later"
             future.set_result(
                 Failure(

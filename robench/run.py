@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from robench.cluster import Cluster
 from robench.execute import choose_device, execute, open_run, survey
 from robench.manifest import describe
 from robench.plan import make_plan
@@ -38,6 +39,8 @@ def run_report(
     folder: Path | None = None,
     device: str | None = None,
     jobs: int | None = None,
+    ray: str | None = None,
+    gpu_share: float = 1.0,
     only: Sequence[str] = (),
 ) -> Done:
     """Make what is missing of a report (see `make_results`) and write its page.
@@ -75,16 +78,28 @@ def make_results(
     Args:
         device: None: CUDA where there is one.
         jobs: worker processes; None: one per core on a CPU, one on CUDA.
+        ray: address of a Ray cluster that does the work instead (see cluster.py).
+        gpu_share: share of a GPU that one task takes there.
 
     Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
     """
     plan = make_plan(workspace, report, only)
-    device = choose_device(device)
-    if jobs is None:
-        jobs = (os.cpu_count() or 1) if device == "cpu" else 1
-    state = open_run(plan, store, device)
-    with Terminal(console, jobs) as terminal:
-        execute(state, terminal, jobs)
+    if ray is None:
+        device = choose_device(device)
+        if jobs is None:
+            jobs = (os.cpu_count() or 1) if device == "cpu" else 1
+        state = open_run(plan, store, device)
+        with Terminal(console, jobs) as terminal:
+            execute(state, terminal, jobs)
+    else:
+        cluster = Cluster(ray, jobs, gpu_share)
+        try:
+            device = device or ("cuda" if cluster.has_gpu else "cpu")
+            state = open_run(plan, store, device)
+            with Terminal(console, cluster.tasks_at_once(device)) as terminal:
+                execute(state, terminal, start=lambda told: cluster.pool(told, device))
+        finally:
+            cluster.close()
     manifest = describe(state, command)
     store.write_run(report, manifest)
     missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]

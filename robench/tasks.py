@@ -166,7 +166,10 @@ class MakeInputs:
             tensors = {"images": np.ascontiguousarray(images, np.float32)}
         else:
             assert self.surrogate is not None
-            network = _trained(self.cell.surrogate, self.surrogate, self.store, self.device)
+            weights = self.identity["surrogate"]["weights"]
+            network = _trained(
+                self.cell.surrogate, self.surrogate, weights, self.store, self.device
+            )
             noisy = self.cell.surrogate.card.inference_noise
             perturbed = _attack(self.cell, self.report, network, noisy, part, device)
             trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
@@ -221,7 +224,8 @@ class Evaluate:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
-        network = _trained(self.cell.training, self.model, self.store, self.device)
+        weights = self.identity["model"]["weights"]
+        network = _trained(self.cell.training, self.model, weights, self.store, self.device)
         part = _slice(self.cell)
         perturbed: Perturbed | None = None
         if self.inputs is not None:
@@ -320,10 +324,12 @@ def _fresh(card: ModelCard, seed: int) -> Network:
 
 
 @lru_cache(maxsize=8)
-def _trained(training: Training, model: str, store: str, device: str) -> Network:
+def _trained(training: Training, model: str, weights: str, store: str, device: str) -> Network:
     """The network with its stored weights. Raises store.Damaged when they are not what they
     were."""
-    payload, _ = _there(Store(store).read_model, model)
+    payload, metadata = _there(Store(store).read_model, model)
+    if metadata["tensors"] != weights:
+        raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = _fresh(training.card, training.seed)
     network.load_state_dict(safetensors.torch.load(payload))
     return network.to(device).eval()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 5.0
+GRACE = 2.0
 """Seconds after the limit until a worker process is ended that did not heed the exception."""
 LONGEST = 10.0**8
 """Seconds; timers of the system do not count further."""
@@ -45,13 +45,13 @@ def until(deadline: float | None) -> Iterator[None]:
             raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    # Again every second: one exception may get lost in a callback of a library.
-    signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6), 1.0)
     silence = open(os.devnull, "w") if may_end_process else None  # noqa: PTH123, SIM115
     try:
         if silence is not None:
             faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=silence)
-        try:
+        try:  # within both, wherever the exception strikes
+            # Again every second: one exception may get lost in a callback of a library.
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6), 1.0)
             yield
         finally:
             armed = False
@@ -63,6 +63,6 @@ def until(deadline: float | None) -> Iterator[None]:
             silence.close()
 
 
-def ended(limit: float | None, seconds: float) -> bool:
-    """Whether a worker that died after so many seconds was ended for its time limit."""
-    return limit is not None and seconds >= limit + GRACE
+def ended(limit: float | None, seconds: float, code: int | None) -> bool:
+    """Whether a worker that exited with `code` after so many seconds was ended for its limit."""
+    return limit is not None and seconds >= limit + GRACE and code == 1

@@ -1,0 +1,182 @@
+"""Where tasks run when a Ray cluster runs them: on this machine's cores or on many machines.
+
+Each task is one Ray task. Workers write their results straight into the store, so every node has to
+see the store (a shared folder, or an fsspec URL) and the workspace under the same path, and has to
+have robench installed. When a node dies, the tasks that it held are tried again elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from robench.errors import RobenchError
+from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker
+
+HERE = "here"
+"""The address that starts a cluster of this machine alone."""
+LISTEN, LOOK = 0.5, 5.0
+"""Seconds between two looks at what workers say, and at how large the cluster is."""
+
+
+class Cluster:
+    """A connection to a Ray cluster.
+
+    Args:
+        address: as ray.init takes it ("auto", "10.0.0.1:6379", "ray://..."); "here": this machine.
+        cores: cores used of this machine; with another address the cluster says how many.
+        gpu_share: share of a GPU that one task takes, when the device is CUDA.
+
+    Raises RobenchError when Ray is not installed or does not answer.
+    """
+
+    def __init__(self, address: str, cores: int | None = None, gpu_share: float = 1.0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise RobenchError(f"--ray: {error}; pip install 'robench[ray]'") from None
+        self._ray = ray
+        self._gpu_share = gpu_share
+        self._own = not ray.is_initialized()
+        if self._own:
+            passed = ("ROBENCH_DATA", "PYTHONPATH")
+            env = {name: os.environ[name] for name in passed if name in os.environ}
+            settings: dict[str, Any] = {
+                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1", **env}},
+                "log_to_driver": False,
+                "logging_level": "error",
+            }
+            where: dict[str, Any] = {"num_cpus": cores} if address == HERE else {"address": address}
+            if address == HERE:
+                where["include_dashboard"] = False
+            try:
+                ray.init(**where, **settings)
+            except Exception as error:  # Ray fails in many types of its own
+                reason = str(error).strip().split("\n")[0]
+                raise RobenchError(f"--ray {address}: cannot be reached: {reason}") from None
+
+    @property
+    def has_gpu(self) -> bool:
+        return bool(self._ray.cluster_resources().get("GPU", 0) >= self._gpu_share)
+
+    def tasks_at_once(self, device: str) -> int:
+        """How many tasks the cluster runs at once, as large as it is now."""
+        found = self._ray.cluster_resources()
+        tasks = found.get("CPU", 0)
+        if device.startswith("cuda"):
+            tasks = min(tasks, found.get("GPU", 0) / self._gpu_share)
+        return max(1, int(tasks))
+
+    def pool(self, told: Told, device: str) -> OnRay:
+        """A pool for one run."""
+        gpus = self._gpu_share if device.startswith("cuda") else 0
+        return OnRay(self, told, device, {"num_cpus": 1, "num_gpus": gpus})
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        if self._own:
+            self._ray.shutdown()
+
+
+class OnRay:
+    """A Pool (pool.py) whose workers are those of a Ray cluster."""
+
+    def __init__(
+        self, cluster: Cluster, told: Told, device: str, resources: dict[str, float]
+    ) -> None:
+        ray = cluster._ray
+        self._cluster, self._device, self._ray = cluster, device, ray
+        # Ray itself retries nothing: execute.py does, so that attempts are counted in one place.
+        self._work = ray.remote(max_retries=0, **resources)(_work)
+        self._ears = ray.remote(num_cpus=0, scheduling_strategy=_beside_the_driver(ray))(
+            _Ears
+        ).remote()
+        self._told = told
+        self._refs: dict[Future[Any], Any] = {}
+        self._looked = -LOOK
+        self._slots = 1
+        self._closed = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def slots(self) -> int:
+        """Twice what the cluster runs at once: the next task is at hand when one is done."""
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            self._slots = 2 * self._cluster.tasks_at_once(self._device)
+        return self._slots
+
+    def submit(self, task: Any) -> Future[Any]:
+        reference = self._work.options(name=task.label[:80]).remote(task, self._ears)
+        inner, future = reference.future(), Future[Any]()
+        self._refs[future] = reference
+        inner.add_done_callback(lambda done: self._done(future, done))
+        return future
+
+    def _done(self, future: Future[Any], done: Future[Any]) -> None:
+        from ray.exceptions import RayTaskError
+
+        if self._refs.pop(future, None) is None or self._closed.is_set():
+            return
+        error = done.exception()
+        if error is None:
+            future.set_result(done.result())
+        elif isinstance(error, RayTaskError):  # it never got as far as robench's own code
+            text = str(error).strip().split("\n")[-1]
+            future.set_result(Failure(type(error).__name__, text, str(error)))
+        else:
+            reason = str(error).strip().split("\n")[0]
+            future.set_exception(WorkerDied(f"its worker on Ray died: {reason}"))
+
+    def _listen(self) -> None:
+        while not self._closed.wait(LISTEN):
+            with suppress(Exception):  # whatever becomes of the messages, the work goes on
+                for message in self._ray.get(self._ears.take.remote(), timeout=10):
+                    self._told(*message)
+
+    def close(self) -> None:
+        self._closed.set()
+        for reference in list(self._refs.values()):
+            with suppress(Exception):
+                self._ray.cancel(reference, force=True)
+        with suppress(Exception):
+            self._ray.kill(self._ears)
+        self._listener.join(timeout=2 * LISTEN)
+
+
+def _beside_the_driver(ray: Any) -> Any:
+    """Where it lives as long as the driver does, if that is one of the cluster's nodes."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node, soft=True)
+
+
+class _Ears:
+    """An actor that keeps what workers say until the driver asks for it: the latest of each."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[str, float, str]] = {}
+
+    def hear(self, label: str, done: float, text: str) -> None:
+        self._said[label] = (label, done, text)
+
+    def take(self) -> list[tuple[str, float, str]]:
+        said, self._said = list(self._said.values()), {}
+        return said
+
+
+def _work(task: Any, ears: Any) -> Failure | None:
+    """What a Ray worker does."""
+    prepare_worker()
+
+    def tell(label: str, done: float, text: str) -> None:
+        ears.hear.remote(label, done, text)
+
+    tell(task.label, 0.0, "")
+    return perform(task, tell, every=LISTEN)

@@ -1,0 +1,194 @@
+"""The same work on Ray: the same bits, and what a dying node takes with it is done again."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_execute import Ears, carry_out, outcomes
+
+from robench.cli import _with_ray_address
+from robench.cluster import Cluster
+from robench.errors import RobenchError
+from robench.execute import Run, execute, open_run
+from robench.plan import make_plan
+from robench.store import Store
+from robench.workspace import Workspace, open_workspace
+
+Write = Callable[[str, str], Path]
+CORES = 2  # of each simulated node
+
+SLOW_ATTACK = """
+import time
+from pathlib import Path
+from robench import Attack
+
+class Slow(Attack):
+    number: int = 0
+    log: str
+    def perturb(self, target, x, y, rng):
+        for word in ("begin", "end"):
+            with open(self.log, "a") as file:
+                file.write(f"{word} {self.number}\\n")
+            time.sleep(1.0 if word == "begin" else 0)
+        return x
+"""
+
+
+def test_ray_takes_an_address_or_none() -> None:
+    for words, meant in (
+        (["run", "--ray"], ["run", "--ray=here"]),
+        (["run", "--ray", "quickstart"], ["run", "--ray=here", "quickstart"]),
+        (["run", "--ray", "-j", "2"], ["run", "--ray=here", "-j", "2"]),
+        (["run", "--ray", "auto"], ["run", "--ray", "auto"]),
+        (["run", "x", "--ray", "10.0.0.1:6379"], ["run", "x", "--ray", "10.0.0.1:6379"]),
+    ):
+        assert _with_ray_address(words) == meant
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RobenchError, match=r"--ray: .*; pip install 'robench\[ray\]'"):
+        Cluster("auto")
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A Ray cluster of one node, CORES cores, in processes of this machine; more can be added."""
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    made = Nodes(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": CORES,
+            "include_dashboard": False,
+            "object_store_memory": 10**8,
+        },
+    )
+    ray.init(address=made.address, log_to_driver=False, logging_level="error")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def on_ray(workspace: Workspace) -> tuple[Run, Ears]:
+    cluster = Cluster("auto")
+    run = open_run(make_plan(workspace, "small"), Store(workspace.root / ".robench"), "cpu")
+    ears = Ears()
+    execute(run, ears, start=lambda told: cluster.pool(told, "cpu"))
+    return run, ears
+
+
+@pytest.mark.slow
+def test_inline_processes_and_ray_give_the_same_bits(
+    nodes: Any, small: Workspace, write: Write
+) -> None:
+    text = (small.root / "models/small.toml").read_text()
+    write("models/small.toml", text + "seeds = [0, 1]\n")
+    write("models/broken.toml", text.replace("lr = 1e-2", 'lr = 1e30, optimizer = "sgd"'))
+    write(
+        "reports/small.toml",
+        (small.root / "reports/small.toml").read_text().replace('["small"]', '["small", "broken"]'),
+    )
+    here, ears = carry_out(small)
+    digests, failed = outcomes_of(here), set(ears.failed)
+    for name, way in (
+        ("processes", lambda: carry_out(small, jobs=2)),
+        ("ray", lambda: on_ray(small)),
+    ):
+        (small.root / ".robench").rename(small.root / f"before-{name}")
+        run, ears = way()
+        assert outcomes_of(run) == digests, name
+        assert set(ears.failed) == failed == {"train broken seed 0"}
+    _, again = on_ray(small)
+    assert again.done == []
+
+
+def outcomes_of(run: Run) -> dict[str, str]:
+    return {
+        cell.label: run.store.read_cell(name).digest
+        for cell, name in run.digests.items()
+        if run.store.has_cell(name)
+    }
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
+    nodes: Any, small: Workspace, write: Write
+) -> None:
+    """A second node is killed once work is under way on it. Every task logs its beginning and its
+    end, so that what is done twice can be counted."""
+    doomed = nodes.add_node(num_cpus=CORES, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    log, tasks = small.root / "log.txt", 24
+    log.touch()
+    write("attacks/slow.py", SLOW_ATTACK)
+    for number in range(tasks):
+        write(
+            f"attacks/slow{number}.toml",
+            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
+            'access = "white-box"\neps = 0.1\n',
+        )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = 40\ndiagnostics = false\n',
+    )
+
+    def lines(word: str) -> Counter[str]:
+        found = (line.split() for line in log.read_text().splitlines())
+        return Counter(number for said, number in found if said == word)
+
+    def kill_in_the_middle() -> None:
+        while lines("end").total() < 3 * CORES or lines("begin").total() == lines("end").total():
+            time.sleep(0.05)
+        nodes.remove_node(doomed, allow_graceful=False)
+
+    killer = threading.Thread(target=kill_in_the_middle)
+    killer.start()
+    run, ears = on_ray(open_workspace(small.root))
+    killer.join()
+    assert not ears.failed
+    assert len(outcomes(run)) == tasks + 1
+    again = {number: times for number, times in lines("begin").items() if times > 1}
+    print(f"{tasks} tasks, begun twice: {len(again)}")
+    assert set(lines("end")) == {str(number) for number in range(tasks)}
+    assert 0 < len(again) <= CORES, "only what the dead node held is done twice"
+    assert all(times == 2 for times in again.values())
+    assert max(ears_counted(ears).values()) == 1
+
+
+def ears_counted(ears: Ears) -> Counter[str]:
+    return Counter(ears.done)
+
+
+@pytest.mark.slow
+def test_tasks_share_a_gpu_as_they_are_told_to(nodes: Any) -> None:
+    nodes.add_node(num_cpus=4, num_gpus=1, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    assert Cluster("auto", gpu_share=0.25).tasks_at_once("cuda") == 4
+    assert Cluster("auto", gpu_share=1.0).tasks_at_once("cuda") == 1
+    assert Cluster("auto").tasks_at_once("cpu") == CORES + 4
+    assert Cluster("auto").has_gpu
+    pool = Cluster("auto", gpu_share=0.25).pool(lambda *said: None, "cuda")
+    seen = pool.submit(Sees()).result(timeout=120)
+    pool.close()
+    assert seen.message == "0", "the device that Ray gave to the task"
+
+
+class Sees:
+    """A task that fails with the GPUs it sees."""
+
+    label, digest, group, time_limit = "sees", "", "sees", None
+
+    def run(self, tell: Any) -> None:
+        import os
+
+        raise RobenchError(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
