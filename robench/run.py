@@ -56,6 +56,8 @@ def run_report(
         command=command,
         device=device,
         jobs=jobs,
+        ray=ray,
+        gpu_share=gpu_share,
         only=only,
     )
     page = write_report(results, folder or workspace.output / "reports" / report)
@@ -71,6 +73,8 @@ def make_results(
     command: str,
     device: str | None = None,
     jobs: int | None = None,
+    ray: str | None = None,
+    gpu_share: float = 1.0,
     only: Sequence[str] = (),
 ) -> Results:
     """Make what is missing of a report and return its results.
