@@ -6,14 +6,20 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import robench
+from rich.console import Console
 
+from robench import plugins
+from robench.check import check
 from robench.errors import RobenchError
 from robench.plan import make_plan
+from robench.results import load_results
+from robench.run import run_report
+from robench.store import Store
 from robench.workspace import Workspace
 
 Write = Callable[[str, str], Path]
@@ -42,10 +48,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def path(installed: Path) -> str:
-    """PYTHONPATH with the package on it."""
-    own = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    return os.pathsep.join([str(installed), *own])
+def found(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package as this process finds installed ones."""
+    monkeypatch.syspath_prepend(str(installed))
+    plugins._installed.cache_clear()
+    yield
+    plugins._installed.cache_clear()
 
 
 @pytest.fixture
@@ -68,34 +76,45 @@ def using(small: Workspace, write: Write) -> Workspace:
     return small
 
 
-@pytest.mark.parametrize("what", ["networks", "trainers", "datasets"])
 def test_installed_plugins_are_listed_without_being_imported(
-    path: str, tmp_path: Path, what: str
+    installed: Path, tmp_path: Path
 ) -> None:
-    done = robench("list", what, cwd=tmp_path, PYTHONPATH=path)
-    row = next(line for line in done.stdout.splitlines() if line.startswith(NAMES[what]))
-    assert row.removeprefix(NAMES[what]).strip(), "its docstring's first line is shown"
+    own = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join([str(installed), *([own] if own else [])])
+    done = robench("list", "trainers", cwd=tmp_path, PYTHONPATH=path)
+    row = next(line for line in done.stdout.splitlines() if line.startswith("example-smoothing"))
+    assert "Cross-entropy on smoothed labels (Szegedy et al. 2016)." in row
     assert "was imported" not in done.stderr
 
 
-def test_a_report_of_installed_plugins_runs_in_worker_processes(
-    using: Workspace, path: str
-) -> None:
-    done = robench("run", "bars", "-w", str(using.root), "--jobs", "2", PYTHONPATH=path)
-    assert done.returncode == 0, done.stderr
-    manifest = (using.root / "reports/bars/manifest.json").read_text()
-    assert '"plugin": "robench-example:example-smoothing"' in manifest
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_a_plugin_of_every_kind_is_known_by_name(found: None, kind: plugins.Kind) -> None:
+    assert NAMES[kind] in plugins.names(kind)
+    summary = plugins.summary(kind, NAMES[kind])
+    assert summary == (plugins.load(kind, NAMES[kind]).__doc__ or "").split("\n")[0]
 
 
-def test_installed_plugins_pass_the_check(using: Workspace, path: str) -> None:
-    done = robench("check", cwd=using.root, PYTHONPATH=path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in NAMES.values():
-        assert f" {name}: " in done.stdout
+def test_a_report_of_installed_plugins_runs(using: Workspace, found: None) -> None:
+    store = Store(using.root / ".robench")
+    quiet = Console(quiet=True)
+    done = run_report(using, "bars", store=store, console=quiet, command="", jobs=1)
+    assert done.incomplete == 0
+    trainer = load_results(store, "bars").models[0]["fields"]["trainer"]
+    assert (trainer["plugin"], trainer["version"]) == ("robench-example:example-smoothing", 2)
+
+
+def test_installed_plugins_pass_the_check(using: Workspace, found: None) -> None:
+    checked = list(check(using))
+    assert [one for one in checked if not one.passed] == []
+    tested = {one.what.rpartition(" ")[2] for one in checked if ", " in one.what}
+    assert tested == set(NAMES.values())
 
 
 def test_two_packages_with_one_name_are_an_error_that_names_both(
-    using: Workspace, path: str, tmp_path_factory: pytest.TempPathFactory
+    using: Workspace,
+    found: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     other = tmp_path_factory.mktemp("other")
     metadata = other / "rival-2.0.dist-info"
@@ -104,13 +123,11 @@ def test_two_packages_with_one_name_are_an_error_that_names_both(
     (metadata / "entry_points.txt").write_text(
         "[robench.attacks]\nexample-brightest = rival:Other\n"
     )
-    both = os.pathsep.join([path, str(other)])
-    done = robench("run", "bars", "-w", str(using.root), PYTHONPATH=both)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "attacks: two plugins are named 'example-brightest'" in done.stderr
-    assert "robench_example.harm.threats:Brightest (package robench-example)" in done.stderr
-    assert "rival:Other (package rival)" in done.stderr
+    monkeypatch.syspath_prepend(str(other))
+    with pytest.raises(RobenchError, match="two plugins are named 'example-brightest'") as caught:
+        plugins.names("attacks")
+    assert "robench_example.harm.threats:Brightest (package robench-example)" in str(caught.value)
+    assert "rival:Other (package rival)" in str(caught.value)
 
 
 def test_without_the_package_its_names_are_not_known(using: Workspace) -> None:

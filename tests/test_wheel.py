@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,18 +54,21 @@ def test_the_wheel_lists_what_the_checkout_lists(installed: Path, tmp_path: Path
     theirs = robench("list", "models", cwd=tmp_path, PYTHONPATH=str(installed))
     assert theirs.returncode == 0, theirs.stderr
     assert theirs.stdout == ours.stdout
-    shown = robench("show", "attacks/noise", cwd=tmp_path, PYTHONPATH=str(installed)).stdout
-    assert f"{installed}/robench/reference/attacks/noise.toml" in shown
-    assert f"{installed}/robench/attacks/noise.py" in shown
 
 
-def test_the_wheel_begins_checks_and_plans_a_workspace(installed: Path, tmp_path: Path) -> None:
-    for words in (["new", "workspace", "mine"], ["new", "attack", "my-attack", "-w", "mine"]):
+def test_the_wheel_begins_and_plans_a_workspace(installed: Path, tmp_path: Path) -> None:
+    for words in (
+        ["new", "workspace", "mine"],
+        ["new", "attack", "my-attack", "-w", "mine"],
+        ["plan", "my-attack", "-w", "mine"],
+    ):
         done = robench(*words, cwd=tmp_path, PYTHONPATH=str(installed))
         assert done.returncode == 0, done.stderr
-    done = robench("check", "-w", "mine", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert done.returncode == 0, done.stdout
-    assert "attack ./my_attack.py:MyAttack" in done.stdout
+    assert "my-attack: white-box, linf eps 0.1" in done.stdout
+    where = [sys.executable, "-c", "import robench; print(robench.__file__)"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stdout.startswith(str(installed)), "it was the wheel all along"
 
 
 @pytest.mark.release
