@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import robench
+import typer
 
-from robench import plugins
+from robench import cli, plugins
 from robench.check import Checked, check
 from robench.conformance import Finding
 from robench.corruptions.conformance import check_corruption
@@ -311,18 +311,20 @@ def test_a_wrong_card_is_flagged_by_name(
     assert any(line.startswith(said) for line in shown), shown
 
 
-def test_the_command_line_names_what_failed_and_exits_with_1(
-    small: Workspace, write: Write
+def test_the_command_names_what_failed_and_exits_with_1(
+    small: Workspace, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("attacks/wrong.py", HEAD + WRONG["an attack that does nothing"][1] + "\n")
     write("attacks/wrong.toml", 'attack = "./wrong.py:Wrong"\naccess = "score"\neps = 0.1\n')
-    done = robench("check", cwd=small.root)
-    assert done.returncode == 1
-    assert "FAILED  attacks/wrong, attack ./wrong.py:Wrong: " in done.stdout
-    assert "        effect: a no-op: it returns the clean images" in done.stdout
-    assert "ok      models/small: card, fields, names" in done.stdout
-    assert "4 checked, 1 failed" in done.stdout
-    assert "Traceback" not in done.stderr
+    with pytest.raises(typer.Exit) as ended:
+        cli.check(None, small.root)
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr().out
+    assert "FAILED  attacks/wrong, attack ./wrong.py:Wrong: " in said
+    assert "        effect: a no-op: it returns the clean images" in said
+    assert "ok      models/small: card, fields, names" in said
+    assert "4 checked, 1 failed" in said
+    cli.check("small", small.root)
 
 
 def test_a_file_is_checked_with_the_classes_that_no_card_uses(
