@@ -304,10 +304,12 @@ def new(
     from robench.workspace import open_workspace
 
     if what is New.workspace:
-        files, command = begin.new_workspace(Path(name)), f"cd {name}"
+        files = begin.new_workspace(Path(name))
+        command = f"cd {name} && robench new model my-defense"
     else:
         files = begin.new_plugin(open_workspace(workspace), what.value, name)
-        command = f"robench check {what.value}s/{name} && robench run {name}"
+        where = f" -w {workspace}" if workspace else ""
+        command = f"robench check {what.value}s/{name}{where} && robench run {name}{where}"
     for file in files:
         out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
