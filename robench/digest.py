@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 1  # raise it when the framework itself changes what a cell's numbers mean
+SCHEMA = 2  # raise it when the framework itself changes what a cell's numbers mean
 
 Identity = dict[str, Any]
 

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.noise import NoisyLayer, noise, noisy_layers
-from robench.standard_noise import Distribution, fill
+from robench.networks.noise import NoiseSource, NoisyLayer, noise, noisy_layers
+from robench.standard_noise import Distribution, NoiseStream
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(rows, classes) logits and (rows,) labels -> (rows,) losses. Never differentiated."""
@@ -195,7 +195,7 @@ class _Injection:
 
 
 @dataclass
-class _Tape:
+class _Tape(NoiseSource):
     """A noise source that remembers what it drew."""
 
     settings: LikelihoodRatio
@@ -213,7 +213,7 @@ class _Tape:
         self.blocks = blocks
         self.draws = sum(size for size, _ in blocks)
         device = self.x.device
-        self.streams = [(size, torch.Generator(device).manual_seed(seed)) for size, seed in blocks]
+        self.streams = [(size, NoiseStream(seed, device)) for size, seed in blocks]
         self.kept: dict[NoisyLayer, deque[_Injection]] = {}
         self.injections = 0
 
@@ -255,9 +255,9 @@ class _Tape:
     def _draw(self, like: Tensor) -> Tensor:
         """eps, (draws, images, ...): every block from its own stream."""
         parts = []
-        for size, generator in self.streams:
+        for size, stream in self.streams:
             parts.append(_empty((size, self.images), like))
-            fill(parts[-1], self.settings.distribution, self.settings.quasi, generator)
+            stream.fill(parts[-1], self.settings.distribution, self.settings.quasi)
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts, out=_empty((self.draws, self.images), like))
@@ -315,15 +315,11 @@ class _Tape:
 
 
 @dataclass
-class _Counter:
+class _Counter(NoiseSource):
     """A noise source that adds nothing and counts how often it is asked."""
 
     active: list[NoisyLayer]
     injections: int = 0
-
-    def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
-        driven: Tensor = layer.op(x)
-        return driven
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         self.injections += layer in self.active

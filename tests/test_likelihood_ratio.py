@@ -19,7 +19,7 @@ from robench.errors import RobenchError
 from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows, zero_one_rows
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
-from robench.networks.noise import GaussianNoise, NoisyLayer, noise, noisy_layers
+from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise, noisy_layers
 from robench.networks.snn import SNN
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 3
@@ -108,7 +108,10 @@ def estimate(
     return gradients(network)
 
 
-class LaplaceNoise(GaussianNoise):
+class LaplaceNoise(NoiseSource):
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         eps = torch.distributions.Laplace(0.0, 1.0)
         uniform = torch.rand(drive.shape, generator=self.generator).clamp(1e-7, 1 - 1e-7)
@@ -118,7 +121,7 @@ class LaplaceNoise(GaussianNoise):
 def pathwise(
     network: Network,
     draws: int = 100_000,
-    source: type[GaussianNoise] = GaussianNoise,
+    source: type[NoiseSource] = GaussianNoise,
     only: NoisyLayer | None = None,
 ) -> dict[str, Tensor]:
     """Autograd's gradient of the mean loss over `draws` noisy copies of each image."""
@@ -159,7 +162,7 @@ def test_it_agrees_with_autograd_of_the_same_noisy_loss_for_weights_and_sigmas(n
 
 def directional_difference(network: Network, direction: dict[str, Tensor], loss: Any) -> float:
     """(f(theta + h d) - f(theta - h d)) / 2h with the same noise on both sides."""
-    h, draws = 0.1, 100_000
+    h, draws = 0.05, 100_000
     x, y = batch()
     sides = []
     for side in (h, -h):

@@ -9,7 +9,7 @@ import torch
 
 from robench.errors import RobenchError
 from robench.networks.mlp import MLP
-from robench.networks.noise import GaussianNoise, NoisyLayer, noise
+from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise
 from robench.networks.snn import SNN
 from robench.networks.surrogate import NAMED, Step, parse_surrogate, surrogate
 
@@ -24,15 +24,11 @@ def images(n: int = 5) -> torch.Tensor:
     return torch.rand(n, *SHAPE, generator=generator())
 
 
-class Given:
-    """A noise source with the eps that a test wrote down, in the order of the injections."""
+class Given(NoiseSource):
+    """A noise source with the eps that a test wrote down, layer by layer and then step by step."""
 
     def __init__(self, *eps: float) -> None:
         self.eps = iter(eps)
-
-    def drive(self, layer: NoisyLayer, x: torch.Tensor) -> torch.Tensor:
-        driven: torch.Tensor = layer.op(x)
-        return driven
 
     def inject(self, layer: NoisyLayer, drive: torch.Tensor) -> torch.Tensor:
         return drive + layer.sigma * next(self.eps)
@@ -45,7 +41,7 @@ def trace(network: SNN, x: torch.Tensor, eps: Sequence[float]) -> list[list[tupl
 
     def note(module: torch.nn.Module, inputs: tuple[torch.Tensor], spikes: torch.Tensor) -> None:
         u = float(inputs[0].flatten()[0])
-        seen[next(count) % len(seen)].append((round(u, 4), float(spikes.flatten()[0])))
+        seen[next(count) // network.steps].append((round(u, 4), float(spikes.flatten()[0])))
 
     hook = network.spike.register_forward_hook(note)
     with torch.no_grad(), noise(network, Given(*eps)):
@@ -65,7 +61,7 @@ def test_lif_steps_equal_equation_7_on_a_hand_computed_trace() -> None:
     # 2    0.45    + 0.8  + 0      = 1.25       1      0.3       + 0.75 + 0         = 1.05     1
     # 3    0       + 0.8  - 0.2    = 0.6        0      0         + 0    + 0.4       = 0.4      0
     # 4    0.3     + 0.8  + 0      = 1.1        1      0.2       + 0.75 + 0         = 0.95     0
-    eps = [0.2, 1.2, 0.0, 0.0, -0.4, 0.8, 0.0, 0.0]  # by step, and then by layer
+    eps = [0.2, 0.0, -0.4, 0.0, 1.2, 0.0, 0.8, 0.0]  # by layer, and then by step
     assert trace(network, torch.full((1, 1, 1, 1), 0.4), eps) == [
         [(0.9, 0), (1.25, 1), (0.6, 0), (1.1, 1)],
         [(0.6, 0), (1.05, 1), (0.4, 0), (0.95, 0)],
@@ -255,3 +251,30 @@ def test_spike_rates_are_spikes_per_neuron_and_step() -> None:
     # Hidden spikes always; output 0 at every second step, output 1 never.
     rates = network.activity(torch.ones(3, 1, 1, 1))
     assert rates == {"spike_rate_1": 1.0, "spike_rate_2": 0.25}
+
+
+@pytest.mark.parametrize("readout", ["last", "rate", "membrane"])
+@pytest.mark.parametrize("convolutions", [[], [3]])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_derivative_in_one_pass_is_that_of_autograd_step_by_step(
+    readout: str, convolutions: list[int], noisy: bool
+) -> None:
+    network = SNN((1, 4, 4), 3, convolutions=convolutions, steps=4, decay=0.6, readout=readout)
+    x = torch.rand(6, 1, 4, 4, generator=generator())
+
+    def gradients() -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        with noise(network, GaussianNoise(generator(1)) if noisy else None):
+            answer = network(leaf)
+        wanted = [leaf, *(p for p in network.parameters())]
+        found = torch.autograd.grad(answer.square().sum(), wanted, allow_unused=True)
+        return [g for g in found if g is not None]
+
+    with surrogate(network, "arctan:2"):
+        at_once = gradients()
+        network.spike.register_forward_hook(lambda *seen: None)  # takes the other way
+        step_by_step = gradients()
+    assert len(at_once) == len(step_by_step) >= 1 + len(network.layers)
+    assert all(g.abs().sum() > 0 for g in at_once)
+    for ours, theirs in zip(at_once, step_by_step, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,7 @@ from robench.data.base import Part, Splits
 from robench.likelihood_ratio import cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
-from robench.networks.noise import GaussianNoise, NoisyLayer, noise, noisy_layers
+from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise, noisy_layers
 from robench.networks.snn import SNN
 from robench.trainers.nit import NIT, NITS, NITSPlus
 from robench.trainers.potential import potential_rows, potentials
@@ -108,7 +108,7 @@ def test_nits_gradient_is_the_finite_difference_of_the_expected_loss(
 # -- Eq. 3: signs for inputs and noise -----------------------------------------------------------
 
 
-class Prescribed:
+class Prescribed(NoiseSource):
     """A noise source that remembers each layer's inputs and the noise the estimator gave it."""
 
     def __init__(self, inner: Any, seen: dict[NoisyLayer, list[tuple[Tensor, Tensor]]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robench.attacks.losses import margin
-from robench.attacks.steps import per_image
+from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
 CONFIRMATIONS = 32
@@ -92,7 +92,7 @@ class Peaks:
     """
 
     def __init__(self, start: Tensor) -> None:
-        self.copies = torch.empty_like(start)
+        self.copies = start.clone()
         self.rank = torch.full((len(start),), -torch.inf, device=start.device)
         self.here = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         """Whether the latest iterate is the peak, not copied yet."""
@@ -112,7 +112,7 @@ class Peaks:
 
     def images(self, latest: Tensor) -> Tensor:
         """The peak of each image. latest: the iterate that was noted last."""
-        return torch.where(per_image(self.here, latest), latest, self.copies)
+        return pick(per_image(self.here, latest), self.copies, latest)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all images but those in `rows`."""

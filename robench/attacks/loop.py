@@ -23,7 +23,7 @@ from robench.attacks.contest import (
 )
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
-from robench.attacks.steps import AdaptiveSteps, FixedSteps, Region, Steps, per_image
+from robench.attacks.steps import AdaptiveSteps, FixedSteps, Region, Steps, per_image, pick
 from robench.attacks.target import Answer, WhiteBoxTarget
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Run:
             peak = self.peaks.images(previous)
             other, wide = judge(target, peak, y, draws, index)
             last = rank(share, gap, True) >= rank(other, wide, True)
-            x_adv = torch.where(per_image(last, x_adv), x_adv, peak)
+            x_adv = pick(per_image(last, x_adv), peak, x_adv)
             share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
         self.contest.enter(index, x_adv, rank(share, gap, target.stochastic))
         if judged:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import ROUNDING, confirmed, judge
+from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -43,14 +44,14 @@ class Square(Attack):
             if step < 0:  # the clean image: what is misclassified already needs no noise
                 tried = best
             elif step == 0:  # vertical stripes
-                tried = torch.where(_signs(best[:, :, :1], rng), high, low)
+                tried = pick(_signs(best[:, :, :1], rng), low, high)
             else:
                 square = _square(best, self._side(step, *x.shape[2:]), rng)
-                colour = torch.where(_signs(best[:, :, :1, :1], rng), high, low)
-                tried = torch.where(square, colour, best)
+                colour = pick(_signs(best[:, :, :1, :1], rng), low, high)
+                tried = pick(square, best, colour)
             _, gap = judge(target, tried, y[index], self.eot, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
-            best = torch.where(better.view(-1, 1, 1, 1), tried, best)
+            best = pick(per_image(better, best), best, tried)
             margins = torch.where(better, gap, margins)
             fooled = (margins > ROUNDING) & better
             if target.stochastic and bool(fooled.any()):
@@ -79,11 +80,11 @@ def _signs(like: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _square(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
-    """A mask with one square per image at a random place, (n, 1, h, w)."""
+    """A mask of 0 and 1 with one square per image at a random place, (n, 1, h, w)."""
     n, _, height, width = x.shape
     place = torch.rand(2, n, 1, generator=rng, device=x.device)
     top = (place[0] * (height - side + 1)).floor()
     left = (place[1] * (width - side + 1)).floor()
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     rows, columns = (row >= top) & (row < top + side), (column >= left) & (column < left + side)
-    return rows[:, None, :, None] & columns[:, None, None, :]
+    return rows.to(x.dtype)[:, None, :, None] * columns.to(x.dtype)[:, None, None, :]

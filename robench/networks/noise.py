@@ -8,24 +8,59 @@ sources.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from robench.standard_noise import NoiseStream
 
-class NoiseSource(Protocol):
-    """What a noisy layer asks for its value."""
+Series = Tensor | Sequence[Tensor]
+"""One tensor for each time step, in a list or stacked along the first dimension."""
+
+
+class NoiseSource:
+    """What a noisy layer asks for its value. Subclasses override `inject`."""
 
     def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
         """op(x), without noise."""
-        ...
+        driven: Tensor = layer.op(x)
+        return driven
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         """The drive with noise added."""
-        ...
+        return drive
+
+    def over_time(self, layer: NoisyLayer, inputs: Series, steps: int) -> Series:
+        """The noisy value at each of so many time steps, in their order.
+
+        Args:
+            inputs: one for each step, or a single one that drives all of them.
+        """
+        values: list[Tensor] = []
+        for step in range(steps):
+            if step < len(inputs):
+                drive = self.drive(layer, inputs[step])
+            values.append(self.inject(layer, drive))
+        return values
+
+
+def drives(layer: NoisyLayer, inputs: Series) -> Tensor:
+    """op of every step's input as one product, stacked."""
+    x = inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
+    driven: Tensor = layer.op(x.flatten(0, 1))
+    return driven.view(*x.shape[:2], *driven.shape[1:])
+
+
+class Silence(NoiseSource):
+    """No noise."""
+
+    def over_time(self, layer: NoisyLayer, inputs: Series, steps: int) -> Series:
+        return drives(layer, inputs)
+
+
+SILENCE = Silence()
 
 
 class NoisyLayer(nn.Module):
@@ -55,24 +90,25 @@ class NoisyLayer(nn.Module):
     def drive(self, x: Tensor) -> Tensor:
         """op(x); when the same x drives several time steps, compute it once and `inject` each
         time."""
-        if self.source is None:
-            driven: Tensor = self.op(x)
-            return driven
-        return self.source.drive(self, x)
+        return (self.source or SILENCE).drive(self, x)
 
     def inject(self, drive: Tensor) -> Tensor:
         """The drive with fresh noise, or as it is where no noise is on."""
-        return drive if self.source is None else self.source.inject(self, drive)
+        return (self.source or SILENCE).inject(self, drive)
+
+    def over_time(self, inputs: Series, steps: int) -> Series:
+        """The noisy value at each time step; see NoiseSource.over_time."""
+        return (self.source or SILENCE).over_time(self, inputs, steps)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inject(self.drive(x))
 
 
-class GaussianNoise:
+class GaussianNoise(NoiseSource):
     """Fresh noise at every call; gradients flow through to inputs, weights and sigma (pathwise)."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
+        self._stream = NoiseStream.from_generator(generator)
         self._images: int | None = None
         self._copies = 1
 
@@ -87,16 +123,23 @@ class GaussianNoise:
         finally:
             self._images, self._copies = None, 1
 
-    def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
-        driven: Tensor = layer.op(x)
-        return driven
-
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
-        copies = self._copies if len(drive) == self._images else 1
-        eps = torch.randn(
-            copies, *drive.shape, generator=self.generator, device=drive.device, dtype=drive.dtype
-        )
-        return (drive + layer.sigma * eps).flatten(0, 1)
+        return self._noisy(layer, drive[None], 1)[0]
+
+    def over_time(self, layer: NoisyLayer, inputs: Series, steps: int) -> Series:
+        # All steps in one go: one product, one draw, one addition.
+        return self._noisy(layer, drives(layer, inputs), steps)
+
+    def _noisy(self, layer: NoisyLayer, drive: Tensor, steps: int) -> Tensor:
+        """(steps, copies x rows, ...). drive: (steps or 1, rows, ...)."""
+        copies = self._copies if drive.shape[1] == self._images else 1
+        eps = self._stream.normal((steps, copies, *drive.shape[1:]), drive.dtype)
+        sigma = layer.sigma
+        if torch.is_grad_enabled() and (drive.requires_grad or sigma.requires_grad):
+            noisy = torch.addcmul(drive[:, None], sigma, eps)
+        else:
+            noisy = torch.addcmul(drive[:, None], sigma, eps, out=eps)
+        return noisy.flatten(1, 2)
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLayer]:

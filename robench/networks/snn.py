@@ -7,7 +7,7 @@ The reset applies to the previous potential only. State starts at zero at every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.noise import NoisyLayer, noisy_layers
+from robench.networks.lif import integrate
+from robench.networks.noise import NoisyLayer, Series, noisy_layers
 from robench.networks.surrogate import Step
 
 
@@ -85,18 +86,9 @@ class SNN(Network):
 
     def activity(self, x: Tensor) -> dict[str, float]:
         """Mean spikes per neuron and step of every layer, "spike_rate_1", ..."""
-        rates: list[float] = []
-        hook = self.spike.register_forward_hook(
-            lambda module, inputs, spikes: rates.append(float(spikes.detach().mean()))
-        )
-        try:
-            self(x)
-        finally:
-            hook.remove()
-        layers = len(self.layers)
         return {
-            f"spike_rate_{layer + 1}": sum(rates[layer::layers]) / self.steps
-            for layer in range(layers)
+            f"spike_rate_{index}": sum(float(step.detach().mean()) for step in spikes) / self.steps
+            for index, (spikes, _) in enumerate(self._run(x), start=1)
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,24 +98,12 @@ class SNN(Network):
         potential: sigmoid(u - Vth) / 1000 is added, too little to overturn one spike in 500 steps,
         and without a gradient, so that attacks see the spikes alone.
         """
-        x = x if self.convolutions else x.flatten(1)
-        first, *later = noisy_layers(self)
-        constant = first.drive(x) if self.encoding == "direct" else None
-        states: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
-        total: Tensor | None = None
-        for _ in range(self.steps):
-            drive = first.drive(self._bernoulli(x)) if constant is None else constant
-            states[0] = self._membrane(states[0], first.inject(drive))
-            for index, layer in enumerate(later, start=1):
-                spikes = self._halved(index, states[index - 1][1])  # type: ignore[index]
-                states[index] = self._membrane(states[index], layer(spikes))
-            if self.readout == "rate":
-                spikes = states[-1][1]  # type: ignore[index]
-                total = spikes if total is None else total + spikes
-        potential, spikes = states[-1]  # type: ignore[misc]
+        *_, (spikes, potential) = self._run(x)
         if self.readout == "membrane":
             return potential
-        read = spikes if total is None else total / self.steps
+        read = spikes[-1]
+        if self.readout == "rate":
+            read = sum(spikes[1:], spikes[0]) / self.steps
         return read + torch.sigmoid(potential.detach() - self.threshold) / 1000
 
     def ties(self, logits: Tensor) -> Tensor:
@@ -131,23 +111,30 @@ class SNN(Network):
         top = logits.topk(2, dim=1).values
         return (top[:, 0] - top[:, 1]) < (0.0 if self.readout == "membrane" else 1e-3)
 
-    def _membrane(
-        self, state: tuple[Tensor, Tensor] | None, current: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One step of Eq. 7: (potential, spikes) and the input current -> the next ones."""
-        u = current
-        if state is not None:
-            left = torch.addcmul(state[0], state[0], state[1], value=-1)  # u (1 - s)
-            u = torch.add(current, left, alpha=self.decay)
-        return u, self.spike(u)
+    def _run(self, x: Tensor) -> Iterator[tuple[Series, Tensor]]:
+        """Of each layer in turn, the spikes at every step and the potential at the last one.
 
-    def _halved(self, index: int, spikes: Tensor) -> Tensor:
+        Spikes only go forward, so that a layer can live through all its steps before the next one
+        begins: its products, its noise and its derivatives are then computed in one go.
+        """
+        x = x if self.convolutions else x.flatten(1)
+        inputs: Series = x[None]
+        if self.encoding == "bernoulli":
+            inputs = torch.stack([self._bernoulli(x) for _ in range(self.steps)])
+        for index, layer in enumerate(noisy_layers(self)):
+            if index:
+                inputs = self._halved(index, inputs)
+            currents = layer.over_time(inputs, self.steps)
+            inputs, potential = integrate(currents, self.steps, self.decay, self.spike)
+            yield inputs, potential
+
+    def _halved(self, index: int, spikes: Series) -> Series:
         """What layer `index` gets of the spikes before it."""
         convolutions = len(self.convolutions)
         if index > convolutions:
             return spikes
-        means = F.avg_pool2d(spikes, 2)
-        return means if index < convolutions else means.flatten(1)
+        means = [F.avg_pool2d(step, 2) for step in spikes]
+        return means if index < convolutions else [mean.flatten(1) for mean in means]
 
     def _bernoulli(self, x: Tensor) -> Tensor:
         """1{x > U(0, 1)}, with the derivative of the expected input (straight-through)."""

@@ -19,33 +19,36 @@ from torch import Tensor, nn
 from robench.errors import nearest
 
 Derivative = Callable[[Tensor, float], Tensor]
+"""(u, parameter) -> the derivative of 1{u > 0}; u may be written into."""
 
 
 def _rectangle(u: Tensor, half_width: float) -> Tensor:
-    return (u.abs() < half_width).to(u.dtype) / (2 * half_width)
+    size = u.abs_()
+    return torch.lt(size, half_width, out=size).div_(2 * half_width)  # without a bool in between
 
 
 def _polynomial(u: Tensor, width: float) -> Tensor:
     # STBP Eq. 25: (sqrt(a)/2 - a/4 |u|), positive part; a = width.
-    return (math.sqrt(width) / 2 - width / 4 * u.abs()).clamp_min(0)
+    return u.abs_().mul_(-width / 4).add_(math.sqrt(width) / 2).clamp_min_(0)
 
 
 def _sigmoid(u: Tensor, temperature: float) -> Tensor:
-    s = torch.sigmoid(u / temperature)
-    return s * (1 - s) / temperature
+    s = u.div_(temperature).sigmoid_()
+    return torch.addcmul(s, s, s, value=-1).div_(temperature)
 
 
 def _gaussian(u: Tensor, deviation: float) -> Tensor:
-    return torch.exp(-0.5 * (u / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+    height = 1 / (deviation * math.sqrt(2 * math.pi))
+    return u.div_(deviation).square_().mul_(-0.5).exp_().mul_(height)
 
 
 def _fast_sigmoid(u: Tensor, slope: float) -> Tensor:
     # SuperSpike: 1 / (1 + |u| / slope)^2.
-    return (1 + u.abs() / slope) ** -2
+    return u.abs_().div_(slope).add_(1).pow_(-2)
 
 
 def _arctan(u: Tensor, alpha: float) -> Tensor:
-    return alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2)
+    return u.mul_(math.pi / 2 * alpha).square_().add_(1).reciprocal_().mul_(alpha / 2)
 
 
 NAMED: dict[str, tuple[Derivative, float]] = {
@@ -74,8 +77,9 @@ class Surrogate:
     name: str
     parameter: float
 
-    def derivative(self, u: Tensor) -> Tensor:
-        return NAMED[self.name][0](u, self.parameter)
+    def derivative(self, u: Tensor, at: float = 0.0) -> Tensor:
+        """Of 1{u > at}, at every u."""
+        return NAMED[self.name][0](u - at, self.parameter)
 
 
 def parse_surrogate(text: str) -> Surrogate:
@@ -92,8 +96,9 @@ def parse_surrogate(text: str) -> Surrogate:
     return Surrogate(name, value)
 
 
-def _step(u: Tensor, at: float) -> Tensor:
-    return torch.gt(u, at, out=torch.empty_like(u))  # straight to floats, in one pass
+def _step(u: Tensor, at: float, out: Tensor | None = None) -> Tensor:
+    # Straight to floats, in one pass.
+    return torch.gt(u, at, out=torch.empty_like(u) if out is None else out)
 
 
 class _StepFunction(torch.autograd.Function):
@@ -106,7 +111,7 @@ class _StepFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
-        return grad * ctx.surrogate.derivative(u - ctx.at if ctx.at else u), None, None
+        return ctx.surrogate.derivative(u, ctx.at).mul_(grad), None, None
 
 
 class Step(nn.Module):
@@ -116,6 +121,10 @@ class Step(nn.Module):
         super().__init__()
         self.surrogate = parse_surrogate(surrogate)
         self.at = at
+
+    def fire(self, u: Tensor, out: Tensor) -> Tensor:
+        """1{u > at} into `out`, without a graph."""
+        return _step(u, self.at, out)
 
     def forward(self, u: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and u.requires_grad):

@@ -1,0 +1,83 @@
+"""The leaky integrate-and-fire neuron (NIT Eq. 7) over time, and its derivative in one pass.
+
+u[t+1] = k u[t] (1 - s[t]) + c[t+1],   s = 1{u > Vth},   c = W x + sigma eps
+
+Backpropagation through time needs, besides the surrogate derivative d[t] of the spike, only
+
+    dL/du[t] = d[t] dL/ds[t] + (k (1 - s[t]) - k u[t] d[t]) dL/du[t+1]
+
+whose factors are computed for all steps at once; the gradient flows through the reset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robench.networks.noise import Series
+from robench.networks.surrogate import Step
+
+
+def integrate(
+    currents: Series, steps: int, decay: float, spike: nn.Module
+) -> tuple[Series, Tensor]:
+    """Spikes at every step, and the potential at the last one. State starts at zero.
+
+    Args:
+        currents: (rows, ...) for each step, or one for all of them.
+        decay: k, in [0, 1].
+        spike: the step 1{u > Vth} with its surrogate derivative.
+    """
+    if isinstance(currents, Tensor) and currents.requires_grad and _plain(spike):
+        spikes, potential = _Integrate.apply(currents, steps, decay, spike)  # type: ignore[no-untyped-call]
+        return spikes, potential
+    constant = len(currents) == 1
+    u = currents[0]
+    series = [spike(u)]
+    for step in range(1, steps):
+        left = torch.addcmul(u, u, series[-1], value=-1)  # u (1 - s)
+        u = torch.add(currents[0 if constant else step], left, alpha=decay)
+        series.append(spike(u))
+    return series, u
+
+
+def _plain(spike: nn.Module) -> bool:
+    """Whether nothing but its surrogate says what the derivative of a spike is."""
+    return type(spike) is Step and not spike._forward_hooks
+
+
+class _Integrate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, currents: Tensor, steps: int, decay: float, spike: Step
+    ) -> tuple[Tensor, Tensor]:
+        u = currents.new_empty(steps, *currents.shape[1:])
+        s = torch.empty_like(u)
+        left: Tensor | None = None
+        for step, current in enumerate(currents.expand(steps, *currents.shape[1:])):
+            if left is None:
+                u[0] = current
+                left = torch.empty_like(u[0])
+            else:
+                torch.add(current, left, alpha=decay, out=u[step])
+            spike.fire(u[step], out=s[step])
+            torch.addcmul(u[step], u[step], s[step], value=-1, out=left)
+        ctx.save_for_backward(u, s)
+        ctx.decay, ctx.spike, ctx.surrogate = decay, spike, spike.surrogate
+        ctx.constant = len(currents) == 1
+        return s, u[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        u, s = ctx.saved_tensors
+        derivative = ctx.surrogate.derivative(u, ctx.spike.at)
+        # k - k (s + u d), for all steps but the last, which nothing follows.
+        passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
+        passed = torch.add(u.new_tensor(ctx.decay), passed, alpha=-ctx.decay, out=passed)
+        grad = torch.mul(grads[0], derivative, out=derivative)
+        grad[-1] += grads[1]
+        for step in range(len(u) - 2, -1, -1):
+            grad[step].addcmul_(passed[step], grad[step + 1])
+        return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
