@@ -250,6 +250,31 @@ def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_b
         torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"restarts": 3}, {"loss": "margin"}])
+def test_images_that_go_to_and_fro_leave_with_the_iterate_that_would_have_been_their_last(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network in whole steps: most images get no gradient, or are pulled back and forth."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SNN((1, 6, 6), 4, hidden=[12], surrogate="rectangle:0.3").eval()
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 5, (60, 1, 6, 6), generator=rng) / 4.0
+    y = network(x).argmax(1)
+
+    def attacked() -> tuple[Tensor, WhiteBoxTarget]:
+        target = WhiteBoxTarget(network, Ball("linf", 0.125), len(x))
+        attack = PGD(steps=41, step_size=0.0625, random_start=False, **settings)
+        return attack.perturb(target, x, y, torch.Generator().manual_seed(2)), target
+
+    left, quick = attacked()
+    monkeypatch.setattr("robench.attacks.loop.CYCLE_CHECK", 1000)
+    stayed, slow = attacked()
+    assert torch.equal(left, stayed)
+    assert 0 < (network(stayed).argmax(1) != y).sum() < len(x)
+    assert quick.gradients < 0.8 * slow.gradients
+
+
 def test_a_noisy_image_leaves_only_when_fresh_draws_confirm_it() -> None:
     """Most images fall to some draws early; an attack that believed a single one would stop there
     and stay weak."""

@@ -29,6 +29,9 @@ from robench.attacks.target import Answer, WhiteBoxTarget
 if TYPE_CHECKING:
     from robench.attacks.gradient import GradientAttack
 
+CYCLE_CHECK = 8
+"""Steps from one look for images that repeat themselves to the next; the first is early, because
+some get no gradient at all."""
 JUDGED = 8
 """Least number of fresh draws by which a run's candidates on a noisy network are compared."""
 
@@ -77,6 +80,7 @@ class Run:
         self.peaks = Peaks(start) if self.target.stochastic else None
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.gone = 0
+        self.parked: list[tuple[Tensor, Tensor, Tensor]] = []
         x_adv, previous = start, start
         for step in range(attack.steps):
             loss = partial(LOSSES[attack.loss], aim=self.aim)
@@ -87,12 +91,16 @@ class Run:
             if attack.keep == "best":
                 self._compare(x_adv, previous, answer, attack.steps - step)
                 if self.gone == len(self.rows):
-                    return
+                    break
             gradient = answer.gradient
             if self.kernel is not None:
                 gradient = smooth(gradient, self.kernel)
-            previous = x_adv
+            before, previous = previous, x_adv
             x_adv = self.steps.advance(x_adv, gradient, answer.loss, self.region)
+            if self.repeats and step % CYCLE_CHECK == 1:
+                self._park(before, previous, x_adv, attack.steps - 1 - step)
+                if self.gone == len(self.rows):
+                    break
             # Leaving costs about one step in copying; so many images must leave that it saves one.
             if self.gone * (attack.steps - step) >= len(self.rows):
                 x_adv, previous = self._leave(x_adv, previous)
@@ -100,6 +108,29 @@ class Run:
             self._finish(x_adv, previous, judged)
         else:
             self.contest.images = x_adv  # the only run, and nobody left it
+
+    @property
+    def repeats(self) -> bool:
+        """Whether an iterate that was there before brings back all that followed it."""
+        attack = self.attack
+        simple = attack.keep == "best" and attack.schedule == "fixed" and not attack.momentum
+        return simple and not self.target.stochastic and self.view is None
+
+    def _park(self, before: Tensor, previous: Tensor, x_adv: Tensor, left: int) -> None:
+        """Let images leave that go to and fro between two iterates, or stay where they are: both
+        were judged, no later one will differ. They keep the iterate that would have been the last.
+
+        Args:
+            before, previous, x_adv: three iterates in a row.
+            left: steps that are still to come.
+        """
+        same = (x_adv - before).flatten(1).abs_().amax(1) == 0
+        rows = torch.nonzero(same & ~self.closed)[:, 0]
+        if len(rows):
+            last = (previous if left % 2 else x_adv).index_select(0, rows)
+            self.parked.append((self.rows[rows], last, self.y[rows]))
+            self.closed[rows] = True
+            self.gone += len(rows)
 
     def _steps(self) -> Steps:
         attack, eps = self.attack, self.target.eps
@@ -149,6 +180,7 @@ class Run:
         self.steps.keep(stay)
         if self.peaks is not None:
             self.peaks.keep(stay)
+        if self.peaks is not None or self.repeats:
             previous = previous.index_select(0, stay)
         self.closed, self.gone = self.closed[stay], 0
         return x_adv.index_select(0, stay), previous
@@ -163,6 +195,13 @@ class Run:
         if len(rows) < len(x_adv):
             x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
         draws, y, index = max(self.draws, JUDGED), self.y[rows], self.rows[rows]
+        if self.parked:
+            parts = [(index, x_adv, y), *self.parked]
+            index, x_adv, y = (torch.cat(part) for part in zip(*parts, strict=True))
+            index, order = index.sort()
+            x_adv, y, rows = x_adv[order], y[order], index
+        if not len(index):
+            return
         if self.peaks is None and not judged:  # the score alone will tell
             self.contest.enter(index, x_adv, torch.zeros(len(rows), device=rows.device))
             return
