@@ -39,7 +39,7 @@ class Cluster:
             import ray
         except ImportError as error:
             raise RobenchError(f"--ray: {error}; pip install 'robench[ray]'") from None
-        self._ray = ray
+        self._ray: Any = ray
         self._gpu_share = gpu_share
         self._own = not ray.is_initialized()
         if self._own:

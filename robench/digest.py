@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 SCHEMA = 2  # raise it when the framework itself changes what a cell's numbers mean
@@ -26,23 +27,53 @@ SCHEMA = 2  # raise it when the framework itself changes what a cell's numbers m
 Identity = dict[str, Any]
 
 
+class Written(dict[str, Any]):
+    """A part that many identities share, which is not changed any more: its canonical text is made
+    once."""
+
+    @cached_property
+    def text(self) -> str:
+        return _encode(_plain(self))
+
+
 def canonical(value: Any) -> str:
     """`value` as JSON: keys sorted, no spaces, tuples as lists, infinities as strings."""
-    return json.dumps(
-        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    if type(value) is Written:
+        return value.text
+    if type(value) is dict and any(type(item) is Written for item in value.values()):
+        parts = [f"{_quoted(str(key))}:{_short(value[key])}" for key in sorted(value, key=str)]
+        return "{" + ",".join(parts) + "}"
+    return _encode(_plain(value))
+
+
+def _short(value: Any) -> str:
+    """`canonical`, for most values at the top of an identity without any detour."""
+    if type(value) is str:
+        return _quoted(value)
+    return str(value) if type(value) is int else canonical(value)
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+).encode
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if type(value) in _AS_THEY_ARE:
+        return value
+    if isinstance(value, dict | Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if isinstance(value, (str, int, float)):
         return value
     raise TypeError(f"an identity holds plain values only, not {type(value).__name__}: {value!r}")
+
+
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
 def digest(identity: Mapping[str, Any]) -> str:

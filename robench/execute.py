@@ -18,9 +18,11 @@ from robench import identity
 from robench.cards import ModelCard
 from robench.digest import Identity, digest
 from robench.errors import RobenchError
+from robench.identity import Shared
+from robench.outcomes import Outcomes
 from robench.plan import Cell, Plan, Training
 from robench.pool import Failure, Inline, Pool, Processes, Told, WorkerDied
-from robench.store import Damaged, Outcome, Store
+from robench.store import Damaged, Store
 from robench.tasks import Evaluate, MakeInputs, Task, Train
 
 ATTEMPTS = 3
@@ -52,11 +54,18 @@ class Run:
     """Digest -> why."""
     lost: dict[Training, str] = field(default_factory=dict)
     """Models that could not be trained -> why."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    """Digest -> what the store holds, as read back at the end."""
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    """What the store holds of the plan, as read back at the end."""
+
+    def __post_init__(self) -> None:
+        self._identities = identity.Identities(self.plan.report, self.resolved)
+        self._models: dict[Training, str] = {}
 
     def model_digest(self, training: Training) -> str:
-        return self.resolved[training.card.name].digest(training.seed)
+        if training not in self._models:
+            resolved = self.resolved[training.card.name]
+            self._models[training] = resolved.digest(training.seed)
+        return self._models[training]
 
     def weights_of(self, training: Training) -> str | None:
         """Digest of the stored weights; None when they are still to be made."""
@@ -67,24 +76,19 @@ class Run:
             self.weights[training] = self.store.read_model(name)[1]["tensors"]
         return self.weights[training]
 
-    def identify(self, cell: Cell) -> tuple[Identity, Identity | None]:
-        """Identities of a cell and of the shared inputs it needs, if any.
+    def identify(self, cell: Cell) -> tuple[Identity, Shared | None]:
+        """The identity of a cell, and the shared inputs it needs, if any.
 
         The weights of its model and of its surrogate must be there.
         """
-        surrogate = None
-        if cell.surrogate is not None:
-            surrogate = self.resolved[cell.surrogate.card.name], self.weights[cell.surrogate]
-        model = self.resolved[cell.training.card.name]
-        inputs = identity.inputs_identity(cell, model, surrogate, self.plan.report)
-        weights = self.weights[cell.training]
-        name = digest(inputs) if inputs else None
-        found = identity.cell_identity(cell, model, weights, name, self.plan.report)
+        surrogate = self.weights[cell.surrogate] if cell.surrogate else None
+        inputs = self._identities.inputs(cell, surrogate)
+        found = self._identities.cell(cell, self.weights[cell.training], inputs)
         self.digests[cell] = digest(found)
         return found, inputs
 
-    def evaluation(self, cell: Cell, identified: Identity, inputs: str | None) -> Evaluate:
-        """The task that evaluates a cell. `inputs`: digest of the shared inputs it needs."""
+    def evaluation(self, cell: Cell, identified: Identity, inputs: Shared | None) -> Evaluate:
+        """The task that evaluates a cell."""
         return Evaluate(
             cell,
             self.plan.report,
@@ -93,7 +97,7 @@ class Run:
             self.store.url,
             self.device,
             model=self.model_digest(cell.training),
-            inputs=inputs,
+            inputs=inputs.digest if inputs else None,
         )
 
 
@@ -166,7 +170,7 @@ def _read_back(run: Run, listener: Listener) -> bool:
         if name in run.outcomes or name in run.failures:
             continue
         try:
-            run.outcomes[name] = run.store.read_cell(name)
+            run.outcomes.add(name, run.store.read_cell(name))
         except Damaged as damaged:
             listener.note(str(damaged))
             sound = False
@@ -289,7 +293,7 @@ class _Scheduler:
         """Submit what the cell needs next; Damaged when its weights are."""
         run = self.run
         for training in (cell.training, cell.surrogate):
-            if training is None:
+            if training is None or training in run.weights:
                 continue
             why = run.lost.get(training) or run.failures.get(run.model_digest(training))
             if why is not None:
@@ -299,37 +303,38 @@ class _Scheduler:
             if run.weights_of(training) is None:
                 self.waiting[training].append(cell)
                 return
-        cell_identity, shared = run.identify(cell)
-        name, inputs = run.digests[cell], digest(shared) if shared else None
+        cell_identity, inputs = run.identify(cell)
+        name = run.digests[cell]
         if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("cell")
             return
-        if inputs is not None and not run.store.has_inputs(inputs):
-            self._need_inputs(cell, inputs, shared or {})
+        if inputs is not None and not run.store.has_inputs(inputs.digest):
+            self._need_inputs(cell, inputs)
             return
         self._submit(run.evaluation(cell, cell_identity, inputs))
 
-    def _need_inputs(self, cell: Cell, inputs: str, shared: Identity) -> None:
-        if inputs in self.run.failures:
+    def _need_inputs(self, cell: Cell, inputs: Shared) -> None:
+        name = inputs.digest
+        if name in self.run.failures:
             self.run.failures[self.run.digests[cell]] = (
-                f"its inputs could not be made: {self.run.failures[inputs]}"
+                f"its inputs could not be made: {self.run.failures[name]}"
             )
             self.listener.found("cell")
             return
-        if inputs not in self.waiting:
+        if name not in self.waiting:
             surrogate = self.run.model_digest(cell.surrogate) if cell.surrogate else None
             self._submit(
                 MakeInputs(
                     cell,
                     self.run.plan.report,
-                    inputs,
-                    shared,
+                    name,
+                    inputs.identity,
                     self.store_url,
                     self.run.device,
                     surrogate,
                 )
             )
-        self.waiting[inputs].append(cell)
+        self.waiting[name].append(cell)
 
 
 def unborn(cell: Cell) -> str:
@@ -360,6 +365,6 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
         name = inputs = None
         if cell.training in known and (cell.surrogate is None or cell.surrogate in known):
             _, shared = run.identify(cell)
-            name, inputs = run.digests[cell], digest(shared) if shared else None
+            name, inputs = run.digests[cell], shared.digest if shared else None
         count(cells, name in finished, name, inputs)
     return models, cells, tuple(dict.fromkeys(failures))

@@ -5,6 +5,7 @@ digest.py says what belongs into an identity and what does not, and why.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -16,11 +17,11 @@ from robench.attacks.base import Attack
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.data.base import Splits
-from robench.digest import Identity, canonical, digest
+from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
-from robench.plan import Cell, Threat
+from robench.plan import Cell, Threat, Training
 from robench.trainers.base import Trainer
 
 
@@ -132,42 +133,98 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
     }
 
 
-def batch_matters(threat: Threat, stochastic: bool) -> bool:
-    """Whether results depend on how images are batched: where numbers are drawn per batch."""
-    if stochastic or threat.kind != "attack":
-        return stochastic
-    attack = plugins.load("attacks", threat.attack.attack.name, threat.card)
-    return not issubclass(attack, Attack) or attack.randomised
+@dataclass(frozen=True)
+class Shared:
+    """Perturbed images that do not depend on the model under test."""
+
+    digest: str
+    identity: Identity
 
 
-def inputs_identity(
-    cell: Cell,
-    model: ResolvedModel,
-    surrogate: tuple[ResolvedModel, str] | None,
-    report: ReportCard,
-) -> Identity | None:
-    """Of the perturbed images that do not depend on the model under test; None: there are none.
+class Identities:
+    """Identities of a report's cells and of the inputs that they share. Whatever many cells have in
+    common is looked up and written out once: there may be hundreds of thousands."""
 
-    Args:
-        surrogate: the model that examples are crafted on, and its weights' digest.
-    """
-    if cell.threat.kind == "corruption" or surrogate is not None:
+    def __init__(self, report: ReportCard, resolved: Mapping[str, ResolvedModel]) -> None:
+        self._report, self._resolved = report, resolved
+        self._threats: dict[Threat, tuple[Written, bool]] = {}
+        self._used: dict[tuple[Training, str], Written] = {}
+        self._shared: dict[Hashable, Shared] = {}
+
+    def inputs(self, cell: Cell, surrogate: str | None) -> Shared | None:
+        """The shared inputs that a cell needs; None: there are none.
+
+        Args:
+            surrogate: digest of the weights that examples are crafted on.
+        """
+        if cell.threat.kind != "corruption" and cell.surrogate is None:
+            return None
+        fingerprint = self._resolved[cell.training.card.name].dataset["fingerprint"]
+        key = (cell.threat, cell.start, cell.stop, cell.surrogate, surrogate, fingerprint)
+        if key not in self._shared:
+            identity = self._inputs(cell, surrogate, fingerprint)
+            self._shared[key] = Shared(digest(identity), identity)
+        return self._shared[key]
+
+    def _inputs(self, cell: Cell, surrogate: str | None, fingerprint: str) -> Identity:
+        fields, drawn = self._threat(cell.threat)
         identity: Identity = {
             "what": "inputs",
-            "fingerprint": model.dataset["fingerprint"],
-            "threat": threat_fields(cell.threat),
+            "fingerprint": fingerprint,
+            "threat": fields,
             "slice": [cell.start, cell.stop],
-            "seed": report.seed,
+            "seed": self._report.seed,
         }
         if cell.threat.kind == "corruption":
             identity["origin"] = _origin(cell)
-        if surrogate is not None:
-            resolved, weights = surrogate
-            identity["surrogate"] = _use(resolved, weights)
-            if batch_matters(cell.threat, resolved.stochastic):
-                identity["batch_size"] = report.batch_size
+        if cell.surrogate is not None and surrogate is not None:
+            identity["surrogate"] = self._use(cell.surrogate, surrogate)
+            if drawn or self._resolved[cell.surrogate.card.name].stochastic:
+                identity["batch_size"] = self._report.batch_size
         return identity
-    return None
+
+    def cell(self, cell: Cell, weights: str, inputs: Shared | None) -> Identity:
+        """Of one cell. `weights`: their digest."""
+        model, report = self._resolved[cell.training.card.name], self._report
+        fields, drawn = self._threat(cell.threat)
+        identity: Identity = {
+            "what": "cell",
+            "model": self._use(cell.training, weights),
+            "fingerprint": model.dataset["fingerprint"],
+            "threat": {"inputs": inputs.digest} if inputs else fields,
+            "slice": [cell.start, cell.stop],
+            "seed": report.seed,
+            # A model that says it is deterministic is asked twice on clean images, to see whether
+            # it is.
+            "draws": report.draws if model.stochastic else 2 if cell.threat.kind == "clean" else 1,
+        }
+        if model.stochastic or (inputs is None and drawn):
+            identity["batch_size"] = report.batch_size
+        return identity
+
+    def _threat(self, threat: Threat) -> tuple[Written, bool]:
+        """All fields of a threat, and whether it draws numbers for each batch itself."""
+        if threat not in self._threats:
+            self._threats[threat] = Written(threat_fields(threat)), draws_per_batch(threat)
+        return self._threats[threat]
+
+    def _use(self, training: Training, weights: str) -> Written:
+        """A trained network as it answers: how it was trained is in its weights already."""
+        if (training, weights) not in self._used:
+            model = self._resolved[training.card.name]
+            self._used[training, weights] = Written(
+                weights=weights, network=model.network, inference_noise=model.card.inference_noise
+            )
+        return self._used[training, weights]
+
+
+def draws_per_batch(threat: Threat) -> bool:
+    """Whether numbers are drawn per batch of images, so that results depend on the batches, also
+    where the model is deterministic."""
+    if threat.kind != "attack":
+        return False
+    attack = plugins.load("attacks", threat.attack.attack.name, threat.card)
+    return not issubclass(attack, Attack) or attack.randomised
 
 
 def _origin(cell: Cell) -> dict[str, Any]:
@@ -175,35 +232,6 @@ def _origin(cell: Cell) -> dict[str, Any]:
     threat, card = cell.threat, cell.threat.corruption_card
     corruption: Corruption = plugins.build("corruptions", card.corruption, card)
     return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
-
-
-def cell_identity(
-    cell: Cell, model: ResolvedModel, weights: str, inputs: str | None, report: ReportCard
-) -> Identity:
-    """Of one cell. `inputs`: digest of the perturbed images when they are shared."""
-    identity: Identity = {
-        "what": "cell",
-        "model": _use(model, weights),
-        "fingerprint": model.dataset["fingerprint"],
-        "threat": {"inputs": inputs} if inputs else threat_fields(cell.threat),
-        "slice": [cell.start, cell.stop],
-        "seed": report.seed,
-        # A model that says it is deterministic is asked twice on clean images, to see whether it
-        # is.
-        "draws": report.draws if model.stochastic else 2 if cell.threat.kind == "clean" else 1,
-    }
-    if model.stochastic or (inputs is None and batch_matters(cell.threat, model.stochastic)):
-        identity["batch_size"] = report.batch_size
-    return identity
-
-
-def _use(model: ResolvedModel, weights: str) -> dict[str, Any]:
-    """A trained network as it answers: how it was trained is in its weights already."""
-    return {
-        "weights": weights,
-        "network": model.network,
-        "inference_noise": model.card.inference_noise,
-    }
 
 
 def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:

@@ -49,19 +49,20 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     for cell in run.plan.cells:
         name = run.digests.get(cell)
         why = run.failures.get(name or unborn(cell))
-        outcome = run.outcomes.get(name or "")
+        done = name is not None and name in run.outcomes
         row: dict[str, Any] = {
             "model": cell.training.card.name,
             "seed": cell.training.seed,
             "threat": cell.threat.name,
             "digest": name,
-            "status": "done" if outcome else "failed" if why else "missing",
+            "status": "done" if done else "failed" if why else "missing",
             "error": why,
         }
-        if outcome is not None:
-            row["outcome"] = outcome.digest
-            row["seconds"] = outcome.provenance["seconds"]
-            row["environment"] = environment(outcome.provenance)
+        if name is not None and done:
+            noted = run.outcomes.provenance[name]
+            row["outcome"] = run.outcomes.digests[name]
+            row["seconds"] = noted["seconds"]
+            row["environment"] = environment(noted)
         cells.append(row)
     report = run.plan.report
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robench.errors import RobenchError
+from robench.outcomes import Outcomes, Tables
 from robench.store import Damaged, Outcome, Store
 
 Floats = NDArray[np.float64]
@@ -155,13 +155,11 @@ class Results:
         ]
 
 
-def load_results(
-    store: Store, report: str, outcomes: Mapping[str, Outcome] | None = None
-) -> Results:
+def load_results(store: Store, report: str, outcomes: Outcomes | None = None) -> Results:
     """The report's outcomes from the store; what cannot be read becomes missing, and says so.
 
     Args:
-        outcomes: cells that were read already, by digest; the rest is read from the store.
+        outcomes: cells that were read already; the rest is read from the store.
 
     Raises RobenchError when the report was never run.
     """
@@ -171,21 +169,24 @@ def load_results(
             f"{store.url}: report {report!r} has not been run; run it with: robench run {report}"
         )
     _check_schema(manifest, f"{store.url}: report {report!r}")
-    manifest = copy.deepcopy(manifest)
-    found: dict[str, Outcome | str] = {}
+    outcomes = outcomes or Outcomes()
+    unread: dict[str, str] = {}
     for cell in manifest["cells"]:
         if cell["status"] != "done":
             continue
         name = cell["digest"]
-        if name not in found:  # two models with equal weights share their cells
-            found[name] = (outcomes or {}).get(name) or _read(store, name)
-        outcome = found[name]
-        if isinstance(outcome, str):
-            cell.update(status="missing", error=outcome)
+        if name not in outcomes and name not in unread:  # models with equal weights share cells
+            found = _read(store, name)
+            if isinstance(found, str):
+                unread[name] = found
+            else:
+                outcomes.add(name, found)
+        if name in unread:
+            cell.update(status="missing", error=unread[name])
         else:
-            noted = {key: _short(item) for key, item in outcome.provenance.items()}
-            cell.update({key: noted[key] for key in noted if key not in ELSEWHERE})
-    return Results(manifest, {k: out.rows for k, out in found.items() if isinstance(out, Outcome)})
+            noted = outcomes.provenance[name]
+            cell.update({key: _short(noted[key]) for key in noted if key not in ELSEWHERE})
+    return Results(manifest, outcomes.rows)
 
 
 def _read(store: Store, cell: str) -> Outcome | str:
@@ -220,19 +221,21 @@ def load_published(folder: Path) -> Results:
     ends = np.append(starts, len(indices))[1:]
     rows = table.drop_columns(["cell"])
     found = {
-        names.dictionary[int(indices[start])].as_py(): rows.slice(start, end - start)
+        names.dictionary[int(indices[start])].as_py(): (start, end - start)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
-    return Results(_mark_absent(manifest, found), found)
+    return Results(_mark_absent(manifest, found), Tables.of(rows, found))
 
 
 def published_cells(results: Results) -> pa.Table:
     """All rows of all cells, each cell once, with the column `cell`: its digest."""
-    parts = [rows.cast(_as_parquet_reads(rows.schema)) for rows in results.rows.values()]
-    table = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
-    numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    digests = pa.array(list(results.rows), pa.string())
-    return table.append_column("cell", pa.DictionaryArray.from_arrays(numbers, digests))
+    packed = Tables()
+    for name, rows in results.rows.items():
+        packed.add(name, rows.cast(_as_parquet_reads(rows.schema)))
+    numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
+    digests = pa.array(list(packed), pa.string())
+    cells = pa.DictionaryArray.from_arrays(numbers, digests)
+    return packed.whole().append_column("cell", cells)
 
 
 def _as_parquet_reads(schema: pa.Schema) -> pa.Schema:
@@ -254,7 +257,7 @@ def _check_schema(manifest: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _mark_absent(manifest: dict[str, Any], rows: Mapping[str, pa.Table]) -> dict[str, Any]:
+def _mark_absent(manifest: dict[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
     for cell in manifest["cells"]:
         if cell["status"] == "done" and cell["digest"] not in rows:
             cell.update(status="missing", error=f"its rows are not in {CELLS}; run again")

@@ -19,23 +19,30 @@ PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")
 def rows_digest(rows: pa.Table) -> str:
     """SHA-256 over the columns' names, nulls and values, whatever the file's encoding of them."""
     parts: list[bytes] = []
-    for name in rows.column_names:
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
         parts.append(name.encode())
-        column = rows.column(name)
         if len(column):
-            parts += _values(pa.concat_arrays(column.chunks))
+            parts += _values(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
     return digest_bytes(*parts)
 
 
 def _values(array: pa.Array) -> list[bytes]:
-    if pa.types.is_list(array.type):
-        lengths = np.asarray(array.value_lengths().fill_null(-1), np.int64)
-        return [lengths.tobytes(), *_values(array.flatten())]
-    if pa.types.is_binary(array.type) or pa.types.is_string(array.type):
+    kind, missing = array.type, array.null_count
+    if pa.types.is_list(kind):
+        lengths = array.value_lengths()
+        lengths = lengths.fill_null(-1) if missing else lengths
+        return [lengths.to_numpy().astype(np.int64).tobytes(), *_values(array.flatten())]
+    if pa.types.is_binary(kind) or pa.types.is_string(kind):
         return [repr(array.to_pylist()).encode()]
-    nulls = np.packbits(np.asarray(array.is_null()))
-    filled = array.fill_null(pa.scalar(0).cast(array.type))
-    return [nulls.tobytes(), np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()]
+    if missing == len(array):  # as in every column of costs where there was no attack
+        nulls, values = np.ones(len(array), bool), np.zeros(len(array), kind.to_pandas_dtype())
+    elif missing:
+        nulls = array.is_null().to_numpy(zero_copy_only=False)
+        values = array.fill_null(pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False)
+    else:
+        nulls = np.zeros(len(array), bool)
+        values = array.to_numpy(zero_copy_only=False)
+    return [np.packbits(nulls).tobytes(), np.ascontiguousarray(values).tobytes()]
 
 
 def sealed(metadata: Mapping[str, Any]) -> dict[str, Any]:

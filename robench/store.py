@@ -125,7 +125,8 @@ class Store:
         path = _cell_path(cell)
         data = self._get(path)
         try:
-            table = pq.read_table(pa.BufferReader(data))
+            # Threads of Arrow's own cost more than so small a file.
+            table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
             metadata = unsealed(json.loads((table.schema.metadata or {})[METADATA_KEY]))
             rows = table.replace_schema_metadata(None)
             outcome = Outcome(rows, metadata["identity"], metadata["provenance"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robench.digest import derived_seed, digest
+from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.execute import choose_device, open_run
 from robench.plan import make_plan
@@ -38,9 +38,8 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
     for cell in run.plan.cells:
         models = [t for t in (cell.training, cell.surrogate) if t is not None]
         if all(run.weights_of(training) is not None for training in models):
-            identified, shared = run.identify(cell)
-            inputs = digest(shared) if shared else None
-            if run.digests[cell] in known and (inputs is None or store.has_inputs(inputs)):
+            identified, inputs = run.identify(cell)
+            if run.digests[cell] in known and (inputs is None or store.has_inputs(inputs.digest)):
                 finished.append((cell, identified, inputs))
     if not finished:
         raise RobenchError(

@@ -1,0 +1,216 @@
+"""Seconds and memory of planning and resuming, from a thousand to two hundred thousand cells.
+
+    python tests/benchmarks/scale.py [--cells 1000 10000 100000 200000] [--folder FOLDER]
+
+A workspace of many small models under 100 or 200 threats (half of them corruptions) is made, with a
+store that holds every model and every cell but one: whole files, as a run would have written them,
+of rows made up here. Then, each step in a process of its own:
+
+    plan      the plan from the cards
+    resume    all that comes before the first task starts, plan included
+    whole     the whole run: the one missing cell, and every cell read once for the page
+    page      the page of a run with nothing to do
+
+Seconds are the wall's, without the start of Python and imports; memory is the process's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import safetensors.torch
+import torch
+from rich.console import Console
+
+from robench.data.digits import Digits
+from robench.digest import canonical
+from robench.execute import Run, execute, open_run
+from robench.plan import Cell, Training, make_plan
+from robench.pool import Inline
+from robench.run import run_report
+from robench.scoring import with_costs
+from robench.seal import sealed, tensors_digest
+from robench.store import Outcome, Store, _cell_path
+from robench.tasks import _fresh, provenance
+from robench.workspace import FOLDERS, open_workspace
+
+IMAGES = 100
+KINDS = 19  # of corruption, at five severities each
+CPU = torch.device("cpu")
+
+
+class Quiet:
+    """A listener that says nothing."""
+
+    def begin(self, *said: Any) -> None: ...
+    def queued(self, *said: Any) -> None: ...
+    def told(self, *said: Any) -> None: ...
+    def finished(self, *said: Any) -> None: ...
+    def found(self, *said: Any) -> None: ...
+    def note(self, text: str) -> None:
+        print(text)
+
+
+def shape_of(cells: int) -> tuple[int, int]:
+    """How many models and threats make so many cells."""
+    threats = 200 if cells >= 100_000 else 100
+    return cells // threats, threats
+
+
+def make_workspace(root: Path, models: int, threats: int) -> None:
+    """Cards alone. Threats: clean images, corruptions, and FGSM at as many radii as it takes."""
+    for name in FOLDERS:
+        (root / name).mkdir(parents=True)
+    for number in range(models):
+        (root / f"models/m{number:04}.toml").write_text(
+            'dataset = "digits"\nnetwork = { name = "mlp", hidden = [8] }\n'
+            f'trainer = {{ name = "bp", epochs = 1, lr = {1e-3 + 1e-6 * number:.6f} }}\n'
+        )
+    kinds = KINDS if threats >= 200 else KINDS // 2
+    for number in range(threats - 1 - 5 * kinds):
+        (root / f"attacks/a{number:03}.toml").write_text(
+            f'attack = "fgsm"\naccess = "white-box"\neps = {0.001 * (number + 1):.3f}\n'
+        )
+    from robench.corruptions.imagecorruptions_compat import KINDS as NAMES
+
+    (root / "corruptions/c.toml").write_text(
+        f'corruption = {{ name = "imagenet-c", kinds = {list(NAMES)[:kinds]} }}\n'
+    )
+    (root / "reports/large.toml").write_text(
+        'title = "t"\nmodels = ["m*"]\nattacks = ["a*"]\ncorruptions = ["c"]\n'
+        f"images = {IMAGES}\ndiagnostics = false\n"
+    )
+
+
+def fill(run: Run) -> None:
+    """Store every model, and every cell but the last."""
+    for training in run.plan.trainings:
+        store_model(run, training)
+        run.weights_of(training)
+    labels = Digits().load().test.labels[:IMAGES]
+    rng = np.random.default_rng(0)
+    noted = provenance(CPU, 0.1)
+    for cell in run.plan.cells[:-1]:
+        identified, _ = run.identify(cell)
+        run.store.write_cell(
+            run.digests[cell], Outcome(rows(cell, labels, rng), identified, dict(noted))
+        )
+
+
+def store_model(run: Run, training: Training) -> None:
+    state = _fresh(training.card, training.seed).state_dict()
+    state["layers.0.op.bias"].fill_(training.card.trainer.settings["lr"])  # no two are equal
+    metadata = {
+        "identity": run.resolved[training.card.name].identity(training.seed),
+        "tensors": tensors_digest(safetensors.torch.save(state)),
+        "history": [{"epoch": 1, "loss": 1.0, "validation_accuracy": 0.9, "seconds": 1.0}],
+        "provenance": provenance(CPU, 0.1),
+    }
+    payload = safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
+    run.store.write_model(run.model_digest(training), payload)
+
+
+def rows(cell: Cell, labels: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """What score_slice makes of a cell, with answers drawn at random."""
+    count = len(labels)
+    right = rng.random(count) < 0.6
+    predicted = np.where(right, labels, (labels + 1) % 10).astype(np.int16)
+    table = pa.table(
+        {
+            "image": pa.array(np.arange(count, dtype=np.int32)),
+            "label": pa.array(labels.astype(np.int16)),
+            "predictions": pa.array(list(predicted[:, None]), pa.list_(pa.int16())),
+            "correct": pa.array(right.astype(np.float32)),
+            "loss": pa.array(rng.random(count, np.float32)),
+            "tie": pa.array(np.zeros(count, bool)),
+            "input": pa.array([bytes(64)] * 8 + [None] * (count - 8), pa.binary()),
+        }
+    )
+    return with_costs(table, None)
+
+
+class Stop(Exception):
+    """The first task would start now."""
+
+
+class UntilTheFirstTask(Inline):
+    def submit(self, task: Any) -> Any:
+        raise Stop
+
+
+def measure(step: str, root: Path) -> None:
+    os.environ["COLUMNS"] = "100"
+    torch.set_num_threads(1)
+    workspace, store = open_workspace(root), Store(root / ".robench")
+    open_workspace().card("models", "digits/mlp-bp")
+    before, started, spent = peak_mb(), time.perf_counter(), time.process_time()
+    if step == "plan":
+        make_plan(workspace, "large")
+    elif step == "resume":
+        run = open_run(make_plan(workspace, "large"), store, "cpu")
+        try:
+            execute(run, Quiet(), start=UntilTheFirstTask)
+        except Stop:
+            pass
+        else:
+            raise SystemExit("there was nothing to do")
+    else:
+        run_report(workspace, "large", store=store, console=Console(quiet=True), command="", jobs=1)
+    print(
+        f"{step:8} {time.perf_counter() - started:8.1f} s {time.process_time() - spent:8.1f} CPU s "
+        f"{peak_mb():8.0f} MB, of which {before:.0f} before",
+        flush=True,
+    )
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 10_000, 100_000, 200_000])
+    parser.add_argument("--steps", nargs="+", default=["plan", "resume", "whole", "page"])
+    parser.add_argument("--folder", type=Path, help="keep workspaces there")
+    chosen = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")  # memory is counted from scratch
+    folder = chosen.folder or Path(tempfile.mkdtemp())
+    for cells in chosen.cells:
+        root = folder / str(cells)
+        models, threats = shape_of(cells)
+        if not root.is_dir():
+            make_workspace(root, models, threats)
+            process = spawn.Process(target=make_store, args=(root,))
+            process.start()
+            process.join()
+        print(f"{cells} cells: {models} models x {threats} threats")
+        for step in chosen.steps:
+            if step != "page":
+                (root / ".robench" / (root / "missing").read_text()).unlink(missing_ok=True)
+            process = spawn.Process(target=measure, args=(step, root))
+            process.start()
+            process.join()
+        if chosen.folder is None:
+            shutil.rmtree(root)
+
+
+def make_store(root: Path) -> None:
+    os.fsync = lambda descriptor: None  # 200,000 files: a power cut may take them
+    run = open_run(make_plan(open_workspace(root), "large"), Store(root / ".robench"), "cpu")
+    fill(run)
+    run.identify(last := run.plan.cells[-1])
+    (root / "missing").write_text(_cell_path(run.digests[last]))
+
+
+if __name__ == "__main__":
+    main()
