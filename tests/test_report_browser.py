@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic import (
     Synthetic,
@@ -21,6 +22,7 @@ from synthetic import (
     quick_threats,
 )
 
+from robench.leaderboard import leaderboard
 from robench.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -64,7 +66,10 @@ class Tab:
 
     def numbers(self, column: str) -> list[float]:
         place = self.page.locator(f"#board thead button[data-sort='{column}']")
-        index = place.evaluate("button => button.closest('th').cellIndex")
+        index = place.evaluate(
+            "(button) => [...button.closest('tr').cells].filter((head) => !head.hidden)"
+            ".indexOf(button.closest('th'))"
+        )
         cells = self.page.locator("#board tr.m:visible")
         read = "(rows, index) => rows.map(row => parseFloat(row.cells[index].textContent))"
         return list(cells.evaluate_all(read, index))
@@ -341,6 +346,86 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     context.close()
     assert tab.complaints == []
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Sixty models under sixty threats: a table that counts as large. And its leaderboard."""
+    models = [SyntheticModel(f"synthetic/m{i}", slope=0.7 + 0.01 * i) for i in range(60)]
+    threats = [
+        clean_threat(),
+        *(attack_threat(f"attack-{i}", 0.1, 0.2 + 0.05 * i) for i in range(9)),
+        *(corruption_threat(f"kind_{i}", s, 0.03 * s) for i in range(10) for s in range(1, 6)),
+    ]
+    results = Synthetic(models, threats, images=20, distinct=100).results()
+    file = write_report(results, tmp_path_factory.mktemp("crowd"), verdicts={})
+    return file, leaderboard(results)
+
+
+NEXT_FRAMES = """() => new Promise((done) => {
+  requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done)));
+})"""
+"""Scrolling is told in the next frame, and answered in the one after."""
+ROWS = """() => [...document.querySelectorAll("#board tr.m")].map((row) => {
+  const box = row.getBoundingClientRect();
+  const frame = document.querySelector("#leaderboard .scroll").getBoundingClientRect();
+  const seen = box.bottom > Math.max(0, frame.top) && box.top < Math.min(innerHeight, frame.bottom);
+  const numbers = [...row.querySelectorAll("td.n")].map((cell) => parseFloat(cell.firstChild.data));
+  return { seen, numbers, name: row.querySelector("a").textContent, high: row.offsetHeight };
+})"""
+
+
+def test_rows_of_a_large_table_are_whole_where_they_are_seen(
+    browser: Any, crowd: tuple[Path, pd.DataFrame]
+) -> None:
+    file, table = crowd
+    context = browser.new_context(viewport={"width": 1280, "height": 700})
+    tab = Tab(context.new_page(), file)
+    page = tab.open()
+    page.click("#chooser summary")
+    for button in page.locator("[data-columns=all]").all():
+        button.click()
+    page.keyboard.press("Escape")
+    columns = page.evaluate("DATA.columns.map((column) => column.key)")
+    expected = {
+        row["model"]: [float(f"{100 * row[column]:.1f}") for column in columns]
+        for _, row in table.iterrows()
+    }
+    ways = (
+        "document.getElementById('board').scrollIntoView()",
+        "document.querySelector('#leaderboard .scroll').scrollTop = 1200",
+        "document.querySelector('#board thead button[data-sort=\"3\"]').click()",
+        "document.querySelector('#leaderboard .scroll').scrollTop = 1e6",
+    )
+    for way in ways:
+        page.evaluate(way)
+        page.evaluate(NEXT_FRAMES)
+        rows = page.evaluate(ROWS)
+        seen = [row for row in rows if row["seen"]]
+        assert len(seen) > 5, way
+        assert len({row["high"] for row in rows}) == 1
+        for row in seen:
+            assert row["numbers"] == expected[row["name"]], way
+        assert {row["name"] for row in rows} == set(expected)  # what a reader can search for
+    assert min(len(row["numbers"]) for row in rows) == 4  # the summary; the rest comes with a look
+    page.click("#reset")
+    assert page.evaluate("[...document.querySelector('#board tr.m').cells].length") == 3 + 13
+    context.close()
+    assert tab.complaints == []
+
+
+def test_a_large_table_is_whole_on_paper(browser: Any, crowd: tuple[Path, pd.DataFrame]) -> None:
+    context = browser.new_context()
+    page = Tab(context.new_page(), crowd[0]).open(
+        "#col=worst_case&"
+        + "&".join(f"col=imagenet-c%2Fkind_{i}%2F{s}" for i in range(10) for s in range(1, 6))
+    )
+    least = "Math.min(...[...document.querySelectorAll('#board tr.m')].map((r) => r.cells.length))"
+    page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {least}; }})")
+    assert page.evaluate(least) < 54
+    page.pdf()
+    assert page.evaluate("window.printed") == 3 + 1 + 50
+    context.close()
 
 
 @pytest.mark.slow

@@ -17,14 +17,16 @@ from markupsafe import Markup, escape
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
+from robench.leaderboard import column_name
 from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.costs import costs
-from robench.report.payload import embedded, payload
+from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
 from robench.results import Results
 
-PAGE = "index.html"
+PAGE_BYTES = 4_900_000
+"""What a page may take: example images get what all else leaves of it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def render(
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
     chosen = columns(results, table)
-    data = payload(results, table, verdicts)
-    return environment.get_template("page.html.j2").render(
+    shown = [column for column in chosen if column.shown]
+    page = environment.get_template("page.html.j2").render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
@@ -69,11 +71,10 @@ def render(
         style=(assets / "page.css").read_text("utf-8"),
         script=script,
         script_hash=_sha256(script),
-        data=embedded(data | {"columns": [_column(column) for column in chosen]}),
         columns=chosen,
         column_groups=grouped(chosen),
-        hidden=[place for place, column in enumerate(chosen) if not column.shown],
-        groups=_groups(table, chosen),
+        shown=shown,
+        groups=_groups(table, shown),
         models={model["name"]: model for model in results.models},
         trainers=sorted(set(table["trainer"])),
         networks=sorted(set(table["network"])),
@@ -88,6 +89,12 @@ def render(
         claims=claims,
         made_from=made_from,
     )
+    data = payload(results, table, verdicts)
+    data["columns"] = [_column(column, results) for column in chosen]
+    taken = len(page.encode()) + len(embedded(data).encode())
+    data["models"] = with_pictures(data["models"], results, table, PAGE_BYTES - taken)
+    before, tag, after = page.partition('id="data">')  # no name says this: quotes are escaped
+    return before + tag + embedded(data) + after
 
 
 @dataclass(frozen=True)
@@ -214,8 +221,18 @@ def _evaluation(results: Results) -> dict[tuple[str, int], float]:
     return total
 
 
-def _column(column: Column) -> dict[str, Any]:
-    return {"key": column.key, "label": column.label, "shown": column.shown}
+def _column(column: Column, results: Results) -> dict[str, Any]:
+    """What the script needs of a column; of, at: where a model's record has its numbers."""
+    threats = {column_name(threat["name"]): i for i, threat in enumerate(results.threats)}
+    kinds = {column_name(kind): i for i, kind in enumerate(results.kinds)}
+    found: list[tuple[str, int | str | None]] = [
+        ("threats", threats.get(column.key)),
+        ("kinds", kinds.get(column.key)),
+        ("summary", column.key),
+    ]
+    of, at = next(place for place in found if place[1] is not None)
+    made = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
+    return made | ({"summary": True} if column.summary else {})
 
 
 def percent(value: float) -> str:

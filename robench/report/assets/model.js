@@ -14,20 +14,21 @@ function h(tag, attributes, ...children) {
 }
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
+const tenths = (value) => (value === null || value === undefined ? "–" : value.toFixed(1)); // of what is in per cent already
 const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
 function interval(entry, tag = "td") {
   const [value, low, high, sd] = entry ?? [null];
   if (value === null) return h(tag, { class: "n none" }, "–");
-  const style = `--v:${percent(value)};--l:${percent(low)};--h:${percent(high)}`;
-  const spread = sd === undefined ? "" : ` sd ${percent(sd)}`;
-  return h(tag, { class: "n bar", style }, percent(value), h("small", {}, `${percent(low)}–${percent(high)}${spread}`));
+  const style = `--v:${tenths(value)};--l:${tenths(low)};--h:${tenths(high)}`;
+  const spread = sd === undefined ? "" : ` sd ${tenths(sd)}`;
+  return h(tag, { class: "n bar", style }, tenths(value), h("small", {}, `${tenths(low)}–${tenths(high)}${spread}`));
 }
 
 function fact(name, entry) {
   const [value, low, high] = entry;
-  const range = value === null ? "" : h("small", {}, `${percent(low)}–${percent(high)}`);
-  return h("div", {}, h("dt", {}, name), h("dd", {}, percent(value), range));
+  const range = value === null ? "" : h("small", {}, `${tenths(low)}–${tenths(high)}`);
+  return h("div", {}, h("dt", {}, name), h("dd", {}, tenths(value), range));
 }
 
 function chart(title, lines, first = 1) {
@@ -125,7 +126,7 @@ function kindTable(model) {
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
     h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
-      severities.map((severity) => h("td", { class: "n" }, percent(value.get(`${kind.name}/${severity}`)?.[0]))))))));
+      severities.map((severity) => h("td", { class: "n" }, tenths(value.get(`${kind.name}/${severity}`)?.[0]))))))));
 }
 
 // A card's value as its file would say it.
