@@ -29,11 +29,11 @@ from synthetic import (
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
-from robench.report.builder import seconds
 from robench.report.costs import costs
 from robench.report.measurements import by_class
 from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
+from robench.report.text import seconds
 from robench.results import Results, load_published, load_results
 from robench.store import Store
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +11,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
 
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
@@ -23,6 +21,7 @@ from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
+from robench.report.text import breakable, percent, seconds, shorten, signed
 from robench.results import Results
 
 PAGE_BYTES = 4_900_000
@@ -233,36 +232,6 @@ def _column(column: Column, results: Results) -> dict[str, Any]:
     of, at = next(place for place in found if place[1] is not None)
     made = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
     return made | ({"summary": True} if column.summary else {})
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def signed(value: float) -> str:
-    """A difference in percentage points, with a true minus sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def shorten(text: str, length: int = 80) -> str:
-    text = str(text)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def breakable(text: str) -> Markup:
-    """Escaped, with places where a narrow column may break the line."""
-    return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
 
 
 def _sha256(text: str) -> str:

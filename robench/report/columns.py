@@ -79,7 +79,8 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             for threat in threats
         ),
     ]  # fmt: skip
-    return [column for column in found if column.summary or table[column.key].notna().any()]
+    always = ("worst_case", CLEAN)
+    return [column for column in found if column.key in always or table[column.key].notna().any()]
 
 
 def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:

@@ -88,14 +88,16 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), h("th", { scope: "col", class: "n" }, "accuracy"),
       extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
     h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
-  const all = DATA.threats.map((threat, place) => [threat, place]);
+  // What counts in the worst case first.
+  const order = ["attack", "diagnostic", "floor", "curve"], rank = (threat) => order.indexOf(threat.role);
+  const all = DATA.threats.map((threat, place) => [threat, place]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j);
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [
     h("h3", {}, "Clean, and under every attack"),
@@ -188,7 +190,7 @@ function view(model) {
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
     h("dl", { class: "big" }, fact("worst case", model.summary.worst_case), fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
-      fact("average over attacks", model.summary.average_attacks), fact("average over corruptions", model.summary.average_corruptions)),
+      DATA.columns.filter((column) => column.key.startsWith("average_")).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
     alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
@@ -206,7 +208,11 @@ function showModel(name) {
   }
   dialog.replaceChildren(...view(model).filter((child) => child !== ""));
   dialog.scrollTop = 0;
-  if (!dialog.open) dialog.showModal();
+  if (dialog.open) return;
+  // The focus comes back to the row, wherever in it the click was.
+  const row = rows.find((one) => modelOf(one) === model);
+  if (row && !row.contains(document.activeElement)) row.querySelector("a").focus({ preventScroll: true });
+  dialog.showModal();
 }
 dialog.addEventListener("close", () => {
   dialog.replaceChildren();
