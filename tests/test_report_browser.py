@@ -216,6 +216,46 @@ def test_a_model_is_reached_from_the_keyboard(tab: Tab) -> None:
     assert page.evaluate("document.activeElement.id") == "model-title"
 
 
+@pytest.mark.parametrize("where", ["th.model a", "td.headline"])
+def test_closing_a_model_brings_the_focus_back_to_its_row(tab: Tab, where: str) -> None:
+    page = tab.open()
+    page.click(f"#board tr.m:has-text('synthetic/mlp-glr') {where}")
+    page.locator("#model h2").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#model").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "synthetic/mlp-glr"
+
+
+def test_the_first_tab_offers_to_skip_to_the_leaderboard_and_shows_itself(tab: Tab) -> None:
+    page = tab.open()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#leaderboard"
+    box = page.locator(".skip").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+
+
+def test_whoever_asked_for_less_motion_gets_none(tab: Tab) -> None:
+    page = tab.open()
+    behaviour = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert page.evaluate(behaviour) == "smooth"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(behaviour) == "auto"
+
+
+def test_a_column_that_was_not_there_shows_what_the_model_view_says(tab: Tab) -> None:
+    page = tab.open("#col=imagenet-c%2Ffog%2F3&col=worst_case")
+    column = page.evaluate("DATA.columns.findIndex((one) => one.key === 'imagenet-c/fog/3')")
+    shown = dict(zip(tab.models(), tab.numbers(str(column)), strict=True))
+    page = tab.open("#model=synthetic/snn-nit")
+    line = page.locator("#model details tr", has_text="imagenet-c/fog/3").first
+    said = line.locator("td").first.evaluate("cell => parseFloat(cell.firstChild.data)")
+    (own,) = [value for name, value in shown.items() if name.endswith("/snn-nit")]
+    assert own == said
+
+
 def test_the_model_view_shows_threats_curves_images_and_published_figures(tab: Tab) -> None:
     page = tab.open("#model=synthetic/snn-nit")
     text = page.inner_text("#model")
@@ -443,6 +483,8 @@ def test_two_hundred_models_under_a_hundred_threats_fit_the_page(
     ]
     file = write_report(Synthetic(models, threats, images=20, distinct=400).results(), tmp_path)
     assert file.stat().st_size < 5_000_000
+    text = file.read_text()
+    assert text.count('"pictures":[') == 200, "all models have example images"
     context = browser.new_context()
     tab = Tab(context.new_page(), file)
     page = tab.open()

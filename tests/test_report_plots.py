@@ -14,7 +14,7 @@ from robench.leaderboard import leaderboard
 from robench.report.drawing import Plot
 from robench.report.figure import figure, spaced, style, svg
 from robench.report.plots import common_folder, plots
-from robench.report.scatter import write_names
+from robench.report.scatter import extent, write_names
 
 
 def test_numbers_on_an_axis_are_not_cut() -> None:
@@ -54,12 +54,12 @@ def test_ticks_that_would_touch_are_left_out_and_the_last_stays() -> None:
 def test_names_of_points_hide_neither_each_other_nor_a_point() -> None:
     drawn = figure(6, 4)
     axes = drawn.subplots()
-    points = {f"model-{i}": (0.5 + 0.004 * i, 0.5 + 0.003 * i) for i in range(5)}
+    points = {f"model-{i}": (0.5 + 0.004 * i, 0.5 + 0.003 * i) for i in range(8)}
     axes.scatter(*zip(*points.values(), strict=True))
     axes.set(xlim=(0, 1), ylim=(0, 1))
     write_names(drawn, axes, points)
     assert [text.get_text() for text in axes.texts] == list(reversed(points))
-    boxes = [text.get_window_extent() for text in axes.texts]
+    boxes = [extent(text) for text in axes.texts]
     for one, other in combinations(boxes, 2):
         assert Bbox.intersection(one, other) is None
     at = [axes.transData.transform(point) for point in points.values()]

@@ -59,6 +59,7 @@ def _panels(
     if not panels or drawing.few.empty:
         return None
     drawn, panes = grid(len(panels))
+    tick = TICK if len(panels) > 1 else TICK / 2  # a single panel is twice as wide
     rooted = any(_crowded([place for place, _ in points]) for points in panels.values())
     for axes, (panel, points) in zip(panes, panels.items(), strict=False):
         x = [place for place, _ in points]
@@ -78,7 +79,7 @@ def _panels(
             axes.set_xscale("function", functions=(np.sqrt, np.square))
         # Of strengths that lie close only some are named.
         seen = [math.sqrt(place) for place in x] if rooted else x
-        kept = set(spaced(seen, TICK * (seen[-1] - seen[0])))
+        kept = set(spaced(seen, tick * (seen[-1] - seen[0])))
         ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
         axes.set_xticks(ticks, [f"{place:g}" for place in ticks])
         axes.xaxis.set_minor_locator(NullLocator())

@@ -10,7 +10,7 @@ from typing import Any
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -152,19 +152,29 @@ def write_names(drawn: Figure, axes: Axes, points: Mapping[str, tuple[float, flo
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
     for name in sorted(points, key=lambda name: -points[name][1]):
         tried: list[tuple[float, Annotation, Bbox]] = []
-        for right, up in product((True, False), (4, -10, 14, -20)):
+        for up, right in product((4, -10, 14, -20, 24, -30, 34, 44, 54, 64), (True, False)):
+            away = 6 if abs(up) < 12 else 16
             text = axes.annotate(
                 name, points[name], fontsize=7.5, textcoords="offset points",
-                xytext=(6 if right else -6, up), ha="left" if right else "right",
+                xytext=(away if right else -away, up), ha="left" if right else "right",
+                arrowprops=None if away < 12 else {"arrowstyle": "-", "lw": 0.5, "color": "0.55"},
             )  # fmt: skip
-            box = text.get_window_extent()
+            box = extent(text)
             hidden = sum(_shared(box, other) for other in taken)
             tried.append((hidden + box.width * box.height - _shared(box, inside), text, box))
+            if tried[-1][0] == 0:
+                break
         best = min(tried, key=lambda one: one[0])
         for one in tried:
             if one is not best:
                 one[1].remove()
         taken.append(best[2])
+
+
+def extent(text: Annotation) -> Bbox:
+    """Of the name alone, without the line to its point."""
+    text.get_window_extent()  # which puts it where it belongs
+    return Text.get_window_extent(text)
 
 
 def _shared(one: Bbox, other: Bbox) -> float:

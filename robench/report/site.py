@@ -26,7 +26,7 @@ class Leader:
     rank: int
     verdict: str
     alarms: int
-    worst_case: tuple[float, float, float]
+    headline: tuple[float, float, float]
     """With its 95% interval."""
     clean: float
 
@@ -45,6 +45,8 @@ class Entry:
     images: int
     missing: int
     threat_set: str
+    headline: str
+    """What the leaders' bars show."""
     leaders: dict[str, list[Leader]]
     """The best ranked models of each data set."""
     more: int
@@ -78,10 +80,11 @@ def write_site(reports: dict[str, Results], site: Path) -> Path:
 def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
     """rows: of the report's leaderboard.json."""
     card: dict[str, Any] = results.manifest["report"]
+    headline = "worst_case" if results.attacks else "average_corruptions"
     ranked: dict[str, list[Leader]] = {}
     for row in rows:
-        if row["rank"] is not None:
-            ranked.setdefault(row["dataset"], []).append(_leader(row))
+        if row["rank"] is not None and row[headline] is not None:
+            ranked.setdefault(row["dataset"], []).append(_leader(row, headline))
     return Entry(
         name=name,
         title=card["title"],
@@ -93,18 +96,20 @@ def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
         images=card["images"],
         missing=sum(cell["status"] != "done" for cell in results.manifest["cells"]),
         threat_set=results.manifest["threat_set"],
+        headline="Worst case" if results.attacks else "Average over corruptions",
         leaders={dataset: ranked[dataset][:LEADERS] for dataset in list(ranked)[:DATASETS]},
         more=max(len(ranked) - DATASETS, 0),
     )
 
 
-def _leader(row: dict[str, Any]) -> Leader:
-    worst = tuple(100 * row[f"worst_case{end}"] for end in ("", "_low", "_high"))
+def _leader(row: dict[str, Any], headline: str) -> Leader:
+    value, low, high = (100 * row[f"{headline}{end}"] for end in ("", "_low", "_high"))
+    alarms = len(row.get("alarms", []))
     return Leader(
         model=row["model"],
         rank=row["rank"],
-        verdict=row.get("verdict", ""),
-        alarms=len(row.get("alarms", [])),
-        worst_case=(worst[0], worst[1], worst[2]),
+        verdict=row.get("verdict", "") if alarms or headline == "worst_case" else "",
+        alarms=alarms,
+        headline=(value, low, high),
         clean=100 * row["clean"],
     )

@@ -189,7 +189,7 @@ function view(model) {
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
-    h("dl", { class: "big" }, fact("worst case", model.summary.worst_case), fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
+    h("dl", { class: "big" }, DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
       DATA.columns.filter((column) => column.key.startsWith("average_")).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
