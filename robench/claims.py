@@ -31,7 +31,7 @@ class Claim(TypedDict):
     verdict: str
     """holds, weaker, does not hold, or cannot be judged; under the paper's threat."""
     strong_verdict: str
-    """The same under the strong evaluation."""
+    """The same under the strong evaluation; empty where that is the paper's threat."""
     evidence: str
 
 
@@ -43,13 +43,16 @@ def judge(results: Results) -> list[Claim]:
 def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
     published = claim["published"][0] - claim["published"][1]
     verdict, found = _compare(results, claim["model"], claim["than"], claim["threat"], published)
-    strong, strongly = _compare(results, claim["model"], claim["than"], claim["strong"], published)
     sentences = [
         f"Published under {claim['threat']}: {_percent(claim['published'][0])} against "
         f"{_percent(claim['published'][1])} ({_points(published)} points).",
         f"Measured: {found}.",
-        f"Under {claim['strong']}: {strongly}: {strong}.",
     ]
+    strong = ""
+    if claim["strong"] != claim["threat"]:
+        of = (claim["model"], claim["than"], claim["strong"])
+        strong, strongly = _compare(results, *of, published)
+        sentences.append(f"Under {claim['strong']}: {strongly}: {strong}.")
     if claim.get("control"):
         _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
@@ -114,4 +117,4 @@ def _percent(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f}".replace("-", "−")

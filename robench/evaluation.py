@@ -26,7 +26,7 @@ from robench.identity import load_splits
 from robench.leaderboard import column_name, leaderboard
 from robench.networks.module import handed_over
 from robench.report import PAGE, write_report
-from robench.report.builder import percent
+from robench.report.text import percent
 from robench.results import Results
 from robench.run import make_results
 from robench.store import Store

@@ -82,6 +82,14 @@ def test_a_control_is_measured_beside_the_claim() -> None:
     assert "The control c under weak: 88.0% against 50.0%" in claim["evidence"]
 
 
+def test_a_claim_whose_strong_evaluation_is_its_own_threat_is_judged_once() -> None:
+    results = made(a=(0.4, 0.1), b=(0.7, 0.4))
+    results.manifest["report"]["claims"][0]["strong"] = "weak"
+    (claim,) = judge(results)
+    assert (claim["verdict"], claim["strong_verdict"]) == ("does not hold", "")
+    assert claim["evidence"].count("40.0% against 70.0% (−30.0 points") == 1
+
+
 def test_a_claim_about_what_was_not_measured_cannot_be_judged() -> None:
     results = made(a=(0.9, 0.1), b=(0.5, 0.1))
     results.manifest["cells"][1]["status"] = "missing"

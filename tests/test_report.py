@@ -11,6 +11,7 @@ import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,12 @@ from synthetic import (
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
-from robench.report.builder import seconds
 from robench.report.costs import costs
 from robench.report.measurements import by_class
 from robench.report.payload import curves, embedded, runs
 from robench.report.pictures import difference, png, strip
+from robench.report.site import write_site
+from robench.report.text import seconds
 from robench.results import Results, load_published, load_results
 from robench.store import Store
 
@@ -203,6 +205,36 @@ def test_the_average_is_labelled_as_an_average(page: str) -> None:
     assert page.index(">Worst case<") < page.index(">Average over attacks<")
 
 
+def test_averages_of_nothing_have_no_column(small: Results, tmp_path: Path) -> None:
+    text = write_report(small, tmp_path).read_text()
+    assert ">Average over attacks<" in text
+    assert "verage over corruptions" not in text[: text.index("<dialog")]
+
+
+def test_a_report_without_attacks_shows_no_worst_case(tmp_path: Path) -> None:
+    threats = [clean_threat(), corruption_threat("fog", 1, 0.1)]
+    text = write_report(Synthetic([SyntheticModel("a")], threats).results(), tmp_path).read_text()
+    shown = text[: text.index("<dialog")]
+    assert ">Worst case<" not in shown
+    assert "This report has no attacks" in shown
+    assert embedded_data(text)["columns"][0]["key"] == "clean"
+
+
+def test_every_table_has_a_caption_and_every_picture_says_what_it_shows(page: str) -> None:
+    outline = Outline(page)
+    assert outline.tags.count("caption") == outline.tags.count("table") > 8
+    assert all(re.search(r'aria-label="[^"]+"', tag) for tag in re.findall(r"<svg [^>]+>", page))
+    assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]+>", page))
+
+
+def test_the_page_says_by_digest_what_its_rows_may_be_compared_with(
+    quick: Results, page: str
+) -> None:
+    section = page[page.index('id="how"') : page.index('id="plots"')]
+    assert f'<code title="{quick.manifest["threat_set"]}">' in section
+    assert "comparable only where" in " ".join(section.split())
+
+
 def test_published_figures_stand_beside_ours_and_unmeasured_ones_say_so(page: str) -> None:
     section = page[page.index('id="published"') : page.index('id="provenance"')]
     assert "28.3" in section
@@ -211,7 +243,7 @@ def test_published_figures_stand_beside_ours_and_unmeasured_ones_say_so(page: st
 
 
 def test_claims_of_the_card_are_judged_on_the_page(page: str) -> None:
-    section = page[page.index('id="claims"') : page.index('id="leaderboard"')]
+    section = page[page.index('id="claims"') : page.index('id="plots"')]
     assert "NIT withstands FGSM better than STBP" in section
     assert "Under the strong evaluation" in section
 
@@ -362,6 +394,19 @@ def test_hostile_names_add_no_element_and_no_handler(hostile_folder: Path) -> No
     assert len(text.encode()) < 5_000_000
 
 
+def test_hostile_names_do_nothing_to_the_index_of_a_site(hostile: Results, tmp_path: Path) -> None:
+    index = write_site({"<b>'\"": hostile, "plain": hostile}, tmp_path)
+    text = index.read_text()
+    outline = Outline(text)
+    assert {"script", "img", "b"}.isdisjoint(outline.tags)
+    assert outline.handlers == []
+    assert len(text) < 100_000, "names of any length are cut"
+    pages = [link for link in outline.links if not link.startswith(("#", "data:"))]
+    for link in pages:
+        assert (tmp_path / unquote(link.split("#")[0])).is_file()
+    assert len({link.split("#")[0] for link in pages}) == 2
+
+
 def test_hostile_names_leave_csv_json_and_latex_readable(
     hostile: Results, hostile_folder: Path
 ) -> None:
@@ -372,6 +417,20 @@ def test_hostile_names_leave_csv_json_and_latex_readable(
     latex = (hostile_folder / "leaderboard.tex").read_text()
     assert r"\$x\_1\$\textbackslash{}" in latex
     assert r"\{\{7*7\}\}" in latex
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_a_name_that_a_spreadsheet_would_compute_is_text(sign: str, tmp_path: Path) -> None:
+    name = f'{sign}HYPERLINK("http://x")'
+    threats = [clean_threat(), attack_threat(name, 0.1, 0.3)]
+    model = SyntheticModel(name, trainer=name, dataset={"name": name})
+    results = Synthetic([model], threats, images=20).results()
+    write_report(results, tmp_path)
+    csv = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert csv.loc[0, ["model", "trainer", "dataset"]].tolist() == [f"'{name}"] * 3
+    assert not [head for head in csv.columns if head.startswith(sign)]
+    (row,) = json.loads((tmp_path / "leaderboard.json").read_text())["rows"]
+    assert row["model"] == name
 
 
 def test_embedded_json_cannot_end_its_script_element() -> None:
@@ -399,6 +458,17 @@ def test_parquet_holds_every_row_of_every_cell(quick: Results, folder: Path) -> 
     digest = quick.manifest["cells"][0]["digest"]
     accuracy = table[table["cell"] == digest]["correct"].mean()
     assert accuracy == pytest.approx(np.mean(quick.rows[digest].column("correct")))
+
+
+def test_json_and_latex_say_which_numbers_are_doubtful(small: Results, tmp_path: Path) -> None:
+    alarm: Any = {"check": "zero gradients", "text": "30% of the images.", "next": "more"}
+    verdicts: Any = {"synthetic/a": {"verdict": "doubtful", "alarms": [alarm], "findings": []}}
+    write_report(small, tmp_path, verdicts=verdicts)
+    (row,) = json.loads((tmp_path / "leaderboard.json").read_text())["rows"]
+    assert (row["verdict"], row["alarms"]) == ("doubtful", ["zero gradients"])
+    assert r"synthetic/a\textsuperscript{\dag}" in (tmp_path / "leaderboard.tex").read_text()
+    write_report(small, tmp_path, verdicts={})
+    assert r"\dag" not in (tmp_path / "leaderboard.tex").read_text()
 
 
 def test_latex_has_a_line_for_each_model(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic import (
     Synthetic,
@@ -21,6 +22,7 @@ from synthetic import (
     quick_threats,
 )
 
+from robench.leaderboard import leaderboard
 from robench.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -64,7 +66,10 @@ class Tab:
 
     def numbers(self, column: str) -> list[float]:
         place = self.page.locator(f"#board thead button[data-sort='{column}']")
-        index = place.evaluate("button => button.closest('th').cellIndex")
+        index = place.evaluate(
+            "(button) => [...button.closest('tr').cells].filter((head) => !head.hidden)"
+            ".indexOf(button.closest('th'))"
+        )
         cells = self.page.locator("#board tr.m:visible")
         read = "(rows, index) => rows.map(row => parseFloat(row.cells[index].textContent))"
         return list(cells.evaluate_all(read, index))
@@ -211,6 +216,46 @@ def test_a_model_is_reached_from_the_keyboard(tab: Tab) -> None:
     assert page.evaluate("document.activeElement.id") == "model-title"
 
 
+@pytest.mark.parametrize("where", ["th.model a", "td.headline"])
+def test_closing_a_model_brings_the_focus_back_to_its_row(tab: Tab, where: str) -> None:
+    page = tab.open()
+    page.click(f"#board tr.m:has-text('synthetic/mlp-glr') {where}")
+    page.locator("#model h2").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#model").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "synthetic/mlp-glr"
+
+
+def test_the_first_tab_offers_to_skip_to_the_leaderboard_and_shows_itself(tab: Tab) -> None:
+    page = tab.open()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#leaderboard"
+    box = page.locator(".skip").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+
+
+def test_whoever_asked_for_less_motion_gets_none(tab: Tab) -> None:
+    page = tab.open()
+    behaviour = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert page.evaluate(behaviour) == "smooth"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(behaviour) == "auto"
+
+
+def test_a_column_that_was_not_there_shows_what_the_model_view_says(tab: Tab) -> None:
+    page = tab.open("#col=imagenet-c%2Ffog%2F3&col=worst_case")
+    column = page.evaluate("DATA.columns.findIndex((one) => one.key === 'imagenet-c/fog/3')")
+    shown = dict(zip(tab.models(), tab.numbers(str(column)), strict=True))
+    page = tab.open("#model=synthetic/snn-nit")
+    line = page.locator("#model details tr", has_text="imagenet-c/fog/3").first
+    said = line.locator("td").first.evaluate("cell => parseFloat(cell.firstChild.data)")
+    (own,) = [value for name, value in shown.items() if name.endswith("/snn-nit")]
+    assert own == said
+
+
 def test_the_model_view_shows_threats_curves_images_and_published_figures(tab: Tab) -> None:
     page = tab.open("#model=synthetic/snn-nit")
     text = page.inner_text("#model")
@@ -343,6 +388,86 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     assert tab.complaints == []
 
 
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Sixty models under sixty threats: a table that counts as large. And its leaderboard."""
+    models = [SyntheticModel(f"synthetic/m{i}", slope=0.7 + 0.01 * i) for i in range(60)]
+    threats = [
+        clean_threat(),
+        *(attack_threat(f"attack-{i}", 0.1, 0.2 + 0.05 * i) for i in range(9)),
+        *(corruption_threat(f"kind_{i}", s, 0.03 * s) for i in range(10) for s in range(1, 6)),
+    ]
+    results = Synthetic(models, threats, images=20, distinct=100).results()
+    file = write_report(results, tmp_path_factory.mktemp("crowd"), verdicts={})
+    return file, leaderboard(results)
+
+
+NEXT_FRAMES = """() => new Promise((done) => {
+  requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done)));
+})"""
+"""Scrolling is told in the next frame, and answered in the one after."""
+ROWS = """() => [...document.querySelectorAll("#board tr.m")].map((row) => {
+  const box = row.getBoundingClientRect();
+  const frame = document.querySelector("#leaderboard .scroll").getBoundingClientRect();
+  const seen = box.bottom > Math.max(0, frame.top) && box.top < Math.min(innerHeight, frame.bottom);
+  const numbers = [...row.querySelectorAll("td.n")].map((cell) => parseFloat(cell.firstChild.data));
+  return { seen, numbers, name: row.querySelector("a").textContent, high: row.offsetHeight };
+})"""
+
+
+def test_rows_of_a_large_table_are_whole_where_they_are_seen(
+    browser: Any, crowd: tuple[Path, pd.DataFrame]
+) -> None:
+    file, table = crowd
+    context = browser.new_context(viewport={"width": 1280, "height": 700})
+    tab = Tab(context.new_page(), file)
+    page = tab.open()
+    page.click("#chooser summary")
+    for button in page.locator("[data-columns=all]").all():
+        button.click()
+    page.keyboard.press("Escape")
+    columns = page.evaluate("DATA.columns.map((column) => column.key)")
+    expected = {
+        row["model"]: [float(f"{100 * row[column]:.1f}") for column in columns]
+        for _, row in table.iterrows()
+    }
+    ways = (
+        "document.getElementById('board').scrollIntoView()",
+        "document.querySelector('#leaderboard .scroll').scrollTop = 1200",
+        "document.querySelector('#board thead button[data-sort=\"3\"]').click()",
+        "document.querySelector('#leaderboard .scroll').scrollTop = 1e6",
+    )
+    for way in ways:
+        page.evaluate(way)
+        page.evaluate(NEXT_FRAMES)
+        rows = page.evaluate(ROWS)
+        seen = [row for row in rows if row["seen"]]
+        assert len(seen) > 5, way
+        assert len({row["high"] for row in rows}) == 1
+        for row in seen:
+            assert row["numbers"] == expected[row["name"]], way
+        assert {row["name"] for row in rows} == set(expected)  # what a reader can search for
+    assert min(len(row["numbers"]) for row in rows) == 4  # the summary; the rest comes with a look
+    page.click("#reset")
+    assert page.evaluate("[...document.querySelector('#board tr.m').cells].length") == 3 + 13
+    context.close()
+    assert tab.complaints == []
+
+
+def test_a_large_table_is_whole_on_paper(browser: Any, crowd: tuple[Path, pd.DataFrame]) -> None:
+    context = browser.new_context()
+    page = Tab(context.new_page(), crowd[0]).open(
+        "#col=worst_case&"
+        + "&".join(f"col=imagenet-c%2Fkind_{i}%2F{s}" for i in range(10) for s in range(1, 6))
+    )
+    least = "Math.min(...[...document.querySelectorAll('#board tr.m')].map((r) => r.cells.length))"
+    page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {least}; }})")
+    assert page.evaluate(least) < 54
+    page.pdf()
+    assert page.evaluate("window.printed") == 3 + 1 + 50
+    context.close()
+
+
 @pytest.mark.slow
 def test_two_hundred_models_under_a_hundred_threats_fit_the_page(
     browser: Any, tmp_path: Path
@@ -358,6 +483,8 @@ def test_two_hundred_models_under_a_hundred_threats_fit_the_page(
     ]
     file = write_report(Synthetic(models, threats, images=20, distinct=400).results(), tmp_path)
     assert file.stat().st_size < 5_000_000
+    text = file.read_text()
+    assert text.count('"pictures":[') == 200, "all models have example images"
     context = browser.new_context()
     tab = Tab(context.new_page(), file)
     page = tab.open()

@@ -71,8 +71,8 @@ def write_report(
         CELLS: _parquet(published_cells(results)),
         MANIFEST: manifest.encode(),
         "leaderboard.csv": as_csv(table).encode(),
-        "leaderboard.json": as_json(results, table).encode(),
-        "leaderboard.tex": as_latex(results, table).encode(),
+        "leaderboard.json": as_json(results, table, verdicts).encode(),
+        "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
     made_from = digest_bytes(content.encode(), *(made[name] for name in BESIDE))
     # The page comes last: while it is old, the folder counts as old.

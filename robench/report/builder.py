@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,19 +11,21 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
 
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
+from robench.leaderboard import column_name
 from robench.report.columns import NORMS, Column, columns, grouped
 from robench.report.costs import costs
-from robench.report.payload import embedded, payload
+from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
+from robench.report.text import breakable, percent, seconds, shorten, signed
 from robench.results import Results
 
-PAGE = "index.html"
+PAGE_BYTES = 4_900_000
+"""What a page may take: example images get what all else leaves of it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def render(
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
     chosen = columns(results, table)
-    data = payload(results, table, verdicts)
-    return environment.get_template("page.html.j2").render(
+    shown = [column for column in chosen if column.shown]
+    page = environment.get_template("page.html.j2").render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
@@ -69,11 +70,10 @@ def render(
         style=(assets / "page.css").read_text("utf-8"),
         script=script,
         script_hash=_sha256(script),
-        data=embedded(data | {"columns": [_column(column) for column in chosen]}),
         columns=chosen,
         column_groups=grouped(chosen),
-        hidden=[place for place, column in enumerate(chosen) if not column.shown],
-        groups=_groups(table, chosen),
+        shown=shown,
+        groups=_groups(table, shown),
         models={model["name"]: model for model in results.models},
         trainers=sorted(set(table["trainer"])),
         networks=sorted(set(table["network"])),
@@ -88,6 +88,12 @@ def render(
         claims=claims,
         made_from=made_from,
     )
+    data = payload(results, table, verdicts)
+    data["columns"] = [_column(column, results) for column in chosen]
+    taken = len(page.encode()) + len(embedded(data).encode())
+    data["models"] = with_pictures(data["models"], results, table, PAGE_BYTES - taken)
+    before, tag, after = page.partition('id="data">')  # no name says this: quotes are escaped
+    return before + tag + embedded(data) + after
 
 
 @dataclass(frozen=True)
@@ -214,38 +220,18 @@ def _evaluation(results: Results) -> dict[tuple[str, int], float]:
     return total
 
 
-def _column(column: Column) -> dict[str, Any]:
-    return {"key": column.key, "label": column.label, "shown": column.shown}
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def signed(value: float) -> str:
-    """A difference in percentage points, with a true minus sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def shorten(text: str, length: int = 80) -> str:
-    text = str(text)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def breakable(text: str) -> Markup:
-    """Escaped, with places where a narrow column may break the line."""
-    return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
+def _column(column: Column, results: Results) -> dict[str, Any]:
+    """What the script needs of a column; of, at: where a model's record has its numbers."""
+    threats = {column_name(threat["name"]): i for i, threat in enumerate(results.threats)}
+    kinds = {column_name(kind): i for i, kind in enumerate(results.kinds)}
+    found: list[tuple[str, int | str | None]] = [
+        ("threats", threats.get(column.key)),
+        ("kinds", kinds.get(column.key)),
+        ("summary", column.key),
+    ]
+    of, at = next(place for place in found if place[1] is not None)
+    made = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
+    return made | ({"summary": True} if column.summary else {})
 
 
 def _sha256(text: str) -> str:

@@ -34,7 +34,8 @@ class Column:
 
 
 def columns(results: Results, table: pd.DataFrame) -> list[Column]:
-    """All columns of accuracies, the headline first; those without any number are left out."""
+    """All columns of accuracies, the headline first; those without any number are left out, and
+    the worst case where there are no attacks."""
     attacks, kinds = results.attacks, results.kinds
     cards = {threats[0]["card"] for threats in kinds.values()}
 
@@ -43,11 +44,7 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
 
     with_attacks = len(attacks) <= SHOWN_AT_FIRST
     with_kinds = len(attacks) + len(kinds) <= SHOWN_AT_FIRST
-    headline = (
-        "share of images that survive the clean input and every attack, image by image"
-        if attacks
-        else "this report has no attacks: the clean accuracy"
-    )
+    headline = "share of images that survive the clean input and every attack, image by image"
     found = [
         Column("worst_case", "Worst case", SUMMARY, headline, True),
         Column(CLEAN, "Clean", SUMMARY, "accuracy on unperturbed test images", True),
@@ -79,7 +76,10 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             for threat in threats
         ),
     ]  # fmt: skip
-    return [column for column in found if column.summary or table[column.key].notna().any()]
+    if not attacks:  # it would say the clean accuracy a second time
+        found = found[1:]
+    always = ("worst_case", CLEAN)
+    return [column for column in found if column.key in always or table[column.key].notna().any()]
 
 
 def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullLocator
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, number, with_interval
-from robench.report.figure import grid, legend, svg, tidy
+from robench.report.figure import grid, legend, spaced, svg, tidy
 from robench.results import Threat
 
-"""Columns of the training curves of networks with just two weights."""
+MARKS = 8  # on a line of a training curve, so that colour is not all that tells it apart
+TICK = 0.1
+"""Share of an axis that a number under it takes."""
 
 
 def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
@@ -54,6 +59,8 @@ def _panels(
     if not panels or drawing.few.empty:
         return None
     drawn, panes = grid(len(panels))
+    tick = TICK if len(panels) > 1 else TICK / 2  # a single panel is twice as wide
+    rooted = any(_crowded([place for place, _ in points]) for points in panels.values())
     for axes, (panel, points) in zip(panes, panels.items(), strict=False):
         x = [place for place, _ in points]
         columns = [column for _, column in points]
@@ -68,7 +75,14 @@ def _panels(
                 axes.fill_between(x, low, high, color=drawing.colours[shown], alpha=0.12, lw=0)
         axes.set_title(drawing.threat_labels([panel])[0])
         axes.set_xlabel(x_label)
-        axes.set_xticks(x, [f"{place:g}" for place in x])
+        if rooted:
+            axes.set_xscale("function", functions=(np.sqrt, np.square))
+        # Of strengths that lie close only some are named.
+        seen = [math.sqrt(place) for place in x] if rooted else x
+        kept = set(spaced(seen, tick * (seen[-1] - seen[0])))
+        ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
+        axes.set_xticks(ticks, [f"{place:g}" for place in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
         tidy(axes)
     legend(drawn, panes)
     body = [
@@ -78,7 +92,15 @@ def _panels(
         for _, row in drawing.few.iterrows()
     ]
     head = ["", x_label, "model", "accuracy", "95% interval"]
+    if rooted:
+        caption = f"{caption} The axis of {x_label} is a square root, which widens its low end."
     return Plot(title, caption, svg(drawn, name, title), head, body, broad=len(panels) > 2)
+
+
+def _crowded(places: list[float]) -> bool:
+    """Whether most places lie in the lowest third of what they span."""
+    low = [place for place in places if place - places[0] < (places[-1] - places[0]) / 3]
+    return len(places) > 4 and 2 * len(low) > len(places)
 
 
 def _from_clean(points: list[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -114,7 +136,10 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
         for model in drawing.few["model"]:
             line = means[means["model"] == model]
             shown = drawing.labels[model]
-            axes.plot(line["epoch"], line[column], color=drawing.colours[shown], label=shown)
+            axes.plot(
+                line["epoch"], line[column], label=shown, color=drawing.colours[shown],
+                marker=drawing.markers[shown], markevery=math.ceil(len(line) / MARKS),
+            )  # fmt: skip
         axes.set_title(column.replace("_", " "))
         axes.set_xlabel("epoch")
         axes.tick_params(length=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Drawing:
     few: pd.DataFrame
     """The best LINES of the ranked rows."""
     labels: dict[str, str]
+    folder: str
+    """What the names of all its models begin with; labels leave it out."""
     suffix: str
 
     @property
@@ -51,14 +53,20 @@ class Drawing:
     def markers(self) -> dict[str, str]:
         return {self.labels[name]: MARKERS[i] for i, name in enumerate(self.few["model"])}
 
-    def threat_labels(self, names: Iterable[str]) -> list[str]:
-        """Short names: a kind of corruption without its card, unless two cards have it."""
+    def threat_labels(self, names: Collection[str]) -> list[str]:
+        """Short names: a kind of corruption without its card, unless two cards have it; a surrogate
+        as its model is labelled."""
         kinds = [kind.split("/")[-1] for kind in self.results.kinds]
         short = {
             kind: kind.split("/")[-1]
             for kind in self.results.kinds
             if kinds.count(kind.split("/")[-1]) == 1
         }
+        surrogates = sorted({t.get("surrogate") or "" for t in self.results.attacks})
+        for model in surrogates:
+            if self.folder and model.startswith(self.folder):
+                own = model.removeprefix(self.folder)
+                short |= {name: name.replace(model, own) for name in names if model in name}
         shown = labels((short.get(name, name) for name in dict.fromkeys(names)), 24)
         return list(shown.values())
 

@@ -77,9 +77,14 @@ def svg(drawn: Figure, name: str, title: str) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = text.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    text = re.sub(r"<[^>]+>", _rounded, text)
     text = re.sub(r">\s+<", "><", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+
+
+def _rounded(tag: re.Match[str]) -> str:
+    """Coordinates to hundredths of a point; the text between tags is left as it is."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
 
 
 def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:
@@ -108,6 +113,17 @@ def percent_ticks(limits: tuple[float, float]) -> tuple[list[float], list[str]]:
         if max(0, limits[0]) <= t <= limits[1]
     ]
     return ticks, [f"{100 * tick:g}" for tick in ticks]
+
+
+def spaced(places: Sequence[float], least: float) -> list[float]:
+    """Of increasing places those that lie at least so far apart; the first and the last stay."""
+    kept: list[float] = []
+    for place in places:
+        if not kept or place - kept[-1] > least - 1e-9:
+            kept.append(place)
+    while len(kept) > 1 and 0 < places[-1] - kept[-1] < least - 1e-9:
+        kept.pop()
+    return kept if not kept or kept[-1] == places[-1] else [*kept, places[-1]]
 
 
 def tidy(axes: Axes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
@@ -18,10 +19,7 @@ from robench.results import Model, Results
 
 RUNS = 8  # of an attack, whose losses by step are drawn
 EPOCHS = 60  # points of a training curve that the page keeps
-PAGE_BYTES = (
-    3_500_000  # what table, records and example images may take, so that the page stays < 5 MB
-)
-ENTRY_BYTES = 75  # of one number in the page's table
+TILES = (8, 4)  # example images of a model; the second where there is no room for the first
 WORST_KINDS = 3  # corruptions shown among the example images
 CLASSES = 40  # up to so many, a model's clean accuracy is given class by class
 CARD_ORDER = ("description", "dataset", "network", "trainer", "seeds", "name")
@@ -40,15 +38,6 @@ def payload(
     for record in records:
         if verdicts and record["name"] in verdicts:
             record["verdict"] = _clipped(verdicts[record["name"]])
-    numbers = len(rows) * (len(results.threats) + len(results.kinds))
-    budget = PAGE_BYTES - ENTRY_BYTES * numbers - len(embedded(records))
-    for record, row in zip(records, rows, strict=True):
-        strips = _pictures(results, by_name[row["model"]], row)
-        budget -= sum(strip.size for strip in strips)
-        if budget >= 0:
-            record["pictures"] = [asdict(strip) for strip in strips]
-        else:
-            record["pictures_left_out"] = True
     return {
         "threats": [_threat(threat) for threat in results.threats],
         "kinds": [
@@ -61,6 +50,29 @@ def payload(
         },
         "models": records,
     }
+
+
+def with_pictures(
+    records: list[dict[str, Any]], results: Results, table: pd.DataFrame, room: int
+) -> list[dict[str, Any]]:
+    """The records with example images, as many as `room` bytes take: fewer for each model where not
+    all models have room for all, then none for the lowest ranked."""
+    by_name = {model["name"]: model for model in results.models}
+    rows = [row for _, row in table.iterrows()]
+    room -= len(records) * len('"pictures_left_out":true,')
+    for tiles in TILES:
+        strips = [
+            [asdict(strip) for strip in _pictures(results, by_name[row["model"]], row, tiles)]
+            for row in rows
+        ]
+        sizes = [len(embedded({"pictures": own}).encode()) for own in strips]
+        if sum(sizes) <= room:
+            break
+    fits = np.cumsum(sizes) <= room
+    return [
+        record | ({"pictures": own} if enough else {"pictures_left_out": True})
+        for record, own, enough in zip(records, strips, fits, strict=True)
+    ]
 
 
 def _clipped(value: Any) -> Any:
@@ -174,12 +186,12 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _pictures(results: Results, model: Model, row: pd.Series) -> list[Strip]:
+def _pictures(results: Results, model: Model, row: pd.Series, tiles: int) -> list[Strip]:
     names = [threat["name"] for threat in results.threats]
     accuracy = _accuracy(row, names)
     kinds = [kind for kind in results.kinds if not pd.isna(row[column_name(kind)])]
     hardest = sorted(kinds, key=lambda kind: (row[column_name(kind)], kind))[:WORST_KINDS]
-    return examples(results, model, strongest_attack(results.attacks, accuracy), hardest)
+    return examples(results, model, strongest_attack(results.attacks, accuracy), hardest, tiles)
 
 
 def _accuracy(row: pd.Series, names: Sequence[str]) -> dict[str, float]:
@@ -187,9 +199,14 @@ def _accuracy(row: pd.Series, names: Sequence[str]) -> dict[str, float]:
 
 
 def _interval(row: pd.Series, column: str) -> list[float | None]:
-    """[accuracy, low, high], with the sd between seeds where there are several."""
-    numbers = [_short(row[column + suffix]) for suffix in ("", "_low", "_high", "_sd")]
+    """[accuracy, low, high] in per cent, with the sd between seeds where there are several; rounded
+    here, so that the script shows what the table says."""
+    numbers = [_tenths(row[column + suffix]) for suffix in ("", "_low", "_high", "_sd")]
     return numbers[:3] if numbers[3] is None else numbers
+
+
+def _tenths(value: float) -> float | None:
+    return None if pd.isna(value) else float(f"{100 * value:.1f}")
 
 
 def _short(value: Any) -> Any:

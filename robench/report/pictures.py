@@ -75,17 +75,17 @@ def strip(label: str, images: list[Pixels | None], captions: tuple[str, ...] = (
 
 
 def examples(
-    results: Results, model: Model, strongest: str | None, kinds: list[str]
+    results: Results, model: Model, strongest: str | None, kinds: list[str], tiles: int = 8
 ) -> list[Strip]:
-    """Up to eight test images of the model's first seed: clean, under the strongest attack and the
-    magnified difference, and under the highest severity of some corruptions."""
-    clean = _pixels(results, model, "clean")
+    """Up to `tiles` test images of the model's first seed: clean, under the strongest attack and
+    the magnified difference, and under the highest severity of some corruptions."""
+    clean = _pixels(results, model, "clean", tiles)
     if clean is None:
         return []
     rows, images = clean
     labels = rows.column("label").to_pylist()
     strips = [strip("clean", list(images), _captions(rows, labels))]
-    attacked = _pixels(results, model, strongest) if strongest else None
+    attacked = _pixels(results, model, strongest, tiles) if strongest else None
     if strongest and attacked is not None and len(attacked[1]) == len(images):
         delta, factor = difference(attacked[1], images)
         strips += [
@@ -94,7 +94,7 @@ def examples(
         ]
     for kind in kinds:
         threat = results.kinds[kind][-1]["name"]
-        found = _pixels(results, model, threat)
+        found = _pixels(results, model, threat, tiles)
         if found is not None:
             strips.append(strip(threat, list(found[1]), _captions(found[0], labels)))
     return [made for made in strips if made is not None]
@@ -121,7 +121,9 @@ def strongest_attack(attacks: list[Threat], accuracy: dict[str, float]) -> str |
     return min(known, key=lambda name: accuracy[name]) if known else None
 
 
-def _pixels(results: Results, model: Model, threat: str) -> tuple[pa.Table, Pixels] | None:
+def _pixels(
+    results: Results, model: Model, threat: str, tiles: int = 8
+) -> tuple[pa.Table, Pixels] | None:
     seed = model["seeds"][0]["seed"]
     cell, rows = (
         results.cell(model["name"], seed, threat),
@@ -129,7 +131,7 @@ def _pixels(results: Results, model: Model, threat: str) -> tuple[pa.Table, Pixe
     )
     if cell is None or rows is None:
         return None
-    images = inputs(rows, cell.get("input_shape"))
+    images = inputs(rows.slice(0, tiles), cell.get("input_shape"))
     return None if images is None else (rows.slice(0, len(images)), images)
 
 

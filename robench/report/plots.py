@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import pandas as pd
 
-from robench.report.comparisons import (
-    clean_against_worst,
-    cost_against_accuracy,
-    heat_map,
-    transfer_matrix,
-)
+from robench.report.comparisons import heat_map, transfer_matrix
 from robench.report.curves import accuracy_by_eps, accuracy_by_severity, training_curves
 from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
 from robench.report.learning import gradient_cosines, implied_rates, trajectories
+from robench.report.scatter import clean_against_worst, cost_against_accuracy
 from robench.results import Results
 
 GROUPS = 4  # data sets that get plots of their own
@@ -33,8 +30,18 @@ def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
         for place, (dataset, rows) in enumerate(groups[:GROUPS]):
             few = rows[rows["complete"]].head(LINES)
             suffix = f": {labels([str(dataset)])[str(dataset)]}" if len(groups) > 1 else ""
-            drawing = Drawing(results, rows, few, labels(rows["model"]), suffix)
+            folder = common_folder(list(rows["model"]))
+            short = labels(name.removeprefix(folder) for name in rows["model"])
+            names = dict(zip(rows["model"], short.values(), strict=True))
+            drawing = Drawing(results, rows, few, names, folder, suffix)
             made += [
                 plot for maker in makers if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
             ]
     return made
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """What all names begin with, up to a slash; of fewer than two names, nothing."""
+    folders = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    shared = takewhile(lambda parts: len(set(parts)) == 1, folders)
+    return "".join(f"{parts[0]}/" for parts in shared) if len(names) > 1 else ""

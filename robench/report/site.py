@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,22 +11,46 @@ from typing import Any
 import jinja2
 
 from robench.report import PAGE, _write, write_report
+from robench.report.text import shorten
 from robench.results import Results
+
+LEADERS = 3  # models of each data set that the index shows
+DATASETS = 3  # data sets of a report that it shows
+
+
+@dataclass(frozen=True)
+class Leader:
+    """One of the first rows of a report, in per cent."""
+
+    model: str
+    rank: int
+    verdict: str
+    alarms: int
+    headline: tuple[float, float, float]
+    """With its 95% interval."""
+    clean: float
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the index."""
+    """A report on the index."""
 
     name: str
     title: str
     description: str
+    paper: str
     models: int
-    threats: int
-    cells: int
+    attacks: int
+    corruptions: int
+    images: int
     missing: int
-    best: str
-    """Which model leads on each data set, with its worst case."""
+    threat_set: str
+    headline: str
+    """What the leaders' bars show."""
+    leaders: dict[str, list[Leader]]
+    """The best ranked models of each data set."""
+    more: int
+    """Data sets that are left out."""
 
 
 def write_site(reports: dict[str, Results], site: Path) -> Path:
@@ -35,8 +60,9 @@ def write_site(reports: dict[str, Results], site: Path) -> Path:
     """
     entries = []
     for name, results in sorted(reports.items()):
-        write_report(results, site / name)
-        entries.append(_entry(name, results))
+        page = write_report(results, site / name)
+        rows = json.loads(page.with_name("leaderboard.json").read_text("utf-8"))["rows"]
+        entries.append(_entry(name, results, rows))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("robench.report", "templates"),
         autoescape=True,
@@ -44,29 +70,46 @@ def write_site(reports: dict[str, Results], site: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["shorten"] = shorten
     style = (files("robench.report") / "assets" / "page.css").read_text("utf-8")
     index = environment.get_template("site.html.j2").render(entries=entries, style=style)
     _write(site / PAGE, index.encode())
     return site / PAGE
 
 
-def _entry(name: str, results: Results) -> Entry:
-    from robench.leaderboard import leaderboard
-
+def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
+    """rows: of the report's leaderboard.json."""
     card: dict[str, Any] = results.manifest["report"]
-    table = leaderboard(results)
-    leaders = [
-        f"{group.iloc[0]['model']} ({100 * group.iloc[0]['worst_case']:.1f}% on {dataset})"
-        for dataset, group in table[table["complete"]].groupby("dataset", sort=False)
-    ]
-    cells = results.manifest["cells"]
+    headline = "worst_case" if results.attacks else "average_corruptions"
+    ranked: dict[str, list[Leader]] = {}
+    for row in rows:
+        if row["rank"] is not None and row[headline] is not None:
+            ranked.setdefault(row["dataset"], []).append(_leader(row, headline))
     return Entry(
         name=name,
         title=card["title"],
         description=card.get("description", ""),
+        paper=card.get("paper", ""),
         models=len(results.models),
-        threats=len(results.threats) - 1,
-        cells=len(cells),
-        missing=sum(cell["status"] != "done" for cell in cells),
-        best=", ".join(leaders),
+        attacks=len(results.attacks),
+        corruptions=len(results.kinds),
+        images=card["images"],
+        missing=sum(cell["status"] != "done" for cell in results.manifest["cells"]),
+        threat_set=results.manifest["threat_set"],
+        headline="Worst case" if results.attacks else "Average over corruptions",
+        leaders={dataset: ranked[dataset][:LEADERS] for dataset in list(ranked)[:DATASETS]},
+        more=max(len(ranked) - DATASETS, 0),
+    )
+
+
+def _leader(row: dict[str, Any], headline: str) -> Leader:
+    value, low, high = (100 * row[f"{headline}{end}"] for end in ("", "_low", "_high"))
+    alarms = len(row.get("alarms", []))
+    return Leader(
+        model=row["model"],
+        rank=row["rank"],
+        verdict=row.get("verdict", "") if alarms or headline == "worst_case" else "",
+        alarms=alarms,
+        headline=(value, low, high),
+        clean=100 * row["clean"],
     )

@@ -5,29 +5,47 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, column_name
 from robench.results import Results
 
 DIGITS = 6
+TEXTS = ("model", "trainer", "network", "dataset")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What the text of a cell begins with that spreadsheets compute."""
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """One line per model; accuracies in [0, 1]; empty where a number cannot be had."""
+    """One line per model; accuracies in [0, 1]; empty where a number cannot be had.
+
+    A name that a spreadsheet would take for a formula gets an apostrophe before it, which shows it
+    as text; JSON has every name as it is.
+    """
+    texts = table[[name for name in TEXTS if name in table]].map(_inert)
+    table = table.assign(**texts).rename(columns=_inert)
     sink = io.StringIO()
     table.to_csv(sink, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
     return sink.getvalue()
 
 
-def as_json(results: Results, table: pd.DataFrame) -> str:
-    """The same rows as objects, with the report's name and the digest of its threat set."""
+def as_json(
+    results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
+) -> str:
+    """The same rows as objects, each with the verdict on it and the checks that raised an alarm;
+    with the report's name and the digest of its threat set."""
     rows = [
         {key: _plain(value) for key, value in row.items() if not _absent_sd(key, value)}
         for row in table.to_dict(orient="records")
     ]
+    for row in rows:
+        if verdicts and (found := verdicts.get(row["model"])):
+            row["verdict"] = found["verdict"]
+            row["alarms"] = [alarm["check"] for alarm in found["alarms"]]
     document = {
         "schema": 1,
         "report": results.name,
@@ -38,8 +56,14 @@ def as_json(results: Results, table: pd.DataFrame) -> str:
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def as_latex(results: Results, table: pd.DataFrame) -> str:
-    """A booktabs table in per cent: worst case with its interval, averages, clean, every attack."""
+def as_latex(
+    results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
+) -> str:
+    """A booktabs table in per cent: worst case with its interval, averages, clean, every attack.
+
+    A dagger marks the models that diagnostics call doubtful.
+    """
+    doubtful = {name for name, found in (verdicts or {}).items() if found["verdict"] == "doubtful"}
     attacks = [*results.attacks, *results.floors]
     measured = [
         ("worst case", "worst_case"),
@@ -53,6 +77,7 @@ def as_latex(results: Results, table: pd.DataFrame) -> str:
         f"% {_one_line(results.manifest['report']['title'])}",
         f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
         "brackets: 95% interval",
+        *(["% dagger: gradient masking suspected, an upper bound"] if doubtful else []),
         r"\begin{tabular}{rl" + "r" * len(measured) + "}",
         r"\toprule",
         " & ".join(["rank", "model", *(_latex(head) for head, _ in measured)]) + r" \\",
@@ -65,7 +90,10 @@ def as_latex(results: Results, table: pd.DataFrame) -> str:
         for _, row in rows.iterrows():
             rank = "--" if pd.isna(row["rank"]) else str(row["rank"])
             cells = [_percent(row, name) for _, name in measured]
-            lines.append(" & ".join([rank, _latex(row["model"]), *cells]) + r" \\")
+            name = _latex(row["model"]) + (
+                r"\textsuperscript{\dag}" if row["model"] in doubtful else ""
+            )
+            lines.append(" & ".join([rank, name, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
 
@@ -90,6 +118,10 @@ def _latex(text: str) -> str:
         **{char: "\\" + char for char in "&%$#_{}"},
     }
     return "".join(special.get(char, char) for char in _one_line(text))
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if str(text).startswith(FORMULA) else text
 
 
 def _one_line(text: str) -> str:

@@ -14,20 +14,21 @@ function h(tag, attributes, ...children) {
 }
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
+const tenths = (value) => (value === null || value === undefined ? "–" : value.toFixed(1)); // of what is in per cent already
 const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
 function interval(entry, tag = "td") {
   const [value, low, high, sd] = entry ?? [null];
   if (value === null) return h(tag, { class: "n none" }, "–");
-  const style = `--v:${percent(value)};--l:${percent(low)};--h:${percent(high)}`;
-  const spread = sd === undefined ? "" : ` sd ${percent(sd)}`;
-  return h(tag, { class: "n bar", style }, percent(value), h("small", {}, `${percent(low)}–${percent(high)}${spread}`));
+  const style = `--v:${tenths(value)};--l:${tenths(low)};--h:${tenths(high)}`;
+  const spread = sd === undefined ? "" : ` sd ${tenths(sd)}`;
+  return h(tag, { class: "n bar", style }, tenths(value), h("small", {}, `${tenths(low)}–${tenths(high)}${spread}`));
 }
 
 function fact(name, entry) {
   const [value, low, high] = entry;
-  const range = value === null ? "" : h("small", {}, `${percent(low)}–${percent(high)}`);
-  return h("div", {}, h("dt", {}, name), h("dd", {}, percent(value), range));
+  const range = value === null ? "" : h("small", {}, `${tenths(low)}–${tenths(high)}`);
+  return h("div", {}, h("dt", {}, name), h("dd", {}, tenths(value), range));
 }
 
 function chart(title, lines, first = 1) {
@@ -87,14 +88,16 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, ` ${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), h("th", { scope: "col", class: "n" }, "accuracy"),
       extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
     h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
-  const all = DATA.threats.map((threat, place) => [threat, place]);
+  // What counts in the worst case first.
+  const order = ["attack", "diagnostic", "floor", "curve"], rank = (threat) => order.indexOf(threat.role);
+  const all = DATA.threats.map((threat, place) => [threat, place]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j);
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [
     h("h3", {}, "Clean, and under every attack"),
@@ -125,7 +128,7 @@ function kindTable(model) {
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
     h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
-      severities.map((severity) => h("td", { class: "n" }, percent(value.get(`${kind.name}/${severity}`)?.[0]))))))));
+      severities.map((severity) => h("td", { class: "n" }, tenths(value.get(`${kind.name}/${severity}`)?.[0]))))))));
 }
 
 // A card's value as its file would say it.
@@ -186,8 +189,8 @@ function view(model) {
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
-    h("dl", { class: "big" }, fact("worst case", model.summary.worst_case), fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
-      fact("average over attacks", model.summary.average_attacks), fact("average over corruptions", model.summary.average_corruptions)),
+    h("dl", { class: "big" }, DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
+      DATA.columns.filter((column) => column.key.startsWith("average_")).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
     alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
@@ -205,7 +208,11 @@ function showModel(name) {
   }
   dialog.replaceChildren(...view(model).filter((child) => child !== ""));
   dialog.scrollTop = 0;
-  if (!dialog.open) dialog.showModal();
+  if (dialog.open) return;
+  // The focus comes back to the row, wherever in it the click was.
+  const row = rows.find((one) => modelOf(one) === model);
+  if (row && !row.contains(document.activeElement)) row.querySelector("a").focus({ preventScroll: true });
+  dialog.showModal();
 }
 dialog.addEventListener("close", () => {
   dialog.replaceChildren();

@@ -1,4 +1,6 @@
 // Sorting, filtering and choosing columns; the state lives in the URL's fragment.
+// The page comes with the columns that are shown at first; cells of others are made when asked for.
+// A large table keeps whole only the rows near the screen: of the others it has name and summary.
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const board = document.getElementById("board");
@@ -7,35 +9,37 @@ const rows = [...board.querySelectorAll("tr.m")];
 const modelOf = (row) => DATA.models[Number(row.dataset.i)];
 const FIRST_SHOWN = DATA.columns.map((column) => column.shown);
 const state = { sort: "rank", dir: 1, q: "", trainer: "", network: "", dataset: "", model: "", shown: [...FIRST_SHOWN] };
+const LARGE = 2000; // numbers in the table, beyond which it counts as large
+const CROWDED = 40; // columns, beyond which bars would cost more than they tell
+const NEAR = 400; // pixels above and below the screen
 
-const numbers = rows.map((row) => {
-  const cells = row.getElementsByClassName("n");
-  return Float64Array.from(cells, (cell) => parseFloat(cell.textContent));
-});
 const words = rows.map((row) => {
   const model = modelOf(row);
   return [model.name, model.trainer, model.network, model.dataset, model.card.description, model.card.paper]
     .join(" ").toLowerCase();
 });
+const TEXTS = ["name", "trainer"];
+const entryOf = (model, column) => model[column.of][column.at];
 
 function sortKey(place) {
   const model = modelOf(rows[place]);
   if (state.sort === "rank") return Number(rows[place].dataset.i);
-  if (state.sort === "name" || state.sort === "trainer") return model[state.sort];
-  return numbers[place][Number(state.sort)];
-}
-
-function compare(a, b) {
-  // Incomplete rows stay below the others, and what has no number stays below what has one.
-  const apart = Number(modelOf(rows[b]).complete) - Number(modelOf(rows[a]).complete);
-  if (apart) return apart;
-  const x = sortKey(a), y = sortKey(b);
-  if (typeof x === "string") return state.dir * (x < y ? -1 : x > y ? 1 : 0) || a - b;
-  if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
-  return state.dir * (x - y) || a - b;
+  if (TEXTS.includes(state.sort)) return model[state.sort];
+  return entryOf(model, DATA.columns[Number(state.sort)])[0] ?? NaN;
 }
 
 function sortRows() {
+  const keys = rows.map((_, place) => sortKey(place));
+  const compare = (a, b) => {
+    // Incomplete rows stay below the others, and what has no number stays below what has one.
+    const apart = Number(modelOf(rows[b]).complete) - Number(modelOf(rows[a]).complete);
+    if (apart) return apart;
+    const x = keys[a], y = keys[b];
+    if (typeof x === "string") return state.dir * (x < y ? -1 : x > y ? 1 : 0) || a - b;
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
+    return state.dir * (x - y) || a - b;
+  };
+  if (large) rows.forEach((_, place) => fill(place, lean)); // light to move
   for (const body of board.tBodies) {
     const own = rows.map((row, place) => place).filter((place) => rows[place].parentNode === body).sort(compare);
     body.append(...own.map((place) => rows[place]));
@@ -45,6 +49,7 @@ function sortRows() {
     if (button.dataset.sort === state.sort) head.setAttribute("aria-sort", state.dir > 0 ? "ascending" : "descending");
     else head.removeAttribute("aria-sort");
   }
+  settle();
 }
 
 function filterRows() {
@@ -62,13 +67,77 @@ function filterRows() {
     if (heading) heading.hidden = !body.querySelector("tr.m:not([hidden])");
   }
   document.getElementById("count").textContent = `${count} of ${rows.length} models`;
+  settle();
+}
+
+// Which cells each row has: a mark that changes with the columns that are shown.
+let large = false, whole = FIRST_SHOWN.join(), lean = whole;
+const filled = rows.map(() => whole);
+
+function cellOf(model, column) {
+  const kind = `n${column.summary ? " sum" : ""}${column.key === DATA.columns[0].key ? " headline" : ""}`;
+  const entry = entryOf(model, column);
+  if (entry[0] === null) return `<td class="${kind} none">–</td>`;
+  const [value, low, high] = entry.map(tenths);
+  const range = column.summary ? `<small>${low}–${high}</small>` : "";
+  return `<td class="${kind}" style="--v:${value};--l:${low};--h:${high}">${value}${range}</td>`;
+}
+
+// Numbers only: what people named is never written as markup.
+function fill(place, mark) {
+  if (filled[place] === mark) return;
+  const row = rows[place], old = document.createRange();
+  old.setStartAfter(row.cells[2]);
+  old.setEndAfter(row.lastChild);
+  old.deleteContents();
+  const shown = DATA.columns.filter((_, column) => state.shown[column]);
+  const made = mark === whole ? shown : shown.filter((column) => column.summary);
+  const rest = shown.length - made.length;
+  row.insertAdjacentHTML("beforeend",
+    made.map((column) => cellOf(modelOf(row), column)).join("") + (rest ? `<td class="rest" colspan="${rest}"></td>` : ""));
+  filled[place] = mark;
+}
+
+// In a large table: whole rows near the screen (all of them on paper), lean ones elsewhere.
+let printing = false;
+function settle() {
+  if (!large) return;
+  const isNear = rows.map((row) => {
+    const box = row.getBoundingClientRect();
+    return printing || (box.height > 0 && box.bottom > -NEAR && box.top < innerHeight + NEAR);
+  });
+  isNear.forEach((near, place) => fill(place, near ? whole : lean));
+}
+let settling = 0;
+for (const name of ["scroll", "resize"]) {
+  addEventListener(name, () => {
+    cancelAnimationFrame(settling);
+    settling = requestAnimationFrame(settle);
+  }, { passive: true, capture: true });
+}
+for (const name of ["beforeprint", "afterprint"]) {
+  addEventListener(name, () => {
+    printing = name === "beforeprint";
+    settle();
+  });
 }
 
 function showColumns() {
-  const off = state.shown.flatMap((shown, place) => (shown ? [] : [`.c${place}`]));
-  document.getElementById("hidden-columns").textContent = off.length ? `${off.join()}{display:none}` : "";
-  // Bars on thousands of cells would cost more than they tell.
-  board.classList.toggle("dense", state.shown.length - off.length > 40);
+  const count = state.shown.filter(Boolean).length;
+  const sums = DATA.columns.filter((column, place) => column.summary && state.shown[place]).length;
+  large = rows.length * count > LARGE;
+  whole = state.shown.join();
+  lean = large ? `lean ${whole}` : whole;
+  for (const button of board.querySelectorAll("thead th.n button")) {
+    button.closest("th").hidden = !state.shown[Number(button.dataset.sort)];
+  }
+  for (const group of board.querySelectorAll("tr.group th")) group.colSpan = count + 3;
+  // Columns of fixed width: no row but the first has a say in them.
+  board.parentNode.classList.toggle("large", large);
+  board.classList.toggle("crowded", count > CROWDED);
+  board.style.width = large ? `calc(31rem + ${6.4 * count + 0.6 * sums}rem)` : "";
+  rows.forEach((_, place) => fill(place, lean));
+  settle();
   for (const box of controls.querySelectorAll("input[type=checkbox]")) box.checked = state.shown[Number(box.value)];
 }
 

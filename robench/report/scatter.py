@@ -1,0 +1,183 @@
+"""Plots of points: clean against worst case, and what attacks cost against what they leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from robench.leaderboard import CLEAN, column_name
+from robench.report.drawing import COLOURS, LINES, MARKERS, Drawing, Plot, number, with_interval
+from robench.report.figure import figure, labels, legend, percent_ticks, svg, tidy
+from robench.report.measurements import measurements
+
+NAMED = 12  # points up to which each bears its name
+
+
+def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
+    """Clean accuracy against the worst case, with 95% intervals."""
+    known = drawing.table[drawing.table["worst_case"].notna() & drawing.table[CLEAN].notna()]
+    if not drawing.results.attacks or len(known) < 2:
+        return None
+    drawn = figure(6.4, 4.2)
+    axes = drawn.subplots()
+    whisker: dict[str, Any] = {"color": "0.55", "lw": 0.8, "zorder": 1}
+    axes.hlines(known["worst_case"], known["clean_low"], known["clean_high"], **whisker)
+    axes.vlines(known[CLEAN], known["worst_case_low"], known["worst_case_high"], **whisker)
+    trainers = labels(sorted(set(known["trainer"])), 24)
+    palette = {shown: COLOURS[i % LINES] for i, shown in enumerate(trainers.values())}
+    marks = {shown: MARKERS[i % LINES] for i, shown in enumerate(trainers.values())}
+    sns.scatterplot(
+        x=known[CLEAN],
+        y=known["worst_case"],
+        hue=known["trainer"].map(trainers),
+        style=known["trainer"].map(trainers),
+        palette=palette,
+        markers=marks,
+        s=45,
+        linewidth=0,
+        ax=axes,
+        zorder=2,
+        legend=len(trainers) <= 2 * LINES,
+    )
+    axes.set(xlabel="clean accuracy, %", ylabel="worst case, %")
+    tidy(axes)
+    axes.set_ylim(-0.01, min(1.02, math.ceil(10 * known["worst_case_high"].max()) / 10 + 0.01))
+    axes.set_yticks(*percent_ticks(axes.get_ylim()))
+    left = max(0.0, math.floor(10 * known["clean_low"].min()) / 10)
+    axes.set_xlim(left - 0.01, 1.01)
+    axes.set_xticks(*percent_ticks(axes.get_xlim()))
+    if axes.get_legend():
+        axes.legend(title="trainer", bbox_to_anchor=(1.01, 1), loc="upper left")
+    if len(known) <= NAMED:
+        places = zip(known["model"], known[CLEAN], known["worst_case"], strict=True)
+        write_names(drawn, axes, {drawing.labels[model]: (x, y) for model, x, y in places})
+    title = f"Clean accuracy against worst case{drawing.suffix}"
+    return Plot(
+        title,
+        "Per-image worst case over all attacks; the lines are 95% intervals.",
+        svg(drawn, name, title),
+        ["model", "trainer", "clean", "95% interval", "worst case", "95% interval"],
+        [
+            [
+                row["model"],
+                row["trainer"],
+                *with_interval(row, CLEAN),
+                *with_interval(row, "worst_case"),
+            ]
+            for _, row in known.iterrows()
+        ],
+    )
+
+
+def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
+    """What each attack asked of each model, against the accuracy it left."""
+    results = drawing.results
+    by_name = {model["name"]: model for model in results.models}
+    points = []
+    for _, row in drawing.few.iterrows():
+        for threat in results.attacks:
+            cost = measurements(results, by_name[row["model"]], threat["name"])
+            asked = (cost.queries or 0) + (cost.gradients or 0)
+            if asked:
+                points.append((row, threat["name"], asked, cost))
+    if len({name for _, name, _, _ in points}) < 2:
+        return None
+    images = {row["model"]: max(int(row["images"]), 1) for row, _, _, _ in points}
+    spent_ms = [
+        1000 * (cost.seconds or math.nan) / images[row["model"]] for row, _, _, cost in points
+    ]
+    panels = {
+        "forward and backward passes per image": [asked for _, _, asked, _ in points],
+        "milliseconds per image": spent_ms,
+    }
+    drawn = figure(10.4, 3.8)
+    panes = drawn.subplots(1, 2, sharey=True)
+    shown = [drawing.labels[row["model"]] for row, _, _, _ in points]
+    for axes, (label, x) in zip(panes, panels.items(), strict=True):
+        sns.scatterplot(
+            x=x,
+            y=[row[column_name(threat)] for row, threat, _, _ in points],
+            hue=shown,
+            style=shown,
+            palette=drawing.colours,
+            markers=drawing.markers,
+            s=40,
+            linewidth=0,
+            ax=axes,
+        )
+        axes.get_legend().remove()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel=label, ylabel="accuracy, %")
+        tidy(axes)
+    legend(drawn, panes)
+    title = f"What an attack costs against what it leaves{drawing.suffix}"
+    return Plot(
+        title,
+        "One mark for each model and attack; further down is a stronger attack. Time is that of "
+        f"the whole cell, as measured where it ran.{drawing.left_out}",
+        svg(drawn, name, title),
+        ["model", "attack", "accuracy", "95% interval", "queries", "gradients", "ms per image"],
+        [
+            [
+                row["model"],
+                threat,
+                *with_interval(row, column_name(threat)),
+                f"{cost.queries or 0:g}",
+                f"{cost.gradients or 0:g}",
+                number(spent),
+            ]
+            for (row, threat, _, cost), spent in zip(points, spent_ms, strict=True)
+        ],
+        broad=True,
+    )
+
+
+def write_names(drawn: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Writes each point's name beside it, where it hides neither another name nor a point."""
+    drawn.draw_without_rendering()  # the layout decides where points lie
+    inside = axes.get_window_extent()
+    at = [axes.transData.transform(point) for point in points.values()]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
+    for name in sorted(points, key=lambda name: -points[name][1]):
+        tried: list[tuple[float, Annotation, Bbox]] = []
+        for up, right in product((4, -10, 14, -20, 24, -30, 34, 44, 54, 64), (True, False)):
+            away = 6 if abs(up) < 12 else 16
+            text = axes.annotate(
+                name, points[name], fontsize=7.5, textcoords="offset points",
+                xytext=(away if right else -away, up), ha="left" if right else "right",
+                arrowprops=None if away < 12 else {"arrowstyle": "-", "lw": 0.5, "color": "0.55"},
+            )  # fmt: skip
+            box = extent(text)
+            hidden = sum(_shared(box, other) for other in taken)
+            tried.append((hidden + box.width * box.height - _shared(box, inside), text, box))
+            if tried[-1][0] == 0:
+                break
+        best = min(tried, key=lambda one: one[0])
+        for one in tried:
+            if one is not best:
+                one[1].remove()
+        taken.append(best[2])
+
+
+def extent(text: Annotation) -> Bbox:
+    """Of the name alone, without the line to its point."""
+    text.get_window_extent()  # which puts it where it belongs
+    return Text.get_window_extent(text)
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    """Area that two boxes share."""
+    both = Bbox.intersection(one, other)
+    return 0.0 if both is None else float(both.width * both.height)

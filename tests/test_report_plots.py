@@ -1,0 +1,95 @@
+"""What plots show and what they do not: labels as they are, apart, and short where that is safe."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from matplotlib.transforms import Bbox
+from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_threats
+
+from robench.leaderboard import leaderboard
+from robench.report.drawing import Plot
+from robench.report.figure import figure, spaced, style, svg
+from robench.report.plots import common_folder, plots
+from robench.report.scatter import extent, write_names
+
+
+def test_numbers_on_an_axis_are_not_cut() -> None:
+    with style():
+        drawn = figure(3, 2)
+        axes = drawn.subplots()
+        axes.plot([0, 1 / 3], [0, 1 / 7])
+        axes.set_xticks([0.12345], ["0.12345"])
+        text = svg(drawn, "x", "a title")
+    assert ">0.12345<" in text
+    assert not re.search(r'd="[^"]*\d\.\d{3}', text), "coordinates are rounded"
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (["nit/mnist/a", "nit/mnist/b"], "nit/mnist/"),
+        (["nit/mnist/a", "nit/fashion/a"], "nit/"),
+        (["nit/a", "nit-s/a"], ""),
+        (["nit/a", "nit"], ""),
+        (["nit/mnist/a"], ""),
+        ([], ""),
+    ],
+)
+def test_a_folder_that_all_models_share_is_left_out_of_labels(
+    names: list[str], folder: str
+) -> None:
+    assert common_folder(names) == folder
+
+
+def test_ticks_that_would_touch_are_left_out_and_the_last_stays() -> None:
+    assert spaced([0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 1], 0.1) == [0, 0.1, 0.2, 0.3, 1]
+    assert spaced([0, 0.95, 1], 0.1) == [0, 1]
+    assert spaced([], 0.1) == []
+
+
+def test_names_of_points_hide_neither_each_other_nor_a_point() -> None:
+    drawn = figure(6, 4)
+    axes = drawn.subplots()
+    points = {f"model-{i}": (0.5 + 0.004 * i, 0.5 + 0.003 * i) for i in range(8)}
+    axes.scatter(*zip(*points.values(), strict=True))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    write_names(drawn, axes, points)
+    assert [text.get_text() for text in axes.texts] == list(reversed(points))
+    boxes = [extent(text) for text in axes.texts]
+    for one, other in combinations(boxes, 2):
+        assert Bbox.intersection(one, other) is None
+    at = [axes.transData.transform(point) for point in points.values()]
+    assert not any(box.contains(*where) for box in boxes for where in at)
+
+
+def made(models: list[SyntheticModel], threats: list[dict[str, Any]]) -> dict[str, Plot]:
+    results = Synthetic(models, threats, images=20).results()
+    return {plot.title: plot for plot in plots(results, leaderboard(results))}
+
+
+def test_cost_is_drawn_in_passes_and_in_time() -> None:
+    models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b", slope=0.8)]
+    threats = [clean_threat(), *(attack_threat(name, 0.1, 0.3) for name in ("fgsm", "pgd"))]
+    plot = made(models, threats)["What an attack costs against what it leaves"]
+    assert "forward and backward passes per image" in plot.svg
+    assert "milliseconds per image" in plot.svg
+    assert plot.head[-3:] == ["queries", "gradients", "ms per image"]
+    assert plot.body[0][-1] == "75"  # 1.5 s for 20 images
+
+
+def test_plots_name_models_without_their_folder_and_tables_in_full() -> None:
+    models = [SyntheticModel("synthetic/mlp-a"), SyntheticModel("synthetic/mlp-b", slope=0.8)]
+    threats = [
+        *quick_threats(["fog"]),
+        *(
+            attack_threat(f"from {name}", 0.1, 0.3, access="transfer", surrogate=name)
+            for name in ("synthetic/mlp-a", "synthetic/mlp-b")
+        ),
+    ]
+    for title, plot in made(models, threats).items():
+        assert "synthetic/" not in re.sub(r'aria-label="[^"]*"', "", plot.svg), title
+        assert any("synthetic/mlp-b" in cell for line in plot.body for cell in line), title
