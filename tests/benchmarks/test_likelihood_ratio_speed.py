@@ -21,10 +21,12 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
+from robench.networks.lif import integrate
 from robench.networks.linear import Linear
 from robench.networks.mlp import MLP
 from robench.networks.noise import noisy_layers
 from robench.networks.snn import SNN
+from robench.standard_noise import NoiseStream
 from robench.trainers.nit import NIT
 
 COPIES, IMAGES = 10_000, 25
@@ -84,11 +86,11 @@ def gradient(network: Network) -> Tensor:
 
 
 def normals(count: int, rng: torch.Generator) -> Callable[[], None]:
-    buffer = torch.empty(min(count, BLOCK * 30))
+    buffer, stream = torch.empty(min(count, BLOCK * 30)), NoiseStream.from_generator(rng)
 
     def work() -> None:
         for start in range(0, count, len(buffer)):
-            buffer[: count - start].normal_(generator=rng)
+            stream.fill(buffer[: count - start], "gaussian", False)
 
     return work
 
@@ -207,9 +209,7 @@ def test_a_nit_update(pairing: Pairing, last_steps: int | None, tabled: Tabled) 
     def membranes() -> None:
         with torch.no_grad():
             for potential in potentials:
-                state = None
-                for _ in range(steps):
-                    state = network._membrane(state, potential)
+                integrate([potential] * steps, steps, network.decay, network.spike)
 
     times = best(
         {
