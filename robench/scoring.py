@@ -22,6 +22,7 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
+from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
@@ -210,7 +211,7 @@ def score_slice(
             first: Tensor | None = None
             for _ in range(draws):
                 started = time.perf_counter()
-                logits = network(x)
+                logits = joined(in_pieces(network, network, x))
                 check_shape(logits, len(y), network.classes)
                 check_finite("logits", logits)  # which waits for the device
                 fastest = min(fastest, (time.perf_counter() - started) / len(y))
@@ -219,7 +220,7 @@ def score_slice(
                 drawn.append(logits.argmax(1))
                 lost += F.cross_entropy(logits, y, reduction="none")
             if start == 0:
-                activity = network.activity(x)
+                activity = network.activity(x[: network.rows_at_once])
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())

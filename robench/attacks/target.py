@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from robench.attacks.ball import Ball
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
+from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, NoiseSource, noisy_layers
 from robench.networks.surrogate import Step
@@ -76,9 +78,7 @@ class DecisionTarget:
         self.images = images
         self.record = Record(images)
         self.classes = network.classes
-        self.stochastic = network.random_input or any(
-            getattr(module, "source", None) is not None for module in network.modules()
-        )
+        self.stochastic = network.draws
         self._max_queries = max_queries
         self._deadline = deadline
 
@@ -140,7 +140,7 @@ class DecisionTarget:
     def _ask(self, x: Tensor, index: Tensor | None) -> Tensor:
         self._count(len(x), index)
         with torch.no_grad():
-            logits = self._hidden(x)
+            logits = joined(in_pieces(self._hidden, self._hidden, x))
         return self._checked(logits, x)
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -195,25 +195,16 @@ class WhiteBoxTarget(ScoreTarget):
                 copies = min(at_once, draws - start)
                 for _ in range(copies):
                     self._count(len(x), index)
-                leaf = x.detach().requires_grad_()
-                with torch.enable_grad(), self._copied(len(x), copies):
-                    logits = self._hidden(leaf if view is None else view(leaf))
-                    check_shape(logits, copies * len(x), self.classes)
-                    rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
-                grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
-                if self.ball.part is not None:  # what may not change has no say in a step's length
-                    grad.masked_fill_(~self.ball.free(grad), 0)
+                parts = in_pieces(
+                    self._hidden,
+                    partial(self._drawn, loss=loss, copies=copies, view=view),
+                    x,
+                    y,
+                    together="" if view is None else "the attack transforms them together",
+                )
                 for _ in range(copies):
                     self.record.count("gradients", len(x), index)
-                seen = logits.detach()
-                gap = margin(seen, y.repeat(copies)).view(copies, -1)
-                drawn = [
-                    grad,
-                    torch.stack(rows).detach().sum(0),
-                    gap.sum(0),
-                    (gap > 0).to(gap.dtype).sum(0),
-                    seen.view(copies, len(x), -1).sum(0),
-                ]
+                drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
@@ -222,6 +213,33 @@ class WhiteBoxTarget(ScoreTarget):
         self.record.first_gradient(answer.gradient, index)
         self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
+
+    def _drawn(
+        self,
+        x: Tensor,
+        y: Tensor,
+        loss: RowLoss,
+        copies: int,
+        view: Callable[[Tensor], Tensor] | None,
+    ) -> list[Tensor]:
+        """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad(), self._copied(len(x), copies):
+            logits = self._hidden(leaf if view is None else view(leaf))
+            check_shape(logits, copies * len(x), self.classes)
+            rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
+        grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
+        if self.ball.part is not None:  # what may not change has no say in a step's length
+            grad.masked_fill_(~self.ball.free(grad), 0)
+        seen = logits.detach()
+        gap = margin(seen, y.repeat(copies)).view(copies, -1)
+        return [
+            grad,
+            torch.stack(rows).detach().sum(0),
+            gap.sum(0),
+            (gap > 0).to(gap.dtype).sum(0),
+            seen.view(copies, len(x), -1).sum(0),
+        ]
 
     def _copies(self, view: object) -> bool:
         """Whether several draws can share what comes before the first noisy layer."""

@@ -43,6 +43,7 @@ class Network(nn.Module, Plugin):
         self.classes = classes
         self.graph = graph
         self.generator: torch.Generator | None = None
+        self.rows_at_once: int | None = None  # what memory.py found to fit
         self.build()
 
     def build(self) -> None:
@@ -59,6 +60,13 @@ class Network(nn.Module, Plugin):
     def noisy(self) -> bool:
         """Whether the network has noisy layers at all."""
         return any(isinstance(module, NoisyLayer) for module in self.modules())
+
+    @property
+    def draws(self) -> bool:
+        """Whether an answer draws numbers as things stand, for all rows of a call together."""
+        return self.random_input or any(
+            getattr(module, "source", None) is not None for module in self.modules()
+        )
 
     def ties(self, logits: Tensor) -> Tensor:
         """Whether the two highest outputs of each row tie before any tie-break, (n,) bool."""

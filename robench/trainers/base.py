@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from robench.data.base import Part, Splits
 from robench.errors import RobenchError
+from robench.memory import halved, in_pieces, joined, ran_out
 from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.plugins import Plugin
@@ -46,6 +47,9 @@ class Trainer(Plugin):
     """cosine: the learning rate falls to 0 over the run, step by step."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
+    mean_of_rows: ClassVar[bool] = False
+    """Whether `loss` is a mean over rows none of which depends on the others or on `rng`: then a
+    batch that does not fit into memory is added up from pieces. Not inherited."""
     trains: ClassVar[bool] = True
     """Whether the seed matters: false where weights were made elsewhere."""
 
@@ -63,6 +67,38 @@ class Trainer(Plugin):
         loss = self.loss(network, x, y, rng)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+        """`gradient`, added up from pieces where the batch does not fit into memory."""
+        together = self._together(network)
+        at_once = len(y) if together else min(network.rows_at_once or len(y), len(y))
+        while True:
+            try:
+                if at_once == len(y):
+                    return self.gradient(network, x, y, rng)
+                total = 0.0
+                for start in range(0, len(y), at_once):
+                    piece = slice(start, start + at_once)
+                    loss = self.loss(network, x[piece], y[piece], rng)
+                    loss = loss * (len(y[piece]) / len(y))
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    total += float(loss.detach())
+                return total
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+            at_once = halved(at_once, together, f"trainer.batch_size (now {self.batch_size})")
+            network.rows_at_once = at_once
+            network.zero_grad(set_to_none=True)  # what a piece left before it failed
+
+    def _together(self, network: Network) -> str:
+        """Why the rows of a batch cannot be learned from in pieces; empty: they can."""
+        if not vars(type(self)).get("mean_of_rows", False):  # a subclass says so for itself
+            return "this trainer needs them together"
+        layers = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+        if network.draws or any(isinstance(module, layers) for module in network.modules()):
+            return "the network learns from them together"
+        return ""
 
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         """What the optimiser gets: groups may carry their own learning rate."""
@@ -120,7 +156,7 @@ class Trainer(Plugin):
                         group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
                 optimizer.zero_grad(set_to_none=True)
-                loss = self.gradient(network, x[batch], y[batch], rng)
+                loss = self._gradient(network, x[batch], y[batch], rng)
                 if not math.isfinite(loss):
                     raise RobenchError(
                         f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
@@ -153,16 +189,17 @@ class Trainer(Plugin):
     def validate_accuracy(self, network: Network, data: Splits, rng: torch.Generator) -> float:
         """Accuracy without noise on up to 2,000 validation images (training images when the split
         holds no validation part)."""
-        part = data.validation if len(data.validation) else data.train
-        part = Part(part.images[:2000], part.labels[:2000])
-        x, y = to_device(part, rng.device)
+        asked = data.validation if len(data.validation) else data.train
+        asked = Part(asked.images[:2000], asked.labels[:2000])
+        x, y = to_device(asked, rng.device)
         network.eval()
         network.generator = torch.Generator(rng.device).manual_seed(0)
         with torch.no_grad():
             hits = 0
             for start in range(0, len(y), 500):
-                predicted = network(x[start : start + 500]).argmax(1)
-                hits += int((predicted == y[start : start + 500]).sum())
+                part = x[start : start + 500]
+                parts = in_pieces(network, network, part)
+                hits += int((joined(parts).argmax(1) == y[start : start + 500]).sum())
         network.generator = rng
         return hits / len(y)
 

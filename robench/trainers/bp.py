@@ -12,5 +12,7 @@ from robench.trainers.base import Trainer, cross_entropy
 class BP(Trainer):
     """Cross-entropy by backpropagation."""
 
+    mean_of_rows = True
+
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         return cross_entropy(network(x), y)

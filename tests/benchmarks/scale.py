@@ -1,10 +1,11 @@
 """Seconds and memory of planning and resuming, from a thousand to two hundred thousand cells.
 
-    python tests/benchmarks/scale.py [--cells 1000 10000 100000 200000] [--folder FOLDER]
+    python tests/benchmarks/scale.py [--cells 1000 10000 100000 200000] [--steps plan resume]
 
 A workspace of many small models under 100 or 200 threats (half of them corruptions) is made, with a
 store that holds every model and every cell but one: whole files, as a run would have written them,
-of rows made up here. Then, each step in a process of its own:
+of rows made up here. Where no step reads them, all are links to one. Then, each step in a process
+of its own:
 
     plan      the plan from the cards
     resume    all that comes before the first task starts, plan included
@@ -35,7 +36,7 @@ from rich.console import Console
 from robench.data.digits import Digits
 from robench.digest import canonical
 from robench.execute import Run, execute, open_run
-from robench.plan import Cell, Training, make_plan
+from robench.plan import Training, make_plan
 from robench.pool import Inline
 from robench.run import run_report
 from robench.scoring import with_costs
@@ -92,7 +93,7 @@ def make_workspace(root: Path, models: int, threats: int) -> None:
     )
 
 
-def fill(run: Run) -> None:
+def fill(run: Run, whole: bool) -> None:
     """Store every model, and every cell but the last."""
     for training in run.plan.trainings:
         store_model(run, training)
@@ -100,11 +101,20 @@ def fill(run: Run) -> None:
     labels = Digits().load().test.labels[:IMAGES]
     rng = np.random.default_rng(0)
     noted = provenance(CPU, 0.1)
-    for cell in run.plan.cells[:-1]:
+    made = [rows(labels, rng) for _ in range(100)]
+    for number, cell in enumerate(run.plan.cells[:-1]):
         identified, _ = run.identify(cell)
-        run.store.write_cell(
-            run.digests[cell], Outcome(rows(cell, labels, rng), identified, dict(noted))
-        )
+        name = run.digests[cell]
+        if whole or number == 0:
+            run.store.write_cell(name, Outcome(made[number % 100], identified, dict(noted)))
+            first = Path(run.store._path(_cell_path(name)))
+            continue
+        path = Path(run.store._path(_cell_path(name)))
+        path.parent.mkdir(exist_ok=True)
+        if number % 50_000 == 0:  # no file has more names than its system allows
+            first = Path(shutil.copy(first, path))
+        else:
+            path.hardlink_to(first)
 
 
 def store_model(run: Run, training: Training) -> None:
@@ -120,7 +130,7 @@ def store_model(run: Run, training: Training) -> None:
     run.store.write_model(run.model_digest(training), payload)
 
 
-def rows(cell: Cell, labels: np.ndarray, rng: np.random.Generator) -> pa.Table:
+def rows(labels: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """What score_slice makes of a cell, with answers drawn at random."""
     count = len(labels)
     right = rng.random(count) < 0.6
@@ -190,7 +200,9 @@ def main() -> None:
         models, threats = shape_of(cells)
         if not root.is_dir():
             make_workspace(root, models, threats)
-            process = spawn.Process(target=make_store, args=(root,))
+            process = spawn.Process(
+                target=make_store, args=(root, {"whole", "page"} & {*chosen.steps} != set())
+            )
             process.start()
             process.join()
         print(f"{cells} cells: {models} models x {threats} threats")
@@ -204,10 +216,10 @@ def main() -> None:
             shutil.rmtree(root)
 
 
-def make_store(root: Path) -> None:
+def make_store(root: Path, whole: bool) -> None:
     os.fsync = lambda descriptor: None  # 200,000 files: a power cut may take them
     run = open_run(make_plan(open_workspace(root), "large"), Store(root / ".robench"), "cpu")
-    fill(run)
+    fill(run, whole)
     run.identify(last := run.plan.cells[-1])
     (root / "missing").write_text(_cell_path(run.digests[last]))
 

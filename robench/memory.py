@@ -1,0 +1,81 @@
+"""What to do when a device's memory does not hold a batch: the same work in smaller pieces.
+
+Batches are part of what a report means where numbers are drawn for all of a batch together, so the
+batch stays as it is. What a network answers to each of its rows does not depend on the others,
+unless it draws numbers itself; then rows are asked about in halves, quarters, ... of the batch,
+which changes nothing but the rounding of the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from robench.errors import RobenchError
+
+if TYPE_CHECKING:
+    from robench.networks.base import Network
+
+Part = TypeVar("Part")
+SAID = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that the memory of the device or of the machine is used up."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in SAID)
+
+
+def halved(rows: int, together: str, key: str) -> int:
+    """Half of `rows`, to be tried next, after memory was given back.
+
+    Args:
+        together: why rows cannot be parted; empty: they can.
+        key: what the user sets to have fewer at once.
+
+    Raises RobenchError where there is nothing to be halved.
+    """
+    if together or rows <= 1:
+        why = f", and {together}" if together else ""
+        raise RobenchError(f"out of memory with {rows} images at once{why}; lower {key}")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return (rows + 1) // 2
+
+
+def in_pieces(
+    network: Network, ask: Callable[..., Part], *batch: Tensor, together: str = ""
+) -> list[Part]:
+    """What `ask` answers about the rows of `batch`: one answer, or one for each piece that fits.
+
+    The size that fits is kept with the network. Raises RobenchError where rows cannot be parted
+    (`together` says why, or the network draws numbers), naming the key to set.
+    """
+    parts: list[Part] = []
+    rows = len(batch[0])
+    at_once = min(network.rows_at_once or rows, rows)
+    if together or network.draws:
+        at_once = rows
+    start = 0
+    while start < rows or not parts:
+        try:
+            parts.append(ask(*(tensor[start : start + at_once] for tensor in batch)))
+            start += at_once
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+        if network.draws:
+            together = "numbers are drawn for all of them together"
+        at_once = halved(at_once, together, "batch_size in the report card")
+        network.rows_at_once = at_once
+    return parts
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """The answers about all rows; a single one as it is, whatever it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
