@@ -63,8 +63,11 @@ batch_size = 200
 
 @pytest.fixture(scope="module")
 def frauds(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return planted(tmp_path_factory.mktemp("frauds"))
+
+
+def planted(root: Path) -> Results:
     """Every fraud and every honest network, trained and attacked as `robench run` does it."""
-    root = tmp_path_factory.mktemp("frauds")
     for folder in FOLDERS:
         (root / folder).mkdir()
     (root / "models/frauds.py").write_text(FRAUDS.read_text())

@@ -26,7 +26,9 @@ from synthetic import (
     quick_models,
     quick_threats,
 )
+from typer.testing import CliRunner
 
+from robench.cli import app
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
@@ -38,6 +40,7 @@ from robench.report.site import write_site
 from robench.report.text import seconds
 from robench.results import Results, load_published, load_results
 from robench.store import Store
+from robench.workspace import FOLDERS
 
 FILES = [
     "cells.parquet",
@@ -537,6 +540,21 @@ def test_a_loss_that_is_not_finite_becomes_a_gap() -> None:
 )
 def test_times_are_written_for_people(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+def test_the_page_is_opened_when_asked_for(
+    small: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    page = write_report(small, tmp_path / "reports/synthetic")
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    asked = ["report", "synthetic", "-w", str(tmp_path)]
+    for more, expected in (([], []), (["--open"], [str(page)])):
+        done = CliRunner().invoke(app, [*asked, *more])
+        assert done.exit_code == 0, done.output
+        assert opened == expected
 
 
 def test_transfer_between_two_surrogates_is_drawn_as_a_matrix(tmp_path: Path) -> None:
