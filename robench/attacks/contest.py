@@ -13,8 +13,9 @@ from robench.attacks.losses import margin
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
-CONFIRMATIONS = 32
-"""Fresh draws in a row that must misclassify an image of a noisy network before it leaves."""
+ROUNDS = (2, 6, 24)
+CONFIRMATIONS = sum(ROUNDS)
+"""Fresh draws that must all misclassify an image of a noisy network before it leaves."""
 ROUNDING = 1e-5
 """Least margin of a broken image: so little that other batch sizes cannot undo it by rounding."""
 
@@ -23,23 +24,21 @@ def judge(
     target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
-    share, gap = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
-    for _ in range(draws if target.stochastic else 1):
-        drawn = margin(target.logits(x, index), y)
-        share += drawn > 0
-        gap += drawn
-    count = draws if target.stochastic else 1
-    return share / count, gap / count
+    drawn = target.answers(x, draws, index) if target.stochastic else target.logits(x, index)[None]
+    gaps = margin(drawn.flatten(0, 1), y.repeat(len(drawn))).view(len(drawn), -1)
+    return (gaps > 0).to(gaps.dtype).mean(0), gaps.mean(0)
 
 
 def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
     """Whether an image of a noisy network is misclassified by every one of a series of draws, (n,).
-    One that is not leaves the series at its first miss, so doubtful images cost little."""
+    The series comes in rounds, and one that is not leaves with the round of its first miss, so that
+    doubtful images cost little."""
     left = torch.arange(len(x), device=x.device)
-    for _ in range(CONFIRMATIONS):
+    for draws in ROUNDS:
         if not len(left):
             break
-        left = left[margin(target.logits(x[left], index[left]), y[left]) > 0]
+        share, _ = judge(target, x[left], y[left], draws, index[left])
+        left = left[share == 1]
     verdict = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     verdict[left] = True
     return verdict

@@ -46,12 +46,19 @@ class Record:
         self._trace: list[float] = []
         self._pending: list[_Note] = []
 
-    def count(self, kind: Literal["queries", "gradients"], rows: int, index: Tensor | None) -> None:
-        """Take down `rows` questions."""
+    def count(
+        self,
+        kind: Literal["queries", "gradients"],
+        rows: int,
+        index: Tensor | None,
+        times: int = 1,
+    ) -> None:
+        """Take down `rows` questions, asked so many times each."""
         if index is None:
-            self._evenly[kind] += rows / max(self.images, 1)
+            self._evenly[kind] += times * rows / max(self.images, 1)
         else:
-            self._single[kind].index_add_(0, index.cpu(), torch.ones(len(index)))
+            counts = torch.full((rows,), float(times))
+            self._single[kind].index_add_(0, index.cpu(), counts)
 
     def most(self, kind: Literal["queries", "gradients"]) -> float:
         """The largest number of questions about any image."""

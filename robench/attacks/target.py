@@ -128,8 +128,8 @@ class DecisionTarget:
         what the access allows: a decision target with one-hot labels."""
         return _Counted(self)
 
-    def _count(self, rows: int, index: Tensor | None) -> None:
-        self.record.count("queries", rows, index)
+    def _count(self, rows: int, index: Tensor | None, times: int = 1) -> None:
+        self.record.count("queries", rows, index, times)
         if not self.affords(0):
             raise BudgetExceeded(
                 f"asked for more than max_queries = {self._max_queries} forward passes an image"
@@ -158,6 +158,40 @@ class ScoreTarget(DecisionTarget):
     def logits(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """(n, classes), without a graph. One query for each row."""
         return self._ask(x, index)
+
+    def answers(self, x: Tensor, draws: int, index: Tensor | None = None) -> Tensor:
+        """The answers of so many fresh draws of a stochastic network, (draws, n, classes)."""
+        if not self._copies:
+            return torch.stack([self._ask(x, index) for _ in range(draws)])
+        parts, at_once = [], max(1, COPIED_ROWS // max(1, len(x)))
+        for start in range(0, draws, at_once):
+            copies = min(at_once, draws - start)
+            self._count(len(x), index, copies)
+            with torch.no_grad(), self._copied(len(x), copies):
+                logits = joined(in_pieces(self._hidden, self._hidden, x))
+            check_shape(logits, copies * len(x), self.classes)
+            parts.append(logits.view(copies, len(x), -1))
+        together = torch.cat(parts)
+        check_finite("logits", together)
+        return together
+
+    @property
+    def _copies(self) -> bool:
+        """Whether several draws can share what comes before the first noisy layer."""
+        return (
+            self._hidden.shares_input
+            and not self._hidden.random_input
+            and isinstance(self._noise, GaussianNoise)
+        )
+
+    def _copied(self, images: int, copies: int) -> AbstractContextManager[None]:
+        if copies > 1 and isinstance(self._noise, GaussianNoise):
+            return self._noise.copied(images, copies)
+        return nullcontext()
+
+    @property
+    def _noise(self) -> NoiseSource | None:
+        return next((layer.source for layer in noisy_layers(self._hidden)), None)
 
 
 class WhiteBoxTarget(ScoreTarget):
@@ -189,12 +223,11 @@ class WhiteBoxTarget(ScoreTarget):
         """
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
-        at_once = max(1, COPIED_ROWS // max(1, len(x))) if self._copies(view) else 1
+        at_once = max(1, COPIED_ROWS // max(1, len(x))) if self._copies and view is None else 1
         with named, _frozen(self._weights):
             for start in range(0, draws, at_once):
                 copies = min(at_once, draws - start)
-                for _ in range(copies):
-                    self._count(len(x), index)
+                self._count(len(x), index, copies)
                 parts = in_pieces(
                     self._hidden,
                     partial(self._drawn, loss=loss, copies=copies, view=view),
@@ -202,8 +235,7 @@ class WhiteBoxTarget(ScoreTarget):
                     y,
                     together="" if view is None else "the attack transforms them together",
                 )
-                for _ in range(copies):
-                    self.record.count("gradients", len(x), index)
+                self.record.count("gradients", len(x), index, copies)
                 drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
@@ -240,24 +272,6 @@ class WhiteBoxTarget(ScoreTarget):
             (gap > 0).to(gap.dtype).sum(0),
             seen.view(copies, len(x), -1).sum(0),
         ]
-
-    def _copies(self, view: object) -> bool:
-        """Whether several draws can share what comes before the first noisy layer."""
-        return (
-            view is None
-            and self._hidden.shares_input
-            and not self._hidden.random_input
-            and isinstance(self._noise, GaussianNoise)
-        )
-
-    def _copied(self, images: int, copies: int) -> AbstractContextManager[None]:
-        if copies > 1 and isinstance(self._noise, GaussianNoise):
-            return self._noise.copied(images, copies)
-        return nullcontext()
-
-    @property
-    def _noise(self) -> NoiseSource | None:
-        return next((layer.source for layer in noisy_layers(self._hidden)), None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient

@@ -7,9 +7,9 @@ The reset applies to the previous potential only. State starts at zero at every 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.lif import integrate
-from robench.networks.noise import NoisyLayer, Series, noisy_layers
+from robench.networks.noise import NoisyLayer, Series
 from robench.networks.surrogate import Step
 
 
@@ -121,7 +121,7 @@ class SNN(Network):
         inputs: Series = x[None]
         if self.encoding == "bernoulli":
             inputs = torch.stack([self._bernoulli(x) for _ in range(self.steps)])
-        for index, layer in enumerate(noisy_layers(self)):
+        for index, layer in enumerate(cast(Iterable[NoisyLayer], self.layers)):
             if index:
                 inputs = self._halved(index, inputs)
             currents = layer.over_time(inputs, self.steps)

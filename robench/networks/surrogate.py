@@ -122,8 +122,8 @@ class Step(nn.Module):
         self.surrogate = parse_surrogate(surrogate)
         self.at = at
 
-    def fire(self, u: Tensor, out: Tensor) -> Tensor:
-        """1{u > at} into `out`, without a graph."""
+    def fire(self, u: Tensor, out: Tensor | None = None) -> Tensor:
+        """1{u > at}, without a graph."""
         return _step(u, self.at, out)
 
     def forward(self, u: Tensor) -> Tensor:
