@@ -22,7 +22,7 @@ from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
-from robench.networks.noise import GaussianNoise, NoiseSource, noisy_layers
+from robench.networks.noise import GaussianNoise, noisy_layers
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 
@@ -79,6 +79,7 @@ class DecisionTarget:
         self.record = Record(images)
         self.classes = network.classes
         self.stochastic = network.draws
+        self._noise = next((layer.source for layer in noisy_layers(network)), None)
         self._max_queries = max_queries
         self._deadline = deadline
 
@@ -188,10 +189,6 @@ class ScoreTarget(DecisionTarget):
         if copies > 1 and isinstance(self._noise, GaussianNoise):
             return self._noise.copied(images, copies)
         return nullcontext()
-
-    @property
-    def _noise(self) -> NoiseSource | None:
-        return next((layer.source for layer in noisy_layers(self._hidden)), None)
 
 
 class WhiteBoxTarget(ScoreTarget):
