@@ -16,6 +16,12 @@ from robench.results import Results
 
 LEADERS = 3  # models of each data set that the index shows
 DATASETS = 3  # data sets of a report that it shows
+TITLES = {
+    "worst_case": "Worst case",
+    "clean": "Clean",
+    "average_corruptions": "Corrupted, mean",
+    "": "",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,8 @@ class Leader:
     verdict: str
     alarms: int
     headline: tuple[float, float, float]
-    """With its 95% interval."""
-    clean: float
+    """What it is ranked by, with its 95% interval."""
+    beside: float | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Entry:
     missing: int
     threat_set: str
     headline: str
-    """What the leaders' bars show."""
+    """What the leaders are ranked by, and their bars show."""
+    beside: str
+    """What is shown beside it; empty: nothing."""
     leaders: dict[str, list[Leader]]
     """The best ranked models of each data set."""
     more: int
@@ -80,11 +88,13 @@ def write_site(reports: dict[str, Results], site: Path) -> Path:
 def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
     """rows: of the report's leaderboard.json."""
     card: dict[str, Any] = results.manifest["report"]
-    headline = "worst_case" if results.attacks else "average_corruptions"
+    headline, beside = "worst_case", "clean"
+    if not results.attacks:  # ranked by clean accuracy, then
+        headline, beside = "clean", "average_corruptions" if results.kinds else ""
     ranked: dict[str, list[Leader]] = {}
     for row in rows:
         if row["rank"] is not None and row[headline] is not None:
-            ranked.setdefault(row["dataset"], []).append(_leader(row, headline))
+            ranked.setdefault(row["dataset"], []).append(_leader(row, headline, beside))
     return Entry(
         name=name,
         title=card["title"],
@@ -96,13 +106,14 @@ def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
         images=card["images"],
         missing=sum(cell["status"] != "done" for cell in results.manifest["cells"]),
         threat_set=results.manifest["threat_set"],
-        headline="Worst case" if results.attacks else "Average over corruptions",
+        headline=TITLES[headline],
+        beside=TITLES[beside],
         leaders={dataset: ranked[dataset][:LEADERS] for dataset in list(ranked)[:DATASETS]},
         more=max(len(ranked) - DATASETS, 0),
     )
 
 
-def _leader(row: dict[str, Any], headline: str) -> Leader:
+def _leader(row: dict[str, Any], headline: str, beside: str) -> Leader:
     value, low, high = (100 * row[f"{headline}{end}"] for end in ("", "_low", "_high"))
     alarms = len(row.get("alarms", []))
     return Leader(
@@ -111,5 +122,5 @@ def _leader(row: dict[str, Any], headline: str) -> Leader:
         verdict=row.get("verdict", "") if alarms or headline == "worst_case" else "",
         alarms=alarms,
         headline=(value, low, high),
-        clean=100 * row["clean"],
+        beside=100 * row[beside] if beside and row[beside] is not None else None,
     )
