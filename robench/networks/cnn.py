@@ -3,8 +3,8 @@
 Blocks of convolution, noise, activation and pooling, then fully connected layers as in mlp.py:
 v_l = W_l * x_l + b_l + sigma eps,  x_{l+1} = pool(phi(v_l));  the logits are the last v. With a
 shortcut, x_{l+1} = pool(phi(v_l + x_l)). Noise may also enter after the pooling, in a quarter of
-the elements: v_l = pool(W_l * x_l + b_l) + sigma eps,  x_{l+1} = phi(v_l). Without noise that is the
-same network where the largest of 2x2 pixels is taken and phi never falls: then they commute.
+the elements: v_l = pool(W_l * x_l + b_l) + sigma eps,  x_{l+1} = phi(v_l). Without noise that is
+the same network where the largest of 2x2 pixels is taken and phi never falls: then they commute.
 Its fields say the usual small networks:
 
     ResNet-5 (LR, arXiv 2305.08960)   channels = [8, 16, 32, 32], halvings = [1, 2, 3],
