@@ -86,3 +86,32 @@ def test_the_likelihood_ratio_points_the_way_of_the_gradient() -> None:
     exact = network.convolutions[0].op.weight.grad
     cosine = torch.nn.functional.cosine_similarity(estimated.flatten(), exact.flatten(), dim=0)
     assert cosine > 0.95
+
+
+def test_noise_after_the_halving_enters_a_quarter_of_the_elements_of_the_same_network() -> None:
+    before = built(channels=(4, 8), halvings=(1,), norm="layer")
+    after = built(channels=(4, 8), halvings=(1,), norm="layer", noise="halving")
+    for theirs, ours in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(theirs, ours)
+    x = torch.rand(3, 3, 32, 32)
+    assert torch.equal(before(x), after(x))
+    sizes = []
+    for network in (before, after):
+        layer = noisy_layers(network)[0]
+        sizes.append(layer.op(x).numel())
+    assert sizes[0] == 4 * sizes[1]
+
+
+def test_one_sigma_for_each_neuron_fits_where_the_noise_enters() -> None:
+    network = built(channels=(4,), halvings=(1,), noise="halving", sigma_per="neuron")
+    assert noisy_layers(network)[0].sigma.shape == (4, 16, 16)
+
+
+def test_a_halved_convolution_with_a_shortcut_cannot_have_its_noise_after_the_halving() -> None:
+    with pytest.raises(RobenchError, match="convolution 2 halves the image"):
+        built(channels=(4, 4), halvings=(2,), shortcuts=(2,), noise="halving")
+
+
+def test_noise_before_the_halving_keeps_the_digests_of_old_cards() -> None:
+    assert "noise" not in CNN.resolved({})
+    assert CNN.resolved({"noise": "halving"})["noise"] == "halving"

@@ -23,11 +23,12 @@ from robench.networks.rnn import RNN
 SHAPE = (1, 4, 4)
 
 
-def convolutional(norm: str) -> Network:
+def convolutional(norm: str, noise: str = "convolution") -> Network:
     """Two convolutions with a shortcut over the second, and one sigma for each neuron."""
     return CNN(
         SHAPE, CLASSES, channels=(2, 2), halvings=(1,), shortcuts=(2,), hidden=(), pool="average",
-        activation="tanh", norm=norm, sigma=0.6, learned_sigma=True, sigma_per="neuron",
+        activation="tanh", norm=norm, noise=noise, sigma=0.6, learned_sigma=True,
+        sigma_per="neuron",
     )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def graph(kind: type[Network], **settings: int) -> Network:
 NETWORKS: dict[str, Callable[[], Network]] = {
     "conv2d": lambda: convolutional("none"),
     "affine norm": lambda: convolutional("layer"),
+    "conv2d, norm and halving": lambda: convolutional("layer", noise="halving"),
     "rnn": lambda: recurrent("rnn"),
     "gru": lambda: recurrent("gru"),
     "lstm": lambda: recurrent("lstm"),

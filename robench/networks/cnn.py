@@ -2,7 +2,10 @@
 
 Blocks of convolution, noise, activation and pooling, then fully connected layers as in mlp.py:
 v_l = W_l * x_l + b_l + sigma eps,  x_{l+1} = pool(phi(v_l));  the logits are the last v. With a
-shortcut, x_{l+1} = pool(phi(v_l + x_l)). Its fields say the usual small networks:
+shortcut, x_{l+1} = pool(phi(v_l + x_l)). Noise may also enter after the pooling, in a quarter of
+the elements: v_l = pool(W_l * x_l + b_l) + sigma eps,  x_{l+1} = phi(v_l). Without noise that is
+the same network where the largest of 2x2 pixels is taken and phi never falls: then they commute.
+Its fields say the usual small networks:
 
     ResNet-5 (LR, arXiv 2305.08960)   channels = [8, 16, 32, 32], halvings = [1, 2, 3],
                                       shortcuts = [4], hidden = []
@@ -12,8 +15,9 @@ shortcut, x_{l+1} = pool(phi(v_l + x_l)). Its fields say the usual small network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -41,6 +45,9 @@ class CNN(Network):
     norm: Literal["none", "layer"] = "none"
     """layer: each convolution's output is normalised, image by image, with a learned scale and
     shift for each channel, before noise enters."""
+    noise: Literal["convolution", "halving"] = "convolution"
+    """Where noise enters a convolution that halves the image: before the halving or after it, in
+    four times fewer elements."""
     activation: Activation = "relu"
     sigma: float = Field(default=1.0, ge=0)
     """Standard deviation of the noise in every layer, where a trainer or model card turns it on."""
@@ -49,6 +56,15 @@ class CNN(Network):
     """Whether the neurons of a channel share their sigma."""
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for the threshold's, for attacks and for bp."""
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # A network with noise before the halving is the one it was before that field came: what was
+        # made with it keeps its digest.
+        fields = super().resolved(settings)
+        if fields["noise"] == "convolution":
+            del fields["noise"]
+        return fields
 
     def build(self) -> None:
         before, height, width = self.input_shape
@@ -74,13 +90,23 @@ class CNN(Network):
             op: nn.Module = nn.Conv2d(before, after, self.kernel, padding=self.kernel // 2)
             if self.norm == "layer":
                 op = nn.Sequential(op, nn.GroupNorm(1, after))
-            shape = (after, 1, 1) if self.sigma_per == "channel" else (after, height, width)
-            blocks.append(NoisyLayer(op, shape, self.sigma, self.learned_sigma))
-            before = after
-            self.pools.append(place in halved)
-            self.adds.append(place in self.shortcuts)
+            inside = place in halved and self.noise == "halving"
+            if inside and place in self.shortcuts:
+                raise RobenchError(
+                    f"network cnn: shortcuts = {list(self.shortcuts)}: convolution {place} halves "
+                    'the image; with noise = "halving" its input cannot be added'
+                )
+            noisy_height, noisy_width = height, width
             if place in halved:
                 height, width = height // 2, width // 2
+            if inside:
+                op, noisy_height, noisy_width = nn.Sequential(op, self.halve), height, width
+            channel = self.sigma_per == "channel"
+            shape = (after, 1, 1) if channel else (after, noisy_height, noisy_width)
+            blocks.append(NoisyLayer(op, shape, self.sigma, self.learned_sigma))
+            before = after
+            self.pools.append(place in halved and not inside)
+            self.adds.append(place in self.shortcuts)
         self.convolutions = nn.ModuleList(blocks)
         widths = [before * height * width, *self.hidden, self.classes]
         self.layers = nn.ModuleList(
