@@ -88,6 +88,15 @@ def test_the_card_says_which_share_of_the_steps_is_backpropagation(
     assert sum(steps) / len(steps) == pytest.approx(expected, abs=1.5 / len(steps) * 2)
 
 
+def test_the_share_holds_where_an_epoch_is_a_single_step(
+    digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("robench.trainers.lr._backpropagate", lambda *args: taken.append(1) or 0.0)
+    fit(fresh("mlp", hidden=(4,)), digits, copies=2, epochs=6, batch_size=10_000, bp_share=0.5)
+    assert len(taken) == 3
+
+
 def test_learned_sigmas_move_at_their_own_rate_and_stay_in_their_range(digits: Splits) -> None:
     moved = {}
     for rate in (0.0, 0.05):

@@ -64,7 +64,8 @@ class LR(Trainer):
                 f"trainer lr: network {type(network).__name__} has no noisy layers; use mlp, cnn, "
                 "rnn, gcn, gat or snn"
             )
-        self._step = 0
+        if epoch == 0:  # counted over epochs: one may be a single step
+            self._step = 0
         self._epoch = epoch
         self._estimator = self._with(self.copies)
         return epoch > 0 and epoch == self.bp_epochs
