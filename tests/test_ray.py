@@ -27,6 +27,7 @@ CORES = 2  # of each simulated node
 SLOW_ATTACK = """
 import time
 from pathlib import Path
+import ray
 import torch
 from robench import Attack
 
@@ -37,7 +38,7 @@ class Slow(Attack):
         log = Path(self.log)
         for word in ("begin", "end") if log.exists() else ():
             with log.open("a") as file:
-                file.write(f"{word} {self.number}\\n")
+                file.write(f"{word} {self.number} {ray.get_runtime_context().get_node_id()}\\n")
             time.sleep(1.0 if word == "begin" else 0)
         return target.ball.project(x + 0.2 * torch.rand(x.shape, generator=rng) - 0.1, x)
 """
@@ -150,12 +151,13 @@ def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
         'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = 40\ndiagnostics = false\n',
     )
 
-    def lines(word: str) -> Counter[str]:
+    def lines(word: str, where: str = "") -> Counter[str]:
         found = (line.split() for line in log.read_text().splitlines())
-        return Counter(number for said, number in found if said == word)
+        return Counter(n for said, n, node in found if said == word and where in node)
 
     def kill_in_the_middle() -> None:
-        while lines("end").total() < 3 * CORES or lines("begin").total() == lines("end").total():
+        held, done = lambda word: lines(word, doomed.node_id).total(), lambda: lines("end").total()
+        while done() < 2 * CORES or held("end") < 1 or held("begin") == held("end"):
             time.sleep(0.05)
         nodes.remove_node(doomed, allow_graceful=False)
 
