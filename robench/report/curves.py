@@ -81,7 +81,7 @@ def _panels(
         seen = [math.sqrt(place) for place in x] if rooted else x
         kept = set(spaced(seen, tick * (seen[-1] - seen[0])))
         ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
-        axes.set_xticks(ticks, [f"{place:g}" for place in ticks])
+        axes.set_xticks(ticks, [f"{place:.3g}" for place in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         tidy(axes)
     legend(drawn, panes)
