@@ -123,5 +123,5 @@ def _interval(point: Floats, sampled: Floats, itself: bool) -> tuple[float, floa
     if itself:
         return value, value, value
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(sampled.mean(axis=1), [tail, 1 - tail])
+    low, high = np.quantile(sampled.mean(axis=1), [tail, 1 - tail]).round(12)
     return value, float(low), float(high)
