@@ -17,7 +17,7 @@ import numpy as np
 
 from robench.digest import derived_seed
 from robench.results import Results
-from robench.statistics import LEVEL, Floats, resampling
+from robench.statistics import Floats, percentile_interval, resampling
 
 WORST = "worst case"
 ENOUGH = 0.5
@@ -107,8 +107,7 @@ def _interval(first: Floats, second: Floats) -> tuple[float, float]:
     others = resampling(len(second), 1, rng).seeds
     ours = np.einsum("bs,si,bi->b", drawn.seeds, first, drawn.images, optimize=True)
     theirs = np.einsum("bs,si,bi->b", others, second, drawn.images, optimize=True)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(ours - theirs, [tail, 1 - tail])
+    low, high = percentile_interval(ours - theirs)
     return float(low), float(high)
 
 

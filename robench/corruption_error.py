@@ -17,7 +17,7 @@ import numpy as np
 
 from robench.digest import derived_seed
 from robench.results import Model, Results
-from robench.statistics import LEVEL, Floats, resampling
+from robench.statistics import Floats, percentile_interval, resampling
 
 HARM = 0.01
 """Error that a kind must add to the baseline's, on average, to enter the relative mCE."""
@@ -122,6 +122,5 @@ def _interval(point: Floats, sampled: Floats, itself: bool) -> tuple[float, floa
     value = float(point.mean())
     if itself:
         return value, value, value
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(sampled.mean(axis=1), [tail, 1 - tail]).round(12)
+    low, high = percentile_interval(sampled.mean(axis=1))
     return value, float(low), float(high)

@@ -58,7 +58,7 @@ def in_pieces(
     parts: list[Part] = []
     rows = len(batch[0])
     at_once = min(network.rows_at_once or rows, rows)
-    if together or network.draws:
+    if at_once < rows and (together or network.draws):
         at_once = rows
     start = 0
     while start < rows or not parts:

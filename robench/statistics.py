@@ -60,6 +60,17 @@ def resampling(
     )
 
 
+def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
+    """(low, high) between which the middle of the samples lies; samples run along the first axis.
+
+    Rounded to 12 digits: products of matrices differ in their last bits with the number of threads,
+    and pages shall not.
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail], axis=0).round(12)
+    return low, high
+
+
 def bootstrap(correct: Floats, drawn: Resampling, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Percentile interval (low, high) of mean accuracies, over seeds and images.
 
@@ -73,9 +84,7 @@ def bootstrap(correct: Floats, drawn: Resampling, level: float = LEVEL) -> tuple
     quantities, seeds, images = correct.shape
     per_seed = (drawn.images @ correct.reshape(-1, images).T).reshape(-1, quantities, seeds)
     means = np.einsum("bqs,bs->bq", per_seed, drawn.seeds)
-    tail = (1 - level) / 2
-    # Products of matrices differ in their last bits with the number of threads; pages shall not.
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0).round(12)
+    low, high = percentile_interval(means, level)
     stuck = np.ptp(means, axis=0) < 1e-9
     plain_low, plain_high = wilson(correct.mean(axis=(1, 2)), images, level)
     return np.where(stuck, plain_low, low), np.where(stuck, plain_high, high)

@@ -26,7 +26,8 @@ def judge(
     """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
     drawn = target.answers(x, draws, index) if target.stochastic else target.logits(x, index)[None]
     gaps = margin(drawn.flatten(0, 1), y.repeat(len(drawn))).view(len(drawn), -1)
-    return (gaps > 0).to(gaps.dtype).mean(0), gaps.mean(0)
+    # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
+    return (gaps > 0).sum(0) / len(drawn), gaps.sum(0) / len(drawn)
 
 
 def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor) -> Tensor:

@@ -80,7 +80,6 @@ class Run:
         self.peaks = Peaks(start) if self.target.stochastic else None
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.gone = 0
-        self.parked: list[tuple[Tensor, Tensor, Tensor]] = []
         x_adv, previous = start, start
         for step in range(attack.steps):
             loss = partial(LOSSES[attack.loss], aim=self.aim)
@@ -91,16 +90,17 @@ class Run:
             if attack.keep == "best":
                 self._compare(x_adv, previous, answer, attack.steps - step)
                 if self.gone == len(self.rows):
-                    break
+                    return
             gradient = answer.gradient
             if self.kernel is not None:
                 gradient = smooth(gradient, self.kernel)
             before, previous = previous, x_adv
             x_adv = self.steps.advance(x_adv, gradient, answer.loss, self.region)
             if self.repeats and step % CYCLE_CHECK == 1:
-                self._park(before, previous, x_adv, attack.steps - 1 - step)
+                last = previous if (attack.steps - 1 - step) % 2 else x_adv
+                self._settle((x_adv - before).flatten(1).abs_().amax(1) == 0, last, judged)
                 if self.gone == len(self.rows):
-                    break
+                    return
             # Leaving costs about one step in copying; so many images must leave that it saves one.
             if self.gone * (attack.steps - step) >= len(self.rows):
                 x_adv, previous = self._leave(x_adv, previous)
@@ -111,26 +111,33 @@ class Run:
 
     @property
     def repeats(self) -> bool:
-        """Whether an iterate that was there before brings back all that followed it."""
+        """Whether an iterate that was there before brings back all that followed it: images that go
+        to and fro between two iterates, or stay where they are, will not differ from now on. Both
+        were judged, and the later steps' number says which will be the last."""
         attack = self.attack
         simple = attack.keep == "best" and attack.schedule == "fixed" and not attack.momentum
         return simple and not self.target.stochastic and self.view is None
 
-    def _park(self, before: Tensor, previous: Tensor, x_adv: Tensor, left: int) -> None:
-        """Let images leave that go to and fro between two iterates, or stay where they are: both
-        were judged, no later one will differ. They keep the iterate that would have been the last.
+    def _settle(self, over: Tensor, last: Tensor, judged: bool) -> None:
+        """Images of a network without noise leave that no iterate has broken.
 
         Args:
-            before, previous, x_adv: three iterates in a row.
-            left: steps that are still to come.
+            over: which of them have had their last iterate, (n,) bool; closed ones do not count.
+            last: that iterate, of all of them.
+            judged: whether other runs follow, which may skip images that are broken.
         """
-        same = (x_adv - before).flatten(1).abs_().amax(1) == 0
-        rows = torch.nonzero(same & ~self.closed)[:, 0]
-        if len(rows):
-            last = (previous if left % 2 else x_adv).index_select(0, rows)
-            self.parked.append((self.rows[rows], last, self.y[rows]))
-            self.closed[rows] = True
-            self.gone += len(rows)
+        rows = torch.nonzero(over & ~self.closed)[:, 0]
+        if not len(rows):
+            return
+        index, images = self.rows[rows], last.index_select(0, rows)
+        ranks = torch.zeros(len(rows), device=rows.device)
+        if judged:  # else the score alone will tell
+            share, gap = judge(self.target, images, self.y[rows], 1, index)
+            ranks = rank(share, gap, False)
+            self.contest.broken[index[share == 1]] = True
+        self.contest.enter(index, images, ranks)
+        self.closed[rows] = True
+        self.gone += len(rows)
 
     def _steps(self) -> Steps:
         attack, eps = self.attack, self.target.eps
@@ -180,10 +187,8 @@ class Run:
         self.steps.keep(stay)
         if self.peaks is not None:
             self.peaks.keep(stay)
-        if self.peaks is not None or self.repeats:
-            previous = previous.index_select(0, stay)
         self.closed, self.gone = self.closed[stay], 0
-        return x_adv.index_select(0, stay), previous
+        return x_adv.index_select(0, stay), previous.index_select(0, stay)
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.
@@ -191,22 +196,15 @@ class Run:
         Args:
             judged: whether other runs follow, which may skip images that are broken.
         """
+        if self.peaks is None:
+            self._settle(~self.closed, x_adv, judged)
+            return
         target, rows = self.target, torch.nonzero(~self.closed)[:, 0]
         if len(rows) < len(x_adv):
             x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
         draws, y, index = max(self.draws, JUDGED), self.y[rows], self.rows[rows]
-        if self.parked:
-            parts = [(index, x_adv, y), *self.parked]
-            index, x_adv, y = (torch.cat(part) for part in zip(*parts, strict=True))
-            index, order = index.sort()
-            x_adv, y, rows = x_adv[order], y[order], index
-        if not len(index):
-            return
-        if self.peaks is None and not judged:  # the score alone will tell
-            self.contest.enter(index, x_adv, torch.zeros(len(rows), device=rows.device))
-            return
         share, gap = judge(target, x_adv, y, draws, index)
-        if self.peaks is not None and self.attack.keep == "best":
+        if self.attack.keep == "best":
             # The peak was chosen by the draws that its gradient was taken with: fresh ones decide
             # between it and the last iterate.
             self.peaks.keep(rows)
@@ -215,9 +213,8 @@ class Run:
             last = rank(share, gap, True) >= rank(other, wide, True)
             x_adv = pick(per_image(last, x_adv), peak, x_adv)
             share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
-        self.contest.enter(index, x_adv, rank(share, gap, target.stochastic))
+        self.contest.enter(index, x_adv, rank(share, gap, True))
         if judged:
             sure = share == 1
-            if target.stochastic:
-                sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
+            sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
             self.contest.broken[index[sure]] = True

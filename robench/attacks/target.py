@@ -164,9 +164,8 @@ class ScoreTarget(DecisionTarget):
         """The answers of so many fresh draws of a stochastic network, (draws, n, classes)."""
         if not self._copies:
             return torch.stack([self._ask(x, index) for _ in range(draws)])
-        parts, at_once = [], max(1, COPIED_ROWS // max(1, len(x)))
-        for start in range(0, draws, at_once):
-            copies = min(at_once, draws - start)
+        parts = []
+        for copies in _goes(draws, len(x)):
             self._count(len(x), index, copies)
             with torch.no_grad(), self._copied(len(x), copies):
                 logits = joined(in_pieces(self._hidden, self._hidden, x))
@@ -220,10 +219,9 @@ class WhiteBoxTarget(ScoreTarget):
         """
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
-        at_once = max(1, COPIED_ROWS // max(1, len(x))) if self._copies and view is None else 1
+        together = self._copies and view is None
         with named, _frozen(self._weights):
-            for start in range(0, draws, at_once):
-                copies = min(at_once, draws - start)
+            for copies in _goes(draws, len(x)) if together else [1] * draws:
                 self._count(len(x), index, copies)
                 parts = in_pieces(
                     self._hidden,
@@ -285,6 +283,12 @@ class WhiteBoxTarget(ScoreTarget):
     def _library_gradient(self, grad: Tensor) -> None:
         self.record.count("gradients", len(grad), None)
         self.record.first_gradient(grad, None)
+
+
+def _goes(draws: int, images: int) -> list[int]:
+    """How many of so many draws of a batch are computed in each go."""
+    at_once = max(1, COPIED_ROWS // max(1, images))
+    return [min(at_once, draws - start) for start in range(0, draws, at_once)]
 
 
 @contextmanager

@@ -8,7 +8,15 @@ from functools import lru_cache
 import numpy as np
 
 from robench.digest import derived_seed
-from robench.statistics import LEVEL, Floats, Resampling, bootstrap, resampling, wilson
+from robench.statistics import (
+    LEVEL,
+    Floats,
+    Resampling,
+    bootstrap,
+    percentile_interval,
+    resampling,
+    wilson,
+)
 
 LEAST = 0.01
 """Share of images, or difference of accuracies, below which nothing is worth an alarm."""
@@ -58,8 +66,7 @@ def difference(values: Floats, comparisons: int = 1) -> Estimate:
     """
     drawn = _drawn(*values.shape)
     means = np.einsum("bs,bs->b", drawn.seeds, drawn.images @ values.T)
-    tail = (1 - LEVEL) / 2 / comparisons
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = percentile_interval(means, 1 - (1 - LEVEL) / comparisons)
     return Estimate(float(values.mean()), float(low), float(high))
 
 

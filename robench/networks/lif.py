@@ -60,15 +60,13 @@ class _Integrate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         u = currents.new_empty(steps, *currents.shape[1:])
         s = torch.empty_like(u)
-        left: Tensor | None = None
-        for step, current in enumerate(currents.expand(steps, *currents.shape[1:])):
-            if left is None:
-                u[0] = current
-                left = torch.empty_like(u[0])
-            else:
-                torch.add(current, left, alpha=decay, out=u[step])
+        u[0] = currents[0]
+        spike.fire(u[0], s[0])
+        every = currents.expand(steps, *currents.shape[1:])
+        for step in range(1, steps):
+            left = torch.addcmul(u[step - 1], u[step - 1], s[step - 1], value=-1)  # u (1 - s)
+            torch.add(every[step], left, alpha=decay, out=u[step])
             spike.fire(u[step], s[step])
-            torch.addcmul(u[step], u[step], s[step], value=-1, out=left)
         ctx.save_for_backward(u, s)
         ctx.decay, ctx.spike, ctx.surrogate = decay, spike, spike.surrogate
         ctx.constant = len(currents) == 1

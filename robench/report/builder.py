@@ -89,7 +89,7 @@ def render(
         made_from=made_from,
     )
     data = payload(results, table, verdicts)
-    data["columns"] = [_column(column, results) for column in chosen]
+    data["columns"] = _script_columns(chosen, results)
     taken = len(page.encode()) + len(embedded(data).encode())
     data["models"] = with_pictures(data["models"], results, table, PAGE_BYTES - taken)
     before, tag, after = page.partition('id="data">')  # no name says this: quotes are escaped
@@ -220,18 +220,21 @@ def _evaluation(results: Results) -> dict[tuple[str, int], float]:
     return total
 
 
-def _column(column: Column, results: Results) -> dict[str, Any]:
-    """What the script needs of a column; of, at: where a model's record has its numbers."""
+def _script_columns(chosen: Sequence[Column], results: Results) -> list[dict[str, Any]]:
+    """What the script needs of columns; of, at: where a model's record has its numbers."""
     threats = {column_name(threat["name"]): i for i, threat in enumerate(results.threats)}
     kinds = {column_name(kind): i for i, kind in enumerate(results.kinds)}
-    found: list[tuple[str, int | str | None]] = [
-        ("threats", threats.get(column.key)),
-        ("kinds", kinds.get(column.key)),
-        ("summary", column.key),
-    ]
-    of, at = next(place for place in found if place[1] is not None)
-    made = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
-    return made | ({"summary": True} if column.summary else {})
+    made = []
+    for column in chosen:
+        found: list[tuple[str, int | str | None]] = [
+            ("threats", threats.get(column.key)),
+            ("kinds", kinds.get(column.key)),
+            ("summary", column.key),
+        ]
+        of, at = next(place for place in found if place[1] is not None)
+        one = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
+        made.append(one | ({"summary": True} if column.summary else {}))
+    return made
 
 
 def _sha256(text: str) -> str:

@@ -20,7 +20,6 @@ TITLES = {
     "worst_case": "Worst case",
     "clean": "Clean",
     "average_corruptions": "Corrupted, mean",
-    "": "",
 }
 
 
@@ -107,7 +106,7 @@ def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
         missing=sum(cell["status"] != "done" for cell in results.manifest["cells"]),
         threat_set=results.manifest["threat_set"],
         headline=TITLES[headline],
-        beside=TITLES[beside],
+        beside=TITLES.get(beside, ""),
         leaders={dataset: ranked[dataset][:LEADERS] for dataset in list(ranked)[:DATASETS]},
         more=max(len(ranked) - DATASETS, 0),
     )

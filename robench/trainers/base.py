@@ -70,8 +70,9 @@ class Trainer(Plugin):
 
     def _gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
         """`gradient`, added up from pieces where the batch does not fit into memory."""
-        together = self._together(network)
-        at_once = len(y) if together else min(network.rows_at_once or len(y), len(y))
+        at_once = min(network.rows_at_once or len(y), len(y))
+        if at_once < len(y) and self._together(network):
+            at_once = len(y)
         while True:
             try:
                 if at_once == len(y):
@@ -87,6 +88,7 @@ class Trainer(Plugin):
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
+            together = self._together(network)
             at_once = halved(at_once, together, f"trainer.batch_size (now {self.batch_size})")
             network.rows_at_once = at_once
             network.zero_grad(set_to_none=True)  # what a piece left before it failed

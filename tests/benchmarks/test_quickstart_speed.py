@@ -11,11 +11,6 @@ batch; the passes that score; the corruptions. CPU seconds.
 from __future__ import annotations
 
 import math
-import os
-import resource
-import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from processes import ROBENCH, cpu_seconds
 from torch.nn import functional as F
 
 from robench import plugins
@@ -99,18 +95,11 @@ def test_the_quickstart_costs_little_more_than_its_arithmetic(
 ) -> None:
     torch.set_num_threads(1)
     command = [
-        shutil.which("robench") or str(Path(sys.executable).with_name("robench")),
-        "run", "--jobs", "1", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "page"),
+        ROBENCH, "run", "--jobs", "1",
+        "--store", str(tmp_path / "store"), "--out", str(tmp_path / "page"),
     ]  # fmt: skip
 
-    def run() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    whole, again = run(), run()
+    whole, again = (cpu_seconds(*command, OMP_NUM_THREADS="1") for _ in range(2))
     plan = make_plan(open_workspace(reference_root()), "quickstart")
     cells: dict[tuple[str, int, str], Cell] = {
         (cell.training.card.name, cell.training.seed, cell.threat.name): cell for cell in plan.cells

@@ -5,24 +5,15 @@ pytest tests/benchmarks/test_startup_speed.py -o addopts= -s
 
 from __future__ import annotations
 
-import resource
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-ROBENCH = shutil.which("robench") or str(Path(sys.executable).with_name("robench"))
+from processes import ROBENCH, cpu_seconds
+
 ROUNDS = 5
 Tabled = Callable[..., None]
-
-
-def cpu_seconds(*command: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def take_turns(sides: dict[str, tuple[str, ...]]) -> dict[str, float]:
