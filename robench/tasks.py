@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,11 @@ from robench.trainers.base import History, Trainer
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
+
+KEPT = 2**28
+"""Bytes of trained networks that a process keeps, the last used ones: cells that share an input
+come one after the other, each with another network."""
+_kept: OrderedDict[tuple[Training, str, str, str, str], tuple[Network, int]] = OrderedDict()
 
 
 class Task(Protocol):
@@ -323,16 +329,22 @@ def _fresh(card: ModelCard, seed: int) -> Network:
     return network
 
 
-@lru_cache(maxsize=8)
 def _trained(training: Training, model: str, weights: str, store: str, device: str) -> Network:
     """The network with its stored weights. Raises store.Damaged when they are not what they
     were."""
+    key = (training, model, weights, store, device)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key][0]
     payload, metadata = _there(Store(store).read_model, model)
     if metadata["tensors"] != weights:
         raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = _fresh(training.card, training.seed)
     network.load_state_dict(safetensors.torch.load(payload))
-    return network.to(device).eval()
+    _kept[key] = network.to(device).eval(), len(payload)
+    while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
+        _kept.popitem(last=False)
+    return network
 
 
 def _there(read: Callable[[str], Read], name: str) -> Read:

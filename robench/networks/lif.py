@@ -60,13 +60,16 @@ class _Integrate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         u = currents.new_empty(steps, *currents.shape[1:])
         s = torch.empty_like(u)
-        u[0] = currents[0]
-        spike.fire(u[0], s[0])
         every = currents.expand(steps, *currents.shape[1:])
-        for step in range(1, steps):
-            left = torch.addcmul(u[step - 1], u[step - 1], s[step - 1], value=-1)  # u (1 - s)
-            torch.add(every[step], left, alpha=decay, out=u[step])
-            spike.fire(u[step], s[step])
+        # Taken apart once: picking a step out of a tensor takes as long as a step's arithmetic.
+        potentials, fired = u.unbind(), s.unbind()
+        potentials[0].copy_(every[0])
+        spike.fire(potentials[0], fired[0])
+        for step, current in enumerate(every.unbind()[1:], start=1):
+            before = potentials[step - 1]
+            left = torch.addcmul(before, before, fired[step - 1], value=-1)  # u (1 - s)
+            torch.add(current, left, alpha=decay, out=potentials[step])
+            spike.fire(potentials[step], fired[step])
         ctx.save_for_backward(u, s)
         ctx.decay, ctx.spike, ctx.surrogate = decay, spike, spike.surrogate
         ctx.constant = len(currents) == 1
@@ -80,7 +83,8 @@ class _Integrate(torch.autograd.Function):
         passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
         passed = torch.add(u.new_tensor(ctx.decay), passed, alpha=-ctx.decay, out=passed)
         grad = torch.mul(grads[0], derivative, out=derivative)
-        grad[-1] += grads[1]
-        for step in range(len(u) - 2, -1, -1):
-            grad[step].addcmul_(passed[step], grad[step + 1])
+        *earlier, later = grad.unbind()
+        later += grads[1]
+        for step, factor in zip(reversed(earlier), reversed(passed.unbind()), strict=True):
+            later = step.addcmul_(factor, later)
         return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None

@@ -158,7 +158,7 @@ class Trainer(Plugin):
                         group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
                 optimizer.zero_grad(set_to_none=True)
-                loss = self._gradient(network, x[batch], y[batch], rng)
+                loss = self._gradient(network, x.index_select(0, batch), y[batch], rng)
                 if not math.isfinite(loss):
                     raise RobenchError(
                         f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
