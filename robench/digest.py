@@ -48,9 +48,15 @@ def canonical(value: Any) -> str:
 
 def _short(value: Any) -> str:
     """`canonical`, for most values at the top of an identity without any detour."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is Written:
+        text: str = value.text
+        return text
+    if kind is str:
         return _quoted(value)
-    return str(value) if type(value) is int else canonical(value)
+    if kind is int or (kind is list and all(type(item) is int for item in value)):
+        return str(value).replace(" ", "")
+    return canonical(value)
 
 
 _quoted = json.encoder.encode_basestring_ascii

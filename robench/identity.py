@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import torch
@@ -140,6 +140,11 @@ class Shared:
     digest: str
     identity: Identity
 
+    @cached_property
+    def named(self) -> Written:
+        """What stands for them in a cell's identity."""
+        return Written(inputs=self.digest)
+
 
 class Identities:
     """Identities of a report's cells and of the inputs that they share. Whatever many cells have in
@@ -191,7 +196,7 @@ class Identities:
             "what": "cell",
             "model": self._use(cell.training, weights),
             "fingerprint": model.dataset["fingerprint"],
-            "threat": {"inputs": inputs.digest} if inputs else fields,
+            "threat": inputs.named if inputs else fields,
             "slice": [cell.start, cell.stop],
             "seed": report.seed,
             # A model that says it is deterministic is asked twice on clean images, to see whether

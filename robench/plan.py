@@ -29,6 +29,9 @@ class Threat:
     corruption: str = ""
     severity: int = 0
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # as a card's: asked for very often; equality looks at all there is
+
     @property
     def attack(self) -> AttackCard:
         """The card of an attack."""
@@ -49,6 +52,9 @@ class Training:
     card: ModelCard
     seed: int
 
+    def __hash__(self) -> int:
+        return hash((self.card.name, self.seed))
+
     @property
     def label(self) -> str:
         return f"{self.card.name} seed {self.seed}"
@@ -63,6 +69,10 @@ class Cell:
     start: int
     stop: int
     surrogate: Training | None = None
+
+    def __hash__(self) -> int:
+        training = self.training
+        return hash((training.card.name, training.seed, self.threat.name, self.start))
 
     @property
     def label(self) -> str:
