@@ -3,30 +3,36 @@
     pytest tests/benchmarks/test_quickstart_speed.py -o addopts= -s
 
 The quickstart runs from nothing in one process of its own, on one thread. Its floor is measured
-here, on one thread, too: the updates of every training in a bare loop; the forward and backward
-passes that the stored outcomes say the attacks asked for, at what one costs per image in a full
-batch; the passes that score; the corruptions. CPU seconds.
+here, on one thread, too: the updates of every training in a bare loop; the passes through trained
+networks that attacks and scoring ask for, each at the number of images and of noisy copies that it
+was asked for, without anything around it; the corruptions. CPU seconds.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from processes import ROBENCH, cpu_seconds
+from rich.console import Console
+from torch import Tensor
 from torch.nn import functional as F
 
-from robench import plugins
+from robench import plugins, tasks
 from robench.corruptions.make import corrupt_images
 from robench.identity import load_splits
-from robench.plan import Cell, Training, make_plan
-from robench.results import load_results
+from robench.networks.base import Network
+from robench.networks.noise import GaussianNoise, noisy_layers
+from robench.plan import Plan, Training, make_plan
+from robench.run import make_results
 from robench.scoring import in_use
 from robench.store import Store
 from robench.tasks import _fresh
@@ -34,7 +40,21 @@ from robench.workspace import open_workspace, reference_root
 
 Tabled = Callable[..., None]
 CPU = torch.device("cpu")
-WARM, UPDATES = 5, 60
+WARM, UPDATES, PASSES = 5, 60, 30
+
+
+class Pass(NamedTuple):
+    """A kind of pass through a trained network."""
+
+    training: Training
+    attack: bool
+    """Asked for by an attack, not to score."""
+    gradient: bool
+    copies: int
+
+
+Asked = dict[Pass, Counter[int]]
+"""How many passes there were over so many images."""
 
 
 def median_seconds(work: Callable[[], object], times: int) -> float:
@@ -66,17 +86,52 @@ def updates(training: Training) -> float:
         optimizer.step()
         trainer.after_step(network)
 
-    count = trainer.epochs * math.ceil(len(splits.train) / trainer.batch_size)
+    count: int = trainer.epochs * math.ceil(len(splits.train) / trainer.batch_size)
     return count * median_seconds(update, UPDATES)
 
 
-@lru_cache
-def passes(name: str, noisy: bool, batch: int) -> tuple[float, float]:
-    """Seconds per image of a forward pass, and of one with the gradient of the image."""
-    plan = make_plan(open_workspace(reference_root()), "quickstart")
-    training = next(t for t in plan.trainings if t.card.name == name)
-    network, test = _fresh(training.card, training.seed), load_splits(training.card).test
-    x, y = torch.from_numpy(test.images[:batch]), torch.from_numpy(test.labels[:batch])
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    """Inside the block, the passes through networks that tasks have loaded are counted."""
+    asked: Asked = defaultdict(Counter)
+    of: dict[int, Training] = {}
+    attacking = False
+    load, attack, call = tasks._trained, tasks._attack, Network.__call__
+
+    def loaded(training: Training, *rest: str) -> Network:
+        network = load(training, *rest)
+        of[id(network)] = training
+        return network
+
+    def attacked(*given: Any) -> Any:
+        nonlocal attacking
+        attacking = True
+        try:
+            return attack(*given)
+        finally:
+            attacking = False
+
+    def called(network: Network, x: Tensor) -> Tensor:
+        if id(network) in of:
+            source = next((layer.source for layer in noisy_layers(network)), None)
+            copies = source._copies if isinstance(source, GaussianNoise) else 1
+            gradient = torch.is_grad_enabled() and x.requires_grad
+            asked[Pass(of[id(network)], attacking, gradient, copies)][len(x)] += 1
+        return call(network, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "_trained", loaded)
+        patch.setattr(tasks, "_attack", attacked)
+        patch.setattr(Network, "__call__", called)
+        yield asked
+
+
+def bare(kind: Pass, images: int) -> float:
+    """Seconds of one pass."""
+    card = kind.training.card
+    network, test = _fresh(card, kind.training.seed), load_splits(card).test
+    x = torch.from_numpy(test.images[:images])
+    y = torch.from_numpy(test.labels[:images]).repeat(kind.copies)
 
     def forward() -> None:
         with torch.no_grad():
@@ -86,43 +141,37 @@ def passes(name: str, noisy: bool, batch: int) -> tuple[float, float]:
         leaf = x.detach().requires_grad_()
         torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
 
-    with in_use(network, noisy, 0, CPU):
-        return median_seconds(forward, 100) / len(x), median_seconds(gradient, 100) / len(x)
+    with in_use(network, card.inference_noise, 0, CPU):
+        source = next((layer.source for layer in noisy_layers(network)), None)
+        several = isinstance(source, GaussianNoise) and kind.copies > 1
+        with source.copied(images, kind.copies) if several else nullcontext():  # type: ignore[union-attr]
+            return median_seconds(gradient if kind.gradient else forward, PASSES)
 
 
-def test_the_quickstart_costs_little_more_than_its_arithmetic(
-    tmp_path: Path, tabled: Tabled
-) -> None:
-    torch.set_num_threads(1)
-    command = [
-        ROBENCH, "run", "--jobs", "1",
-        "--store", str(tmp_path / "store"), "--out", str(tmp_path / "page"),
-    ]  # fmt: skip
+def passes(asked: Asked) -> dict[str, float]:
+    """Seconds of all that was asked, by who asked. Every pass is timed at powers of two images, and
+    what lies between is read off a line; seeds of one card cost the same."""
+    known: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
+    seconds: dict[str, float] = defaultdict(float)
+    for kind, counts in asked.items():
+        most = max(counts)
+        timed = known[kind.training.card.name, kind.gradient, kind.copies]
+        for images in {1, *(2**k for k in range(1, most.bit_length()) if 2**k < most), most}:
+            if images not in timed:
+                timed[images] = bare(kind, images)
+        sizes = sorted(timed)
+        each = np.interp(list(counts), sizes, [timed[size] for size in sizes])
+        who = "passes of the attacks" if kind.attack else "passes that score"
+        seconds[who] += float(each @ np.array(list(counts.values())))
+    return seconds
 
-    whole, again = (cpu_seconds(*command, OMP_NUM_THREADS="1") for _ in range(2))
-    plan = make_plan(open_workspace(reference_root()), "quickstart")
-    cells: dict[tuple[str, int, str], Cell] = {
-        (cell.training.card.name, cell.training.seed, cell.threat.name): cell for cell in plan.cells
-    }
-    parts: Counter[str] = Counter()
-    parts["updates of the trainings"] = sum(map(updates, plan.trainings))
-    results = load_results(Store(tmp_path / "store"), "quickstart")
-    for (name, seed, threat), cell in cells.items():
-        rows = results.table(name, seed, threat)
-        assert rows is not None
-        noisy = cell.training.card.inference_noise
-        forward, gradient = passes(name, noisy, plan.report.batch_size)
-        draws = len(rows["predictions"][0])
-        parts["passes that score"] += len(rows) * draws * forward
-        if cell.threat.kind == "attack":
-            queries, gradients = (float(rows[c].to_numpy().sum()) for c in ("queries", "gradients"))
-            parts["passes of the attacks"] += max(queries - gradients, 0) * forward
-            parts["passes of the attacks"] += gradients * gradient
-    done = set()
+
+def corruptions(plan: Plan) -> float:
+    """Seconds of making every corrupted set once."""
+    done: dict[str, float] = {}
     for cell in plan.cells:
         if cell.threat.kind != "corruption" or cell.threat.name in done:
             continue
-        done.add(cell.threat.name)
         card, test = cell.threat.corruption_card, load_splits(cell.training.card).test
         corruption = plugins.build("corruptions", card.corruption, card)
         images = test.images[cell.start : cell.stop]
@@ -131,11 +180,36 @@ def test_the_quickstart_costs_little_more_than_its_arithmetic(
             corruption, images, cell.start, cell.threat.corruption, cell.threat.severity,
             plan.report.seed, test.labels[cell.start : cell.stop],
         )  # fmt: skip
-        parts["corruptions"] += time.thread_time() - start
+        done[cell.threat.name] = time.thread_time() - start
+    return sum(done.values())
+
+
+def test_the_quickstart_costs_little_more_than_its_arithmetic(
+    tmp_path: Path, tabled: Tabled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    command = [
+        ROBENCH, "run", "--jobs", "1",
+        "--store", str(tmp_path / "store"), "--out", str(tmp_path / "page"),
+    ]  # fmt: skip
+    whole, again = (cpu_seconds(*command, OMP_NUM_THREADS="1") for _ in range(2))
+    workspace = open_workspace(reference_root())
+    plan = make_plan(workspace, "quickstart")
+    with counted(monkeypatch) as asked:
+        make_results(
+            workspace, "quickstart", store=Store(tmp_path / "counted"), jobs=1, device="cpu",
+            console=Console(quiet=True), command="",
+        )  # fmt: skip
+    parts = {
+        "updates of the trainings": sum(map(updates, plan.trainings)),
+        **passes(asked),
+        "corruptions": corruptions(plan),
+    }
     floor = sum(parts.values())
     tabled(
         "Quickstart from nothing",
-        "CPU seconds of one process on one thread; 15 trainings, 660 cells.",
+        "CPU seconds of one process on one thread; "
+        f"{len(plan.trainings)} trainings, {len(plan.cells)} cells.",
         {
             **parts,
             "the sum of these": floor,
