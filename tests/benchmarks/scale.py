@@ -24,8 +24,10 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +160,17 @@ class UntilTheFirstTask(Inline):
         raise Stop
 
 
-def measure(step: str, root: Path) -> None:
+class Cost(NamedTuple):
+    """Of one step."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    before_mb: float
+    """What Python and the imports had taken."""
+
+
+def measure(step: str, root: Path) -> Cost:
     os.environ["COLUMNS"] = "100"
     torch.set_num_threads(1)
     workspace, store = open_workspace(root), Store(root / ".robench")
@@ -176,15 +188,28 @@ def measure(step: str, root: Path) -> None:
             raise SystemExit("there was nothing to do")
     else:
         run_report(workspace, "large", store=store, console=Console(quiet=True), command="", jobs=1)
-    print(
-        f"{step:8} {time.perf_counter() - started:8.1f} s {time.process_time() - spent:8.1f} CPU s "
-        f"{peak_mb():8.0f} MB, of which {before:.0f} before",
-        flush=True,
-    )
+    return Cost(time.perf_counter() - started, time.process_time() - spent, peak_mb(), before)
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def apart(work: Callable[..., Any], *given: Any) -> Any:
+    """What `work` returns in a process of its own, whose memory is counted from scratch."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
+
+
+def costs(cells: int, steps: Sequence[str], root: Path) -> Iterator[tuple[str, Cost]]:
+    """Of each step over so many cells, in `root`, which is made where it is not there."""
+    if not root.is_dir():
+        make_workspace(root, *shape_of(cells))
+        apart(make_store, root, bool({"whole", "page"} & {*steps}))
+    for step in steps:
+        if step != "page":
+            (root / ".robench" / (root / "missing").read_text()).unlink(missing_ok=True)
+        yield step, apart(measure, step, root)
 
 
 def main() -> None:
@@ -193,27 +218,17 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=["plan", "resume", "whole", "page"])
     parser.add_argument("--folder", type=Path, help="keep workspaces there")
     chosen = parser.parse_args()
-    spawn = multiprocessing.get_context("spawn")  # memory is counted from scratch
     folder = chosen.folder or Path(tempfile.mkdtemp())
     for cells in chosen.cells:
-        root = folder / str(cells)
-        models, threats = shape_of(cells)
-        if not root.is_dir():
-            make_workspace(root, models, threats)
-            process = spawn.Process(
-                target=make_store, args=(root, {"whole", "page"} & {*chosen.steps} != set())
+        print("{} cells: {} models x {} threats".format(cells, *shape_of(cells)))
+        for step, cost in costs(cells, chosen.steps, folder / str(cells)):
+            print(
+                f"{step:8} {cost.seconds:8.1f} s {cost.cpu_seconds:8.1f} CPU s "
+                f"{cost.peak_mb:8.0f} MB, of which {cost.before_mb:.0f} before",
+                flush=True,
             )
-            process.start()
-            process.join()
-        print(f"{cells} cells: {models} models x {threats} threats")
-        for step in chosen.steps:
-            if step != "page":
-                (root / ".robench" / (root / "missing").read_text()).unlink(missing_ok=True)
-            process = spawn.Process(target=measure, args=(step, root))
-            process.start()
-            process.join()
         if chosen.folder is None:
-            shutil.rmtree(root)
+            shutil.rmtree(folder / str(cells))
 
 
 def make_store(root: Path, whole: bool) -> None:
