@@ -214,6 +214,9 @@ def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> An
         raise RobenchError(f"{shown}: not valid TOML: {printable(error)}") from None
     except OSError as error:
         raise RobenchError(f"{shown}: cannot be read: {error.strerror}") from None
+    for key, value in values.items():
+        if _too_large(value):
+            raise RobenchError(f"{shown}: {key}: not valid TOML: an integer has more than 64 bits")
     for reserved in ("name", "root"):
         if reserved in values:
             raise RobenchError(f"{shown}: {reserved}: a card is named by its file; drop this key")
@@ -222,6 +225,13 @@ def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> An
     except ValidationError as error:
         allowed = set(card_type.model_fields) - {"name", "root"}
         raise RobenchError(f"{shown}: {explain(error, allowed)}") from None
+
+
+def _too_large(value: Any) -> bool:
+    """Whether an integer in `value` is larger than TOML's, which have 64 bits."""
+    if isinstance(value, (dict, list)):
+        return any(map(_too_large, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def explain(error: ValidationError, allowed: set[str]) -> str:

@@ -18,7 +18,7 @@ from robench.data.base import Splits
 from robench.data.conformance import check_dataset
 from robench.data.graph import Graph
 from robench.digest import canonical
-from robench.errors import RobenchError, nearest
+from robench.errors import RobenchError, nearest, resolved
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.networks.conformance import Make as NetworkMake
@@ -107,7 +107,9 @@ def _choose(workspace: Workspace, wanted: str | None) -> _Wanted:
 
 
 def _choose_file(workspace: Workspace, wanted: str, own: Sequence[tuple[Folder, str]]) -> _Wanted:
-    places = [Path(wanted).expanduser().resolve(), (workspace.root / wanted).resolve()]
+    places = [
+        resolved(place, f"check {wanted}") for place in (Path(wanted), workspace.root / wanted)
+    ]
     path = next((place for place in places if place.is_file()), None)
     if path is None or not path.is_relative_to(workspace.root):
         why = "no such file" if path is None else "lies outside the workspace"
@@ -132,7 +134,14 @@ def _uses(workspace: Workspace, folder: Folder, name: str, path: Path) -> bool:
         for text in (spec.name, *spec.settings.values())
         if isinstance(text, str) and ".py:" in text
     ]
-    return any((card.home / text.partition(":")[0]).resolve() == path for text in texts)
+    return any(_same(card.home / text.partition(":")[0], path) for text in texts)
+
+
+def _same(named: Path, path: Path) -> bool:
+    try:
+        return resolved(named, "") == path
+    except RobenchError:
+        return False
 
 
 def _specs(card: Card) -> list[tuple[Kind, Spec]]:

@@ -5,13 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that some systems keep for devices, with or without a suffix."""
 
 
+LINES, LONGEST = 2, 1000
+"""What an error may say: so many lines of so many characters."""
+
+
 class RobenchError(Exception):
-    """Bad input, said in one or two lines: file, key, value, and what to do."""
+    """Bad input, said in one or two lines: file, key, value, and what to do.
+
+    Whatever names and messages of libraries the text quotes, it can be printed: further lines are
+    left out, and so is the middle of a line that is too long.
+    """
+
+    def __init__(self, text: object) -> None:
+        lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+        super().__init__("\n".join(_short(printable(line)) for line in lines[:LINES]))
+
+
+def _short(line: str) -> str:
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 + 5 :]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -46,6 +65,21 @@ def check_name(name: str, what: str) -> str:
         shown = name if len(name) <= 80 else name[:77] + "..."
         raise RobenchError(f"{what} {shown!r}: not a name: it has {wrong}; rename it")
     return name
+
+
+def resolved(path: Path, what: str) -> Path:
+    """`path` as a whole path, `~` and links followed; there may be nothing there.
+
+    Raises RobenchError, which calls it `what`, for what no file can be called: a NUL in it, too
+    long, links in a circle, the home of nobody.
+    """
+    try:
+        whole = path.expanduser().resolve()
+        whole.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise RobenchError(f"{what}: not the name of a file: {why}") from None
+    return whole
 
 
 def printable(text: object) -> str:

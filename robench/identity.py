@@ -16,7 +16,7 @@ from robench import plugins
 from robench.attacks.base import Attack
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
-from robench.data.base import Splits
+from robench.data.base import Dataset, Splits
 from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError
 from robench.networks.base import Network
@@ -33,8 +33,13 @@ class _Wanted:
 
 @lru_cache(maxsize=2)
 def _load_splits(wanted: _Wanted) -> Splits:
-    splits: Splits = plugins.build("datasets", wanted.card.dataset, wanted.card).load()
-    return splits
+    card = wanted.card
+    dataset: Dataset = plugins.build("datasets", card.dataset, card)
+    try:
+        return dataset.load()
+    except Exception as error:  # more points than there is memory for, whatever a plugin raises
+        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
+        raise RobenchError(f"{card.file}: {why}") from error
 
 
 def load_splits(card: ModelCard) -> Splits:
@@ -236,7 +241,10 @@ def _origin(cell: Cell) -> dict[str, Any]:
     """Whether corrupted images are generated or given, and of given ones their hash."""
     threat, card = cell.threat, cell.threat.corruption_card
     corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-    return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
+    try:
+        return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
+    except RobenchError as error:
+        raise RobenchError(f"{card.file}: {error}") from None
 
 
 def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:

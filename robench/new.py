@@ -9,7 +9,7 @@ from typing import Literal
 
 import jinja2
 
-from robench.errors import RobenchError
+from robench.errors import RobenchError, resolved
 from robench.workspace import FOLDERS, Folder, Workspace, is_workspace, reference_root
 
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -26,7 +26,7 @@ def new_workspace(folder: Path) -> list[Path]:
     Returns what was written. Raises RobenchError where `folder` holds something that would be
     overwritten, or lies inside a workspace already.
     """
-    folder = folder.expanduser().resolve()
+    folder = resolved(folder, f"new workspace {folder}")
     outer = next((parent for parent in folder.parents if is_workspace(parent)), None)
     if outer is not None:
         raise RobenchError(f"{folder}: lies inside the workspace {outer}; choose another place")
@@ -90,7 +90,7 @@ def _render(template: str, **values: str) -> str:
 
 def _write(root: Path, files: dict[str, str]) -> list[Path]:
     """All of them or none: nothing that is there is overwritten."""
-    there = [name for name in files if (root / name).exists()]
+    there = [name for name in files if resolved(root / name, f"new {root / name}").exists()]
     if there:
         raise RobenchError(f"{root / there[0]}: exists already; nothing was written")
     written = []

@@ -227,7 +227,10 @@ def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Traini
     """What a transfer attack's examples are crafted on: the surrogate card's first seed."""
     if threat.kind != "attack" or threat.attack.surrogate is None:
         return None
-    card = workspace.card("models", threat.attack.surrogate)
+    try:
+        card = workspace.card("models", threat.attack.surrogate)
+    except RobenchError as error:
+        raise RobenchError(f"{threat.attack.file}: surrogate: {error}") from None
     if card.dataset != victim.card.dataset:
         raise RobenchError(
             f"{threat.attack.file}: surrogate = {card.name!r} is trained on {_short(card)}, but "

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from robench.cards import Card, Spec, explain
 from robench.digest import digest_bytes
-from robench.errors import RobenchError, nearest
+from robench.errors import RobenchError, nearest, resolved
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
@@ -248,7 +248,10 @@ def locate(name: str, card: Card) -> tuple[Any, Path]:
         found = _imported(name)
     except RobenchError as error:
         raise RobenchError(f"{card.file}: {name!r}: {error}") from error
-    return found, Path(str(sys.modules[name.partition(":")[0]].__file__))
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    if file is None:
+        raise RobenchError(f"{card.file}: {name!r}: its module has no file to count by")
+    return found, Path(file)
 
 
 def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
@@ -274,7 +277,7 @@ def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a stranger's module raises
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         raise RobenchError(
             f"{module} cannot be imported: {type(error).__name__}: {error}"
             if module not in sys.modules
@@ -288,10 +291,7 @@ def _from_file(name: str, card: Card | None) -> Any:
     file, _, wanted = name.partition(":")
     if not wanted:
         raise RobenchError(f"{card.file}: {name!r}: say which class, as in '{name}:MyClass'")
-    try:
-        path, root = (card.home / file).resolve(), card.root.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, links in a circle
-        raise RobenchError(f"{card.file}: {name!r}: not a file name: {error}") from None
+    path, root = resolved(card.home / file, f"{card.file}: {name!r}"), card.root.resolve()
     if not path.is_relative_to(root):
         raise RobenchError(f"{card.file}: {name!r}: lies outside the workspace; move it inside")
     if not path.is_file():
@@ -347,7 +347,15 @@ def _code(kind: Kind, plugin: type[Plugin], name: str) -> str:
 
 
 def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
-    """An instance with the card's settings; `arguments` are what the framework adds."""
+    """An instance with the card's settings; `arguments` are what the framework adds.
+
+    Raises RobenchError naming card, plugin and what is wrong: with the settings, or in the class.
+    """
     resolve(kind, spec, card)
     plugin = load(kind, spec.name, card)
-    return plugin(**arguments, **plugin.located(spec.settings, card))
+    settings = plugin.located(spec.settings, card)
+    try:
+        return plugin(**arguments, **settings)
+    except Exception as error:  # settings that are too large, whatever a stranger's class raises
+        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
+        raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {why}") from error

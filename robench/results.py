@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robench.errors import RobenchError
+from robench.manifest_shape import check_shape
 from robench.outcomes import Outcomes, Tables
 from robench.store import Damaged, Outcome, Store
 
@@ -23,6 +24,14 @@ Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
 SCHEMA = 1  # of the manifest
+COLUMNS = {
+    "cell": pa.dictionary(pa.int32(), pa.string()),
+    "image": pa.int32(),
+    "label": pa.int16(),
+    "predictions": pa.list_(pa.field("element", pa.int16())),
+    "correct": pa.float32(),
+}
+"""Of the rows: what all pages need."""
 ELSEWHERE = ("seconds", "environment", "finished")  # provenance that the manifest says in its way
 
 
@@ -34,10 +43,13 @@ class Results:
         be read is marked missing there. A finished cell also says what its provenance says, such
         as input_shape and loss_trace.
     rows: cell digest -> one row per test image.
+    folder: where it was published; None: it comes from a store, whose files show that they are
+        whole.
     """
 
     manifest: dict[str, Any]
     rows: Mapping[str, pa.Table]
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -169,6 +181,8 @@ def load_results(store: Store, report: str, outcomes: Outcomes | None = None) ->
             f"{store.url}: report {report!r} has not been run; run it with: robench run {report}"
         )
     _check_schema(manifest, f"{store.url}: report {report!r}")
+    if outcomes is None:  # it is not of this moment
+        check_shape(manifest, f"{store.url}: report {report!r}")
     outcomes = outcomes or Outcomes()
     unread: dict[str, str] = {}
     for cell in manifest["cells"]:
@@ -207,14 +221,18 @@ def load_published(folder: Path) -> Results:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         _check_schema(manifest, str(folder / MANIFEST))
+        check_shape(manifest, str(folder / MANIFEST))
         table = pq.read_table(folder / CELLS, page_checksum_verification=True)
+        _check_rows(table, str(folder / CELLS))
         names = table.column("cell").unify_dictionaries().combine_chunks()
     except FileNotFoundError as error:
         raise RobenchError(
             f"{error.filename or folder / CELLS}: no such file; a published report has "
             f"{MANIFEST} and {CELLS}"
         ) from None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except RobenchError:
+        raise
+    except Exception as error:  # whatever parsers make of a stranger's bytes
         raise RobenchError(f"{folder}: not a published report: {error}") from None
     indices = names.indices.to_numpy() if len(table) else np.array([], dtype=np.int32)
     starts = np.flatnonzero(np.diff(indices, prepend=-1))
@@ -224,7 +242,7 @@ def load_published(folder: Path) -> Results:
         names.dictionary[int(indices[start])].as_py(): (start, end - start)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
-    return Results(_mark_absent(manifest, found), Tables.of(rows, found))
+    return Results(_mark_absent(manifest, found), Tables.of(rows, found), folder)
 
 
 def published_cells(results: Results) -> pa.Table:
@@ -249,7 +267,22 @@ def _as_parquet_reads(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _check_schema(manifest: Mapping[str, Any], where: str) -> None:
+def _check_rows(table: pa.Table, where: str) -> None:
+    """Raises RobenchError where a column that all pages need is not as a cell's is."""
+    if not len(table):  # no cell has an outcome
+        return
+    for name, kind in COLUMNS.items():
+        found = table.schema.field(name).type if name in table.column_names else "absent"
+        if found != kind or table.column(name).null_count:
+            raise RobenchError(f"{where}: column {name} is {found}, not {kind} without gaps")
+    correct = table.column("correct").to_numpy()
+    if not ((correct >= 0) & (correct <= 1)).all():
+        raise RobenchError(f"{where}: column correct is not in [0, 1]")
+
+
+def _check_schema(manifest: Any, where: str) -> None:
+    if not isinstance(manifest, dict):
+        raise RobenchError(f"{where}: holds {type(manifest).__name__}, not the manifest of a run")
     if manifest.get("schema") != SCHEMA:
         raise RobenchError(
             f"{where}: schema {manifest.get('schema')!r} is not {SCHEMA}, the one read here; "

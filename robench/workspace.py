@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from robench.cards import AttackCard, Card, CorruptionCard, ModelCard, ReportCard, read_card
-from robench.errors import RobenchError, check_name, nearest
+from robench.errors import RobenchError, check_name, nearest, resolved
 
 Folder = Literal["models", "attacks", "corruptions", "reports"]
 FOLDERS: tuple[Folder, ...] = ("models", "attacks", "corruptions", "reports")
@@ -52,7 +52,7 @@ class Workspace:
         try:
             inside = path.resolve().is_relative_to(self.root.resolve())
             return path if inside and path.is_file() else None
-        except (OSError, ValueError):  # NUL, too long, links in a circle
+        except (OSError, ValueError, RuntimeError):  # NUL, too long, links in a circle
             return None
 
     def known(self, folder: Folder) -> list[str]:
@@ -134,7 +134,7 @@ def open_workspace(named: Path | None = None, start: Path | None = None) -> Work
     here = (start or Path.cwd()).resolve()
     reference = reference_root()
     if named is not None:
-        root = named.expanduser().resolve()
+        root = resolved(named, f"--workspace {named}")
         missing = [name for name in FOLDERS if not (root / name).is_dir()]
         if missing:
             raise RobenchError(

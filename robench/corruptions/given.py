@@ -13,26 +13,42 @@ and an identity holds the hash of those that were used, not where they lay.
 from __future__ import annotations
 
 import io
+import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from robench.corruptions.base import Corruption
 from robench.data.base import Part, by_number, data_folders
 from robench.digest import digest_bytes
-from robench.errors import RobenchError, nearest
+from robench.errors import RobenchError, check_name, nearest, resolved
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+MOST_PIXELS = 2**24
+"""Of one picture: small files may announce very large ones."""
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text, "kind")
+    except RobenchError as error:
+        raise ValueError(str(error)) from None
+
+
+def _inside(text: str) -> str:
+    if ".." in Path(text).parts:
+        raise ValueError("say the whole path, or one below a folder in ROBENCH_DATA, without ..")
+    return text
 
 
 class Given(Corruption):
     """A corrupted test set made before: MNIST-C, CIFAR-10-C, Tiny-ImageNet-C and their like."""
 
-    kinds: tuple[str, ...] = Field(min_length=1)
-    path: str = Field(min_length=1)
+    kinds: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(min_length=1)
+    path: Annotated[str, AfterValidator(_inside)] = Field(min_length=1)
     """The folder that holds the kinds: absolute, or under one of the folders in ROBENCH_DATA."""
     layout: Literal["npy", "folders"] = "npy"
     classes: int | None = Field(default=None, ge=2)
@@ -61,6 +77,7 @@ class Given(Corruption):
     ) -> tuple[np.ndarray | list[Path], np.ndarray]:
         """Images as (n, h, w[, c]) uint8 or as files, and their labels, int64."""
         root = self._root()
+        resolved(root / kind, f"{root}: kind {kind!r}")
         if self.layout == "folders":
             files, of_class = _tree(root, kind, severity, self.classes)
             _enough(len(files), stop, root / kind / str(severity))
@@ -70,12 +87,15 @@ class Given(Corruption):
         return np.asarray(images[start:stop]), labels[start:stop].astype(np.int64)
 
     def _root(self) -> Path:
-        tried = [folder / Path(self.path).expanduser() for folder in data_folders()]
+        named = f"corruption given: path = {self.path!r}"
+        own = Path(self.path)  # whole where it begins with ~
+        own = resolved(own, named) if self.path.startswith("~") else own
+        tried = [folder / own for folder in data_folders()]
         for root in tried:
-            if root.is_dir():
+            if resolved(root, named).is_dir():
                 return root
         raise RobenchError(
-            f"corruption given: path = {self.path!r}: no such folder; looked for "
+            f"{named}: no such folder; looked for "
             f"{' and '.join(str(root) for root in tried)}; name its parent in ROBENCH_DATA"
         )
 
@@ -106,6 +126,8 @@ def _arrays(root: Path, kind: str, severity: int) -> tuple[np.ndarray, np.ndarra
         raise RobenchError(
             f"{root}: kind {kind!r}: holds {images.dtype} {images.shape}, not uint8 images"
         )
+    if labels.dtype.kind not in "iu":
+        raise RobenchError(f"{root}: kind {kind!r}: holds labels of type {labels.dtype}")
     if len(images) != len(labels):
         raise RobenchError(f"{root}: kind {kind!r}: {len(images)} images, {len(labels)} labels")
     return images, labels
@@ -116,8 +138,10 @@ def _load(path: Path) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise RobenchError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever a parser makes of a header
         raise RobenchError(f"{path}: truncated, or not a .npy file ({error})") from None
+    if not isinstance(array, np.ndarray) or array.ndim == 0:
+        raise RobenchError(f"{path}: not a .npy file with a row for each image")
     return array
 
 
@@ -159,8 +183,12 @@ def _decode(path: Path) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(_bytes(path))) as image:
+            if math.prod(image.size) > MOST_PIXELS:
+                raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are too many")
             pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except RobenchError:
+        raise
+    except Exception as error:  # whatever a decoder makes of broken bytes
         raise RobenchError(f"{path}: not a whole image ({error})") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 

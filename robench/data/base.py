@@ -90,7 +90,7 @@ class Splits:
 def _ratio(text: str) -> str:
     parts = text.split(":")
     if text != "official" and not (
-        len(parts) in (2, 3) and all(part.isdigit() and int(part) > 0 for part in parts)
+        len(parts) in (2, 3) and all(part.isdecimal() and int(part) > 0 for part in parts)
     ):
         raise ValueError(
             "say 'official', train:test as in '6:4', or train:validation:test as in '7:2:1'"
@@ -138,8 +138,14 @@ class Dataset(Plugin):
         return np.split(order, [validation_from, test_from])
 
     def _splits(self, raw: Raw, *sets: np.ndarray) -> Splits:
+        classes = self.class_names()
+        if len(raw.labels) and not 0 <= raw.labels.min() <= raw.labels.max() < len(classes):
+            raise RobenchError(
+                f"dataset {type(self).__name__}: has labels from {raw.labels.min()} to "
+                f"{raw.labels.max()}, but {len(classes)} classes, which count from 0"
+            )
         train, validation, test = (_part(raw, items) for items in sets)
-        return Splits(train, validation, test, self.class_names())
+        return Splits(train, validation, test, classes)
 
 
 def _part(raw: Raw, index: np.ndarray) -> Part:
@@ -227,4 +233,5 @@ def _unpack(archive: Path, folder: str, into: Path) -> None:
 
 def by_number(name: str) -> list[tuple[int, str]]:
     """A sorting key for file names by which val_9 comes before val_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

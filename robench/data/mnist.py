@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +14,16 @@ from pydantic import Field
 from robench.data.base import Dataset, Raw, find_files
 from robench.errors import RobenchError
 
+LARGEST = 2**28
+"""Bytes that an idx file may unpack to; MNIST's take 47 million. A bomb asks for more."""
+
 
 def read_idx(path: Path) -> np.ndarray:
     """A gzipped idx file of unsigned bytes. Raises RobenchError when it is not one."""
     try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RobenchError(
             f"{path}: not a gzip file ({error}); remove it to fetch it anew"
         ) from None
@@ -25,7 +31,7 @@ def read_idx(path: Path) -> np.ndarray:
     header = 4 + 4 * dimensions
     whole = data[:3] == b"\x00\x00\x08" and dimensions > 0 and len(data) >= header
     shape = tuple(int(n) for n in np.frombuffer(data[4:header], ">u4")) if whole else ()
-    if not whole or len(data) != header + int(np.prod(shape)):
+    if not whole or len(data) != header + math.prod(shape):
         raise RobenchError(f"{path}: not a whole idx file of bytes; remove it to fetch it anew")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -49,10 +55,14 @@ class MNIST(Dataset):
         urls = {name: self.base_url + name for name in self.hashes}
         files = find_files(self.folder, urls, self.hashes)
         arrays = [read_idx(files[name]) for name in self.hashes]
+        for images, labels, name in zip(arrays[::2], arrays[1::2], tuple(urls)[::2], strict=True):
+            if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+                raise RobenchError(
+                    f"{files[name]}: holds {images.shape} and its labels {labels.shape}, not 28x28 "
+                    "pixels and a label for each image; remove both to fetch them anew"
+                )
         images = np.concatenate([arrays[0], arrays[2]])[:, None]
         labels = np.concatenate([arrays[1], arrays[3]])
-        if len(images) != len(labels):
-            raise RobenchError(f"data set {self.folder}: images and labels differ in number")
         if self.resize != 28:
             if 28 % self.resize:
                 raise RobenchError(f"dataset {self.folder}: resize = {self.resize} must divide 28")

@@ -8,7 +8,9 @@ of lists, and nothing else.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +27,10 @@ PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 VALIDATION = 500  # nodes after the training nodes, as in all papers on these sets
 
 
+MOST = 10_000
+"""Nodes, and words of one; CiteSeer has a third of it. What grows with its square fits memory."""
+
+
 class _SparseRows:
     """Stands in for scipy's csr_matrix: takes its fields and runs none of its code."""
 
@@ -33,11 +39,18 @@ class _SparseRows:
     indptr: np.ndarray
     _shape: tuple[int, int]
 
-    def dense(self) -> np.ndarray:
-        matrix = np.zeros(self._shape, np.float32)
-        rows = np.repeat(np.arange(self._shape[0]), np.diff(self.indptr))
-        matrix[rows, self.indices] = self.data
-        return matrix
+
+def _dense(sparse: _SparseRows) -> np.ndarray:
+    """Raises ValueError, or whatever fields that do not fit together raise."""
+    rows, columns = sparse._shape
+    if not (0 <= rows <= MOST and 0 <= columns <= MOST):
+        raise ValueError(f"{rows} rows of {columns} words, more than {MOST}")
+    matrix = np.zeros((rows, columns), np.float32)
+    lengths = np.diff(sparse.indptr)
+    if len(lengths) != rows or len(sparse.indices) != lengths.sum() or (lengths < 0).any():
+        raise ValueError("its rows do not fit together")
+    matrix[np.repeat(np.arange(rows), lengths), sparse.indices] = sparse.data
+    return matrix
 
 
 ADMITTED: dict[tuple[str, str], Any] = {
@@ -66,14 +79,21 @@ class _Reader(pickle.Unpickler):
 def read_pickle(path: Path) -> Any:
     """What a file of arrays holds. Raises RobenchError for a file that asks for anything else."""
     try:
-        with path.open("rb") as file:
-            found = _Reader(file, encoding="latin1").load()
+        data = path.read_bytes()
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+                raise pickle.UnpicklingError("asks for more memory than a file of its length fills")
+        found = _Reader(io.BytesIO(data), encoding="latin1").load()
+        if not isinstance(found, _SparseRows | np.ndarray | dict):
+            raise pickle.UnpicklingError(f"holds a {type(found).__name__}")
+        if isinstance(found, np.ndarray) and found.nbytes > len(data):
+            raise pickle.UnpicklingError("holds an array without its content")
+        return _dense(found) if isinstance(found, _SparseRows) else found
     except Exception as error:  # a broken pickle may fail in any way
         raise RobenchError(
             f"{path}: not a file of arrays as the Planetoid authors ship it ({error}); remove it "
             "to fetch it anew"
         ) from None
-    return found.dense() if isinstance(found, _SparseRows) else found
 
 
 class Planetoid(Dataset):
@@ -96,19 +116,26 @@ class Planetoid(Dataset):
         )
         read = {part: files[f"ind.{name}.{part}"] for part in PARTS}
         try:
-            graph, labels, tests = assemble(read)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            return self._splits_of(*assemble(read), len(read_pickle(read["y"])))
+        except RobenchError:
+            raise
+        except Exception as error:  # whatever arrays of any kind and shape lead to
             raise RobenchError(
                 f"{read['x'].parent}: the files of {self.name} do not fit together ({error}); "
                 "remove them to fetch them anew"
             ) from None
-        known = np.flatnonzero(labels >= 0)
+
+    def _splits_of(
+        self, graph: Graph, labels: np.ndarray, tests: np.ndarray, training: int
+    ) -> Splits:
         if self.split == "official":
-            count = len(read_pickle(read["y"]))
-            sets = [np.arange(count), np.arange(count, count + VALIDATION), tests]
+            sets = [np.arange(training), np.arange(training, training + VALIDATION), tests]
         else:
-            order = np.random.default_rng(self.split_seed).permutation(known)
-            sets = self.cut(order)
+            known = np.flatnonzero(labels >= 0)
+            sets = self.cut(np.random.default_rng(self.split_seed).permutation(known))
+        for nodes in sets:
+            if not ((labels[nodes] >= 0) & (labels[nodes] < len(self.labels))).all():
+                raise ValueError(f"labels are not those of {len(self.labels)} classes")
         train, validation, test = (Part(graph.items(nodes), labels[nodes]) for nodes in sets)
         return Splits(train, validation, test, self.labels, graph)
 
@@ -125,11 +152,20 @@ def assemble(files: dict[str, Path]) -> tuple[Graph, np.ndarray, np.ndarray]:
     read = {part: read_pickle(files[part]) for part in PARTS if part != "test.index"}
     order = np.array([int(line) for line in files["test.index"].read_text().split()])
     first, last = len(read["allx"]), int(order.max())
-    features = np.zeros((last + 1, read["allx"].shape[1]), np.float32)
+    if order.min() < 0 or last >= MOST or len(set(order)) < len(order) or last < first - 1:
+        raise ValueError(f"{files['test.index'].name} does not number different nodes below {MOST}")
+    words = read["allx"].shape[1]
+    if words > MOST:
+        raise ValueError(f"{words} words, more than {MOST}")
+    features = np.zeros((last + 1, words), np.float32)
     labels = np.full(last + 1, -1, np.int64)
     features[:first], features[order] = read["allx"], read["tx"]
     labels[:first], labels[order] = read["ally"].argmax(1), read["ty"].argmax(1)
+    if not ((features >= 0) & (features <= 1)).all():
+        raise ValueError("words are not in [0, 1]")
     pairs = np.array([(a, b) for a, others in read["graph"].items() for b in others], np.int64)
+    if pairs.min() < 0 or pairs.max() > last:
+        raise ValueError(f"graph has edges to nodes that are none of {last + 1}")
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     edges = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0).T
     return Graph(features, np.ascontiguousarray(edges)), labels, np.sort(order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ FOLDER = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 HASH = "md5:90528d7ca1a48142e341f4ef8d21d0de"
 SIDE = 64
+LARGEST = 2**24
+"""Bytes of a file of the set; its longest, words.txt, has 2.7 million."""
 
 Place = Path | zipfile.Path
 
@@ -61,7 +64,7 @@ class TinyImageNet(Dataset):
         return tuple(words.get(name, name).split(",")[0] for name in self._ids(place))
 
     def _ids(self, place: Place) -> list[str]:
-        ids = sorted(filter(None, _lines(place / "wnids.txt")))
+        ids = sorted({*filter(None, _lines(place / "wnids.txt"))})
         if len(ids) < self.classes:
             raise RobenchError(
                 f"dataset tiny-imagenet: classes = {self.classes}: {place} holds {len(ids)}"
@@ -82,12 +85,14 @@ class TinyImageNet(Dataset):
         from PIL import Image
 
         try:
-            with Image.open(io.BytesIO(file.read_bytes())) as opened:
-                image = opened.convert("L" if self.grey else "RGB")
-        except (OSError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
+            with Image.open(io.BytesIO(_bytes(file))) as opened:
+                size = opened.size
+                if size == (SIDE, SIDE):  # before a bomb of another size is unpacked
+                    image = opened.convert("L" if self.grey else "RGB")
+        except Exception as error:  # whatever a decoder makes of broken bytes
             raise RobenchError(f"{file}: missing or not a whole image ({error})") from None
-        if image.size != (SIDE, SIDE):
-            raise RobenchError(f"{file}: {image.size[0]}x{image.size[1]} pixels, not {SIDE}x{SIDE}")
+        if size != (SIDE, SIDE):
+            raise RobenchError(f"{file}: {size[0]}x{size[1]} pixels, not {SIDE}x{SIDE}")
         if self.side != SIDE:
             image = image.resize((self.side, self.side), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
@@ -108,10 +113,19 @@ def _find() -> Place:
     return find_folder(FOLDER, ("wnids.txt", "train", "val"), URL, HASH)
 
 
+def _bytes(file: Place) -> bytes:
+    """Raises ValueError for a file that unpacks to more than any of this set."""
+    with file.open("rb") as opened:
+        data: bytes = opened.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"more than {LARGEST} bytes")
+    return data
+
+
 def _lines(file: Place) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, KeyError, ValueError) as error:
+        return _bytes(file).decode("utf-8").splitlines()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RobenchError(f"{file}: missing or not a text ({error})") from None
 
 

@@ -75,7 +75,7 @@ class Module(Network):
         try:
             with torch.device("cpu"):  # it may read weights, which have no place on "meta"
                 made = make(**self.arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever a stranger's factory raises
             raise RobenchError(f"{who}: {type(error).__name__}: {error}") from error
         if not isinstance(made, nn.Module):
             raise RobenchError(f"{who}: made {type(made).__name__}, not a torch.nn.Module")

@@ -53,6 +53,31 @@ def write_report(
     content = digest_bytes(manifest.encode(), said.encode(), *_source())
     if _is_current(folder, content):
         return page
+    try:
+        made = _made(results, manifest, content, verdicts, claims)
+    except Exception as error:
+        if results.folder is None:
+            raise
+        # No check foresees all that a stranger's manifest may say.
+        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
+        raise RobenchError(
+            f"{results.folder}: what {MANIFEST} and {CELLS} say does not fit together ({why}); get "
+            "them anew, or run the report again"
+        ) from error
+    for name, data in made.items():
+        _write(folder / name, data)
+    return page
+
+
+def _made(
+    results: Results,
+    manifest: str,
+    content: str,
+    verdicts: Mapping[str, Verdict] | None,
+    claims: Sequence[Claim] | None,
+) -> dict[str, bytes]:
+    """The files of the folder by name. The page comes last: while it is old, the folder counts as
+    old."""
     # Only now: tables and plots take a second to import.
     from robench.claims import judge
     from robench.diagnostics.verdicts import diagnose
@@ -75,11 +100,8 @@ def write_report(
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
     made_from = digest_bytes(content.encode(), *(made[name] for name in BESIDE))
-    # The page comes last: while it is old, the folder counts as old.
     made[PAGE] = render(results, table, verdicts, claims, made_from).encode()
-    for name, data in made.items():
-        _write(folder / name, data)
-    return page
+    return made
 
 
 def _is_current(folder: Path, content: str) -> bool:
@@ -132,8 +154,8 @@ def _write(path: Path, data: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = (isinstance(error, OSError) and error.strerror) or error
         raise RobenchError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "choose another folder with --out"
+            f"{path}: cannot be written: {why}; choose another folder with --out"
         ) from error

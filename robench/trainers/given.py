@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, InstanceOf, create_model
-from safetensors import SafetensorError
 from torch import Tensor
 
 from robench.cards import Card
 from robench.data.base import Splits
-from robench.errors import RobenchError
+from robench.errors import RobenchError, resolved
 from robench.networks.base import Network
 from robench.networks.module import Module, Source
 from robench.seal import PICKLES, tensors_digest
@@ -39,13 +39,20 @@ class Given(Trainer):
         name = settings.get("weights")
         if not isinstance(name, str) or isinstance(name, Source):
             return dict(settings)
-        path = (card.home / name).resolve()
+        where = f"{card.file}: weights = {name!r}"
+        path = resolved(card.home / name, where)
+        if not (Path(name).is_absolute() or path.is_relative_to(card.root.resolve())):
+            raise RobenchError(
+                f"{where}: lies outside the workspace; move it inside, or say its whole path"
+            )
         try:
             stat = path.stat()
+            if not S_ISREG(stat.st_mode):  # a device may never end
+                raise RobenchError("is not a file")
             found = _digest(path, stat.st_mtime_ns, stat.st_size)
         except (OSError, RobenchError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise RobenchError(f"{card.file}: weights = {name!r}: {why}") from None
+            raise RobenchError(f"{where}: {why}") from None
         read = partial(safetensors.torch.load_file, path)
         return {**settings, "weights": Source.of(f"tensors@{found}", read)}
 
@@ -57,6 +64,9 @@ class Given(Trainer):
             raise RobenchError(f"weights = {self.weights!r}: is only found beside a card")
         state: Mapping[str, Tensor] = self.weights.make()
         inner = network.module if isinstance(network, Module) else network
+        odd = [name for name, value in state.items() if value.is_complex()]
+        if odd:
+            raise RobenchError(f"the weights do not fit the network: {odd[0]} is complex")
         try:
             inner.load_state_dict(state)
         except RuntimeError as error:
@@ -76,7 +86,7 @@ def _digest(path: Path, _mtime: int, _size: int) -> str:
     data = path.read_bytes()
     try:
         safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as error:
+    except Exception as error:  # whatever a parser makes of a stranger's bytes
         if data.startswith(PICKLES):
             raise RobenchError(
                 "is a pickle, and reading one runs the code in it; where you trust it, write it "
