@@ -115,6 +115,8 @@ def dataset_labels(results: Results) -> dict[str, str]:
         differing = [
             key for key in keys if len({canonical(other.get(key)) for other in others}) > 1
         ]
+        if len(differing) > 1:  # a setting says more than the hash that follows from it
+            differing = [key for key in differing if key != "fingerprint"]
         shown = ", ".join(f"{key} = {settings.get(key)}" for key in differing)
         labels[model] = f"{name} ({shown})" if shown else name
     return labels

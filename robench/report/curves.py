@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, number, with_interval
@@ -142,6 +142,7 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
             )  # fmt: skip
         axes.set_title(column.replace("_", " "))
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(length=2)
     legend(drawn, panes)
     title = f"Training curves{drawing.suffix}"

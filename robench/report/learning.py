@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
 
 from robench.bfunctions import OWN, BFunction, parse
 from robench.report.drawing import COLOURS, LINES, Drawing, Plot, number
@@ -37,6 +38,11 @@ def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
                     line[against], line["cosine"], marker="o", color=colour, label=f"layer {layer}"
                 )
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+            if against == "copies":
+                axes.set_xticks(sorted(rows[against].unique()))
             axes.set_xlabel(against)
             axes.set_title(drawing.labels[model])
             axes.tick_params(length=2)
