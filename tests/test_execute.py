@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from robench import tasks
 from robench.errors import RobenchError
 from robench.execute import Run, execute, open_run, survey
 from robench.manifest import describe
+from robench.networks.base import Network
 from robench.plan import make_plan
 from robench.pool import Failure
 from robench.scoring import score_slice
@@ -390,3 +392,23 @@ def test_a_stopped_training_finds_its_scratch_again_and_leaves_none(
     _, metadata = run.store.read_model(run.resolved["small"].digest(0))
     assert metadata["history"][0]["found"] == len("half of it")
     assert not list((small.root / ".robench" / "scratch").iterdir())
+
+
+def test_a_process_keeps_the_networks_it_used_last(
+    small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (small.root / "models/small.toml").read_text()
+    write("models/small.toml", text + "seeds = [0, 1]\n")
+    run, _ = carry_out(open_workspace(small.root))
+
+    def loaded() -> list[Network]:
+        return [
+            tasks._trained(t, run.model_digest(t), run.weights[t], run.store.url, "cpu")
+            for t in run.plan.trainings
+        ]
+
+    before = loaded()
+    assert all(a is b for a, b in zip(before, loaded(), strict=True))
+    monkeypatch.setattr(tasks, "KEPT", 0)
+    tasks._kept.clear()
+    assert not any(a is b for a, b in zip(loaded(), loaded(), strict=True)), "one at a time"
