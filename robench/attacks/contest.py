@@ -25,7 +25,7 @@ def judge(
 ) -> tuple[Tensor, Tensor]:
     """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
     drawn = target.answers(x, draws, index) if target.stochastic else target.logits(x, index)[None]
-    gaps = margin(drawn.flatten(0, 1), y.repeat(len(drawn))).view(len(drawn), -1)
+    gaps = margin(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
     return (gaps > 0).sum(0) / len(drawn), gaps.sum(0) / len(drawn)
 

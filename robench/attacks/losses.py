@@ -26,11 +26,14 @@ def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tenso
 
 
 def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
-    """Largest wrong logit (or the one aimed at) minus the right one; positive where fooled."""
-    right = logits.gather(1, y[:, None])[:, 0]
+    """Largest wrong logit (or the one aimed at) minus the right one; positive where fooled. Logits
+    of several draws come as (draws, n, classes), their margins as (draws, n)."""
+    single = (*logits.shape[:-1], 1)
+    where = y[:, None].expand(single)
+    right = logits.gather(-1, where)[..., 0]
     if aim is None:
-        return logits.scatter(1, y[:, None], -torch.inf).amax(1) - right
-    return logits.gather(1, aim[:, None])[:, 0] - right
+        return logits.scatter(-1, where, -torch.inf).amax(-1) - right
+    return logits.gather(-1, aim[:, None].expand(single))[..., 0] - right
 
 
 def dlr(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from robench.attacks.ball import Ball
 from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.memory import in_pieces, joined
-from robench.networks.base import Network, check_finite, check_shape
+from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noisy_layers
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
@@ -148,7 +148,7 @@ class DecisionTarget:
         """Raises RobenchError for an answer that is none. Libraries may ask about images that are
         not finite themselves, and that is not the network's fault."""
         check_shape(logits, len(x), self.classes)
-        if not torch.isfinite(logits).all():
+        if not all_finite(logits):
             check_finite("logits", logits[torch.isfinite(x).flatten(1).all(1)])
         return logits
 
@@ -258,14 +258,14 @@ class WhiteBoxTarget(ScoreTarget):
         grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
         if self.ball.part is not None:  # what may not change has no say in a step's length
             grad.masked_fill_(~self.ball.free(grad), 0)
-        seen = logits.detach()
-        gap = margin(seen, y.repeat(copies)).view(copies, -1)
+        seen = logits.detach().view(copies, len(x), -1)
+        gap = margin(seen, y)
         return [
             grad,
             torch.stack(rows).detach().sum(0),
             gap.sum(0),
             (gap > 0).to(gap.dtype).sum(0),
-            seen.view(copies, len(x), -1).sum(0),
+            seen.sum(0),
         ]
 
     def forward(self, x: Tensor) -> Tensor:
