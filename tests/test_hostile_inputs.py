@@ -38,7 +38,7 @@ from hostile import (
     watch,
     works_or_says,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from synthetic import (
@@ -708,7 +708,11 @@ def test_weights_of_any_type_shape_and_value_are_taken_or_refused(
     shape = list(state[name].shape) if name in state and data.draw(st.booleans()) else shape
     value = torch.full(shape, float(fill), dtype=torch.float64)
     state[name] = value.to(kind)
-    weights_taken(workspace, safetensors.torch.save(state))
+    try:
+        content = safetensors.torch.save(state)
+    except KeyError:  # early releases write no complex numbers
+        assume(False)
+    weights_taken(workspace, content)
 
 
 HEADERS = {"1.weight": {"dtype": "F32", "shape": [20, 64], "data_offsets": [0, 5120]}}
