@@ -489,7 +489,9 @@ def test_two_hundred_models_under_a_hundred_threats_fit_the_page(
     tab = Tab(context.new_page(), file)
     page = tab.open()
     page.click("#board thead button[data-sort='4']")
-    assert tab.numbers("4") == sorted(tab.numbers("4"), reverse=True)
+    seen = [number for number in tab.numbers("4") if number == number]  # rows far off are empty
+    assert len(seen) >= 10
+    assert seen == sorted(seen, reverse=True)
     page.fill("[name=q]", "trainer-3")
     assert page.inner_text("#count") == "22 of 200 models"
     context.close()
