@@ -77,9 +77,19 @@ def resolved(path: Path, what: str) -> Path:
         whole = path.expanduser().resolve()
         whole.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or error
-        raise RobenchError(f"{what}: not the name of a file: {why}") from None
+        raise RobenchError(f"{what}: not the name of a file: {system_words(error)}") from None
     return whole
+
+
+def cause(error: Exception) -> str:
+    """What to quote of an exception that anything may have raised: an error of the project's own as
+    it is, another one with its type."""
+    return str(error) if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
+
+
+def system_words(error: Exception) -> str:
+    """What to quote where a file cannot be used: the system's words, without number and path."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def printable(text: object) -> str:

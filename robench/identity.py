@@ -18,7 +18,7 @@ from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.data.base import Dataset, Splits
 from robench.digest import Identity, Written, canonical, digest
-from robench.errors import RobenchError
+from robench.errors import RobenchError, cause
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat, Training
@@ -38,8 +38,7 @@ def _load_splits(wanted: _Wanted) -> Splits:
     try:
         return dataset.load()
     except Exception as error:  # more points than there is memory for, whatever a plugin raises
-        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
-        raise RobenchError(f"{card.file}: {why}") from error
+        raise RobenchError(f"{card.file}: {cause(error)}") from error
 
 
 def load_splits(card: ModelCard) -> Splits:

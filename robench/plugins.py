@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from robench.cards import Card, Spec, explain
 from robench.digest import digest_bytes
-from robench.errors import RobenchError, nearest, resolved
+from robench.errors import RobenchError, cause, nearest, resolved
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
@@ -357,5 +357,4 @@ def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     try:
         return plugin(**arguments, **settings)
     except Exception as error:  # settings that are too large, whatever a stranger's class raises
-        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
-        raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {why}") from error
+        raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {cause(error)}") from error

@@ -22,7 +22,7 @@ from robench.attacks.losses import RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, all_finite, check_finite, check_shape
-from robench.networks.noise import GaussianNoise, noisy_layers
+from robench.networks.noise import GaussianNoise, noise_source
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 
@@ -79,7 +79,7 @@ class DecisionTarget:
         self.record = Record(images)
         self.classes = network.classes
         self.stochastic = network.draws
-        self._noise = next((layer.source for layer in noisy_layers(network)), None)
+        self._noise = noise_source(network)
         self._max_queries = max_queries
         self._deadline = deadline
 

@@ -88,8 +88,9 @@ class Given(Corruption):
 
     def _root(self) -> Path:
         named = f"corruption given: path = {self.path!r}"
-        own = Path(self.path)  # whole where it begins with ~
-        own = resolved(own, named) if self.path.startswith("~") else own
+        own = Path(self.path)
+        if self.path.startswith("~"):
+            own = resolved(own, named)
         tried = [folder / own for folder in data_folders()]
         for root in tried:
             if resolved(root, named).is_dir():

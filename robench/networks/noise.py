@@ -152,6 +152,11 @@ def repeated(values: Tensor, like: Tensor) -> Tensor:
     return values.repeat(len(like) // len(values), *[1] * (values.dim() - 1))
 
 
+def noise_source(network: nn.Module) -> NoiseSource | None:
+    """What the noisy layers of `network` draw from as things stand; None: there is no noise."""
+    return next((layer.source for layer in noisy_layers(network)), None)
+
+
 @contextmanager
 def noise(network: nn.Module, source: NoiseSource | None) -> Iterator[None]:
     """Let all noisy layers of `network` draw from `source` inside the block."""

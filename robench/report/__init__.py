@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from robench.diagnostics.finding import Verdict
 from robench.digest import digest_bytes
-from robench.errors import RobenchError
+from robench.errors import RobenchError, cause, system_words
 from robench.results import CELLS, MANIFEST, Results, published_cells
 
 if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
@@ -59,10 +59,9 @@ def write_report(
         if results.folder is None:
             raise
         # No check foresees all that a stranger's manifest may say.
-        why = error if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"
         raise RobenchError(
-            f"{results.folder}: what {MANIFEST} and {CELLS} say does not fit together ({why}); get "
-            "them anew, or run the report again"
+            f"{results.folder}: what {MANIFEST} and {CELLS} say does not fit together "
+            f"({cause(error)}); get them anew, or run the report again"
         ) from error
     for name, data in made.items():
         _write(folder / name, data)
@@ -155,7 +154,6 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        why = (isinstance(error, OSError) and error.strerror) or error
         raise RobenchError(
-            f"{path}: cannot be written: {why}; choose another folder with --out"
+            f"{path}: cannot be written: {system_words(error)}; choose another folder with --out"
         ) from error

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robench.cards import Card
 from robench.data.base import Splits
-from robench.errors import RobenchError, resolved
+from robench.errors import RobenchError, resolved, system_words
 from robench.networks.base import Network
 from robench.networks.module import Module, Source
 from robench.seal import PICKLES, tensors_digest
@@ -51,8 +51,7 @@ class Given(Trainer):
                 raise RobenchError("is not a file")
             found = _digest(path, stat.st_mtime_ns, stat.st_size)
         except (OSError, RobenchError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise RobenchError(f"{where}: {why}") from None
+            raise RobenchError(f"{where}: {system_words(error)}") from None
         read = partial(safetensors.torch.load_file, path)
         return {**settings, "weights": Source.of(f"tensors@{found}", read)}
 

@@ -30,7 +30,7 @@ from robench import plugins, tasks
 from robench.corruptions.make import corrupt_images
 from robench.identity import load_splits
 from robench.networks.base import Network
-from robench.networks.noise import GaussianNoise, noisy_layers
+from robench.networks.noise import GaussianNoise, noise_source
 from robench.plan import Plan, Training, make_plan
 from robench.run import make_results
 from robench.scoring import in_use
@@ -113,7 +113,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
 
     def called(network: Network, x: Tensor) -> Tensor:
         if id(network) in of:
-            source = next((layer.source for layer in noisy_layers(network)), None)
+            source = noise_source(network)
             copies = source._copies if isinstance(source, GaussianNoise) else 1
             gradient = torch.is_grad_enabled() and x.requires_grad
             asked[Pass(of[id(network)], attacking, gradient, copies)][len(x)] += 1
@@ -142,7 +142,7 @@ def bare(kind: Pass, images: int) -> float:
         torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
 
     with in_use(network, card.inference_noise, 0, CPU):
-        source = next((layer.source for layer in noisy_layers(network)), None)
+        source = noise_source(network)
         several = isinstance(source, GaussianNoise) and kind.copies > 1
         with source.copied(images, kind.copies) if several else nullcontext():  # type: ignore[union-attr]
             return median_seconds(gradient if kind.gradient else forward, PASSES)
