@@ -1,4 +1,4 @@
-"""A seaborn figure as inline SVG: the same bytes every time, coloured by the page's own ink."""
+"""A figure as inline SVG: the same bytes every time, coloured by the page's own ink."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,6 +23,8 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
     "svg.hashsalt": "robench",
     "text.parse_math": False,  # a name may hold a dollar sign
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -63,12 +66,11 @@ def figure(width: float, height: float) -> Figure:
 def svg(drawn: Figure, name: str, title: str) -> str:
     """The figure as an <svg> element. `name` makes its ids unlike those of other figures."""
     sink = io.StringIO()
-    drawn.savefig(
-        sink,
-        format="svg",
-        transparent=True,
-        dpi=150,
-        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    drawn.set_dpi(150)  # of what is rasterized
+    # Not savefig: it draws a figure with a layout twice, the first time to no effect but the layout,
+    # which this does too.
+    FigureCanvasSVG(drawn).print_svg(
+        sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
     text = sink.getvalue()
     text = text[text.index("<svg") :].strip()
