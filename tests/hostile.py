@@ -1,5 +1,9 @@
 """What inputs from strangers are tried with: values of any kind, a change at any place of a nested
-value, and the one rule: it works, or one clear error is raised; nothing else is touched."""
+value, the one rule (it works, or one clear error is raised; nothing else is touched), and places
+where it is tried: a home and a workspace that are watched.
+
+The fixtures `alone` and `workspace` are for the files test_hostile_*.py, which name them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,30 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+import pooch
+import pytest
+import safetensors.torch
+import torch
 from hypothesis import strategies as st
+from test_modules import FACTORY
 
+from robench import check
 from robench.errors import RobenchError
+from robench.execute import Run, open_run, survey
+from robench.plan import make_plan
+from robench.store import Store
+from robench.workspace import FOLDERS, Workspace, open_workspace
 
 SECONDS = 20
 """Until an example counts as hanging; none takes a second on a machine at rest."""
@@ -218,3 +235,155 @@ def changed(draw: st.DrawFn, tree: Any, values: st.SearchStrategy[Any]) -> Any:
             case _:
                 around[last] = draw(values)
     return tree
+
+
+# -- places where it is tried ----------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No network, no data but what a test puts there, and a home and a place to stand in that are
+    watched."""
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    for name in ("data", "home", "here", "cache"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    monkeypatch.setenv("ROBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """`files` and nothing else."""
+    shutil.rmtree(folder)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A picture of any size that holds nothing."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+# -- a workspace -----------------------------------------------------------------------------------
+
+DIGITS = {"name": "digits", "split": "6:1:3", "split_seed": 0}
+CARDS: dict[str, dict[str, Any]] = {
+    "models/small": {
+        "description": "small",
+        "dataset": DIGITS,
+        "network": {"name": "mlp", "hidden": [8], "activation": "relu"},
+        "trainer": {"name": "bp", "epochs": 1, "lr": 0.01},
+        "seeds": [0, 1],
+        "inference_noise": False,
+        "published": {"clean": 0.9},
+    },
+    "models/given": {
+        "dataset": DIGITS,
+        "network": {
+            "name": "module",
+            "factory": "./net.py:make",
+            "arguments": {"hidden": 20},
+            "mean": [0.1],
+        },
+        "trainer": {"name": "given", "weights": "net.safetensors"},
+    },
+    "models/spiking": {
+        "dataset": DIGITS,
+        "network": {"name": "snn", "hidden": [8]},
+        "trainer": {"name": "nit", "epochs": 1},
+    },
+    "attacks/near": {
+        "attack": {"name": "pgd", "steps": 2},
+        "access": "white-box",
+        "eps": [0.1, 0.2],
+    },
+    "attacks/moved": {
+        "attack": "fgsm",
+        "access": "transfer",
+        "surrogate": "small",
+        "norm": "linf",
+        "eps": 0.1,
+        "max_queries": 10,
+        "time_limit": 1.5,
+        "role": "attack",
+    },
+    "corruptions/noisy": {
+        "corruption": {"name": "imagenet-c", "kinds": ["fog", "contrast"]},
+        "severities": [1, 5],
+    },
+    "reports/all": {
+        "title": "All",
+        "models": ["small", "given", "spiking"],
+        "attacks": ["near", "moved", "noise"],
+        "transfer": ["fgsm"],
+        "corruptions": ["noisy"],
+        "images": 20,
+        "draws": 2,
+        "batch_size": 10,
+        "seed": 0,
+        "diagnostics": True,
+        "baselines": ["small"],
+        "claims": [
+            {
+                "text": "t",
+                "model": "small",
+                "than": "given",
+                "threat": "clean",
+                "published": [0.5, 0.4],
+                "control": "spiking",
+            }
+        ],
+    },
+}
+A_CARD = r"(models|attacks|corruptions|reports)/"
+"""What errors about cards name: the file of one."""
+MAY_APPEAR = ("work/.robench", "work/models/__pycache__", "home/.art")
+"""The store, what Python compiles, and what the library ART notes when it is imported."""
+
+
+@pytest.fixture
+def workspace(alone: Path) -> Iterator[Workspace]:
+    """A workspace with a card of every kind, and files of code and weights beside them; what lies
+    around it stays as it was."""
+    root = alone / "work"
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    (root / "models/net.py").write_text(FACTORY)
+    weights = {"1.weight": (20, 64), "1.bias": (20,), "3.weight": (10, 20), "3.bias": (10,)}
+    tensors = {name: torch.zeros(shape) for name, shape in weights.items()}
+    safetensors.torch.save_file(tensors, root / "models/net.safetensors")
+    write_cards(root)
+    before = snapshot(alone, *MAY_APPEAR)
+    yield open_workspace(root)
+    write_cards(root)
+    assert snapshot(alone, *MAY_APPEAR) == before
+
+
+def write_cards(root: Path) -> None:
+    for name, card in CARDS.items():
+        (root / f"{name}.toml").write_text(card_text(card))
+
+
+def looked_at(workspace: Workspace, report: str = "all") -> Run:
+    """All that is done with cards before the work starts."""
+    for folder in FOLDERS:
+        for name in workspace.names(folder):
+            check._card(workspace, folder, name)
+    run = open_run(make_plan(workspace, report), Store(workspace.root / ".robench"), "cpu")
+    survey(run)
+    run.weights = {training: training.label for training in run.plan.trainings}  # as if trained
+    for cell in run.plan.cells:
+        run.identify(cell)
+    return run
