@@ -1,4 +1,4 @@
-"""The published folder: which files it holds, that they rebuild exactly, and what the tables say."""
+"""The published folder: what it holds, that it rebuilds to the byte, and what its tables say."""
 
 from __future__ import annotations
 
