@@ -183,7 +183,7 @@ class ReportCard(Card):
     """Test images per cell, the first of the test split."""
     draws: int = Field(default=8, ge=1, le=10_000)
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
-    batch_size: int = Field(default=250, ge=1)
+    batch_size: int = Field(default=500, ge=1)
     seed: int = Field(default=0, ge=0)
     diagnostics: bool = True
     """Whether the cards in attacks/diagnostics/ are met too, at the radii of the report's attacks:

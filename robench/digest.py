@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-SCHEMA = 3  # raise it when the framework itself changes what a cell's numbers mean
+SCHEMA = 4  # raise it when the framework itself changes what a cell's numbers mean
 
 Identity = dict[str, Any]
 

@@ -6,6 +6,7 @@ recorded and the rest goes on. The order of tasks changes no result.
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -147,6 +148,7 @@ def execute(
     Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
     on.
     """
+    gc.freeze()  # the modules that are there by now stay: no use in looking at them again and again
     for _ in range(2):  # a second round makes again what was set aside as damaged
         pool = start(listener.told) if start else _pool(jobs, listener.told)
         scheduler = _Scheduler(run, listener, pool)

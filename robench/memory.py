@@ -63,7 +63,8 @@ def in_pieces(
     start = 0
     while start < rows or not parts:
         try:
-            parts.append(ask(*(tensor[start : start + at_once] for tensor in batch)))
+            piece = batch if at_once >= rows else [part[start : start + at_once] for part in batch]
+            parts.append(ask(*piece))
             start += at_once
             continue
         except (RuntimeError, MemoryError) as error:

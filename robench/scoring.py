@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
@@ -22,6 +21,7 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
+from robench.likelihood_ratio import cross_entropy_rows
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.neighbourhood import changing
@@ -30,6 +30,8 @@ from robench.time_limit import OutOfTime, until
 
 DISPLAYED = 8
 """Images per cell whose perturbed input is kept for the page."""
+ACTIVE = 100
+"""Images that a network is asked about its activity on: means over neurons and time steps."""
 ROUNDING = (1 + 1e-5, 1e-6)
 """Factor and offset by which a distance may exceed eps before it counts as leaving the ball."""
 ACCESS = {
@@ -62,8 +64,10 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
     """The network as it answers questions: evaluation mode, no weight gradients, its randomness on
     a stream of its own."""
     generator = torch.Generator(device).manual_seed(seed)
-    network.eval()
-    network.requires_grad_(False)
+    if network.training:
+        network.eval()
+    if any(weight.requires_grad for weight in network.parameters()):
+        network.requires_grad_(False)
     network.generator = generator
     with noise(network, GaussianNoise(generator) if noisy else None):
         try:
@@ -195,8 +199,9 @@ def score_slice(
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
     Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
-    `activity` (what the network says of itself, such as spike rates), `between_draws` (largest
-    difference between the logits of two draws, relative to the largest logit; None for one draw)
+    `activity` (what the network says of itself on a few, such as spike rates),
+    `between_draws` (largest difference between the logits of two draws, relative to the largest
+    logit; None for one draw)
     and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
@@ -204,8 +209,7 @@ def score_slice(
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
-        _, y = _batch(part, start, batch_size, device)
-        x = torch.from_numpy(images[start : start + batch_size]).to(device)
+        x, y = _batch(Part(images, part.labels), start, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
             first: Tensor | None = None
@@ -215,12 +219,14 @@ def score_slice(
                 check_shape(logits, len(y), network.classes)
                 check_finite("logits", logits)  # which waits for the device
                 fastest = min(fastest, (time.perf_counter() - started) / len(y))
-                first = logits if first is None else first
-                between = max(between, _change(logits, first))
+                if first is None:
+                    first = logits
+                else:
+                    between = max(between, _change(logits, first))
                 drawn.append(logits.argmax(1))
-                lost += F.cross_entropy(logits, y, reduction="none")
+                lost += cross_entropy_rows(logits, y)
             if start == 0:
-                activity = network.activity(x[: network.rows_at_once])
+                activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())

@@ -33,6 +33,14 @@ from robench.errors import RobenchError
 from robench.seal import rows_digest, sealed, tensors_digest, tensors_header, unsealed
 
 METADATA_KEY = b"robench"
+LEAN: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "store_schema": False,  # parquet has all of these types itself
+}
+"""How a small table of few rows is written: what helps to search large ones costs more than it
+saves."""
 
 
 class Damaged(Exception):
@@ -114,9 +122,10 @@ class Store:
             "rows": outcome.digest,
         }
         said = json.dumps(sealed(metadata)).encode()
-        table = outcome.rows.replace_schema_metadata({METADATA_KEY: said})
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        with pq.ParquetWriter(sink, outcome.rows.schema, **LEAN) as writer:
+            writer.write_table(outcome.rows)
+            writer.add_key_value_metadata({METADATA_KEY: said})
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
         self._remove(f"failures/{cell}.json")
 

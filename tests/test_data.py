@@ -103,7 +103,9 @@ def test_mnist_is_averaged_to_14_pixels(folder: Path) -> None:
     assert small[0, 0, 3, 4] == pytest.approx(large[0, 0, 6:8, 8:10].mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"\x00\x00\x08\x01\x00", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not gzip", gzip.compress(b"\x00\x00\x08\x01\x00", mtime=0)]
+)
 def test_a_file_that_is_no_idx_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels.gz"
     path.write_bytes(content)

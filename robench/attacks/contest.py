@@ -24,7 +24,10 @@ def judge(
     target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
-    drawn = target.answers(x, draws, index) if target.stochastic else target.logits(x, index)[None]
+    if not target.stochastic:
+        gap = margin(target.logits(x, index), y)
+        return (gap > 0).to(gap.dtype), gap
+    drawn = target.answers(x, draws, index)
     gaps = margin(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
     return (gaps > 0).sum(0) / len(drawn), gaps.sum(0) / len(drawn)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robench.errors import RobenchError
+from robench.likelihood_ratio import cross_entropy_rows
 
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 """(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises."""
@@ -21,8 +21,8 @@ RowLoss = Callable[[Tensor, Tensor], Tensor]
 def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
     """Cross-entropy per row, or minus that of the class aimed at; saturates where it is sure."""
     if aim is None:
-        return F.cross_entropy(logits, y, reduction="none")
-    return -F.cross_entropy(logits, aim, reduction="none")
+        return cross_entropy_rows(logits, y)
+    return -cross_entropy_rows(logits, aim)
 
 
 def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:

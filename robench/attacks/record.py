@@ -23,7 +23,7 @@ class Record:
     """Per image of a batch: forward passes, gradients, and what the gradients showed.
 
     Keeping it must cost an attack next to nothing: questions about the whole batch are counted in
-    one number, and losses are worked up later.
+    one number, losses are worked up later, and a GPU is not waited for.
 
     Args:
         images: images in the batch. `index`, wherever it is taken, says which of them each row of a
@@ -35,16 +35,27 @@ class Record:
         self.images = images
         self.runs: list[int] = []
         """Where in the loss trace each run (restart, surrogate) of the attack begins."""
-        self._single = {kind: torch.zeros(images) for kind in ("queries", "gradients")}
         self._evenly = {"queries": 0.0, "gradients": 0.0}
-        self._asked = torch.zeros(images, dtype=torch.bool)
         self._all_asked = False
-        self._zero_gradient = torch.zeros(images, dtype=torch.bool)
-        self._fooled = torch.zeros(images, dtype=torch.bool)
         self._watched = False
-        self._loss = torch.zeros(images)
         self._trace: list[float] = []
+        self._means: list[Tensor] = []
         self._pending: list[_Note] = []
+        self._of: dict[str, Tensor] = {
+            "queries": torch.zeros(images),
+            "gradients": torch.zeros(images),
+            "asked": torch.zeros(images, dtype=torch.bool),
+            "zero_gradient": torch.zeros(images, dtype=torch.bool),
+            "fooled": torch.zeros(images, dtype=torch.bool),
+            "loss": torch.zeros(images),
+            "ones": torch.ones(images),
+        }
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        """What is known of each image, from now on where the questions are asked."""
+        if self._of["ones"].device != device:
+            self._of = {name: value.to(device) for name, value in self._of.items()}
+        return self._of
 
     def count(
         self,
@@ -56,17 +67,18 @@ class Record:
         """Take down `rows` questions, asked so many times each."""
         if index is None:
             self._evenly[kind] += times * rows / max(self.images, 1)
-        else:
-            counts = torch.full((rows,), float(times))
-            self._single[kind].index_add_(0, index.cpu(), counts)
+            return
+        of = self._on(index.device)
+        ones = of["ones"] if rows == self.images else of["ones"].new_ones(rows)
+        of[kind].index_add_(0, index, ones, alpha=times)
 
     def most(self, kind: Literal["queries", "gradients"]) -> float:
         """The largest number of questions about any image."""
-        return self._evenly[kind] + (float(self._single[kind].max()) if self.images else 0.0)
+        return self._evenly[kind] + (float(self._of[kind].max()) if self.images else 0.0)
 
     def total(self, kind: Literal["queries", "gradients"]) -> float:
         """All questions, all images together."""
-        return self._evenly[kind] * self.images + float(self._single[kind].sum(dtype=torch.float64))
+        return self._evenly[kind] * self.images + float(self._of[kind].sum(dtype=torch.float64))
 
     def note(self, loss: Tensor, margin: Tensor | None, index: Tensor | None) -> None:
         """Take down the losses that came with a gradient, (n,), and the margins, (n,)."""
@@ -78,21 +90,24 @@ class Record:
         """Note which images have an exactly zero gradient, the first time that each is asked."""
         if self._all_asked or (index is None and len(grad) != self.images):
             return
-        rows = slice(None) if index is None else index.cpu()
-        flat = grad.flatten(1)
-        zero = ((flat.amax(1) == 0) & (flat.amin(1) == 0)).cpu()
-        self._zero_gradient[rows] |= zero & ~self._asked[rows]
-        self._asked[rows] = True
-        self._all_asked = bool(self._asked.all())
+        of, flat = self._on(grad.device), grad.flatten(1)
+        rows = slice(None) if index is None else index
+        zero = (flat.amax(1) == 0) & (flat.amin(1) == 0)
+        of["zero_gradient"][rows] |= zero & ~of["asked"][rows]
+        of["asked"][rows] = True
+        self._all_asked = bool(of["asked"].all())
 
     def begin_run(self) -> None:
         """The next gradient is the first of a new run."""
-        self.runs.append(len(self._trace) + len(self._pending))
+        self.runs.append(len(self._trace) + len(self._means) + len(self._pending))
 
     @property
     def loss_trace(self) -> list[float]:
         """Mean loss at every gradient; an image that has left the attack counts with its last."""
         self._work_up()
+        if self._means:
+            self._trace += torch.stack(self._means).tolist()
+            self._means.clear()
         return self._trace
 
     def counts(self) -> dict[str, np.ndarray | None]:
@@ -103,22 +118,24 @@ class Record:
         does not say which point it took a gradient at."""
         self._work_up()
         seen = self._all_asked and self.images > 0
+        of = {name: value.cpu().numpy() for name, value in self._of.items()}
         return {
-            "queries": (self._single["queries"] + self._evenly["queries"]).numpy(),
-            "gradients": (self._single["gradients"] + self._evenly["gradients"]).numpy(),
-            "zero_gradient": self._zero_gradient.numpy() if seen else None,
-            "fooled_on_the_way": self._fooled.numpy() if self._watched and seen else None,
+            "queries": of["queries"] + self._evenly["queries"],
+            "gradients": of["gradients"] + self._evenly["gradients"],
+            "zero_gradient": of["zero_gradient"] if seen else None,
+            "fooled_on_the_way": of["fooled"] if self._watched and seen else None,
         }
 
     def _work_up(self) -> None:
         for loss, margin, about in self._pending:
             if about is None and len(loss) != self.images:
-                self._trace.append(float(loss.mean()))
+                self._means.append(loss.mean())
                 continue
-            rows = slice(None) if about is None else about.cpu()
+            of = self._on(loss.device)
+            rows = slice(None) if about is None else about
             if margin is not None:
-                self._fooled[rows] |= (margin > 0).cpu()
+                of["fooled"][rows] |= margin > 0
                 self._watched = True
-            self._loss[rows] = loss.cpu()
-            self._trace.append(float(self._loss.mean()))
+            of["loss"][rows] = loss
+            self._means.append(of["loss"].mean())
         self._pending.clear()

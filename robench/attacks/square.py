@@ -34,7 +34,7 @@ class Square(Attack):
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self.finite_eps(target)
-        found = x.clone()
+        found, labels = x.clone(), y
         index = torch.arange(len(x), device=x.device)
         low, high = target.ball.bounds(x)
         best, margins = x, torch.full((len(x),), -torch.inf, device=x.device)
@@ -49,21 +49,24 @@ class Square(Attack):
                 square = _square(best, self._side(step, *x.shape[2:]), rng)
                 colour = pick(_signs(best[:, :, :1, :1], rng), low, high)
                 tried = pick(square, best, colour)
-            _, gap = judge(target, tried, y[index], self.eot, index)
+            _, gap = judge(target, tried, labels, self.eot, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
             best = pick(per_image(better, best), best, tried)
             margins = torch.where(better, gap, margins)
             fooled = (margins > ROUNDING) & better
-            if target.stochastic and bool(fooled.any()):
+            if not bool(fooled.any()):
+                continue
+            if target.stochastic:
                 rows = torch.nonzero(fooled)[:, 0]
-                fooled[rows] = confirmed(target, best[rows], y[index[rows]], index[rows])
-            if bool(fooled.any()):
-                found.index_copy_(0, index, best)
-                stay = torch.nonzero(~fooled)[:, 0]
-                index, best, margins = index[stay], best[stay], margins[stay]
-                low, high = low[stay], high[stay]
-                if not len(index):
-                    return found
+                fooled[rows] = confirmed(target, best[rows], labels[rows], index[rows])
+                if not bool(fooled.any()):
+                    continue
+            found.index_copy_(0, index, best)
+            stay = torch.nonzero(~fooled)[:, 0]
+            index, labels, margins = index[stay], labels[stay], margins[stay]
+            best, low, high = (part.index_select(0, stay) for part in (best, low, high))
+            if not len(index):
+                return found
         found.index_copy_(0, index, best)
         return found
 
@@ -81,10 +84,18 @@ def _signs(like: Tensor, rng: torch.Generator) -> Tensor:
 
 def _square(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
     """A mask of 0 and 1 with one square per image at a random place, (n, 1, h, w)."""
-    n, _, height, width = x.shape
-    place = torch.rand(2, n, 1, generator=rng, device=x.device)
-    top = (place[0] * (height - side + 1)).floor()
-    left = (place[1] * (width - side + 1)).floor()
-    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    rows, columns = (row >= top) & (row < top + side), (column >= left) & (column < left + side)
-    return rows.to(x.dtype)[:, None, :, None] * columns.to(x.dtype)[:, None, None, :]
+    height, width = x.shape[2:]
+    places = torch.rand(2, len(x), 1, generator=rng, device=x.device)
+    if height == width:
+        rows, columns = _stretch(places, side, height)
+    else:
+        rows, columns = _stretch(places[0], side, height), _stretch(places[1], side, width)
+    return rows[:, None, :, None] * columns[:, None, None, :]
+
+
+def _stretch(share: Tensor, side: int, length: int) -> Tensor:
+    """Which of `length` pixels in a row are in the square, 0 or 1, (..., length), for each `share`
+    of the places where it can begin, (..., 1) in [0, 1)."""
+    middle = (share * (length - side + 1)).floor_().add_((side - 1) / 2)
+    pixels = torch.arange(length, dtype=share.dtype, device=share.device)
+    return (pixels - middle).abs_().lt_(side / 2)

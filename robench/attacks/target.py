@@ -235,8 +235,9 @@ class WhiteBoxTarget(ScoreTarget):
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
-        check_finite("logits", answer.logits)
-        check_finite("gradients", answer.gradient)
+        if not all_finite(answer.logits, answer.gradient):
+            check_finite("logits", answer.logits)
+            check_finite("gradients", answer.gradient)
         self.record.first_gradient(answer.gradient, index)
         self.record.note(answer.loss, answer.margin if view is None else None, index)
         return answer
@@ -254,19 +255,20 @@ class WhiteBoxTarget(ScoreTarget):
         with torch.enable_grad(), self._copied(len(x), copies):
             logits = self._hidden(leaf if view is None else view(leaf))
             check_shape(logits, copies * len(x), self.classes)
-            rows = [loss(part, y) for part in logits.view(copies, len(x), -1)]
-        grad = torch.autograd.grad(torch.stack(rows).sum(), leaf)[0]
+            if copies == 1:
+                rows = loss(logits, y)
+            else:
+                rows = torch.stack([loss(part, y) for part in logits.view(copies, len(x), -1)])
+        (grad,) = torch.autograd.grad(rows, leaf, torch.ones_like(rows))
         if self.ball.part is not None:  # what may not change has no say in a step's length
             grad.masked_fill_(~self.ball.free(grad), 0)
-        seen = logits.detach().view(copies, len(x), -1)
+        rows, seen = rows.detach(), logits.detach()
+        if copies == 1:
+            gap = margin(seen, y)
+            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen]
+        seen = seen.view(copies, len(x), -1)
         gap = margin(seen, y)
-        return [
-            grad,
-            torch.stack(rows).detach().sum(0),
-            gap.sum(0),
-            (gap > 0).to(gap.dtype).sum(0),
-            seen.sum(0),
-        ]
+        return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient

@@ -94,13 +94,14 @@ def check_shape(logits: Tensor, rows: int, classes: int) -> None:
         )
 
 
-def all_finite(values: Tensor) -> bool:
+def all_finite(*values: Tensor) -> bool:
     """Whether all of them are finite numbers: if so, then mostly their sum is, in a tenth of the
     time."""
-    return math.isfinite(values.sum()) or bool(torch.isfinite(values).all())
+    total = sum(part.sum() for part in values)
+    return math.isfinite(total) or all(bool(torch.isfinite(part).all()) for part in values)
 
 
 def check_finite(what: str, *answers: Tensor) -> None:
     """Raises RobenchError when any of a network's answers is not a finite number."""
-    if not all(map(all_finite, answers)):
+    if not all_finite(*answers):
         raise RobenchError(f"the network answers NaN or infinite {what}")

@@ -138,6 +138,7 @@ class Trainer(Plugin):
         network.generator = rng
         x, y = to_device(data.train, device)
         optimizer = self.make_optimizer(network)
+        weights = list(network.parameters())
         steps_per_epoch = math.ceil(len(y) / self.batch_size)
         history: History = []
         best, since_best = -1.0, 0
@@ -157,8 +158,11 @@ class Trainer(Plugin):
                     for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                         group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                optimizer.zero_grad(set_to_none=True)
-                loss = self._gradient(network, x.index_select(0, batch), y[batch], rng)
+                for weight in weights:  # zero_grad, without what it does around this
+                    weight.grad = None
+                loss = self._gradient(
+                    network, x.index_select(0, batch), y.index_select(0, batch), rng
+                )
                 if not math.isfinite(loss):
                     raise RobenchError(
                         f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
