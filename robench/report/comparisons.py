@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -14,7 +12,6 @@ from robench.report.drawing import Drawing, Plot, percent
 from robench.report.figure import figure, svg
 
 ANNOTATED = 240  # cells up to which a heat map prints its numbers
-SCALE = {"label": "accuracy, %", "ticks": [0, 50, 100]}
 
 
 def heat_map(drawing: Drawing, name: str) -> Plot | None:
@@ -28,8 +25,8 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     rows, across = values.shape
     drawn = figure(min(12.6, 2.8 + 0.66 * across), 1.5 + 0.29 * rows)
     axes = drawn.subplots()
-    many = values.size > ANNOTATED
-    _fields(axes, values, None if many else 8, many, shrink=min(1.0, 5 / rows + 0.2))
+    size = 8 if values.size <= ANNOTATED else None
+    _fields(axes, values, size, shrink=min(1.0, 5 / rows + 0.2))
     axes.set_xticks(np.arange(across) + 0.5, drawing.threat_labels(shown), rotation=45, ha="right")
     axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), va="center")
     axes.tick_params(length=0)
@@ -81,31 +78,33 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
 
 
 def _fields(
-    axes: Axes,
-    values: NDArray[np.float64],
-    size: float | None,
-    rasterized: bool = False,
-    **scale: Any,
+    axes: Axes, values: NDArray[np.float64], size: float | None, shrink: float = 1.0
 ) -> None:
     """Fields coloured by accuracies in per cent, the first row at the top, with a scale beside
-    them. size: of the numbers in them; None: there are none. A NaN leaves its field empty."""
+    them; a NaN leaves its field empty.
+
+    Args:
+        size: of the numbers in the fields; None: there are none, and the fields are one picture.
+        shrink: length of the scale, as a share of the height.
+    """
     rows, across = values.shape
     for spine in axes.spines.values():
         spine.set_visible(False)
     mesh = axes.pcolormesh(
-        np.ma.masked_invalid(values), vmin=0, vmax=100, cmap="cividis", rasterized=rasterized
+        np.ma.masked_invalid(values), vmin=0, vmax=100, cmap="cividis", rasterized=size is None
     )
     axes.set(xlim=(0, across), ylim=(rows, 0))
-    bar = axes.figure.colorbar(mesh, ax=axes, **SCALE, **scale)
+    bar = axes.figure.colorbar(
+        mesh, ax=axes, label="accuracy, %", ticks=[0, 50, 100], shrink=shrink
+    )
     bar.outline.set_linewidth(0)
-    bar.solids.set_rasterized(rasterized)
     axes.grid(visible=False)
     if size is not None:
         for row, column in np.argwhere(~np.isnan(values)):
             value = values[row, column]
             axes.text(
                 column + 0.5, row + 0.5, f"{value:.0f}", color=_ink_on(value), fontsize=size,
-                ha="center", va="center",
+                ha="center", va="center", in_layout=False,
             )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ LINES = 8  # models a line plot can hold apart by colour, dash and marker
 COLOURS = [
     "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#ca9161", "#949494",
 ]  # fmt: skip
-"""Apart for the colour-blind too: seaborn's palette of that name, which takes a second to import."""
+"""Apart for the colour-blind too: from seaborn's palette of that name."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 

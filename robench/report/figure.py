@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "font.size": 9,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,  # where titles are put anyway, once all ticks are measured
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
@@ -65,13 +66,14 @@ def figure(width: float, height: float) -> Figure:
 
 def svg(drawn: Figure, name: str, title: str) -> str:
     """The figure as an <svg> element. `name` makes its ids unlike those of other figures."""
+    for axis in (axis for axes in drawn.axes for axis in (axes.xaxis, axes.yaxis)):
+        if not axis.get_label_text():  # and so no ticks need to be measured to find its place
+            axis.set_label_coords(0, 0)
     sink = io.StringIO()
     drawn.set_dpi(150)  # of what is rasterized
-    # Not savefig: it draws a figure with a layout twice, the first time to no effect but the layout,
-    # which this does too.
-    FigureCanvasSVG(drawn).print_svg(
-        sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    # Not savefig, which draws a figure twice for the sake of its layout; this lays it out too.
+    canvas: Any = FigureCanvasSVG(drawn)  # matplotlib has no types for what it does
+    canvas.print_svg(sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

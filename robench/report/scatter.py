@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -37,7 +37,7 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     palette = {shown: COLOURS[i % LINES] for i, shown in enumerate(trainers.values())}
     marks = {shown: MARKERS[i % LINES] for i, shown in enumerate(trainers.values())}
     of = [trainers[trainer] for trainer in known["trainer"]]
-    _marks(axes, known[CLEAN], known["worst_case"], of, palette, marks, size=45)
+    _marks(axes, known[CLEAN], known["worst_case"], of, palette, marks, size=45, zorder=2)
     axes.set(xlabel="clean accuracy, %", ylabel="worst case, %")
     tidy(axes)
     axes.set_ylim(-0.01, min(1.02, math.ceil(10 * known["worst_case_high"].max()) / 10 + 0.01))
@@ -99,8 +99,9 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
         axes.xaxis.set_major_locator(LogLocator())
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel=label, ylabel="accuracy, %")
+        axes.set_xlabel(label)
         tidy(axes)
+    panes[0].set_ylabel("accuracy, %")
     legend(drawn, panes)
     title = f"What an attack costs against what it leaves{drawing.suffix}"
     return Plot(
@@ -126,12 +127,13 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
 
 def _marks(
     axes: Axes,
-    x: Sequence[float],
-    y: Sequence[float],
-    of: Sequence[str],
+    x: Iterable[float],
+    y: Iterable[float],
+    of: Iterable[str],
     colours: Mapping[str, Any],
     markers: Mapping[str, str],
     size: float,
+    zorder: float = 1,
 ) -> None:
     """A mark at each (x, y), in the colour and shape of what it is `of`; where one is NaN, none.
     They lie over each other in the order given. size: area, in points squared."""
@@ -139,7 +141,7 @@ def _marks(
     shapes = {name: MarkerStyle(marker) for name, marker in markers.items()}
     marks = axes.scatter(
         [x for x, _, _ in shown], [y for _, y, _ in shown], size,
-        [colours[name] for _, _, name in shown], linewidths=0, zorder=2,
+        [colours[name] for _, _, name in shown], linewidths=0, zorder=zorder,
     )  # fmt: skip
     marks.set_paths(
         [shapes[name].get_path().transformed(shapes[name].get_transform()) for _, _, name in shown]
