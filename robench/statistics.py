@@ -10,9 +10,6 @@
   added, with Welch and Satterthwaite's degrees of freedom. Votes are not thresholded: the expected
   accuracy is what is ranked, so it is what is tested.
 - all pairs together: Holm's step-down correction (Holm 1979).
-
-Of scipy only the special functions: scipy.stats and statsmodels, against which the tests hold what
-is here, take longer to import than a page takes to be drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -33,11 +32,10 @@ RESAMPLES = 2000
 
 def wilson(accuracy: Floats, images: int, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Wilson's interval (low, high) around accuracies in [0, 1] measured on `images` images."""
-    z = -special.ndtri((1 - level) / 2)
-    shrunk = 1 + z**2 / images
-    middle = (accuracy + z**2 / (2 * images)) / shrunk
-    margin = z * np.sqrt(accuracy * (1 - accuracy) / images + z**2 / (4 * images**2)) / shrunk
-    return np.clip(middle - margin, 0, 1), np.clip(middle + margin, 0, 1)
+    low, high = proportion_confint(
+        np.asarray(accuracy, dtype=float) * images, images, alpha=1 - level, method="wilson"
+    )
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def mcnemar(correct: Bools) -> Floats:
     only_first = right @ (1 - right).T
     fewer = np.minimum(only_first, only_first.T)
     discordant = only_first + only_first.T
-    p: Floats = np.minimum(1.0, 2 * special.bdtr(fewer, discordant.astype(int), 0.5))
+    p: Floats = np.minimum(1.0, 2 * stats.binom.cdf(fewer, discordant, 0.5))
     return p
 
 
@@ -139,7 +137,8 @@ def paired_t(correct: list[Floats]) -> Floats:
     # Rounding must not turn equal models into distinct ones.
     same = difference < 1e-12
     variance, spread = np.maximum(variance, 1e-30), np.maximum(spread, 1e-60)
-    p = 2 * special.stdtr(variance**2 / spread, -difference / np.sqrt(variance))
+    with np.errstate(over="ignore"):
+        p = 2 * stats.t.sf(difference / np.sqrt(variance), variance**2 / spread)
     p = np.where(same, 1.0, np.clip(p, 2.0 ** max(1 - images, -1000), 1.0))
     return np.asarray(p, dtype=float)
 
@@ -159,13 +158,10 @@ def pairwise(correct: list[Floats]) -> Floats:
 def holm(p: Floats) -> Floats:
     """Holm-adjusted p-values over all pairs of a symmetric (models, models) matrix."""
     first, second = np.triu_indices(len(p), 1)
-    order = np.argsort(p[first, second])
-    first, second = first[order], second[order]
-    # The least p-value times the number of pairs, the next times one less, and none below another.
-    scaled = p[first, second] * np.arange(len(order), 0, -1)
     adjusted = np.ones_like(p)
-    adjusted[first, second] = np.minimum(np.maximum.accumulate(scaled), 1)
-    adjusted[second, first] = adjusted[first, second]
+    if len(first):
+        adjusted[first, second] = multipletests(p[first, second], method="holm")[1]
+        adjusted[second, first] = adjusted[first, second]
     return adjusted
 
 

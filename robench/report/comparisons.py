@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from numpy.typing import NDArray
+import seaborn as sns
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, percent
 from robench.report.figure import figure, svg
 
 ANNOTATED = 240  # cells up to which a heat map prints its numbers
+SCALE = {"label": "accuracy, %", "ticks": [0, 50, 100]}
 
 
 def heat_map(drawing: Drawing, name: str) -> Plot | None:
@@ -25,10 +24,23 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     rows, across = values.shape
     drawn = figure(min(12.6, 2.8 + 0.66 * across), 1.5 + 0.29 * rows)
     axes = drawn.subplots()
-    size = 8 if values.size <= ANNOTATED else None
-    _fields(axes, values, size, shrink=min(1.0, 5 / rows + 0.2))
+    sns.heatmap(
+        values,
+        ax=axes,
+        vmin=0,
+        vmax=100,
+        cmap="cividis",
+        annot=values.size <= ANNOTATED,
+        fmt=".0f",
+        annot_kws={"fontsize": 8},
+        mask=np.isnan(values),
+        rasterized=values.size > ANNOTATED,
+        cbar_kws=SCALE | {"shrink": min(1.0, 5 / rows + 0.2)},
+        linewidths=0,
+    )
+    axes.grid(visible=False)
     axes.set_xticks(np.arange(across) + 0.5, drawing.threat_labels(shown), rotation=45, ha="right")
-    axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), va="center")
+    axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.tick_params(length=0)
     title = f"Accuracy of every model under every threat{drawing.suffix}"
     return Plot(
@@ -58,10 +70,14 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     values = 100 * drawing.table[list(surrogates.values())].to_numpy(dtype=float)
     drawn = figure(2.8 + 0.9 * len(surrogates), 1.6 + 0.3 * len(values))
     axes = drawn.subplots()
-    _fields(axes, values, 9)
+    sns.heatmap(
+        values, ax=axes, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f",
+        mask=np.isnan(values), cbar_kws=SCALE,
+    )  # fmt: skip
+    axes.grid(visible=False)
     across = np.arange(len(surrogates)) + 0.5
     axes.set_xticks(across, drawing.threat_labels(surrogates), rotation=30, ha="right")
-    axes.set_yticks(np.arange(len(values)) + 0.5, list(drawing.labels.values()), va="center")
+    axes.set_yticks(np.arange(len(values)) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.set(xlabel="examples made on", ylabel="scored on")
     title = f"Transfer from surrogate to victim{drawing.suffix}"
     return Plot(
@@ -75,41 +91,3 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
         ],
         broad=len(surrogates) > 4,
     )
-
-
-def _fields(
-    axes: Axes, values: NDArray[np.float64], size: float | None, shrink: float = 1.0
-) -> None:
-    """Fields coloured by accuracies in per cent, the first row at the top, with a scale beside
-    them; a NaN leaves its field empty.
-
-    Args:
-        size: of the numbers in the fields; None: there are none, and the fields are one picture.
-        shrink: length of the scale, as a share of the height.
-    """
-    rows, across = values.shape
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(values), vmin=0, vmax=100, cmap="cividis", rasterized=size is None
-    )
-    axes.set(xlim=(0, across), ylim=(rows, 0))
-    bar = axes.figure.colorbar(
-        mesh, ax=axes, label="accuracy, %", ticks=[0, 50, 100], shrink=shrink
-    )
-    bar.outline.set_linewidth(0)
-    axes.grid(visible=False)
-    if size is not None:
-        for row, column in np.argwhere(~np.isnan(values)):
-            value = values[row, column]
-            axes.text(
-                column + 0.5, row + 0.5, f"{value:.0f}", color=_ink_on(value), fontsize=size,
-                ha="center", va="center", in_layout=False,
-            )  # fmt: skip
-
-
-def _ink_on(value: float) -> str:
-    """Dark on bright fields, white on dark ones (relative luminance as W3C defines it)."""
-    colour = np.array(colormaps["cividis"](value / 100)[:3])
-    linear = np.where(colour <= 0.03928, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
-    return "0.15" if linear @ (0.2126, 0.7152, 0.0722) > 0.408 else "white"

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 
 from robench.report.figure import labels
 from robench.results import Results
 
 LINES = 8  # models a line plot can hold apart by colour, dash and marker
-COLOURS = [
-    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#ca9161", "#949494",
-]  # fmt: skip
-"""Apart for the colour-blind too: from seaborn's palette of that name."""
+COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 9, 5, 7)]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 

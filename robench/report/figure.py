@@ -1,4 +1,4 @@
-"""A figure as inline SVG: the same bytes every time, coloured by the page's own ink."""
+"""A seaborn figure as inline SVG: the same bytes every time, coloured by the page's own ink."""
 
 from __future__ import annotations
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.markers import MarkerStyle
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
@@ -36,8 +35,19 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     trainers = labels(sorted(set(known["trainer"])), 24)
     palette = {shown: COLOURS[i % LINES] for i, shown in enumerate(trainers.values())}
     marks = {shown: MARKERS[i % LINES] for i, shown in enumerate(trainers.values())}
-    of = [trainers[trainer] for trainer in known["trainer"]]
-    _marks(axes, known[CLEAN], known["worst_case"], of, palette, marks, size=45, zorder=2)
+    sns.scatterplot(
+        x=known[CLEAN],
+        y=known["worst_case"],
+        hue=known["trainer"].map(trainers),
+        style=known["trainer"].map(trainers),
+        palette=palette,
+        markers=marks,
+        s=45,
+        linewidth=0,
+        ax=axes,
+        zorder=2,
+        legend=len(trainers) <= 2 * LINES,
+    )
     axes.set(xlabel="clean accuracy, %", ylabel="worst case, %")
     tidy(axes)
     axes.set_ylim(-0.01, min(1.02, math.ceil(10 * known["worst_case_high"].max()) / 10 + 0.01))
@@ -45,7 +55,7 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     left = max(0.0, math.floor(10 * known["clean_low"].min()) / 10)
     axes.set_xlim(left - 0.01, 1.01)
     axes.set_xticks(*percent_ticks(axes.get_xlim()))
-    if len(trainers) <= 2 * LINES:
+    if axes.get_legend():
         axes.legend(title="trainer", bbox_to_anchor=(1.01, 1), loc="upper left")
     if len(known) <= NAMED:
         places = zip(known["model"], known[CLEAN], known["worst_case"], strict=True)
@@ -93,15 +103,24 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
     panes = drawn.subplots(1, 2, sharey=True)
     shown = [drawing.labels[row["model"]] for row, _, _, _ in points]
     for axes, (label, x) in zip(panes, panels.items(), strict=True):
-        y = [row[column_name(threat)] for row, threat, _, _ in points]
-        _marks(axes, x, y, shown, drawing.colours, drawing.markers, size=40)
+        sns.scatterplot(
+            x=x,
+            y=[row[column_name(threat)] for row, threat, _, _ in points],
+            hue=shown,
+            style=shown,
+            palette=drawing.colours,
+            markers=drawing.markers,
+            s=40,
+            linewidth=0,
+            ax=axes,
+        )
+        axes.get_legend().remove()
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator())
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel(label)
+        axes.set(xlabel=label, ylabel="accuracy, %")
         tidy(axes)
-    panes[0].set_ylabel("accuracy, %")
     legend(drawn, panes)
     title = f"What an attack costs against what it leaves{drawing.suffix}"
     return Plot(
@@ -123,34 +142,6 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
         ],
         broad=True,
     )
-
-
-def _marks(
-    axes: Axes,
-    x: Iterable[float],
-    y: Iterable[float],
-    of: Iterable[str],
-    colours: Mapping[str, Any],
-    markers: Mapping[str, str],
-    size: float,
-    zorder: float = 1,
-) -> None:
-    """A mark at each (x, y), in the colour and shape of what it is `of`; where one is NaN, none.
-    They lie over each other in the order given. size: area, in points squared."""
-    shown = [one for one in zip(x, y, of, strict=True) if not np.isnan(one[:2]).any()]
-    shapes = {name: MarkerStyle(marker) for name, marker in markers.items()}
-    marks = axes.scatter(
-        [x for x, _, _ in shown], [y for _, y, _ in shown], size,
-        [colours[name] for _, _, name in shown], linewidths=0, zorder=zorder,
-    )  # fmt: skip
-    marks.set_paths(
-        [shapes[name].get_path().transformed(shapes[name].get_transform()) for _, _, name in shown]
-    )
-    for name in dict.fromkeys(name for _, _, name in shown):  # for the legend
-        axes.plot(
-            [], [], color=colours[name], marker=markers[name], linestyle="", label=name,
-            markersize=math.sqrt(size), markeredgewidth=0,
-        )  # fmt: skip
 
 
 def write_names(drawn: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
