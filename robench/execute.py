@@ -108,6 +108,7 @@ def open_run(plan: Plan, store: Store, device: str) -> Run:
     Raises RobenchError naming card, key and value.
     """
     torch.set_num_threads(1)  # bits must not depend on the machine's cores; processes use those
+    torch.backends.cudnn.deterministic = True
     cards: dict[str, ModelCard] = {t.card.name: t.card for t in plan.trainings}
     resolved = {name: identity.resolve_model(card) for name, card in cards.items()}
     for threat in plan.threats:

@@ -37,8 +37,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Pairing = Literal["none", "antithetic", "factorial", "hadamard"]
 Baseline = Literal["none", "leave-one-out", "noise-free"]
 
-Blocks = list[tuple[int, int]]
-"""(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline."""
+Blocks = list[tuple[int, int | None]]
+"""(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline. On a GPU
+all blocks draw from the one generator, and seeds are None."""
+GPU_NUMBERS = 2**25
+"""Numbers of the widest layer that a GPU holds at a time: with fewer it would wait for Python."""
 
 NO_CHAIN = (
     'trainer.pairing = "factorial": the layers of this network are no chain (each fed by the one '
@@ -67,8 +70,10 @@ class LikelihoodRatio:
         layer_wise: noise in one layer at a time (LR), with `copies` for each. A layer's gradient is
             then that of the expected loss under its own noise alone.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
-        block_rows: rows (copies x images) that make a block, of at least eight draws.
-        chunk_rows: rows held in memory at a time, in whole blocks. Changes nothing but rounding.
+        block_rows: rows (copies x images) that make a block, of at least eight draws. A GPU takes
+            more where all noisy layers are fully connected.
+        chunk_rows: rows held in memory at a time, in whole blocks. On a CPU it changes nothing but
+            rounding.
     """
 
     copies: int | tuple[int, ...] = 100
@@ -84,14 +89,15 @@ class LikelihoodRatio:
 
     def backward(
         self, network: Network, x: Tensor, y: Tensor, loss: Loss, rng: torch.Generator
-    ) -> float:
+    ) -> Tensor:
         """Add the gradient of the mean expected loss to .grad of all noisy layers' parameters.
 
         Args:
             x: images, (n, c, h, w). y: labels, (n,).
             rng: source of the noise, on the device of x.
 
-        Returns the mean noisy loss. Raises RobenchError for settings that do not go together.
+        Returns the mean noisy loss, a scalar. Raises RobenchError for settings that do not go
+        together.
         """
         if self.quasi and self.baseline == "leave-one-out":
             raise RobenchError(
@@ -110,7 +116,7 @@ class LikelihoodRatio:
                 f"for each of the {len(layers)} noisy layers"
             )
         losses = [self._estimate(network, *chosen, x, y, loss, rng) for chosen in passes]
-        return sum(losses) / len(losses)
+        return torch.stack(losses).mean()
 
     def _estimate(
         self,
@@ -121,7 +127,7 @@ class LikelihoodRatio:
         y: Tensor,
         loss: Loss,
         rng: torch.Generator,
-    ) -> float:
+    ) -> Tensor:
         """The same for the parameters of the `active` layers."""
         signs = self._signs(network, active, x[:1])
         patterns = 2 ** len(active) if signs is None else len(signs)
@@ -132,17 +138,20 @@ class LikelihoodRatio:
                 f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
                 f"in groups of {patterns}; use {' or '.join(near)}"
             )
-        count = -(-draws // max(8, self.block_rows // (patterns * len(x))))
+        block_rows, chunk_rows = self._rows(active, x.device)
+        count = -(-draws // max(8, block_rows // (patterns * len(x))))
         sizes = [draws // count + (index < draws % count) for index in range(count)]
-        seeds = torch.randint(2**62, (count,), generator=rng, device=rng.device).tolist()
+        seeds: list[int | None] = [None] * count
+        if rng.device.type == "cpu":
+            seeds = torch.randint(2**62, (count,), generator=rng).tolist()
         blocks = list(zip(sizes, seeds, strict=True))
-        at_once = max(1, self.chunk_rows // (sizes[0] * patterns * len(x)))
+        at_once = max(1, chunk_rows // (sizes[0] * patterns * len(x)))
         silent = None
         if self.baseline == "noise-free":
             with torch.no_grad(), noise(network, None):
                 silent = loss(network(x), y)
         total = torch.zeros((), device=x.device)
-        tape = _Tape(self, active, signs, x)
+        tape = _Tape(self, active, signs, x, rng)
         with torch.no_grad(), noise(network, tape):
             for start in range(0, count, at_once):
                 tape.begin(blocks[start : start + at_once])
@@ -151,7 +160,14 @@ class LikelihoodRatio:
                 losses = loss(logits, y.expand(shape).reshape(-1)).view(shape)
                 total += losses.sum()
                 tape.backward(self._centred(losses, tape.blocks, silent) / (copies * len(x)))
-        return float(total) / (copies * len(x))
+        return total / (copies * len(x))
+
+    def _rows(self, active: list[NoisyLayer], device: torch.device) -> tuple[int, int]:
+        """Rows that make a block, and rows held at a time."""
+        if device.type == "cpu" or any(layer.sigma.dim() > 1 for layer in active):
+            return self.block_rows, self.chunk_rows
+        most = GPU_NUMBERS // max(len(layer.sigma) for layer in active)
+        return max(self.block_rows, most), max(self.chunk_rows, most)
 
     def _centred(self, losses: Tensor, blocks: Blocks, silent: Tensor | None) -> Tensor:
         """Losses, (patterns, draws, images), less the baseline."""
@@ -175,7 +191,7 @@ class LikelihoodRatio:
         if self.pairing == "none":
             return x.new_ones(1, 1)
         if self.pairing == "antithetic":
-            return x.new_tensor([[1.0], [-1.0]])
+            return _pair(x)
         counter = _Counter(active)
         with torch.no_grad(), noise(network, counter):
             network(x)
@@ -202,18 +218,26 @@ class _Tape(NoiseSource):
     active: list[NoisyLayer]
     signs: Tensor | None
     x: Tensor
+    rng: torch.Generator
 
     def __post_init__(self) -> None:
         self.images = len(self.x)
-        self.pair = self.x.new_tensor([[1.0], [-1.0]])
+        self.pair = _pair(self.x)
         self.laplace = self.settings.distribution == "laplace"
 
     def begin(self, blocks: Blocks) -> None:
         """Forget what was drawn; draw these blocks next."""
         self.blocks = blocks
         self.draws = sum(size for size, _ in blocks)
-        device = self.x.device
-        self.streams = [(size, NoiseStream(seed, device)) for size, seed in blocks]
+        self.streams = [
+            (
+                size,
+                NoiseStream.from_generator(self.rng)
+                if seed is None
+                else NoiseStream(seed, self.x.device),
+            )
+            for size, seed in blocks
+        ]
         self.kept: dict[NoisyLayer, deque[_Injection]] = {}
         self.injections = 0
 
@@ -324,6 +348,13 @@ class _Counter(NoiseSource):
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         self.injections += layer in self.active
         return drive
+
+
+def _pair(like: Tensor) -> Tensor:
+    """Plus and minus one, (2, 1)."""
+    pair = like.new_ones(2, 1)
+    pair[1] = -1.0
+    return pair
 
 
 def _empty(rows: tuple[int, ...], like: Tensor) -> Tensor:

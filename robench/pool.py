@@ -242,12 +242,14 @@ def _start_worker(queue: Any) -> None:
 
 
 def prepare_worker() -> None:
-    """One thread, so that bits do not depend on the machine; what hangs may end the process."""
+    """One thread and steady convolutions, so that bits depend neither on the machine nor on chance;
+    what hangs may end the process."""
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
     time_limit.may_end_process = True
 
 

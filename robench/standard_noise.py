@@ -30,9 +30,13 @@ class NoiseStream:
 
     @classmethod
     def from_generator(cls, generator: torch.Generator) -> NoiseStream:
-        """A stream whose seed is the generator's next number."""
-        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        return cls(int(seed), generator.device)
+        """On a CPU, a stream whose seed is the generator's next number. A GPU draws from the
+        generator itself: a number that the host has to wait for costs more than all of them."""
+        if generator.device.type == "cpu":
+            return cls(int(torch.randint(2**62, (), generator=generator)), generator.device)
+        stream = cls(0, generator.device)
+        stream.generator = generator
+        return stream
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers of this shape."""

@@ -16,6 +16,8 @@ from robench.networks.mlp import MLP
 class SmallCNN(Network):
     """Two strided convolutions and two linear layers."""
 
+    recordable = True
+
     def build(self) -> None:
         self.layers = nn.Sequential(
             nn.Conv2d(1, 16, 5, 2, 2),

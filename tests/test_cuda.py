@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_execute import Ears
 from torch import Tensor
 from torch.nn import functional as F
 
-from robench import plugins
+from robench import plugins, replay
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.gradient import APGD, MIM, PGD
@@ -20,6 +21,7 @@ from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits
+from robench.errors import RobenchError
 from robench.execute import Run, execute, open_run
 from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
@@ -123,6 +125,90 @@ def test_attacks_are_as_strong_as_on_the_cpu(attack: Attack) -> None:
     assert here < 0.9  # the attack does something
     assert there == pytest.approx(here, abs=0.01 if not attack.randomised else 0.06)
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "snn", "snn-convolutional", "cnn", "rnn"])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_recorded_passes_are_the_same_bits(kind: str, noisy: bool) -> None:
+    name, settings = NETWORKS[kind]
+    torch.backends.cudnn.deterministic = True  # as runs do
+    network = fresh(name, **settings).to(CUDA).eval().requires_grad_(False)
+    if noisy and not network.noisy:
+        pytest.skip("has no noisy layers")
+    x, y = digits(60, CUDA)
+    found = []
+    for replay.enabled in (False, True):
+        source = GaussianNoise(torch.Generator(CUDA).manual_seed(0)) if noisy else None
+        with noise(network, source):
+            for attack in (PGD(steps=12, eot=3), Square(queries=12), APGD(steps=12, targets=2)):
+                target = WhiteBoxTarget(network, Ball("linf", 0.05), len(x))
+                rng = torch.Generator(CUDA).manual_seed(0)
+                found.append(attack.perturb(target, x, y, rng))
+            made = target._replays._made.values() if target._replays else []
+            assert bool(made) == replay.enabled
+            assert all(recording is not None for recording in made)
+    assert all(map(torch.equal, found[:3], found[3:]))
+
+
+def test_a_pass_that_python_makes_random_is_not_replayed() -> None:
+    class Moody(MLP):
+        recordable = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + random.random()
+
+    network = Moody((1, 8, 8), 10).to(CUDA).eval().requires_grad_(False)
+    target = WhiteBoxTarget(network, Ball("linf", 0.05), 30)
+    x, _ = digits(30, CUDA)
+    assert len({float(target.logits(x).sum()) for _ in range(10)}) == 10
+    assert target._replays is not None
+    assert list(target._replays._made.values()) == [None]
+
+
+def test_a_pass_that_waits_for_the_device_is_refused_and_harms_nothing() -> None:
+    class Slow(MLP):
+        recordable = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float(x.amax() > 0)
+
+    network = Slow((1, 8, 8), 10).to(CUDA).eval().requires_grad_(False)
+    x, _ = digits(30, CUDA)
+    target = WhiteBoxTarget(network, Ball("linf", 0.05), 30)
+    for _ in range(replay.PATIENCE):
+        target.logits(x)
+    with pytest.raises(RobenchError, match="recordable = True"):
+        target.logits(x)
+    rng = torch.Generator(CUDA).manual_seed(0)
+    assert torch.rand(3, generator=rng, device=CUDA).isfinite().all()
+    assert torch.rand(3, device=CUDA).isfinite().all()
+
+
+@pytest.mark.parametrize(("trainer", "kind", "settings"), TRAINERS, ids=lambda part: str(part)[:12])
+def test_replayed_updates_are_the_same_bits(
+    trainer: str, kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed = trained(trainer, kind, settings, CUDA).state_dict()
+    monkeypatch.setattr(replay, "enabled", False)
+    step_by_step = trained(trainer, kind, settings, CUDA).state_dict()
+    assert all(torch.equal(replayed[key], step_by_step[key]) for key in replayed)
+
+
+@pytest.mark.parametrize(
+    "trainer", ["bp", "bp-n", "glr", "nit", "nit-s", "nit-s+", "stbp", "stbp-n"]
+)
+def test_updates_are_recorded(trainer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    record = replay._Recording.__init__
+
+    def noted(self: Any, *given: Any) -> None:
+        record(self, *given)
+        made.append(self)
+
+    monkeypatch.setattr(replay._Recording, "__init__", noted)
+    kind = "mlp" if trainer in ("bp", "bp-n", "glr") else "snn"
+    trained(trainer, kind, {}, CUDA)
+    assert len(made) == 2  # one in each epoch
 
 
 @pytest.mark.parametrize(("trainer", "kind", "settings"), TRAINERS, ids=lambda part: str(part)[:12])

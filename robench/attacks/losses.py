@@ -14,8 +14,9 @@ from torch import Tensor
 from robench.errors import RobenchError
 from robench.likelihood_ratio import cross_entropy_rows
 
-RowLoss = Callable[[Tensor, Tensor], Tensor]
-"""(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises."""
+RowLoss = Callable[..., Tensor]
+"""(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises; those that have a
+targeted form take an `aim`, (n,)."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:

@@ -90,7 +90,8 @@ def _square(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
         rows, columns = _stretch(places, side, height)
     else:
         rows, columns = _stretch(places[0], side, height), _stretch(places[1], side, width)
-    return rows[:, None, :, None] * columns[:, None, None, :]
+    mask: Tensor = rows[:, None, :, None] * columns[:, None, None, :]
+    return mask
 
 
 def _stretch(share: Tensor, side: int, length: int) -> Tensor:
@@ -98,4 +99,5 @@ def _stretch(share: Tensor, side: int, length: int) -> Tensor:
     of the places where it can begin, (..., 1) in [0, 1)."""
     middle = (share * (length - side + 1)).floor_().add_((side - 1) / 2)
     pixels = torch.arange(length, dtype=share.dtype, device=share.device)
-    return (pixels - middle).abs_().lt_(side / 2)
+    inside: Tensor = (pixels - middle).abs_().lt_(side / 2)
+    return inside

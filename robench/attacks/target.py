@@ -6,8 +6,9 @@ to give, whatever is done to its answers.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
-from robench.attacks.losses import RowLoss, cross_entropy, margin
+from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, margin
 from robench.attacks.record import Record
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noise_source
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
+from robench.replay import Ask, replays_of
 
 COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""
@@ -80,6 +82,7 @@ class DecisionTarget:
         self.classes = network.classes
         self.stochastic = network.draws
         self._noise = noise_source(network)
+        self._replays = replays_of(network) if torch.cuda.is_available() else None
         self._max_queries = max_queries
         self._deadline = deadline
 
@@ -140,9 +143,17 @@ class DecisionTarget:
 
     def _ask(self, x: Tensor, index: Tensor | None) -> Tensor:
         self._count(len(x), index)
+        return self._checked(self._logits(x), x)
+
+    def _logits(self, x: Tensor, copies: int = 1) -> Tensor:
+        """One pass, without a graph."""
+        ask = self._recorded(("logits", copies), lambda x: [self._hidden(x)])
         with torch.no_grad():
-            logits = joined(in_pieces(self._hidden, self._hidden, x))
-        return self._checked(logits, x)
+            return joined([logits for (logits,) in in_pieces(self._hidden, ask, x)])
+
+    def _recorded(self, kind: Hashable, ask: Ask) -> Ask:
+        """`ask`, or where passes may be recorded, what records them."""
+        return ask if self._replays is None else partial(self._replays, kind, ask)
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
         """Raises RobenchError for an answer that is none. Libraries may ask about images that are
@@ -167,8 +178,8 @@ class ScoreTarget(DecisionTarget):
         parts = []
         for copies in _goes(draws, len(x)):
             self._count(len(x), index, copies)
-            with torch.no_grad(), self._copied(len(x), copies):
-                logits = joined(in_pieces(self._hidden, self._hidden, x))
+            with self._copied(len(x), copies):
+                logits = self._logits(x, copies)
             check_shape(logits, copies * len(x), self.classes)
             parts.append(logits.view(copies, len(x), -1))
         together = torch.cat(parts)
@@ -207,6 +218,7 @@ class WhiteBoxTarget(ScoreTarget):
         surrogate: str | None = None,
         index: Tensor | None = None,
         view: Callable[[Tensor], Tensor] | None = None,
+        aim: Tensor | None = None,
     ) -> Answer:
         """Gradient of the loss with respect to the images; only that is computed.
 
@@ -216,26 +228,34 @@ class WhiteBoxTarget(ScoreTarget):
             index: which image of the batch each row is.
             view: a differentiable transformation of the images that the network gets to see
                 instead, drawn anew for each draw; loss and margin are of what it saw.
+            aim: what the loss is given as its `aim`, (n,), where it takes one.
         """
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
         together = self._copies and view is None
+        given = (x, y) if aim is None else (x, y, aim)
         with named, _frozen(self._weights):
             for copies in _goes(draws, len(x)) if together else [1] * draws:
                 self._count(len(x), index, copies)
+                ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view)
+                if view is None and loss in LOSSES.values():  # others may look at values
+                    ask = self._recorded((loss, copies, surrogate, str(self.ball.part)), ask)
                 parts = in_pieces(
                     self._hidden,
-                    partial(self._drawn, loss=loss, copies=copies, view=view),
-                    x,
-                    y,
+                    ask,
+                    *given,
                     together="" if view is None else "the attack transforms them together",
                 )
                 self.record.count("gradients", len(x), index, copies)
-                drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
+                drawn = parts[0]
+                if len(parts) > 1:
+                    *rows, sums = zip(*parts, strict=True)
+                    drawn = [*map(torch.cat, rows), torch.stack(sums).sum()]
                 # Added up, so that memory does not grow with the draws.
                 total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
-        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
-        if not all_finite(answer.logits, answer.gradient):
+        *means, finite = total
+        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in means))
+        if not math.isfinite(finite):
             check_finite("logits", answer.logits)
             check_finite("gradients", answer.gradient)
         self.record.first_gradient(answer.gradient, index)
@@ -246,11 +266,16 @@ class WhiteBoxTarget(ScoreTarget):
         self,
         x: Tensor,
         y: Tensor,
+        aim: Tensor | None = None,
+        *,
         loss: RowLoss,
         copies: int,
         view: Callable[[Tensor], Tensor] | None,
     ) -> list[Tensor]:
-        """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
+        """Gradient, loss, margin, being fooled and logits, each added up over so many draws, and
+        the sum of what must be finite."""
+        if aim is not None:
+            loss = partial(loss, aim=aim)
         leaf = x.detach().requires_grad_()
         with torch.enable_grad(), self._copied(len(x), copies):
             logits = self._hidden(leaf if view is None else view(leaf))
@@ -265,10 +290,11 @@ class WhiteBoxTarget(ScoreTarget):
         rows, seen = rows.detach(), logits.detach()
         if copies == 1:
             gap = margin(seen, y)
-            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen]
+            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen, grad.sum() + seen.sum()]
         seen = seen.view(copies, len(x), -1)
         gap = margin(seen, y)
-        return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
+        fooled, seen = (gap > 0).to(gap.dtype).sum(0), seen.sum(0)
+        return [grad, rows.sum(0), gap.sum(0), fooled, seen, grad.sum() + seen.sum()]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient

@@ -31,6 +31,10 @@ class Network(nn.Module, Plugin):
     """Whether the first noisy layer may see one row per image where later ones see one per copy;
     false for networks that add the input to something noisy later on."""
 
+    recordable: ClassVar[bool] = False
+    """Whether a GPU may replay a recorded pass (replay.py): `forward` then decides nothing by a
+    tensor's values, and copies nothing to or from the host. Not inherited."""
+
     def __init__(
         self,
         input_shape: tuple[int, int, int],
@@ -68,6 +72,13 @@ class Network(nn.Module, Plugin):
         return self.random_input or any(
             getattr(module, "source", None) is not None for module in self.modules()
         )
+
+    @property
+    def replays(self) -> bool:
+        """Whether passes may be recorded as things stand: a subclass says so for itself, and a hook
+        would not be called again."""
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self.modules())
+        return bool(vars(type(self)).get("recordable", False)) and not hooked
 
     def ties(self, logits: Tensor) -> Tensor:
         """Whether the two highest outputs of each row tie before any tie-break, (n,) bool."""

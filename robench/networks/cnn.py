@@ -31,6 +31,8 @@ from robench.networks.noise import NoisyLayer, repeated
 class CNN(Network):
     """Small convolutional network: convolutions, some halving the image, then full layers."""
 
+    recordable = True
+
     channels: tuple[int, ...] = Field(default=(16, 32, 64), min_length=1)
     """Output channels of the convolutions."""
     halvings: tuple[int, ...] | None = None

@@ -21,6 +21,8 @@ from robench.networks.noise import NoisyLayer
 class FC(Network):
     """Fully connected network without biases, for small experiments."""
 
+    recordable = True
+
     hidden: tuple[int, ...] = (2, 2)
     activation: Activation = "relu"
     span: float = Field(default=1.0, gt=0)

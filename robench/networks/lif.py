@@ -81,7 +81,7 @@ class _Integrate(torch.autograd.Function):
         derivative = ctx.surrogate.derivative(u, ctx.spike.at)
         # k - k (s + u d), for all steps but the last, which nothing follows.
         passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
-        passed = torch.add(u.new_tensor(ctx.decay), passed, alpha=-ctx.decay, out=passed)
+        passed = torch.add(u.new_full((), ctx.decay), passed, alpha=-ctx.decay, out=passed)
         grad = torch.mul(grads[0], derivative, out=derivative)
         *earlier, later = grad.unbind()
         later += grads[1]

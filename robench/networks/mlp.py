@@ -69,6 +69,8 @@ def activation(name: Activation, surrogate: str) -> nn.Module:
 class MLP(Network):
     """Fully connected network with relu, sigmoid, threshold, abs, sign or staircase units."""
 
+    recordable = True
+
     hidden: tuple[int, ...] = (64,)
     activation: Activation = "relu"
     sigma: float = 1.0

@@ -23,6 +23,11 @@ Series = Tensor | Sequence[Tensor]
 class NoiseSource:
     """What a noisy layer asks for its value. Subclasses override `inject`."""
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """All that it draws numbers from."""
+        return []
+
     def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
         """op(x), without noise."""
         driven: Tensor = layer.op(x)
@@ -111,6 +116,10 @@ class GaussianNoise(NoiseSource):
         self._stream = NoiseStream.from_generator(generator)
         self._images: int | None = None
         self._copies = 1
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [self._stream.generator]
 
     @contextmanager
     def copied(self, images: int, copies: int) -> Iterator[None]:

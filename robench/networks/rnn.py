@@ -29,6 +29,8 @@ from robench.networks.noise import NoisyLayer
 class RNN(Network):
     """Recurrent network (plain, GRU or LSTM) that reads an image some rows at a time."""
 
+    recordable = True
+
     shares_input: ClassVar[bool] = False
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"

@@ -26,6 +26,8 @@ from robench.networks.surrogate import Step
 class SNN(Network):
     """Spiking network (leaky integrate-and-fire), fully connected or convolutional."""
 
+    recordable = True
+
     convolutions: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Output channels of 3x3 convolutions before the full layers; the spikes of each are averaged
     over 2x2 pixels (STBP's 32C3-P2-32C3-P2 is [32, 32]). Neurons of a channel share sigma. With

@@ -21,6 +21,7 @@ from robench.memory import halved, in_pieces, joined, ran_out
 from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.plugins import Plugin
+from robench.replay import Replays
 
 History = list[dict[str, float]]
 """Training curves: one row per epoch."""
@@ -50,6 +51,10 @@ class Trainer(Plugin):
     mean_of_rows: ClassVar[bool] = False
     """Whether `loss` is a mean over rows none of which depends on the others or on `rng`: then a
     batch that does not fit into memory is added up from pieces. Not inherited."""
+    recordable: ClassVar[bool] = False
+    """Whether a GPU may replay a recorded `gradient` (replay.py): from one `start_epoch` to the
+    next it does the same whatever the batch, decides nothing by a tensor's values, copies nothing
+    to or from the host, and draws from `rng` alone. Not inherited."""
     trains: ClassVar[bool] = True
     """Whether the seed matters: false where weights were made elsewhere."""
 
@@ -62,13 +67,26 @@ class Trainer(Plugin):
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
         raise NotImplementedError(f"{type(self).__name__} defines neither loss, gradient nor fit")
 
-    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+    def gradient(
+        self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator
+    ) -> float | Tensor:
         """Leave the gradient of one batch in the parameters' .grad; return the loss."""
         loss = self.loss(network, x, y, rng)
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
-    def _gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+    def may_replay(self, network: Network) -> bool:
+        """Whether a GPU may replay recorded gradients of this network as things stand."""
+        return bool(vars(type(self)).get("recordable", False)) and network.replays
+
+    def _gradient(
+        self,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator,
+        recorded: Callable[[Tensor, Tensor], float] | None = None,
+    ) -> float:
         """`gradient`, added up from pieces where the batch does not fit into memory."""
         at_once = min(network.rows_at_once or len(y), len(y))
         if at_once < len(y) and self._together(network):
@@ -76,7 +94,7 @@ class Trainer(Plugin):
         while True:
             try:
                 if at_once == len(y):
-                    return self.gradient(network, x, y, rng)
+                    return recorded(x, y) if recorded else float(self.gradient(network, x, y, rng))
                 total = 0.0
                 for start in range(0, len(y), at_once):
                     piece = slice(start, start + at_once)
@@ -151,6 +169,9 @@ class Trainer(Plugin):
             ]
             order = torch.randperm(len(y), generator=rng, device=device)
             network.train()
+            # Another epoch may do something else.
+            may = device.type == "cuda" and self.may_replay(network)
+            recorded = _Recorded(self, network, rng) if may else None
             total = 0.0
             for step in range(steps_per_epoch):
                 done = (epoch + step / steps_per_epoch) / self.epochs
@@ -160,9 +181,8 @@ class Trainer(Plugin):
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
                 for weight in weights:  # zero_grad, without what it does around this
                     weight.grad = None
-                loss = self._gradient(
-                    network, x.index_select(0, batch), y.index_select(0, batch), rng
-                )
+                images, labels = x.index_select(0, batch), y.index_select(0, batch)
+                loss = self._gradient(network, images, labels, rng, recorded)
                 if not math.isfinite(loss):
                     raise RobenchError(
                         f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
@@ -208,6 +228,31 @@ class Trainer(Plugin):
                 hits += int((joined(parts).argmax(1) == y[start : start + 500]).sum())
         network.generator = rng
         return hits / len(y)
+
+
+class _Recorded:
+    """The gradient of a trainer within an epoch, replayed once it has been asked for a few
+    times."""
+
+    def __init__(self, trainer: Trainer, network: Network, rng: torch.Generator) -> None:
+        self._trainer, self._network, self._rng = trainer, network, rng
+        self._replays = Replays([rng])
+        self._learning: list[Tensor] = []
+
+    def __call__(self, x: Tensor, y: Tensor) -> float:
+        loss, *found = self._replays("gradient", self._ask, x, y)
+        for weight, grad in zip(self._learning, found, strict=True):
+            weight.grad = grad
+        return float(loss)
+
+    def _ask(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        weights = list(self._network.parameters())
+        for weight in weights:
+            weight.grad = None
+        loss = self._trainer.gradient(self._network, x, y, self._rng)
+        self._learning = [weight for weight in weights if weight.grad is not None]
+        found = [weight.grad for weight in self._learning if weight.grad is not None]
+        return [torch.as_tensor(loss), *found]
 
 
 def to_device(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:

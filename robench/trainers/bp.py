@@ -13,6 +13,7 @@ class BP(Trainer):
     """Cross-entropy by backpropagation."""
 
     mean_of_rows = True
+    recordable = True
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         return cross_entropy(network(x), y)

@@ -22,6 +22,7 @@ class BPN(Trainer):
 
     copies: int = Field(default=1, ge=1)
     """Noisy forward passes per image that the gradient is averaged over."""
+    recordable = True
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not network.noisy:

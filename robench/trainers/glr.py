@@ -46,6 +46,10 @@ class GLR(Trainer):
     optimizer: Literal["adam", "sgd"] = "sgd"
     lr: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=25, ge=1)
+    recordable = True
+
+    def may_replay(self, network: Network) -> bool:
+        return self.pairing != "hadamard" and super().may_replay(network)
 
     def start_epoch(self, network: Network, epoch: int) -> bool:
         if not network.noisy:
@@ -56,7 +60,7 @@ class GLR(Trainer):
         self._loss = zero_one_rows if warm and self.criterion == "zero-one" else cross_entropy_rows
         return False
 
-    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         estimator = LikelihoodRatio(
             copies=self.copies,
             pairing=self.pairing,

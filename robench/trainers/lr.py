@@ -85,7 +85,7 @@ class LR(Trainer):
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         return with_sigma_lr(network, self.sigma_lr)
 
-    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self._step += 1
         turn = math.floor(self._step * self.bp_share) > math.floor((self._step - 1) * self.bp_share)
         if turn or self._epoch < self.bp_epochs:
@@ -120,10 +120,10 @@ class LR(Trainer):
         return found
 
 
-def _backpropagate(network: Network, x: Tensor, y: Tensor) -> float:
+def _backpropagate(network: Network, x: Tensor, y: Tensor) -> Tensor:
     loss = cross_entropy(network(x), y)
     loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _by_layer(network: Network) -> list[Tensor]:

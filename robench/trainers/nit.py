@@ -43,6 +43,11 @@ class NIT(Trainer):
     """Only the noise of so many last time steps enters the gradient: slightly biased, far less
     variance. None: of all steps, as Eq. 8 says."""
 
+    recordable = True
+
+    def may_replay(self, network: Network) -> bool:
+        return self.pairing != "hadamard" and super().may_replay(network)
+
     def signs_only(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, follows Eq. 3 instead of Eq. 8."""
         return False
@@ -64,7 +69,7 @@ class NIT(Trainer):
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         return with_sigma_lr(network, self.sigma_lr)
 
-    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> float:
+    def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if self.criterion == "cross-entropy":
             return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
         with potentials(network) as threshold:
@@ -78,6 +83,8 @@ class NIT(Trainer):
 class NITS(NIT):
     """NIT with the sign approximation (Eq. 3)."""
 
+    recordable = True
+
     def signs_only(self, epoch: int) -> bool:
         return True
 
@@ -87,6 +94,7 @@ class NITSPlus(NIT):
 
     switch: float = Field(default=0.7, ge=0, le=1)
     """Share of the epochs after which Eq. 8 takes over."""
+    recordable = True
 
     def signs_only(self, epoch: int) -> bool:
         return epoch < round(self.switch * self.epochs)

@@ -37,6 +37,7 @@ class STBP(Trainer):
     criterion: Literal["cross-entropy", "mse", "potential"] = "cross-entropy"
     """mse: to one-hot targets, as in STBP's code; potential: of the output potentials
     (potential.py), to compare with a NIT that was trained so."""
+    recordable = True
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not any(isinstance(module, Step) for module in network.modules()):
@@ -55,6 +56,8 @@ class STBP(Trainer):
 
 class STBPN(STBP):
     """STBP with Gaussian noise in every neuron; gradients flow through the noise."""
+
+    recordable = True
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         with noise(network, GaussianNoise(rng)):

@@ -8,7 +8,6 @@ they are, each with the machine that it was measured on.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from typing import Any
 
 import jinja2
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 STYLE = HERE.parents[1] / "robench" / "report" / "assets" / "page.css"
@@ -62,7 +62,7 @@ def tabled(request: pytest.FixtureRequest) -> Tabled:
             "about": about,
             "rows": rows,
             "test": request.node.nodeid.split("[")[0],
-            "machine": machine(),
+            "machine": machine(on_gpu=title.startswith("GPU")),
         }
         print(f"\n{title}")
         for row in rows:
@@ -71,15 +71,17 @@ def tabled(request: pytest.FixtureRequest) -> Tabled:
     return keep
 
 
-def machine() -> str:
+def machine(on_gpu: bool = False) -> str:
     """Processor, cores and versions, in words."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = names[0].split(":", 1)[1].strip() if names else name
-    torch = importlib.metadata.version("torch")
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
+    if on_gpu:
+        name = f"{torch.cuda.get_device_name()}, {name}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{name}, {os.cpu_count()} cores, {versions}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
