@@ -34,8 +34,8 @@ class NoiseStream:
         generator itself: a number that the host has to wait for costs more than all of them."""
         if generator.device.type == "cpu":
             return cls(int(torch.randint(2**62, (), generator=generator)), generator.device)
-        stream = cls(0, generator.device)
-        stream.generator = generator
+        stream = cls.__new__(cls)
+        stream.generator, stream._bits = generator, None
         return stream
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

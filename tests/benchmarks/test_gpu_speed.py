@@ -53,6 +53,7 @@ pytestmark = [
 ]
 Tabled = Callable[..., None]
 CUDA = torch.device("cuda")
+torch.backends.cudnn.deterministic = True  # as in a run: else a pass does not repeat itself
 
 
 def take_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -251,12 +252,13 @@ def test_updates(tabled: Tabled) -> None:
         network = SNN((1, 28, 28), 10, hidden=(50,), steps=5).to(CUDA)
         optimizer, rng = trainer.make_optimizer(network), torch.Generator(CUDA).manual_seed(0)
         trainer.start_epoch(network, 0)
+        recorded = _Recorded(trainer, network, rng)
 
         def update(
             trainer: Trainer = trainer,
             network: SNN = network,
             optimizer: Any = optimizer,
-            recorded: _Recorded = _Recorded(trainer, network, rng),
+            recorded: _Recorded = recorded,
         ) -> None:
             recorded(x, y)
             optimizer.step()
