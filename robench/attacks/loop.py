@@ -102,7 +102,8 @@ class Run:
                 if self.gone == len(self.rows):
                     return
             if self._saves(attack.steps - step):
-                x_adv, previous = self._leave(x_adv, previous)
+                asked = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
+                x_adv, previous = self._leave(x_adv, previous if asked else None)
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
         else:
@@ -184,8 +185,12 @@ class Run:
             return rows[:0]
         return rows[confirmed(self.target, x_adv[rows], self.y[rows], self.rows[rows])]
 
-    def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Drop what is held of broken images; the iterates of the others."""
+    def _leave(self, x_adv: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Drop what is held of broken images; the iterates of the others.
+
+        Args:
+            previous: the iterates just before, or None where nobody will ask for them.
+        """
         stay = torch.nonzero(~self.closed)[:, 0]
         self.y, self.rows = self.y[stay], self.rows[stay]
         self.aim = None if self.aim is None else self.aim[stay]
@@ -194,7 +199,8 @@ class Run:
         if self.peaks is not None:
             self.peaks.keep(stay)
         self.closed, self.gone = self.closed[stay], 0
-        return x_adv.index_select(0, stay), previous.index_select(0, stay)
+        x_adv = x_adv.index_select(0, stay)
+        return x_adv, x_adv if previous is None else previous.index_select(0, stay)
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.
