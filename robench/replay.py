@@ -55,8 +55,11 @@ class Replays:
             made = self._made[key]
             return ask(*given) if made is None else made.play(*given)
         self._calls[key] += 1
-        if self._calls[key] <= PATIENCE or len(self._made) >= MOST:
+        if self._calls[key] <= PATIENCE:
             return ask(*given)
+        if len(self._made) >= MOST:
+            oldest = next(iter(self._made))
+            del self._made[oldest], self._calls[oldest]
         return self._record(key, ask, given)
 
     def _record(self, key: Hashable, ask: Ask, given: tuple[Tensor, ...]) -> list[Tensor]:
