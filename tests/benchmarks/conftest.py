@@ -87,8 +87,12 @@ def machine(on_gpu: bool = False) -> str:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     folder: Path | None = session.config.getoption("--performance")
     measured = session.config.stash[TABLES]
-    if folder is None or not measured:
-        return
+    if folder is not None and measured:
+        write_page(folder, measured)
+
+
+def write_page(folder: Path, measured: Mapping[str, dict[str, Any]]) -> None:
+    """Tables into the folder's results.json, such as those of another machine, and its page."""
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / "results.json"
     tables = json.loads(stored.read_text()) if stored.exists() else {}
