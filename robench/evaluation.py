@@ -204,7 +204,7 @@ def evaluate(
     asked = asked.model_copy(
         update={"name": f"evaluate/{name}", "models": (name, *beside), "images": images}
     )
-    threads = torch.get_num_threads()
+    threads, steady = torch.get_num_threads(), torch.backends.cudnn.deterministic
     try:
         results = make_results(
             here.holding(card, asked),
@@ -216,7 +216,9 @@ def evaluate(
             jobs=jobs,
         )
     finally:
-        torch.set_num_threads(threads)  # a run computes on one; the caller's own work need not
+        # A run computes on one thread, with steady convolutions; the caller's own work need not.
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = steady
     if results.table(name, 0, "clean") is None:
         why = next(failed["error"] for failed in results.failures() if failed["model"] == name)
         raise RobenchError(f"evaluate: {name}: {why}")

@@ -149,7 +149,14 @@ def execute(
     Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
     on.
     """
-    gc.freeze()  # the modules that are there by now stay: no use in looking at them again and again
+    gc.freeze()  # the modules that are there by now stay: no use in looking at them all the time
+    try:
+        _execute(run, listener, jobs, start)
+    finally:
+        gc.unfreeze()
+
+
+def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:
     for _ in range(2):  # a second round makes again what was set aside as damaged
         pool = start(listener.told) if start else _pool(jobs, listener.told)
         scheduler = _Scheduler(run, listener, pool)

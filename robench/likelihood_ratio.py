@@ -24,7 +24,7 @@ from typing import Literal
 
 import torch
 from scipy.linalg import hadamard
-from torch import Tensor
+from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
@@ -40,6 +40,7 @@ Baseline = Literal["none", "leave-one-out", "noise-free"]
 Blocks = list[tuple[int, int | None]]
 """(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline. On a GPU
 all blocks draw from the one generator, and seeds are None."""
+ROWS = 2**15
 GPU_NUMBERS = 2**25
 """Numbers of the widest layer that a GPU holds at a time: with fewer it would wait for Python."""
 
@@ -70,10 +71,10 @@ class LikelihoodRatio:
         layer_wise: noise in one layer at a time (LR), with `copies` for each. A layer's gradient is
             then that of the expected loss under its own noise alone.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
-        block_rows: rows (copies x images) that make a block, of at least eight draws. A GPU takes
-            more where all noisy layers are fully connected.
-        chunk_rows: rows held in memory at a time, in whole blocks. On a CPU it changes nothing but
-            rounding.
+        block_rows: rows (copies x images) that make a block, of at least eight draws. None: 32,768;
+            on a GPU more, where all noisy layers are fully connected and share their input.
+        chunk_rows: rows held in memory at a time, in whole blocks; None: 32,768, or those of a
+            block where they are more. On a CPU it changes nothing but rounding.
     """
 
     copies: int | tuple[int, ...] = 100
@@ -84,8 +85,8 @@ class LikelihoodRatio:
     sign: bool = False
     layer_wise: bool = False
     last_steps: int | None = None
-    block_rows: int = 32768
-    chunk_rows: int = 32768
+    block_rows: int | None = None
+    chunk_rows: int | None = None
 
     def backward(
         self, network: Network, x: Tensor, y: Tensor, loss: Loss, rng: torch.Generator
@@ -138,7 +139,8 @@ class LikelihoodRatio:
                 f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
                 f"in groups of {patterns}; use {' or '.join(near)}"
             )
-        block_rows, chunk_rows = self._rows(active, x.device)
+        block_rows = self.block_rows or _usual_rows(network, x.device)
+        chunk_rows = self.chunk_rows or max(ROWS, block_rows)
         count = -(-draws // max(8, block_rows // (patterns * len(x))))
         sizes = [draws // count + (index < draws % count) for index in range(count)]
         seeds: list[int | None] = [None] * count
@@ -161,13 +163,6 @@ class LikelihoodRatio:
                 total += losses.sum()
                 tape.backward(self._centred(losses, tape.blocks, silent) / (copies * len(x)))
         return total / (copies * len(x))
-
-    def _rows(self, active: list[NoisyLayer], device: torch.device) -> tuple[int, int]:
-        """Rows that make a block, and rows held at a time."""
-        if device.type == "cpu" or any(layer.sigma.dim() > 1 for layer in active):
-            return self.block_rows, self.chunk_rows
-        most = GPU_NUMBERS // max(len(layer.sigma) for layer in active)
-        return max(self.block_rows, most), max(self.chunk_rows, most)
 
     def _centred(self, losses: Tensor, blocks: Blocks, silent: Tensor | None) -> Tensor:
         """Losses, (patterns, draws, images), less the baseline."""
@@ -348,6 +343,15 @@ class _Counter(NoiseSource):
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         self.injections += layer in self.active
         return drive
+
+
+def _usual_rows(network: Network, device: torch.device) -> int:
+    """Rows that make a block where nobody says how many."""
+    ops = [layer.op for layer in noisy_layers(network)]
+    widths = [op.out_features for op in ops if isinstance(op, nn.Linear)]
+    if device.type == "cpu" or len(widths) < len(ops) or network.graph or not network.shares_input:
+        return ROWS
+    return max(ROWS, GPU_NUMBERS // max(widths))
 
 
 def _pair(like: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robench.networks.base import Network
 
 Part = TypeVar("Part")
-SAID = ("out of memory", "not enough memory", "can't allocate memory")
+SAID = ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
 
 
 def ran_out(error: BaseException) -> bool:

@@ -64,7 +64,7 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
     """The network as it answers questions: evaluation mode, no weight gradients, its randomness on
     a stream of its own."""
     generator = torch.Generator(device).manual_seed(seed)
-    if network.training:
+    if any(module.training for module in network.modules()):
         network.eval()
     if any(weight.requires_grad for weight in network.parameters()):
         network.requires_grad_(False)

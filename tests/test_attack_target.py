@@ -219,3 +219,37 @@ def test_l2_noise_is_a_direction_of_full_length() -> None:
 def test_noise_without_a_size_is_refused() -> None:
     with pytest.raises(Exception, match="needs a finite budget"):
         attempt(Noise(), "decision", "linf", math.inf)
+
+
+def test_what_a_network_answers_with_is_left_alone_over_draws() -> None:
+    """A network may answer with a view of its input, a loss with a view of the logits."""
+
+    class Echo(Network):
+        random_input = True  # type: ignore[assignment]
+
+        def build(self) -> None: ...
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[:, :10]
+
+    network = Echo((1, 4, 4), 10)
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    target = WhiteBoxTarget(network, Ball("linf", 0.1), 3)
+    answer = target.gradient(x, y, lambda logits, y: logits[:, 0], draws=4)
+    assert (x == 0.5).all()
+    torch.testing.assert_close(answer.logits, torch.full((3, 10), 0.5))
+    torch.testing.assert_close(answer.loss, torch.full((3,), 0.5))
+
+
+def test_several_rows_about_one_image_are_all_remembered() -> None:
+    network, x, _ = reference()
+    x, answers = x[:2], network(x[:2]).argmax(1)
+    target = WhiteBoxTarget(network, Ball("linf", 0.1), 2)
+    wrong = (answers[0] + 1) % network.classes
+    index = torch.tensor([0, 0, 1])
+    target.gradient(x[index], torch.stack([wrong, *answers]), index=index)
+    counts = target.counts()
+    assert counts["fooled_on_the_way"] is not None
+    assert list(counts["fooled_on_the_way"]) == [True, False]
+    assert counts["gradients"] is not None
+    assert list(counts["gradients"]) == [2, 1]

@@ -129,7 +129,9 @@ def test_attacks_are_as_strong_as_on_the_cpu(attack: Attack) -> None:
 
 @pytest.mark.parametrize("kind", ["mlp", "snn", "snn-convolutional", "cnn", "rnn"])
 @pytest.mark.parametrize("noisy", [False, True])
-def test_recorded_passes_are_the_same_bits(kind: str, noisy: bool) -> None:
+def test_recorded_passes_are_the_same_bits(
+    kind: str, noisy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, settings = NETWORKS[kind]
     torch.backends.cudnn.deterministic = True  # as runs do
     network = fresh(name, **settings).to(CUDA).eval().requires_grad_(False)
@@ -137,7 +139,8 @@ def test_recorded_passes_are_the_same_bits(kind: str, noisy: bool) -> None:
         pytest.skip("has no noisy layers")
     x, y = digits(60, CUDA)
     found = []
-    for replay.enabled in (False, True):
+    for recorded in (False, True):
+        monkeypatch.setattr(replay, "enabled", recorded)
         source = GaussianNoise(torch.Generator(CUDA).manual_seed(0)) if noisy else None
         with noise(network, source):
             for attack in (PGD(steps=12, eot=3), Square(queries=12), APGD(steps=12, targets=2)):
@@ -145,7 +148,7 @@ def test_recorded_passes_are_the_same_bits(kind: str, noisy: bool) -> None:
                 rng = torch.Generator(CUDA).manual_seed(0)
                 found.append(attack.perturb(target, x, y, rng))
             made = target._replays._made.values() if target._replays else []
-            assert bool(made) == replay.enabled
+            assert bool(made) == recorded
             assert all(recording is not None for recording in made)
     assert all(map(torch.equal, found[:3], found[3:]))
 

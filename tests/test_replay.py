@@ -14,7 +14,9 @@ from robench import replay
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
+from robench.networks.noise import NoiseSource, NoisyLayer, noise
 from robench.networks.snn import SNN
+from robench.networks.surrogate import surrogate
 from robench.replay import Replays, replays_of
 from robench.trainers.bp import BP
 from robench.trainers.nit import NIT
@@ -32,6 +34,8 @@ class Recording:
         type(self).made += 1
         self.played = 0
 
+    def blot(self) -> None: ...
+
     def play(self, *given: Any) -> list[Tensor]:
         self.played += 1
         assert isinstance(self.answer, float)
@@ -41,14 +45,16 @@ class Recording:
 @pytest.fixture(autouse=True)
 def recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "_Recording", Recording)
-    monkeypatch.setattr(replay, "_mend", lambda generators: None)
+    monkeypatch.setattr(replay, "_mend", lambda *given: None)
     monkeypatch.setattr(Recording, "made", 0)
     monkeypatch.setattr(Recording, "answer", 1.0)
 
 
 def there(rows: int = 3) -> Any:
     """What looks like a tensor on a GPU."""
-    return SimpleNamespace(is_cuda=True, shape=(rows, 2), dtype=torch.float32)
+    return SimpleNamespace(
+        is_cuda=True, shape=(rows, 2), dtype=torch.float32, device=torch.device("cuda")
+    )
 
 
 class Asked:
@@ -77,6 +83,17 @@ def test_another_shape_or_kind_is_another_pass() -> None:
         for _ in range(replay.PATIENCE + 1):
             replays(kind, ask, there(rows))
     assert Recording.made == 3
+
+
+def test_what_was_used_last_stays() -> None:
+    replays, ask = Replays(), Asked()
+    for rows in range(replay.MOST + 5):
+        for _ in range(replay.PATIENCE + 1):
+            replays("logits", ask, there(rows))
+        replays("logits", ask, there(0))
+    times = ask.times
+    replays("logits", ask, there(0))
+    assert ask.times == times
 
 
 def test_the_oldest_recording_makes_room() -> None:
@@ -145,6 +162,23 @@ def test_a_class_says_for_itself_that_it_is_recordable() -> None:
     spiking = SNN((1, 8, 8), 10)
     assert NIT(copies=8).may_replay(spiking)
     assert not NIT(copies=8, pairing="hadamard").may_replay(spiking)
+
+
+def test_what_is_read_from_elsewhere_makes_another_recording() -> None:
+    network = MLP((1, 8, 8), 10, activation="threshold").eval()
+    still = replays_of(network)
+    with surrogate(network, "arctan:2"):
+        assert replays_of(network) is not still
+    assert replays_of(network.train()) is not replays_of(network.eval())
+    with noise(network, Loud()):
+        assert replays_of(network) is None
+
+
+class Loud(NoiseSource):
+    """Does not say what it draws from."""
+
+    def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
+        return drive + 1
 
 
 def test_a_network_with_a_hook_is_not_replayed() -> None:

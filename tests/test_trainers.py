@@ -190,3 +190,24 @@ def test_adversarial_training_makes_images_in_its_ball_that_cost_more(digits: Sp
     with torch.no_grad():
         before, after = (torch.nn.functional.cross_entropy(network(z), y) for z in (x, worst))
     assert after > 1.5 * before
+
+
+def test_a_gradient_is_of_its_own_batch_whatever_the_optimiser_trains(digits: Splits) -> None:
+    left: list[float] = []
+
+    class Scaled(BP):
+        def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            return [*super().parameter_groups(network), {"params": [self.scale]}]
+
+        def loss(
+            self, network: Network, x: torch.Tensor, y: torch.Tensor, rng: torch.Generator
+        ) -> torch.Tensor:
+            return super().loss(network, x, y, rng) + self.scale
+
+        def after_step(self, network: Network) -> None:
+            assert self.scale.grad is not None
+            left.append(float(self.scale.grad))
+
+    fit(Scaled(epochs=2), fresh("mlp"), digits)
+    assert set(left) == {1.0}

@@ -23,7 +23,7 @@ class Record:
     """Per image of a batch: forward passes, gradients, and what the gradients showed.
 
     Keeping it must cost an attack next to nothing: questions about the whole batch are counted in
-    one number, losses are worked up later, and a GPU is not waited for.
+    one number, losses are worked up later, and a GPU is waited for as seldom as can be.
 
     Args:
         images: images in the batch. `index`, wherever it is taken, says which of them each row of a
@@ -45,8 +45,8 @@ class Record:
             "queries": torch.zeros(images),
             "gradients": torch.zeros(images),
             "asked": torch.zeros(images, dtype=torch.bool),
-            "zero_gradient": torch.zeros(images, dtype=torch.bool),
-            "fooled": torch.zeros(images, dtype=torch.bool),
+            "zero_gradient": torch.zeros(images),  # how often it was so
+            "fooled": torch.zeros(images),
             "loss": torch.zeros(images),
             "ones": torch.ones(images),
         }
@@ -92,8 +92,8 @@ class Record:
             return
         of, flat = self._on(grad.device), grad.flatten(1)
         rows = slice(None) if index is None else index
-        zero = (flat.amax(1) == 0) & (flat.amin(1) == 0)
-        of["zero_gradient"][rows] |= zero & ~of["asked"][rows]
+        zero = (flat.amax(1) == 0) & (flat.amin(1) == 0) & ~of["asked"][rows]
+        _add(of["zero_gradient"], index, zero)
         of["asked"][rows] = True
         self._all_asked = bool(of["asked"].all())
 
@@ -122,8 +122,8 @@ class Record:
         return {
             "queries": of["queries"] + self._evenly["queries"],
             "gradients": of["gradients"] + self._evenly["gradients"],
-            "zero_gradient": of["zero_gradient"] if seen else None,
-            "fooled_on_the_way": of["fooled"] if self._watched and seen else None,
+            "zero_gradient": of["zero_gradient"] > 0 if seen else None,
+            "fooled_on_the_way": of["fooled"] > 0 if self._watched and seen else None,
         }
 
     def _work_up(self) -> None:
@@ -134,8 +134,17 @@ class Record:
             of = self._on(loss.device)
             rows = slice(None) if about is None else about
             if margin is not None:
-                of["fooled"][rows] |= margin > 0
+                _add(of["fooled"], about, margin > 0)
                 self._watched = True
             of["loss"][rows] = loss
             self._means.append(of["loss"].mean())
         self._pending.clear()
+
+
+def _add(counts: Tensor, index: Tensor | None, true: Tensor) -> None:
+    """Count for each image the rows about it where `true` holds: in any order the same, where
+    several rows are about one image."""
+    if index is None:
+        counts.add_(true)
+    else:
+        counts.index_add_(0, index, true.to(counts.dtype))

@@ -233,9 +233,10 @@ class WhiteBoxTarget(ScoreTarget):
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
         together = self._copies and view is None
-        given = (x, y) if aim is None else (x, y, aim)
+        given = (x.detach(), y) if aim is None else (x.detach(), y, aim)
         with named, _frozen(self._weights):
-            for copies in _goes(draws, len(x)) if together else [1] * draws:
+            goes = _goes(draws, len(x)) if together else [1] * draws
+            for copies in goes:
                 self._count(len(x), index, copies)
                 ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view)
                 if view is None and loss in LOSSES.values():  # others may look at values
@@ -251,8 +252,12 @@ class WhiteBoxTarget(ScoreTarget):
                 if len(parts) > 1:
                     *rows, sums = zip(*parts, strict=True)
                     drawn = [*map(torch.cat, rows), torch.stack(sums).sum()]
-                # Added up, so that memory does not grow with the draws.
-                total = [a.add_(b) for a, b in zip(total, drawn, strict=True)] if total else drawn
+                # Added up, so that memory does not grow with the draws; the first into copies,
+                # since a network may answer with what it holds.
+                if total:
+                    total = [a.add_(b) for a, b in zip(total, drawn, strict=True)]
+                else:
+                    total = drawn if len(goes) == 1 else [part.clone() for part in drawn]
         *means, finite = total
         answer = Answer(*(part.div_(draws) if draws > 1 else part for part in means))
         if not math.isfinite(finite):

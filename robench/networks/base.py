@@ -33,7 +33,8 @@ class Network(nn.Module, Plugin):
 
     recordable: ClassVar[bool] = False
     """Whether a GPU may replay a recorded pass (replay.py): `forward` then decides nothing by a
-    tensor's values, and copies nothing to or from the host. Not inherited."""
+    tensor's values or by attributes that change in use, and copies nothing to or from the host. Not
+    inherited."""
 
     def __init__(
         self,
@@ -77,7 +78,10 @@ class Network(nn.Module, Plugin):
     def replays(self) -> bool:
         """Whether passes may be recorded as things stand: a subclass says so for itself, and a hook
         would not be called again."""
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self.modules())
+        hooked = any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in self.modules()
+        )
         return bool(vars(type(self)).get("recordable", False)) and not hooked
 
     def ties(self, logits: Tensor) -> Tensor:

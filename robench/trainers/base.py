@@ -21,7 +21,7 @@ from robench.memory import halved, in_pieces, joined, ran_out
 from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.plugins import Plugin
-from robench.replay import Replays
+from robench.replay import Replays, places
 
 History = list[dict[str, float]]
 """Training curves: one row per epoch."""
@@ -70,7 +70,8 @@ class Trainer(Plugin):
     def gradient(
         self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator
     ) -> float | Tensor:
-        """Leave the gradient of one batch in the parameters' .grad; return the loss."""
+        """Leave the gradient of one batch in the parameters' .grad; return the loss, a number or a
+        detached scalar."""
         loss = self.loss(network, x, y, rng)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -156,7 +157,6 @@ class Trainer(Plugin):
         network.generator = rng
         x, y = to_device(data.train, device)
         optimizer = self.make_optimizer(network)
-        weights = list(network.parameters())
         steps_per_epoch = math.ceil(len(y) / self.batch_size)
         history: History = []
         best, since_best = -1.0, 0
@@ -168,6 +168,7 @@ class Trainer(Plugin):
                 group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups
             ]
             order = torch.randperm(len(y), generator=rng, device=device)
+            weights = [w for group in optimizer.param_groups for w in group["params"]]
             network.train()
             # Another epoch may do something else.
             may = device.type == "cuda" and self.may_replay(network)
@@ -236,10 +237,13 @@ class _Recorded:
 
     def __init__(self, trainer: Trainer, network: Network, rng: torch.Generator) -> None:
         self._trainer, self._network, self._rng = trainer, network, rng
+        self._places = places(network)
         self._replays = Replays([rng])
         self._learning: list[Tensor] = []
 
     def __call__(self, x: Tensor, y: Tensor) -> float:
+        if (here := places(self._network)) != self._places:  # a recording reads what was there
+            self._places, self._replays = here, Replays([self._rng])
         loss, *found = self._replays("gradient", self._ask, x, y)
         for weight, grad in zip(self._learning, found, strict=True):
             weight.grad = grad
