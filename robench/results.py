@@ -246,9 +246,13 @@ def load_published(folder: Path) -> Results:
 
 
 def published_cells(results: Results) -> pa.Table:
-    """All rows of all cells, each cell once, with the column `cell`: its digest."""
+    """All rows of all cells, each cell once, with the column `cell`: its digest. In the manifest's
+    order, whichever was done first."""
     packed = Tables()
-    for name, rows in results.rows.items():
+    for name in dict.fromkeys(str(cell["digest"]) for cell in results.manifest["cells"]):
+        if name not in results.rows:
+            continue
+        rows = results.rows[name]
         packed.add(name, rows.cast(_as_parquet_reads(rows.schema)))
     numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
     digests = pa.array(list(packed), pa.string())

@@ -27,7 +27,7 @@ from robench.cli import app
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.report import write_report
-from robench.results import Results, load_published, load_results
+from robench.results import Results, load_published, load_results, published_cells
 from robench.store import Store
 from robench.workspace import FOLDERS
 
@@ -163,6 +163,11 @@ def test_parquet_holds_every_row_of_every_cell(quick: Results, folder: Path) -> 
     digest = quick.manifest["cells"][0]["digest"]
     accuracy = table[table["cell"] == digest]["correct"].mean()
     assert accuracy == pytest.approx(np.mean(quick.rows[digest].column("correct")))
+
+
+def test_the_order_in_which_cells_were_done_does_not_show(quick: Results) -> None:
+    later = Results(quick.manifest, dict(reversed(list(quick.rows.items()))))
+    assert published_cells(later).equals(published_cells(quick))
 
 
 def test_json_and_latex_say_which_numbers_are_doubtful(small: Results, tmp_path: Path) -> None:
