@@ -23,7 +23,6 @@ from itertools import groupby
 from typing import Literal
 
 import torch
-from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
@@ -190,6 +189,8 @@ class LikelihoodRatio:
         counter = _Counter(active)
         with torch.no_grad(), noise(network, counter):
             network(x)
+        from scipy.linalg import hadamard  # it takes longer to import than all else here
+
         columns = hadamard(1 << counter.injections.bit_length())[:, 1 : counter.injections + 1]
         signs = torch.as_tensor(columns, dtype=x.dtype, device=x.device)
         return torch.cat([signs, -signs])

@@ -199,10 +199,9 @@ def score_slice(
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
     Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
-    `activity` (what the network says of itself on a few, such as spike rates),
-    `between_draws` (largest difference between the logits of two draws, relative to the largest
-    logit; None for one draw)
-    and `inference_ms` (milliseconds per image and draw, of the fastest batch).
+    `activity` (what the network says of itself on a few, such as spike rates), `between_draws`
+    (largest difference between the logits of two draws, relative to the largest logit; None for one
+    draw) and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers.
     """

@@ -48,12 +48,11 @@ class Record:
             "zero_gradient": torch.zeros(images),  # how often it was so
             "fooled": torch.zeros(images),
             "loss": torch.zeros(images),
-            "ones": torch.ones(images),
         }
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
         """What is known of each image, from now on where the questions are asked."""
-        if self._of["ones"].device != device:
+        if self._of["loss"].device != device:
             self._of = {name: value.to(device) for name, value in self._of.items()}
         return self._of
 
@@ -68,9 +67,8 @@ class Record:
         if index is None:
             self._evenly[kind] += times * rows / max(self.images, 1)
             return
-        of = self._on(index.device)
-        ones = of["ones"] if rows == self.images else of["ones"].new_ones(rows)
-        of[kind].index_add_(0, index, ones, alpha=times)
+        counts = self._on(index.device)[kind]
+        counts.index_add_(0, index, counts.new_ones(rows), alpha=times)
 
     def most(self, kind: Literal["queries", "gradients"]) -> float:
         """The largest number of questions about any image."""

@@ -6,7 +6,6 @@ to give, whatever is done to its answers.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -248,19 +247,15 @@ class WhiteBoxTarget(ScoreTarget):
                     together="" if view is None else "the attack transforms them together",
                 )
                 self.record.count("gradients", len(x), index, copies)
-                drawn = parts[0]
-                if len(parts) > 1:
-                    *rows, sums = zip(*parts, strict=True)
-                    drawn = [*map(torch.cat, rows), torch.stack(sums).sum()]
+                drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
                 # Added up, so that memory does not grow with the draws; the first into copies,
                 # since a network may answer with what it holds.
                 if total:
                     total = [a.add_(b) for a, b in zip(total, drawn, strict=True)]
                 else:
                     total = drawn if len(goes) == 1 else [part.clone() for part in drawn]
-        *means, finite = total
-        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in means))
-        if not math.isfinite(finite):
+        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
+        if not all_finite(answer.logits, answer.gradient):
             check_finite("logits", answer.logits)
             check_finite("gradients", answer.gradient)
         self.record.first_gradient(answer.gradient, index)
@@ -277,8 +272,7 @@ class WhiteBoxTarget(ScoreTarget):
         copies: int,
         view: Callable[[Tensor], Tensor] | None,
     ) -> list[Tensor]:
-        """Gradient, loss, margin, being fooled and logits, each added up over so many draws, and
-        the sum of what must be finite."""
+        """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
         if aim is not None:
             loss = partial(loss, aim=aim)
         leaf = x.detach().requires_grad_()
@@ -295,11 +289,10 @@ class WhiteBoxTarget(ScoreTarget):
         rows, seen = rows.detach(), logits.detach()
         if copies == 1:
             gap = margin(seen, y)
-            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen, grad.sum() + seen.sum()]
+            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen]
         seen = seen.view(copies, len(x), -1)
         gap = margin(seen, y)
-        fooled, seen = (gap > 0).to(gap.dtype).sum(0), seen.sum(0)
-        return [grad, rows.sum(0), gap.sum(0), fooled, seen, grad.sum() + seen.sum()]
+        return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
