@@ -78,13 +78,16 @@ class Contest:
         """Let images of a run compete with earlier ones. rows: which of the batch they are, in
         ascending order."""
         better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
-        if len(better) == len(self.images):  # rows ascend: these are all
+        if len(better) < len(rows):
+            rows, ranks = rows[better], ranks[better]
+            x_adv = x_adv.index_select(0, better)
+        if len(rows) == len(self.images):  # rows ascend: these are all
             self.images = x_adv
-        elif len(better):
+        elif len(rows):
             if self.images is self.clean:
                 self.images = self.clean.clone()
-            self.images.index_copy_(0, rows[better], x_adv.index_select(0, better))
-        self.rank[rows[better]] = ranks[better]
+            self.images.index_copy_(0, rows, x_adv)
+        self.rank.index_copy_(0, rows, ranks)
 
 
 class Peaks:

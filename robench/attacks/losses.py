@@ -29,12 +29,13 @@ def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tenso
 def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
     """Largest wrong logit (or the one aimed at) minus the right one; positive where fooled. Logits
     of several draws come as (draws, n, classes), their margins as (draws, n)."""
-    single = (*logits.shape[:-1], 1)
-    where = y[:, None].expand(single)
-    right = logits.gather(-1, where)[..., 0]
+    # Classes first: on a CPU many times faster than along short rows.
+    first = logits.movedim(-1, 0)
+    where = y.expand(1, *first.shape[1:])
+    right = first.gather(0, where)[0]
     if aim is None:
-        return logits.scatter(-1, where, -torch.inf).amax(-1) - right
-    return logits.gather(-1, aim[:, None].expand(single))[..., 0] - right
+        return first.scatter(0, where, -torch.inf).amax(0) - right
+    return first.gather(0, aim.expand_as(where))[0] - right
 
 
 def dlr(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:

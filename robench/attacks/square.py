@@ -61,8 +61,8 @@ class Square(Attack):
                 fooled[rows] = confirmed(target, best[rows], labels[rows], index[rows])
                 if not bool(fooled.any()):
                     continue
-            found.index_copy_(0, index, best)
-            stay = torch.nonzero(~fooled)[:, 0]
+            gone, stay = torch.nonzero(fooled)[:, 0], torch.nonzero(~fooled)[:, 0]
+            found.index_copy_(0, index[gone], best.index_select(0, gone))
             index, labels, margins = index[stay], labels[stay], margins[stay]
             best, low, high = (part.index_select(0, stay) for part in (best, low, high))
             if not len(index):
