@@ -75,13 +75,13 @@ class Contest:
         return torch.nonzero(~self.broken)[:, 0]
 
     def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor) -> None:
-        """Let images of a run compete with earlier ones. rows: which of the batch they are, in
-        ascending order."""
+        """Let images of a run compete with earlier ones. rows: which of the batch they are; if
+        all, then in its order."""
         better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
         if len(better) < len(rows):
             rows, ranks = rows[better], ranks[better]
             x_adv = x_adv.index_select(0, better)
-        if len(rows) == len(self.images):  # rows ascend: these are all
+        if len(rows) == len(self.images):
             self.images = x_adv
         elif len(rows):
             if self.images is self.clean:

@@ -23,7 +23,15 @@ from robench.attacks.contest import (
 )
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
-from robench.attacks.steps import AdaptiveSteps, FixedSteps, Region, Steps, per_image, pick
+from robench.attacks.steps import (
+    AdaptiveSteps,
+    FixedSteps,
+    Region,
+    Steps,
+    move_up,
+    per_image,
+    pick,
+)
 from robench.attacks.target import Answer, WhiteBoxTarget
 
 if TYPE_CHECKING:
@@ -192,7 +200,7 @@ class Run:
         Args:
             previous: the iterates just before, or None where nobody will ask for them.
         """
-        stay = torch.nonzero(~self.closed)[:, 0]
+        stay = self._order()
         self.y, self.rows = self.y.index_select(0, stay), self.rows.index_select(0, stay)
         self.aim = None if self.aim is None else self.aim.index_select(0, stay)
         self.region.keep(stay)
@@ -200,8 +208,21 @@ class Run:
         if self.peaks is not None:
             self.peaks.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
-        x_adv = x_adv.index_select(0, stay)
-        return x_adv, x_adv if previous is None else previous.index_select(0, stay)
+        if previous is not None:
+            previous = previous.index_select(0, stay)
+        x_adv = move_up(x_adv, stay)
+        return x_adv, x_adv if previous is None else previous
+
+    def _order(self) -> Tensor:
+        """The images that stay, in their order from now on. The last ones fill the gaps, so that
+        only as many are moved as have left; but not where numbers are drawn for all of them
+        together, nor where steps show the last bit of a gradient, which depends on its place."""
+        if self.target.stochastic or self.view is not None or self.target.norm != "linf":
+            return torch.nonzero(~self.closed)[:, 0]
+        left = len(self.closed) - self.gone
+        order = torch.arange(left, device=self.closed.device)
+        last = torch.nonzero(~self.closed[left:])[:, 0]
+        return order.index_copy_(0, torch.nonzero(self.closed[:left])[:, 0], last.add_(left))
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.

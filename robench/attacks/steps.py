@@ -34,6 +34,13 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
     return gradient.div_(per_image(size.clamp_min(torch.finfo(size.dtype).tiny), gradient))
 
 
+def move_up(values: Tensor, rows: Tensor) -> Tensor:
+    """The rows `rows` of `values`, written over what was in front: those in their place stay."""
+    moved = torch.nonzero(rows != torch.arange(len(rows), device=rows.device))[:, 0]
+    values.index_copy_(0, moved, values.index_select(0, rows.index_select(0, moved)))
+    return values[: len(rows)]
+
+
 class Region:
     """The ball around the images still under attack, with linf's bounds computed once."""
 
@@ -53,7 +60,7 @@ class Region:
             self.x = self.x.index_select(0, rows)
         else:
             low, high = self.bounds
-            self.bounds = (low.index_select(0, rows), high.index_select(0, rows))
+            self.bounds = (move_up(low, rows), move_up(high, rows))
 
 
 class Steps(Protocol):
