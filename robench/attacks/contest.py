@@ -48,10 +48,10 @@ def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor) -> Tenso
     return verdict
 
 
-def rank(share: Tensor, gap: Tensor, stochastic: bool) -> Tensor:
+def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:
     """What iterates are compared by, (n,): the margin; with noise, the share of draws fooled first
     (it is what is scored), then the margin. Where the network answers NaN: less than anything."""
-    if stochastic:
+    if share is not None:
         # The squashed margin lies in (0, 1e-3): less than one draw in a thousand.
         gap = share + (gap / (1 + gap.abs()) + 1) * 5e-4
     return torch.where(gap.isnan(), -torch.inf, gap)

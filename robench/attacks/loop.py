@@ -89,7 +89,7 @@ class Run:
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.gone = 0
         loss = LOSSES[attack.loss]
-        x_adv, previous = start, start
+        x_adv = previous = start
         for step in range(attack.steps):
             index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
@@ -102,15 +102,16 @@ class Run:
             gradient = answer.gradient
             if self.kernel is not None:
                 gradient = smooth(gradient, self.kernel)
-            before, previous = previous, x_adv
-            x_adv = self.steps.advance(x_adv, gradient, answer.loss, self.region)
+            following = self.steps.advance(x_adv, gradient, answer.loss, self.region)
             if self.repeats and step % CYCLE_CHECK == 1:
-                last = previous if (attack.steps - 1 - step) % 2 else x_adv
-                self._settle(_equal(x_adv, before), last, judged)
+                last = x_adv if (attack.steps - 1 - step) % 2 else following
+                self._settle(_equal(following, previous), last, judged)
                 if self.gone == len(self.rows):
                     return
+            # An iterate that nobody will look back at gives its memory to the next gradient.
+            asked = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
+            previous, x_adv = x_adv if asked else following, following
             if self._saves(attack.steps - step):
-                asked = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
                 x_adv, previous = self._leave(x_adv, previous if asked else None)
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
@@ -148,7 +149,7 @@ class Run:
         ranks = torch.zeros(len(rows), device=rows.device)
         if judged:  # else the score alone will tell
             share, gap = judge(self.target, images, self.y[rows], 1, index)
-            ranks = rank(share, gap, False)
+            ranks = rank(gap)
             self.contest.broken[index[share == 1]] = True
         self.contest.enter(index, images, ranks)
         self.closed[rows] = True
@@ -167,18 +168,22 @@ class Run:
         Args:
             left: steps left, this one included.
         """
-        share, gap = answer.fooled, answer.margin
-        if self.view is not None:  # those are of what the network was shown instead
-            share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows)
+        judged = None
+        if self.view is not None:  # the answer is of what the network was shown instead
+            judged = judge(self.target, x_adv, self.y, self.draws, self.rows)
+        gap = judged[1] if judged else answer.margin
         if self.peaks is None:
             broken = torch.nonzero((gap > ROUNDING) > self.closed)[:, 0]  # and not closed
+            ranks = rank(gap[broken])
         else:
-            self.peaks.note(x_adv, previous, rank(share, gap, True), self.closed)
+            share = judged[0] if judged else answer.fooled
+            ranks = rank(gap, share)
+            self.peaks.note(x_adv, previous, ranks, self.closed)
             broken = self._confirmed(x_adv, share, 3 * self.draws * left)
+            ranks = ranks[broken]
         if len(broken):
             self.closed[broken] = True
             self.gone += len(broken)
-            ranks = rank(share[broken], gap[broken], self.target.stochastic)
             index = self.rows[broken]
             self.contest.enter(index, x_adv.index_select(0, broken), ranks)
             self.contest.broken[index] = True
@@ -244,10 +249,10 @@ class Run:
             self.peaks.keep(rows)
             peak = self.peaks.images(previous)
             other, wide = judge(target, peak, y, draws, index)
-            last = rank(share, gap, True) >= rank(other, wide, True)
+            last = rank(gap, share) >= rank(wide, other)
             x_adv = pick(per_image(last, x_adv), peak, x_adv)
             share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
-        self.contest.enter(index, x_adv, rank(share, gap, True))
+        self.contest.enter(index, x_adv, rank(gap, share))
         if judged:
             sure = share == 1
             sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
