@@ -113,7 +113,9 @@ def all_finite(*values: Tensor) -> bool:
     """Whether all of them are finite numbers: if so, then mostly their sum is, in a tenth of the
     time."""
     sums = [part.sum() for part in values]
-    return math.isfinite(sum(sums[1:], sums[0])) or all(bool(torch.isfinite(part).all()) for part in values)
+    return math.isfinite(sum(sums[1:], sums[0])) or all(
+        bool(torch.isfinite(part).all()) for part in values
+    )
 
 
 def check_finite(what: str, *answers: Tensor) -> None:
