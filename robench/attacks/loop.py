@@ -221,8 +221,10 @@ class Run:
     def _order(self) -> Tensor:
         """The images that stay, in their order from now on. The last ones fill the gaps, so that
         only as many are moved as have left; but not where numbers are drawn for all of them
-        together, nor where steps show the last bit of a gradient, which depends on its place."""
-        if self.target.stochastic or self.view is not None or self.target.norm != "linf":
+        together, nor where more than a gradient's signs matters: its last bit depends on its
+        place."""
+        signs = self.target.norm == "linf" and self.attack.schedule == "fixed"
+        if self.target.stochastic or self.view is not None or not signs:
             return torch.nonzero(~self.closed)[:, 0]
         left = len(self.closed) - self.gone
         order = torch.arange(left, device=self.closed.device)

@@ -36,10 +36,6 @@ class Record:
         self.runs: list[int] = []
         """Where in the loss trace each run (restart, surrogate) of the attack begins."""
         self._evenly = {"queries": 0.0, "gradients": 0.0}
-        self._about: tuple[Tensor, int] | None = None
-        """The images last asked about, and how often that tensor had been written into."""
-        self._rows = torch.zeros(0, dtype=torch.int64)
-        self._times = {"queries": 0, "gradients": 0}
         self._all_asked = False
         self._watched = False
         self._trace: list[float] = []
@@ -71,28 +67,15 @@ class Record:
         if index is None:
             self._evenly[kind] += times * rows / max(self.images, 1)
             return
-        last = self._about
-        if last is None or last[0] is not index or last[1] != index._version:
-            self._add_up()
-            self._about, self._rows = (index, index._version), index.clone()
-        self._times[kind] += times
-
-    def _add_up(self) -> None:
-        """Count the questions that were asked about the same images one after the other."""
-        for kind, times in self._times.items():
-            if times:
-                counts = self._on(self._rows.device)[kind]
-                counts.index_add_(0, self._rows, counts.new_ones(len(self._rows)), alpha=times)
-                self._times[kind] = 0
+        counts = self._on(index.device)[kind]
+        counts.index_add_(0, index, counts.new_ones(rows), alpha=times)
 
     def most(self, kind: Literal["queries", "gradients"]) -> float:
         """The largest number of questions about any image."""
-        self._add_up()
         return self._evenly[kind] + (float(self._of[kind].max()) if self.images else 0.0)
 
     def total(self, kind: Literal["queries", "gradients"]) -> float:
         """All questions, all images together."""
-        self._add_up()
         return self._evenly[kind] * self.images + float(self._of[kind].sum(dtype=torch.float64))
 
     def note(self, loss: Tensor, margin: Tensor | None, index: Tensor | None) -> None:
@@ -132,7 +115,6 @@ class Record:
         no gradient was asked for image by image; the last one also of an attack by a library, which
         does not say which point it took a gradient at."""
         self._work_up()
-        self._add_up()
         seen = self._all_asked and self.images > 0
         of = {name: value.cpu().numpy() for name, value in self._of.items()}
         return {
