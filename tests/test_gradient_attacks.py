@@ -16,7 +16,7 @@ from robench.attacks.conformance import budget
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM, GradientAttack
 from robench.attacks.losses import cross_entropy, dlr, margin
-from robench.attacks.steps import Region, checkpoints
+from robench.attacks.steps import Region, checkpoints, move_up
 from robench.attacks.target import WhiteBoxTarget
 from robench.attacks.trial import attempt, reference
 from robench.errors import RobenchError
@@ -248,6 +248,24 @@ def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_b
         target = WhiteBoxTarget(network, Ball("linf", 0.15), 1)
         alone = BIM(steps=20).perturb(target, x[row : row + 1], y[row : row + 1], torch.Generator())
         torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[], [0, 1, 2], [4, 1, 3], [1, 2, 4], [3, 4, 0, 1]])
+def test_rows_move_up_in_place_in_whatever_order(rows: list[int]) -> None:
+    values = torch.arange(20.0).view(5, 4)
+    expected = values[rows].clone()
+    moved = move_up(values, torch.tensor(rows, dtype=torch.int64))
+    assert torch.equal(moved, expected)
+    assert moved.data_ptr() == values.data_ptr()
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 33, 200])
+def test_images_are_equal_where_every_pixel_is(width: int) -> None:
+    a = torch.rand(4, 1, 1, width, generator=torch.Generator().manual_seed(0))
+    b = a.clone()
+    b[1, ..., 0] += 1
+    b[2, ..., -1] = torch.nan
+    assert loop._equal(a, b).tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("settings", [{}, {"restarts": 3}, {"loss": "margin"}])
