@@ -13,6 +13,8 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +43,7 @@ pytestmark = pytest.mark.data
 Tabled = Callable[..., None]
 torch.set_num_threads(1)
 EPS, STEPS, STEP = 0.1, 15, 0.01
+PROCESSES = 11
 ROOM = 1.05
 """What a ratio may differ from run to run on a machine that does other things, too."""
 
@@ -118,9 +121,43 @@ def test_pgd(name: str, rounds: int, tabled: Tabled) -> None:
     assert seconds["robench"] <= ROOM * seconds["robench, no one leaves"]
     assert accuracy["robench"] <= accuracy["floor"]
     if name == "mlp":
-        assert seconds["robench"] <= ROOM * 0.65 * seconds["floor"]
         assert seconds["robench"] <= ROOM * 0.5 * seconds["foolbox"]
         assert seconds["robench"] <= ROOM * 0.25 * seconds["art"]
+
+
+def alone(network: Network, x: Tensor, y: Tensor) -> dict[str, float]:
+    """CPU seconds of the floor and of robench."""
+    x, y = x.clone(), y.clone()
+    still = BIM(steps=STEPS, step_size=STEP, keep="last")
+    leaving = BIM(steps=STEPS, step_size=STEP)
+    return take_turns(
+        {
+            "floor": lambda: floor(network, x, y),
+            "robench, no one leaves": lambda: run(still, network, x, y),
+            "robench": lambda: run(leaving, network, x, y),
+        },
+        15,
+    )
+
+
+def test_pgd_in_fresh_processes(tabled: Tabled) -> None:
+    """Where memory lies differs from process to process, and a pass through a small network costs
+    as much as its memory does: the same ratio is 0.57 in one and 0.7 in another."""
+    networks, x, y = trained()
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        asked = [pool.submit(alone, networks["mlp"], x, y) for _ in range(PROCESSES)]
+        found = [answer.result() for answer in asked]
+    ratios = {side: [each[side] / each["floor"] for each in found] for side in found[0]}
+    cost = median(each["floor"] for each in found)
+    tabled(
+        f"PGD, {STEPS} steps, mlp, in {PROCESSES} fresh processes",
+        "As above, without other libraries in the process. The median of the ratios, their range.",
+        {side: cost * median(values) for side, values in ratios.items()},
+        "floor",
+        {side: f"{min(v):.2f} to {max(v):.2f}" for side, v in ratios.items() if side != "floor"},
+    )
+    assert median(ratios["robench, no one leaves"]) <= 1.05
+    assert median(ratios["robench"]) <= ROOM * 0.65
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
