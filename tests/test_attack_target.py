@@ -107,9 +107,8 @@ def test_draws_of_a_noisy_network_are_averaged(rows: int, monkeypatch: pytest.Mo
         with noise(network, Replay(eps, draw)):
             single.append(WhiteBoxTarget(network, Ball("linf", 0.1), len(x)).gradient(x, y))
     assert not torch.equal(single[0].logits, single[1].logits)
-    for name in ("gradient", "loss", "margin", "logits", "fooled"):
-        mean = torch.stack([getattr(answer, name) for answer in single]).mean(0)
-        torch.testing.assert_close(getattr(together, name), mean, rtol=1e-4, atol=1e-5)
+    for part, parts in zip(together, zip(*single, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.stack(list(parts)).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_surrogate_lasts_for_one_question() -> None:

@@ -112,7 +112,7 @@ class Run:
             asked = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
             previous, x_adv = x_adv if asked else following, following
             if self._saves(attack.steps - step):
-                x_adv, previous = self._leave(x_adv, previous if asked else None)
+                x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
         else:
@@ -168,24 +168,21 @@ class Run:
         Args:
             left: steps left, this one included.
         """
-        judged = None
-        if self.view is not None:  # the answer is of what the network was shown instead
-            judged = judge(self.target, x_adv, self.y, self.draws, self.rows)
-        gap = judged[1] if judged else answer.margin
+        share, gap = answer.fooled, answer.margin
+        if self.view is not None:  # those are of what the network was shown instead
+            share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows)
         if self.peaks is None:
-            broken = torch.nonzero((gap > ROUNDING) > self.closed)[:, 0]  # and not closed
-            ranks = rank(gap[broken])
+            ranks = rank(gap)
+            broken = torch.nonzero((gap > ROUNDING) & ~self.closed)[:, 0]
         else:
-            share = judged[0] if judged else answer.fooled
             ranks = rank(gap, share)
             self.peaks.note(x_adv, previous, ranks, self.closed)
             broken = self._confirmed(x_adv, share, 3 * self.draws * left)
-            ranks = ranks[broken]
         if len(broken):
             self.closed[broken] = True
             self.gone += len(broken)
             index = self.rows[broken]
-            self.contest.enter(index, x_adv.index_select(0, broken), ranks)
+            self.contest.enter(index, x_adv.index_select(0, broken), ranks[broken])
             self.contest.broken[index] = True
 
     def _confirmed(self, x_adv: Tensor, share: Tensor, cost: int) -> Tensor:
@@ -199,11 +196,11 @@ class Run:
             return rows[:0]
         return rows[confirmed(self.target, x_adv[rows], self.y[rows], self.rows[rows])]
 
-    def _leave(self, x_adv: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Drop what is held of broken images; the iterates of the others.
 
         Args:
-            previous: the iterates just before, or None where nobody will ask for them.
+            previous: the iterates just before, or x_adv where nobody will ask for them.
         """
         stay = self._order()
         self.y, self.rows = self.y.index_select(0, stay), self.rows.index_select(0, stay)
@@ -213,10 +210,8 @@ class Run:
         if self.peaks is not None:
             self.peaks.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
-        if previous is not None:
-            previous = previous.index_select(0, stay)
-        x_adv = move_up(x_adv, stay)
-        return x_adv, x_adv if previous is None else previous
+        left = move_up(x_adv, stay)
+        return left, left if previous is x_adv else previous.index_select(0, stay)
 
     def _order(self) -> Tensor:
         """The images that stay, in their order from now on. The last ones fill the gaps, so that

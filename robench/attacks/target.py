@@ -44,15 +44,10 @@ class Answer(NamedTuple):
     """Mean loss, (n,)."""
     margin: Tensor
     """Mean margin, (n,): positive where fooled."""
+    fooled: Tensor
+    """Share of the draws that were misclassified, (n,)."""
     logits: Tensor
     """Mean logits, (n, classes)."""
-    share: Tensor | None
-    """Share of the draws that were misclassified, (n,); None: a single draw's margin says it."""
-
-    @property
-    def fooled(self) -> Tensor:
-        """Share of the draws that were misclassified, (n,)."""
-        return _positive(self.margin) if self.share is None else self.share
 
 
 class DecisionTarget:
@@ -253,18 +248,13 @@ class WhiteBoxTarget(ScoreTarget):
                 )
                 self.record.count("gradients", len(x), index, copies)
                 drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
-                if copies == 1 < draws:
-                    drawn.append(_positive(drawn[2]))
                 # Added up, so that memory does not grow with the draws; the first into copies,
                 # since a network may answer with what it holds.
                 if total:
                     total = [a.add_(b) for a, b in zip(total, drawn, strict=True)]
                 else:
                     total = drawn if len(goes) == 1 else [part.clone() for part in drawn]
-        if draws > 1:
-            total = [part.div_(draws) for part in total]
-        grad, rows, gap, logits, *share = total
-        answer = Answer(grad, rows, gap, logits, share[0] if share else None)
+        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
         if not all_finite(answer.logits, answer.gradient):
             check_finite("logits", answer.logits)
             check_finite("gradients", answer.gradient)
@@ -282,8 +272,7 @@ class WhiteBoxTarget(ScoreTarget):
         copies: int,
         view: Callable[[Tensor], Tensor] | None,
     ) -> list[Tensor]:
-        """Gradient, loss, margin, logits and, of several draws, how many were misclassified; each
-        added up over so many draws."""
+        """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
         if aim is not None:
             loss = partial(loss, aim=aim)
         leaf = x.detach().requires_grad_()
@@ -300,10 +289,10 @@ class WhiteBoxTarget(ScoreTarget):
         rows, seen = rows.detach(), logits.detach()
         if copies == 1:
             gap = margin(seen, y)
-            return [grad, rows, gap, seen]
+            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen]
         seen = seen.view(copies, len(x), -1)
         gap = margin(seen, y)
-        return [grad, rows.sum(0), gap.sum(0), seen.sum(0), _positive(gap).sum(0)]
+        return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
@@ -320,11 +309,6 @@ class WhiteBoxTarget(ScoreTarget):
     def _library_gradient(self, grad: Tensor) -> None:
         self.record.count("gradients", len(grad), None)
         self.record.first_gradient(grad, None)
-
-
-def _positive(margins: Tensor) -> Tensor:
-    """1 where misclassified, else 0."""
-    return (margins > 0).to(margins.dtype)
 
 
 def _goes(draws: int, images: int) -> list[int]:
