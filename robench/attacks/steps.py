@@ -35,8 +35,11 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
 
 
 def move_up(values: Tensor, rows: Tensor) -> Tensor:
-    """The rows `rows` of `values`, written over what was in front: those in their place stay."""
+    """The rows `rows` of `values`, written over what was in front, where most of them are in their
+    place already; else copied."""
     moved = torch.nonzero(rows != torch.arange(len(rows), device=rows.device))[:, 0]
+    if 2 * len(moved) > len(rows):
+        return values.index_select(0, rows)
     values.index_copy_(0, moved, values.index_select(0, rows.index_select(0, moved)))
     return values[: len(rows)]
 
