@@ -28,8 +28,8 @@ import pooch
 import pytest
 import safetensors.torch
 import torch
+from factory import FACTORY
 from hypothesis import strategies as st
-from test_modules import FACTORY
 
 from robench import check
 from robench.errors import RobenchError

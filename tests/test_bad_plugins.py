@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from test_execute import Ears, carry_out, outcomes
+from small_runs import Ears, carry_out, outcomes
 
 from robench import time_limit
 from robench.digest import canonical

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_graph import built, items
-from test_execute import Ears
+from small_runs import Ears
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
+from data_files import cifar10, mnist, tiny_imagenet
 from PIL import Image
 
 from robench.data.base import by_number, find_folder
-from robench.data.cifar10 import CIFAR10, TEST, TRAIN
+from robench.data.cifar10 import CIFAR10, TEST
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST, FashionMNIST, read_idx
 from robench.data.tiny_imagenet import TinyImageNet
@@ -75,20 +76,6 @@ def test_file_names_sort_by_their_numbers() -> None:
 # -- MNIST ----------------------------------------------------------------------------------------
 
 
-def idx(values: np.ndarray) -> bytes:
-    shape = np.array(values.shape, ">u4").tobytes()
-    return gzip.compress(b"\x00\x00\x08" + bytes([values.ndim]) + shape + values.tobytes())
-
-
-def mnist(folder: Path) -> None:
-    images = np.arange(20 * 28 * 28, dtype=np.uint8).reshape(20, 28, 28)
-    labels = (np.arange(20) % 10).astype(np.uint8)
-    (folder / "mnist").mkdir()
-    for prefix, part in (("train", slice(0, 15)), ("t10k", slice(15, 20))):
-        (folder / f"mnist/{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images[part]))
-        (folder / f"mnist/{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels[part]))
-
-
 def test_mnist_keeps_its_publishers_test_set(folder: Path) -> None:
     mnist(folder)
     splits = MNIST().load()
@@ -114,15 +101,6 @@ def test_a_file_that_is_no_idx_file_is_named(tmp_path: Path, content: bytes) -> 
 
 
 # -- CIFAR-10 -------------------------------------------------------------------------------------
-
-
-def cifar10(folder: Path, per_file: int = 4) -> None:
-    """Six files: the label is the row's number in its file, the planes are 10, 20 and 30."""
-    (folder / "cifar-10-batches-bin").mkdir(parents=True)
-    for name in (*TRAIN, TEST):
-        planes = np.repeat(np.array([10, 20, 30], np.uint8), 1024)
-        rows = [np.concatenate([[label], planes]) for label in range(per_file)]
-        np.stack(rows).astype(np.uint8).tofile(folder / "cifar-10-batches-bin" / name)
 
 
 def test_cifar10_rows_are_a_label_and_three_planes(folder: Path) -> None:
@@ -188,31 +166,6 @@ def test_a_broken_archive_leaves_nothing_half_written(
 
 
 # -- Tiny-ImageNet --------------------------------------------------------------------------------
-
-IDS = ("n03", "n01", "n02")
-
-
-def tiny_imagenet(folder: Path) -> Path:
-    """Three classes with 12 training and 2 test images each; the red level tells the class."""
-    root = folder / "tiny-imagenet-200"
-    (root / "val/images").mkdir(parents=True)
-    (root / "wnids.txt").write_text("\n".join(IDS) + "\n")
-    (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\ttarantula\n")
-    for name in IDS:
-        images = root / "train" / name / "images"
-        images.mkdir(parents=True)
-        for index in range(12):
-            picture(images / f"{name}_{index}.JPEG", name, index)
-    rows = [(f"val_{i}.JPEG", IDS[i % 3]) for i in (10, 2, 0, 1, 9, 5)]
-    for file, name in rows:
-        picture(root / "val/images" / file, name, 0)
-    lines = [f"{file}\t{name}\t0\t0\t63\t63" for file, name in rows]
-    (root / "val/val_annotations.txt").write_text("\n".join(lines) + "\n")
-    return root
-
-
-def picture(path: Path, name: str, index: int) -> None:
-    Image.new("RGB", (64, 64), (50 * int(name[-1]), 10 * index, 0)).save(path, quality=95)
 
 
 def test_tiny_imagenet_is_read_from_the_publishers_folder(folder: Path) -> None:

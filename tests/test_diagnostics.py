@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from outcomes import Outcomes
-from test_execute import Ears
+from small_runs import Ears
 
 from robench.diagnostics.answers import determinism, outputs
 from robench.diagnostics.finding import Finding, Verdict

@@ -12,60 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import carry_out, outcomes
 
 from robench import tasks
 from robench.errors import RobenchError
-from robench.execute import Run, execute, open_run, survey
+from robench.execute import survey
 from robench.manifest import describe
 from robench.networks.base import Network
 from robench.plan import make_plan
-from robench.pool import Failure
 from robench.scoring import score_slice
 from robench.store import Store
-from robench.tasks import Task
 from robench.verify import verify
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
-
-
-class Ears:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.failed: dict[str, Failure] = {}
-        self.kept = 0
-        self.notes: list[str] = []
-
-    def begin(self, models: int, cells: int) -> None: ...
-    def queued(self, task: Task) -> None: ...
-    def told(self, label: str, done: float, text: str) -> None: ...
-
-    def finished(self, task: Task, failure: Failure | None) -> None:
-        if failure is None:
-            self.done.append(task.label)
-        else:
-            self.failed[task.label] = failure
-
-    def found(self, what: str) -> None:
-        self.kept += 1
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def carry_out(
-    workspace: Workspace, report: str = "small", jobs: int = 1, only: tuple[str, ...] = ()
-) -> tuple[Run, Ears]:
-    run = open_run(make_plan(workspace, report, only), Store(workspace.root / ".robench"), "cpu")
-    ears = Ears()
-    execute(run, ears, jobs)
-    return run, ears
-
-
-def outcomes(run: Run) -> dict[str, str]:
-    return {cell.label: run.store.read_cell(name).digest for cell, name in run.digests.items()}
 
 
 def test_a_run_trains_then_evaluates_and_a_second_one_does_nothing(small: Workspace) -> None:

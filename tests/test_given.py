@@ -7,32 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import cifar_c, tiny_c
 from PIL import Image
 
 from robench.corruptions.given import Given
 from robench.corruptions.imagenet_c import ImageNetC
 from robench.corruptions.make import corrupt_images
 from robench.errors import RobenchError
-
-
-def cifar_c(root: Path, per_severity: int = 4) -> np.ndarray:
-    """The layout of CIFAR-10-C, where pixel values tell the row; returns the labels."""
-    rows = np.arange(5 * per_severity, dtype=np.uint8)
-    images = np.broadcast_to(rows[:, None, None, None], (len(rows), 32, 32, 3)).copy()
-    images[:, 0, 0] = (1, 2, 3)
-    labels = np.tile(np.arange(per_severity), 5).astype(np.uint8)
-    (root / "C").mkdir(parents=True)
-    np.save(root / "C/fog.npy", images)
-    np.save(root / "C/labels.npy", labels)
-    return labels[:per_severity]
-
-
-def tiny_c(root: Path) -> None:
-    """The layout of Tiny-ImageNet-C: image i is of class i % 2 and has the grey level i."""
-    for index in range(12):
-        folder = root / f"T/fog/2/n{index % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 64), (index,) * 3).save(folder / f"val_{index}.png")
 
 
 @pytest.fixture

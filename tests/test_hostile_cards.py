@@ -5,6 +5,7 @@ error names the card.
 from __future__ import annotations
 
 import hostile
+from damaged_files import HOW, damage
 from hostile import (
     A_CARD,
     CARDS,
@@ -19,7 +20,6 @@ from hostile import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from test_store_survives import HOW, damage
 
 from robench import check, plugins
 from robench.workspace import Workspace

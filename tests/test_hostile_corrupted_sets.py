@@ -12,11 +12,11 @@ from typing import Any
 import hostile
 import numpy as np
 import pytest
+from damaged_files import HOW, damage
+from data_files import cifar_c, tiny_c
 from hostile import TEXTS, files_in, png_header, put, works_or_says
 from hypothesis import given
 from hypothesis import strategies as st
-from test_given import cifar_c, tiny_c
-from test_store_survives import HOW, damage
 
 from robench.corruptions.given import Given
 

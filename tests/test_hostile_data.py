@@ -15,12 +15,12 @@ from typing import Any
 import hostile
 import numpy as np
 import pytest
+from damaged_files import HOW, damage
+from data_files import cifar10, mnist, tiny_imagenet
 from hostile import NUMBERS, TEXTS, files_in, nested, png_header, put, works_or_says
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
-from test_data import cifar10, mnist, tiny_imagenet
-from test_store_survives import HOW, damage
 
 from robench.data.base import Dataset, Splits
 from robench.data.cifar10 import CIFAR10

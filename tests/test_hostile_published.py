@@ -13,12 +13,12 @@ import hostile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damaged_files import HOW, damage
 from hostile import JSON, changed, files_in, put, works_or_says
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Outline
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
-from test_report_page import Outline
-from test_store_survives import HOW, damage
 
 from robench.report import write_report
 from robench.results import Results, load_published

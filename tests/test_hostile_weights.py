@@ -13,10 +13,10 @@ import hostile
 import pytest
 import safetensors.torch
 import torch
+from damaged_files import HOW, damage
 from hostile import JSON, NUMBERS, changed, works_or_says
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_store_survives import HOW, damage
 
 from robench import plugins
 from robench.identity import resolve_model

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from factory import FACTORY
 from torch import Tensor, nn
 
 import robench
@@ -23,15 +24,6 @@ from robench.workspace import Workspace
 
 Write = Callable[[str, str], Path]
 
-FACTORY = """
-from torch import nn
-
-def make(hidden=20):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
-
-def number():
-    return 3
-"""
 CARD = """
 dataset = "digits"
 network = {{ name = "module", factory = "{factory}" }}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_execute import Ears, carry_out, outcomes
+from small_runs import Ears, carry_out, outcomes
 
 from robench.cli import _with_ray_address
 from robench.cluster import Cluster

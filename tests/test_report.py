@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pages import FILES
 from synthetic import (
     Synthetic,
     SyntheticModel,
     attack_threat,
     clean_threat,
     corruption_threat,
-    quick_models,
-    quick_threats,
 )
 from typer.testing import CliRunner
 
@@ -31,39 +31,7 @@ from robench.results import Results, load_published, load_results, published_cel
 from robench.store import Store
 from robench.workspace import FOLDERS
 
-FILES = [
-    "cells.parquet",
-    "index.html",
-    "leaderboard.csv",
-    "leaderboard.json",
-    "leaderboard.tex",
-    "manifest.json",
-]
-
-
-@pytest.fixture(scope="module")
-def quick() -> Results:
-    claim = {
-        "text": "NIT withstands FGSM better than STBP",
-        "model": "synthetic/snn-nit",
-        "than": "synthetic/snn-stbp",
-        "threat": "fgsm",
-        "published": [0.814, 0.426],
-    }
-    card = {**claim, "strong": "worst case", "control": None}
-    return Synthetic(quick_models(), quick_threats(), claims=[card]).results()
-
-
-@pytest.fixture(scope="module")
-def small() -> Results:
-    """One model, two threats: quickly drawn."""
-    threats = [clean_threat(), attack_threat("fgsm", 0.1, 0.3)]
-    return Synthetic([SyntheticModel("synthetic/a")], threats, images=20).results()
-
-
-@pytest.fixture(scope="module")
-def folder(quick: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(quick, tmp_path_factory.mktemp("report")).parent
+quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 
 
 def test_a_report_is_six_files_and_nothing_else(folder: Path) -> None:

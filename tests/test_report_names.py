@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from pages import Outline, embedded_data
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
-from test_report_page import Outline, embedded_data
 
 from robench.leaderboard import leaderboard
 from robench.report import write_report

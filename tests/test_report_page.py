@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
-import test_report
+from pages import FILES, Outline, embedded_data
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
-from test_report import FILES
 
 from robench.leaderboard import leaderboard
 from robench.report import write_report
@@ -20,44 +18,12 @@ from robench.report.costs import costs
 from robench.report.measurements import by_class
 from robench.results import Results, load_published
 
-quick, small, folder = test_report.quick, test_report.small, test_report.folder  # fixtures
-
-
-class Outline(HTMLParser):
-    """What a browser would make of a page: its elements, links and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.handlers: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if name in ("href", "src", "action", "data", "xlink:href"):
-                self.links.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
-            if name.startswith("on"):
-                self.handlers.append(name)
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
+quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
     return (folder / "index.html").read_text()
-
-
-def embedded_data(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
 
 
 def test_the_page_is_small_and_asks_the_network_for_nothing(page: str) -> None:

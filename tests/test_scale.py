@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_execute import carry_out, outcomes
+from small_runs import carry_out, outcomes
 
 from robench import identity
 from robench.digest import Written, canonical

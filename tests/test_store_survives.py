@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damaged_files import HOW, damage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_execute import Ears, carry_out, outcomes
+from small_runs import Ears, carry_out, outcomes
 
 from robench.errors import RobenchError
 from robench.execute import execute, open_run, survey
@@ -127,24 +128,6 @@ def test_killed_at_random_moments_nothing_finished_is_lost(several: Workspace, k
     assert outcomes(run) == whole
     assert not ears.failed
     assert not (several.root / ".robench" / "damaged").exists()
-
-
-def damage(data: bytes, how: str, where: int, value: int) -> bytes:
-    place = where % max(len(data), 1)
-    match how:
-        case "truncated":
-            return data[:place]
-        case "zeroed":
-            return bytes(len(data))
-        case "zeroed from":
-            return data[:place] + bytes(len(data) - place)
-        case "flipped":
-            return data[:place] + bytes([data[place] ^ (value or 1)]) + data[place + 1 :]
-        case _:
-            return data[:place] + bytes([value]) * (value + 1) + data[place:]
-
-
-HOW = st.sampled_from(["truncated", "zeroed", "zeroed from", "flipped", "inserted"])
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mnist_networks import trained
+from plain_loop import EPS, STEP, STEPS, floor
 
 from robench.attacks.art import ART
 from robench.attacks.ball import Ball
@@ -42,7 +42,6 @@ from robench.networks.base import Network
 pytestmark = pytest.mark.data
 Tabled = Callable[..., None]
 torch.set_num_threads(1)
-EPS, STEPS, STEP = 0.1, 15, 0.01
 PROCESSES = 11
 OURS: dict[str, Attack] = {
     "robench, no one leaves": BIM(steps=STEPS, step_size=STEP, keep="last"),
@@ -50,15 +49,6 @@ OURS: dict[str, Attack] = {
 }
 ROOM = 1.05
 """What a ratio may differ from run to run on a machine that does other things, too."""
-
-
-def floor(network: Network, x: Tensor, y: Tensor) -> Tensor:
-    low, high = (x - EPS).clamp(0, 1), (x + EPS).clamp(0, 1)
-    for _ in range(STEPS):
-        leaf = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
-        x = torch.add(leaf.detach(), grad.sign_(), alpha=STEP).clamp_(low, high)
-    return x
 
 
 def run(attack: Attack, network: Network, x: Tensor, y: Tensor, eps: float = EPS) -> Tensor:

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from glr_update import COPIES, batch, glr_network
 from mnist_networks import trained
-from test_attack_speed import EPS, STEP, STEPS, floor
-from test_likelihood_ratio_speed import COPIES, batch, glr_network
+from plain_loop import EPS, STEP, STEPS, floor
 
 from robench import replay
 from robench.attacks.art import ART

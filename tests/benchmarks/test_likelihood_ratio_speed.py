@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from glr_update import COPIES, IMAGES, batch, glr_network
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
@@ -29,7 +30,6 @@ from robench.networks.snn import SNN
 from robench.standard_noise import NoiseStream
 from robench.trainers.nit import NIT
 
-COPIES, IMAGES = 10_000, 25
 BLOCK = 12_800
 """Rows at a time in the floors: a size at which the caches still hold what is multiplied."""
 
@@ -47,16 +47,6 @@ def best(rivals: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str,
             work()
             found[name] = min(found[name], 1e3 * (time.thread_time() - start))
     return found
-
-
-def glr_network() -> MLP:
-    torch.manual_seed(0)
-    return MLP((1, 14, 14), 10, hidden=(20,), activation="sigmoid", sigma=2.0, weights="normal")
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    return torch.rand(IMAGES, 1, 14, 14, generator=rng), torch.arange(IMAGES) % 10
 
 
 def loop_over_copies(network: MLP, x: Tensor, y: Tensor, copies: int, rng: torch.Generator) -> None:

@@ -1,0 +1,88 @@
+"""Pages that tests share, and what a browser would make of one."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import (
+    Synthetic,
+    SyntheticModel,
+    attack_threat,
+    clean_threat,
+    quick_models,
+    quick_threats,
+)
+
+from robench.report import write_report
+from robench.results import Results
+
+FILES = [
+    "cells.parquet",
+    "index.html",
+    "leaderboard.csv",
+    "leaderboard.json",
+    "leaderboard.tex",
+    "manifest.json",
+]
+
+
+@pytest.fixture(scope="module")
+def quick() -> Results:
+    claim = {
+        "text": "NIT withstands FGSM better than STBP",
+        "model": "synthetic/snn-nit",
+        "than": "synthetic/snn-stbp",
+        "threat": "fgsm",
+        "published": [0.814, 0.426],
+    }
+    card = {**claim, "strong": "worst case", "control": None}
+    return Synthetic(quick_models(), quick_threats(), claims=[card]).results()
+
+
+@pytest.fixture(scope="module")
+def small() -> Results:
+    """One model, two threats: quickly drawn."""
+    threats = [clean_threat(), attack_threat("fgsm", 0.1, 0.3)]
+    return Synthetic([SyntheticModel("synthetic/a")], threats, images=20).results()
+
+
+@pytest.fixture(scope="module")
+def folder(quick: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(quick, tmp_path_factory.mktemp("report")).parent
+
+
+class Outline(HTMLParser):
+    """What a browser would make of a page: its elements, links and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("href", "src", "action", "data", "xlink:href"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def embedded_data(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
