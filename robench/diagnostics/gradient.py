@@ -100,5 +100,8 @@ def surrogates(subject: Subject) -> Finding:
             "steps, restarts and draws.",
         )  # fmt: skip
     return Finding(
-        SURROGATES, "pass", f"Other surrogate derivatives do no more: {numbers}.", evidence
+        SURROGATES,
+        "pass",
+        f"Other derivatives do not surely gain more than the interval: {numbers}.",
+        evidence,
     )

@@ -67,7 +67,10 @@ def gradient_free(subject: Subject) -> Finding:
             '"sweep") or draws (eot), and the attacks without gradients more queries.',
         )  # fmt: skip
     return Finding(
-        CHECK, "pass", f"Attacks without gradients find little more: {numbers}.", evidence
+        CHECK,
+        "pass",
+        f"Attacks without gradients do not surely break more than {percent(LEAST)}: {numbers}.",
+        evidence,
     )
 
 

@@ -64,7 +64,7 @@ def loss_at_the_end(subject: Subject) -> Finding:
 
     Inputs: mean loss at each gradient (loss_trace) of the longest white-box attack, in its first
         run: the one run that all images go through; later ones are left to those that still stand.
-    Computation: rise from the mean of steps N-10..N-6 to that of N-5..N, doubled, which is the
+    Computation: rise from the mean of steps N-10..N-6 to that of N-5..N-1, doubled, which is the
         rise over ten steps, relative to the mean rise over ten steps of the whole run; mean over
         seeds.
     Threshold: alarm above half the mean pace, where the rise exceeds twice its standard error. A
@@ -105,7 +105,8 @@ def _at_the_end(threat: Threat, runs: Floats) -> Finding:
     if pace > PACE and pace > 2 * error:
         text = f"The loss still rises over {numbers} of the pace of the whole run."
         return Finding(LOSS, "alarm", text, evidence, "Give the attack more steps, or longer ones.")
-    text = f"The loss has come to rest: it rises over {numbers} of the pace of the whole run."
+    rest = "has come to rest" if pace <= PACE else "is not surely still rising"
+    text = f"The loss {rest}: it rises over {numbers} of the pace of the whole run."
     return Finding(LOSS, "pass", text, evidence)
 
 

@@ -64,8 +64,8 @@ def one_step(subject: Subject) -> Finding:
     if worst.value > LEAST and worst.low > 0:
         text = f"Many steps do less than one: {numbers}."
         return Finding(ONE_STEP, "alarm", text, evidence, f"Trust neither: {STRONGER}.")
-    sure = "Many steps are not surely weaker than one" if worst.value > 0 else "Many steps do more"
-    return Finding(ONE_STEP, "pass", f"{sure}: {numbers}.", evidence)
+    sure = "are not surely weaker than one" if worst.value > 0 else "do no less than one"
+    return Finding(ONE_STEP, "pass", f"Many steps {sure}: {numbers}.", evidence)
 
 
 def _one_long_run(threat: Threat) -> bool:
@@ -128,7 +128,8 @@ def more_effort(subject: Subject) -> Finding:
             "Raise steps, restarts and eot until two attacks in a row agree; until then the "
             "accuracy is an upper bound.",
         )  # fmt: skip
-    return Finding(EFFORT, "pass", f"More effort changes little: {numbers}.", evidence)
+    text = f"More effort does not surely gain more than the interval: {numbers}."
+    return Finding(EFFORT, "pass", text, evidence)
 
 
 def growing_eps(subject: Subject) -> Finding:

@@ -16,13 +16,14 @@ from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import column_name
-from robench.report.columns import NORMS, Column, columns, grouped
+from robench.report.columns import NORMS, ROLES, Column, columns, grouped
 from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.text import breakable, percent, seconds, shorten, signed
+from robench.report.text import breakable, image_count, percent, seconds, shorten, signed
 from robench.results import Results
+from robench.statistics import RESAMPLES
 
 PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
@@ -63,6 +64,9 @@ def render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
+        roles=ROLES,
+        resamples=RESAMPLES,
+        images=image_count(table["images"], results.manifest["report"]["images"]),
         machine=_machine,
         evaluation=_evaluation(results),
         tones={"holds": "good", "does not hold": "bad"},

@@ -12,6 +12,12 @@ from robench.results import Results, Threat
 
 SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+ROLES = {
+    "diagnostic": ", diagnostic: in the worst case, not in the average",
+    "floor": ", noise floor: not in the worst case",
+    "curve": ", at several eps: not in the worst case",
+}
+"""What a page adds to the name of a threat that does not count as the attacks do."""
 SUMMARY, ATTACKS = "Summary", "Attacks"
 FLOORS, CURVES = "Noise floors (not in the worst case)", "At several eps (not in the worst case)"
 KINDS, SEVERITIES = "Corruptions, mean over severities", "Corruptions at each severity"

@@ -43,10 +43,11 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.tick_params(length=0)
     title = f"Accuracy of every model under every threat{drawing.suffix}"
+    elsewhere = " Attacks at several eps are drawn by themselves." if results.curves else ""
     return Plot(
         title,
         "Bright is right, in per cent. Corruptions are averaged over severities; an empty field "
-        "is a cell without outcome.",
+        f"lacks an outcome.{elsewhere}",
         svg(drawn, name, title),
         ["model", *shown],
         [
@@ -82,7 +83,8 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     title = f"Transfer from surrogate to victim{drawing.suffix}"
     return Plot(
         title,
-        "Accuracy of each model on adversarial examples that were made on another.",
+        "Accuracy of each model on adversarial examples that were made on the first seed of another, "
+        "or of the model itself.",
         svg(drawn, name, title),
         ["scored on", *surrogates],
         [

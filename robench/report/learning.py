@@ -179,7 +179,7 @@ def trajectories(drawing: Drawing, name: str) -> Plot | None:
     axes.tick_params(length=2)
     legend(drawn, [axes])
     title = f"Ways through weight space{drawing.suffix}"
-    caption = "By epoch; a dot marks the end."
+    caption = "By epoch, of the first seed; a dot marks the end."
     if not two:
         caption += " Principal directions of all points together."
     head = ["model", "epoch", f"first {what}", f"second {what}"]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, column_name
+from robench.report.columns import ROLES
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
 from robench.results import Model, Results
@@ -44,6 +45,7 @@ def payload(
             {"name": kind, "severities": [threat["severity"] for threat in threats]}
             for kind, threats in results.kinds.items()
         ],
+        "roles": ROLES,
         "machines": {
             key: f"{where.get('processor') or 'unknown processor'} ({where.get('device', '?')})"
             for key, where in results.manifest["environments"].items()

@@ -125,8 +125,9 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
     title = f"What an attack costs against what it leaves{drawing.suffix}"
     return Plot(
         title,
-        "One mark for each model and attack; further down is a stronger attack. Time is that of "
-        f"the whole cell, as measured where it ran.{drawing.left_out}",
+        "One mark for each model and each attack that asks a network anything; further down is a "
+        "stronger attack. Time is that of the whole cell, as measured where it ran, without what "
+        f"it took to make examples that models share.{drawing.left_out}",
         svg(drawn, name, title),
         ["model", "attack", "accuracy", "95% interval", "queries", "gradients", "ms per image"],
         [

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from robench.report import PAGE, _write, write_report
-from robench.report.text import shorten
+from robench.report.text import image_count, shorten
 from robench.results import Results
 
 LEADERS = 3  # models of each data set that the index shows
@@ -47,7 +47,7 @@ class Entry:
     models: int
     attacks: int
     corruptions: int
-    images: int
+    images: str
     missing: int
     threat_set: str
     headline: str
@@ -102,7 +102,7 @@ def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
         models=len(results.models),
         attacks=len(results.attacks),
         corruptions=len(results.kinds),
-        images=card["images"],
+        images=image_count((row["images"] for row in rows), card["images"]),
         missing=sum(cell["status"] != "done" for cell in results.manifest["cells"]),
         threat_set=results.manifest["threat_set"],
         headline=TITLES[headline],

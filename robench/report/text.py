@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
@@ -30,6 +31,14 @@ def seconds(value: float) -> str:
 def shorten(text: str, length: int = 80) -> str:
     text = str(text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def image_count(met: Iterable[int], asked: int) -> str:
+    """How many test images rows rest on, `360` or `360–500`: a data set may have fewer than the
+    card asks for. Where no row has any outcome, what was asked."""
+    counts = [int(count) for count in met if count] or [asked]
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least}–{most}"
 
 
 def breakable(text: str) -> Markup:

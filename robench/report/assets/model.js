@@ -1,7 +1,6 @@
 // The view of one model: card, curves, every threat, example images.
 const dialog = document.getElementById("model");
 const NORMS = { linf: "L∞", l2: "L2", l1: "L1", l0: "L0" };
-const ROLES = { floor: ", noise floor", curve: ", not in the worst case" };
 const SVG = "http://www.w3.org/2000/svg";
 
 // Elements are made node by node and text is set as text, so that no name can become markup.
@@ -88,7 +87,7 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${ROLES[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${DATA.roles[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
@@ -150,7 +149,7 @@ function pictures(model) {
   if (model.pictures_left_out) return [h("h3", {}, "Example images"), h("p", { class: "note" }, "Left out here to keep the page small; they are in cells.parquet.")];
   if (!model.pictures?.length) return [];
   return [h("h3", {}, "Example images"),
-    h("p", { class: "note" }, "The first test images, with the label, and the prediction where it is wrong; under the strongest attack, then under the hardest corruptions."),
+    h("p", { class: "note" }, "The first test images under the first seed, with the label, and the prediction where its first draw is wrong; under the strongest attack, then under the hardest corruptions at their highest severity."),
     h("div", { class: "strips" }, model.pictures.map((strip) => h("figure", { class: "strip", style: `--tiles:${strip.tiles}` },
       h("figcaption", {}, shorten(strip.label, 60)),
       h("img", { src: strip.png, alt: `${strip.tiles} test images, ${shorten(strip.label, 60)}: ${strip.captions.join(", ")}` }),
