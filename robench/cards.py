@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -126,6 +127,17 @@ class AttackCard(Card):
         if isinstance(values, dict) and isinstance(values.get("eps"), (list, tuple)):
             return {"role": "curve", **values}
         return values
+
+    @model_validator(mode="after")
+    def _radii_are_in_pixels(self) -> AttackCard:
+        for eps in self.eps if isinstance(self.eps, tuple) else (self.eps,):
+            if self.norm == "linf" and 1 < eps < math.inf:
+                raise ValueError(
+                    f"eps = {eps:g} in linf: pixels are in [0, 1], where every image is within 1 "
+                    "of "
+                    f"every other; {eps:g}/255 = {eps / 255:.4g} is probably meant"
+                )
+        return self
 
     @model_validator(mode="after")
     def _transfer_names_its_surrogate(self) -> AttackCard:

@@ -11,12 +11,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, cast, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -87,6 +88,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "given": "robench.corruptions.given:Given",
     },
     "datasets": {
+        "arrays": "robench.data.arrays:Arrays",
         "cifar10": "robench.data.cifar10:CIFAR10",
         "citeseer": "robench.data.planetoid:CiteSeer",
         "cora": "robench.data.planetoid:Cora",
@@ -97,6 +99,23 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "tiny-imagenet": "robench.data.tiny_imagenet:TinyImageNet",
     },
 }
+
+
+HELD: dict[str, type[Plugin]] = {}
+"""Classes that Python code handed over, by the name that their cards have for them."""
+
+
+class Source(str):
+    """What a setting stands for (a module, weights, images): a text that says what determines it,
+    and a way to make it."""
+
+    make: Callable[..., Any]
+
+    @classmethod
+    def of(cls, text: str, make: Callable[..., Any]) -> Source:
+        source = cls(text)
+        source.make = make
+        return source
 
 
 class Plugin:
@@ -216,7 +235,9 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     Raises RobenchError for an unknown name, a file outside the workspace, a missing class.
     """
     where = f"{card.file}: " if card else ""
-    if _is_file(name):
+    if name in HELD:
+        found = HELD[name]
+    elif _is_file(name):
         found = _from_file(name, card)
     else:
         try:
@@ -231,7 +252,25 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     base = getattr(importlib.import_module(module), attribute)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise RobenchError(f"{where}{kind[:-1]} {name!r}: {found!r} is not a subclass of {base}")
-    return cast("type[Plugin]", found)
+    return found
+
+
+def held(kind: Kind, plugin: type[Plugin]) -> str:
+    """The name by which a card may use a class that Python code hands over: a built-in's own, else
+    one that says what its code is. Code whose source cannot be read (a notebook's) counts as
+    new."""
+    place = f"{plugin.__module__}:{plugin.__qualname__}"
+    for name, built_in in BUILT_IN[kind].items():
+        if built_in == place:
+            return name
+    try:
+        code = digest_bytes(Path(inspect.getfile(plugin)).read_bytes())
+    except (TypeError, OSError):
+        code = f"session-{id(plugin):x}-{uuid.uuid4().hex}"
+    known = next((name for name, one in HELD.items() if one is plugin), None)
+    name = known or f"{plugin.__name__}@{code}"
+    HELD[name] = plugin
+    return name
 
 
 def locate(name: str, card: Card) -> tuple[Any, Path]:
@@ -339,6 +378,8 @@ def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
 def _code(kind: Kind, plugin: type[Plugin], name: str) -> str:
     """A built-in counts by name and version, an installed plugin by its package's name too, a
     workspace file by its source."""
+    if name in HELD:
+        return name
     if not plugin.__module__.startswith(PRIVATE_PACKAGE + "."):
         entry = None if name in BUILT_IN[kind] else _installed()[kind].get(name)
         return f"{_package(entry)}:{name}" if entry else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,21 +21,10 @@ from robench.cards import Card
 from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.plugins import Source
 
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
-
-
-class Source(str):
-    """Where a module comes from: a text that says what determines it, and a way to make it."""
-
-    make: Callable[..., Any]
-
-    @classmethod
-    def of(cls, text: str, make: Callable[..., Any]) -> Source:
-        source = cls(text)
-        source.make = make
-        return source
 
 
 class Module(Network):

@@ -21,7 +21,7 @@ from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.text import breakable, image_count, percent, seconds, shorten, signed
+from robench.report.text import breakable, image_count, percent, radius, seconds, shorten, signed
 from robench.results import Results
 from robench.statistics import RESAMPLES
 
@@ -54,7 +54,12 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        percent=percent, signed=signed, shorten=shorten, seconds=seconds, breakable=breakable
+        percent=percent,
+        signed=signed,
+        shorten=shorten,
+        seconds=seconds,
+        breakable=breakable,
+        radius=radius,
     )
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from robench.leaderboard import CLEAN, column_name
+from robench.report.text import radius
 from robench.results import Results, Threat
 
 SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
@@ -98,6 +99,6 @@ def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:
 
 def _attack(threat: Threat, group: str, shown: bool) -> Column:
     surrogate = f" from {threat['surrogate']}" if threat.get("surrogate") else ""
-    strength = f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {threat['eps']:g}"
+    strength = f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])}"
     note = f"{threat['access']}{surrogate}, {strength}. {threat.get('description') or ''}".strip()
     return Column(column_name(threat["name"]), threat["name"], group, note, shown, strength)

@@ -16,6 +16,7 @@ from robench.leaderboard import CLEAN, column_name
 from robench.report.columns import ROLES
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
+from robench.report.text import radius
 from robench.results import Model, Results
 
 RUNS = 8  # of an attack, whose losses by step are drawn
@@ -107,7 +108,8 @@ def embedded(value: Any) -> str:
 
 def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("name", "kind", "access", "norm", "eps", "role", "surrogate", "description", "severity")
-    return {key: threat[key] for key in kept if threat.get(key) not in (None, "")}
+    said = {key: threat[key] for key in kept if threat.get(key) not in (None, "")}
+    return said | ({"radius": radius(threat["eps"])} if "eps" in said else {})
 
 
 def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:

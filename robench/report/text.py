@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -44,3 +45,15 @@ def image_count(met: Iterable[int], asked: int) -> str:
 def breakable(text: str) -> Markup:
     """Escaped, with places where a narrow column may break the line."""
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
+
+
+def radius(eps: float | str) -> str:
+    """A radius as the field writes it: `8/255` where it is so many steps of a byte, else a
+    decimal."""
+    eps = float(eps)  # infinities are texts in JSON
+    steps = eps * 255
+    if math.isinf(eps):
+        return "∞"
+    if len(f"{eps:g}") > 4 and 0 < steps <= 64 and abs(steps - round(steps)) < 1e-4:
+        return f"{round(steps)}/255"
+    return f"{eps:g}"

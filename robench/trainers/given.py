@@ -17,7 +17,8 @@ from robench.cards import Card
 from robench.data.base import Splits
 from robench.errors import RobenchError, resolved, system_words
 from robench.networks.base import Network
-from robench.networks.module import Module, Source
+from robench.networks.module import Module
+from robench.plugins import Source
 from robench.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
 

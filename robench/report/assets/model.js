@@ -87,7 +87,7 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.eps}${DATA.roles[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${DATA.roles[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
