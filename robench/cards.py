@@ -19,7 +19,7 @@ from pydantic import (
 
 from robench.errors import RobenchError, nearest, printable
 
-Access = Literal["white-box", "score", "decision", "transfer"]
+Access = Literal["weights", "white-box", "score", "decision", "transfer"]
 Norm = Literal["linf", "l2", "l1", "l0", "none"]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
@@ -106,7 +106,8 @@ class AttackCard(Card):
     access: Access
     norm: Norm = "linf"
     eps: Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], ...]
-    """Radius of the norm ball, pixels in [0, 1]; a list makes one threat of each value."""
+    """Radius of the norm ball, pixels in [0, 1]; a list makes one threat of each value: a curve,
+    unless the role says that they are proofs."""
     part: Literal["features", "edges"] = "features"
     """Which part of an item may change. Images are features throughout; where items are nodes of a
     graph, features are their words and edges what they are linked to."""
@@ -116,10 +117,12 @@ class AttackCard(Card):
     """Forward passes per image that the attack may ask for; None: no limit."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one cell of this attack may take; None: no limit."""
-    role: Literal["attack", "diagnostic", "floor", "curve"] = "attack"
+    role: Literal["attack", "diagnostic", "floor", "curve", "proof"] = "attack"
     """attack: counts in the worst case and in the average; diagnostic: counts in the worst case
     only; floor: noise that every attack must beat, shown beside them; curve: accuracy against eps
-    (every list of eps is one), shown as a plot."""
+    (every list of eps is one, unless it says another role), shown as a plot; proof: says of each
+    image what holds for every point of the ball, and what it finds broken counts as a diagnostic's
+    would. Proofs, and they alone, have access = "weights"."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,8 +148,10 @@ class AttackCard(Card):
             raise ValueError('access = "transfer" and surrogate = "<model>" go together')
         if isinstance(self.eps, tuple) and not self.eps:
             raise ValueError("eps is an empty list")
-        if isinstance(self.eps, tuple) and self.role != "curve":
-            raise ValueError('several eps make a curve: drop role or say role = "curve"')
+        if isinstance(self.eps, tuple) and self.role not in ("curve", "proof"):
+            raise ValueError('several eps make a curve: drop role or say role = "curve" or "proof"')
+        if (self.role == "proof") != (self.access == "weights"):
+            raise ValueError('role = "proof" and access = "weights" go together')
         return self
 
 

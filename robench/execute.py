@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from robench import identity
@@ -61,6 +62,7 @@ class Run:
     def __post_init__(self) -> None:
         self._identities = identity.Identities(self.plan.report, self.resolved)
         self._models: dict[Training, str] = {}
+        self._wrong: dict[str, list[int]] = {}
 
     def model_digest(self, training: Training) -> str:
         if training not in self._models:
@@ -80,13 +82,43 @@ class Run:
     def identify(self, cell: Cell) -> tuple[Identity, Shared | None]:
         """The identity of a cell, and the shared inputs it needs, if any.
 
-        The weights of its model and of its surrogate must be there.
+        The weights of its model and of its surrogate must be there, and whatever a proof is to be
+        handed. Raises Damaged where an outcome of that is.
         """
-        surrogate = self.weights[cell.surrogate] if cell.surrogate else None
-        inputs = self._identities.inputs(cell, surrogate)
-        found = self._identities.cell(cell, self.weights[cell.training], inputs)
+        found, inputs = self._identify(cell)
         self.digests[cell] = digest(found)
         return found, inputs
+
+    def _identify(self, cell: Cell) -> tuple[Identity, Shared | None]:
+        surrogate = self.weights[cell.surrogate] if cell.surrogate else None
+        inputs = self._identities.inputs(cell, surrogate)
+        broken = self.broken(cell)
+        return self._identities.cell(cell, self.weights[cell.training], inputs, broken), inputs
+
+    def broken(self, cell: Cell) -> dict[int, str] | None:
+        """Of a proof about a model without noise, the images that the store knows to be broken in a
+        ball no larger -> the first threat that did; None: nothing is handed to this cell."""
+        before = self.plan.handed.get(cell)
+        if before is None or self._identities.stochastic(cell.training):
+            return None
+        found: dict[int, str] = {}
+        for other in before:
+            if all(self.weights_of(t) for t in (other.training, other.surrogate) if t is not None):
+                name = self.digests.get(other) or digest(self._identify(other)[0])
+                for image in self._wrongly_answered(name):
+                    found.setdefault(image, other.threat.name)
+        return found
+
+    def _wrongly_answered(self, name: str) -> list[int]:
+        """The images that a finished cell of a model without noise has broken; none where it is not
+        finished."""
+        if name not in self._wrong:
+            try:
+                correct = self.store.read_cell(name).rows.column("correct").to_numpy()
+            except FileNotFoundError:
+                return []
+            self._wrong[name] = np.flatnonzero(correct < 1).tolist()
+        return self._wrong[name]
 
     def evaluation(self, cell: Cell, identified: Identity, inputs: Shared | None) -> Evaluate:
         """The task that evaluates a cell."""
@@ -99,6 +131,7 @@ class Run:
             self.device,
             model=self.model_digest(cell.training),
             inputs=inputs.digest if inputs else None,
+            broken=self.broken(cell),
         )
 
 
@@ -200,8 +233,10 @@ class _Scheduler:
         self.submitted: set[str] = set()
         """Digests of tasks that are ready, in flight or over."""
         self.attempts: dict[str, int] = defaultdict(int)
-        self.waiting: dict[Training | str, list[Cell]] = defaultdict(list)
-        """Cells by the model (not yet trained) or inputs (not yet made) that they wait for."""
+        self.waiting: dict[Training | Cell | str, list[Cell]] = defaultdict(list)
+        """Cells by what they wait for: a model (not yet trained), inputs (not yet made), or cells
+        that a proof is handed: not yet known by their digests, or not yet evaluated."""
+        self.planned = set(run.plan.cells)
         self.cells = run.store.cells()
         self.sound = True
         """False once a task met something damaged in the store, which has been set aside."""
@@ -249,6 +284,9 @@ class _Scheduler:
             self._release(task.training)
         elif isinstance(task, MakeInputs):
             self._release(task.digest)
+        elif isinstance(task, Evaluate):
+            self.cells.add(task.digest)
+            self._release(task.digest)
 
     def _failed(self, task: Task, failure: Failure) -> None:
         self.run.store.write_failure(
@@ -284,7 +322,7 @@ class _Scheduler:
             Train(training, name, resolved.identity(training.seed), self.store_url, self.run.device)
         )
 
-    def _release(self, key: Training | str) -> None:
+    def _release(self, key: Training | Cell | str) -> None:
         """Whatever `key` names is there, or will never be: look again at the cells that waited."""
         released = self.waiting.pop(key, [])
         if isinstance(key, Training):
@@ -301,6 +339,25 @@ class _Scheduler:
 
     def _look_at(self, cell: Cell) -> None:
         """Submit what the cell needs next; Damaged when its weights are."""
+        if self._waits(cell):
+            return
+        self._submit_next(cell)
+        if cell in self.run.digests or unborn(cell) in self.run.failures:
+            self._release(cell)
+
+    def _waits(self, proof: Cell) -> bool:
+        """Whether a cell that a proof is handed is still to be done: then it waits for the first
+        such one, and is looked at again."""
+        run = self.run
+        for cell in run.plan.handed.get(proof, ()):
+            name = run.digests.get(cell)
+            over = name in self.cells or name in run.failures or unborn(cell) in run.failures
+            if cell in self.planned and not over:
+                self.waiting[name or cell].append(proof)
+                return True
+        return False
+
+    def _submit_next(self, cell: Cell) -> None:
         run = self.run
         for training in (cell.training, cell.surrogate):
             if training is None or training in run.weights:
@@ -330,6 +387,7 @@ class _Scheduler:
                 f"its inputs could not be made: {self.run.failures[name]}"
             )
             self.listener.found("cell")
+            self._release(self.run.digests[cell])
             return
         if name not in self.waiting:
             surrogate = self.run.model_digest(cell.surrogate) if cell.surrogate else None

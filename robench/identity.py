@@ -5,7 +5,7 @@ digest.py says what belongs into an identity and what does not, and why.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -192,8 +192,20 @@ class Identities:
                 identity["batch_size"] = self._report.batch_size
         return identity
 
-    def cell(self, cell: Cell, weights: str, inputs: Shared | None) -> Identity:
-        """Of one cell. `weights`: their digest."""
+    def cell(
+        self,
+        cell: Cell,
+        weights: str,
+        inputs: Shared | None,
+        broken: Collection[int] | None = None,
+    ) -> Identity:
+        """Of one cell.
+
+        Args:
+            weights: their digest.
+            broken: of a proof, the images that it was told need none. They, and not the cells that
+                say so, determine its numbers: an attack that breaks nothing new changes no proof.
+        """
         model, report = self._resolved[cell.training.card.name], self._report
         fields, drawn = self._threat(cell.threat)
         identity: Identity = {
@@ -209,7 +221,13 @@ class Identities:
         }
         if model.stochastic or (inputs is None and drawn):
             identity["batch_size"] = report.batch_size
+        if broken is not None:
+            identity["broken"] = sorted(broken)
         return identity
+
+    def stochastic(self, training: Training) -> bool:
+        """Whether two answers of a model to the same image may differ."""
+        return self._resolved[training.card.name].stochastic
 
     def _threat(self, threat: Threat) -> tuple[Written, bool]:
         """All fields of a threat, and whether it draws numbers for each batch itself."""

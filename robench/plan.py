@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -89,6 +89,9 @@ class Plan:
     trainings: tuple[Training, ...]
     """The models' seeds, then surrogates that are not among them."""
     cells: tuple[Cell, ...]
+    handed: Mapping[Cell, tuple[Cell, ...]] = field(default_factory=dict)
+    """Of each proof, the cells in which its images may have been broken already, inside a ball no
+    larger than its own: those are done first, whether they are planned here or not."""
 
 
 def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Plan:
@@ -107,14 +110,20 @@ def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Pl
     threats = _threats(workspace, card, models)
     trainings = [Training(model, seed) for model in models for seed in model.seeds]
     cells: list[Cell] = []
+    handed: dict[Cell, tuple[Cell, ...]] = {}
     for training in list(trainings):
-        for threat in threats:
-            surrogate = _surrogate(workspace, training, threat)
-            if not _wanted(training.card.name, threat.name, only):
+        every = [
+            Cell(training, threat, 0, card.images, _surrogate(workspace, training, threat))
+            for threat in sorted(threats, key=_after)
+        ]
+        for cell in every:
+            if not _wanted(training.card.name, cell.threat.name, only):
                 continue
-            if surrogate is not None and surrogate not in trainings:
-                trainings.append(surrogate)
-            cells.append(Cell(training, threat, 0, card.images, surrogate))
+            if cell.surrogate is not None and cell.surrogate not in trainings:
+                trainings.append(cell.surrogate)
+            cells.append(cell)
+            if _proves(cell.threat):
+                handed[cell] = tuple(c for c in every if _within(c.threat, cell.threat))
     if only:
         if not cells:
             known = [*(m.name for m in models), *(t.name for t in threats)]
@@ -124,11 +133,30 @@ def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Pl
             )
         used = {c.training for c in cells} | {c.surrogate for c in cells}
         trainings = [training for training in trainings if training in used]
-    return Plan(card, models, threats, tuple(trainings), tuple(cells))
+    return Plan(card, models, threats, tuple(trainings), tuple(cells), handed)
 
 
 def _wanted(model: str, threat: str, only: Sequence[str]) -> bool:
     return not only or any(fnmatchcase(name, p) for p in only for name in (model, threat))
+
+
+def _proves(threat: Threat) -> bool:
+    return threat.kind == "attack" and threat.attack.role == "proof"
+
+
+def _after(threat: Threat) -> tuple[bool, float]:
+    """Proofs come after everything else, those in small balls first."""
+    return (True, threat.eps or 0.0) if _proves(threat) else (False, 0.0)
+
+
+def _within(threat: Threat, proof: Threat) -> bool:
+    """Whether what breaks an image under `threat` lies in the proof's ball. Of two proofs in one
+    ball neither waits for the other."""
+    if threat.kind != "attack":
+        return threat.kind == "clean"
+    same = (threat.attack.norm, threat.attack.part) == (proof.attack.norm, proof.attack.part)
+    eps, most = threat.eps or 0.0, proof.eps or 0.0
+    return same and (eps < most or (eps == most and not _proves(threat)))
 
 
 def _threats(
@@ -201,7 +229,7 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
         radii = {
             eps
             for threat in attacks
-            if threat.attack.role == "attack" and threat.attack.norm == card.norm
+            if threat.attack.role in ("attack", "proof") and threat.attack.norm == card.norm
             if (eps := threat.eps or 0.0) and math.isfinite(eps)
         }
         if not radii or name in {threat.attack.name for threat in attacks}:

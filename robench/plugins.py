@@ -74,6 +74,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "nattack": "robench.attacks.nattack:NAttack",
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
         "square": "robench.attacks.square:Square",
+        "exact": "robench.proofs.exact:Exact",
         "autoattack": "robench.attacks.autoattack:AutoAttack",
         "flips": "robench.attacks.flips:Flips",
         "noise": "robench.attacks.noise:Noise",

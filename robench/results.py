@@ -66,7 +66,7 @@ class Results:
     @cached_property
     def attacks(self) -> list[Threat]:
         """Those that enter the worst case: neither noise floors nor curves over eps."""
-        return self._role("attack", "diagnostic")
+        return self._role("attack", "diagnostic", "proof")
 
     @cached_property
     def averaged(self) -> list[Threat]:

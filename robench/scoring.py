@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import BudgetExceeded, DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import (
+    BudgetExceeded,
+    DecisionTarget,
+    ScoreTarget,
+    WeightsTarget,
+    WhiteBoxTarget,
+)
 from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
@@ -35,12 +42,15 @@ ACTIVE = 100
 ROUNDING = (1 + 1e-5, 1e-6)
 """Factor and offset by which a distance may exceed eps before it counts as leaving the ball."""
 ACCESS = {
+    "weights": WeightsTarget,
     "white-box": WhiteBoxTarget,
     "score": ScoreTarget,
     "decision": DecisionTarget,
     "transfer": WhiteBoxTarget,
 }
-RANK = {"decision": 0, "score": 1, "white-box": 2}
+LUCK = 1e-9
+"""Probability below which a noisy model's answers contradict a bound."""
+RANK = {"decision": 0, "score": 1, "white-box": 2, "weights": 3}
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,13 @@ class Perturbed:
     """Mean loss at each gradient."""
     loss_runs: list[int]
     """Where in the trace each run (restart, surrogate) begins."""
+    proved: np.ndarray | None = None
+    """Of a proof: a lower bound in [0, 1] of the probability that the model answers right,
+    whatever point of the ball it is shown."""
+    notes: dict[int, str] = field(default_factory=dict)
+    """Of a proof: image -> why nothing was proved."""
+    proof_seconds: list[float] = field(default_factory=list)
+    """Of a proof: what each image that it looked at took."""
 
 
 @contextmanager
@@ -84,6 +101,11 @@ def check_fit(attack: Attack, card: AttackCard) -> None:
             f'{card.file}: access = "{card.access}": attack {card.attack.name!r} needs '
             f"{attack.needs}"
         )
+    if (card.access == "weights") != (attack.needs == "weights"):
+        raise RobenchError(
+            f'{card.file}: access = "weights": attack {card.attack.name!r} proves nothing, so that '
+            f'it gets no weights; say access = "{attack.needs}"'
+        )
     if card.norm not in attack.norms:
         raise RobenchError(
             f'{card.file}: norm = "{card.norm}": attack {card.attack.name!r} works in '
@@ -103,6 +125,7 @@ def attack_slice(
     seed: int,
     batch_size: int,
     device: torch.device,
+    broken: Mapping[int, str] | None = None,
 ) -> Perturbed:
     """Let an attack perturb a slice of test data, within its budget.
 
@@ -111,6 +134,8 @@ def attack_slice(
         data: the images and their true labels.
         part: the pixels of an item that the card lets the attack change; None: all.
         noisy: whether the noise of the noisy layers is on.
+        broken: what a proof is told: images that something else has broken in a ball no larger ->
+            the threat that did.
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
     RobenchError when card and attack do not fit.
@@ -121,6 +146,8 @@ def attack_slice(
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []
     runs: list[int] = []
+    notes: dict[int, str] = {}
+    seconds: list[float] = []
     for start in range(0, len(data), batch_size):
         x, y = _batch(data, start, batch_size, device)
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
@@ -129,6 +156,10 @@ def attack_slice(
             in_use(network, noisy, derived_seed(seed, "attacked", start), device),
         ):
             target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
+            if isinstance(target, WeightsTarget):
+                target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
+                    True
+                )
             try:
                 with until(deadline):
                     x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
@@ -144,6 +175,10 @@ def attack_slice(
                 **target.counts(),
             }
         )
+        if isinstance(target, WeightsTarget):
+            made[-1]["proved"] = target.claims
+            notes |= {start + index: text for index, text in target.notes.items()}
+            seconds += target.seconds
         trace.append(target.loss_trace)
         runs = runs or target.record.runs
     length = min((len(row) for row in trace), default=0)
@@ -163,6 +198,9 @@ def attack_slice(
         fooled_on_the_way=flags("fooled_on_the_way"),
         loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
         loss_runs=runs,
+        proved=column("proved") if card.role == "proof" else None,
+        notes=notes,
+        proof_seconds=seconds,
     )
 
 
@@ -253,7 +291,8 @@ def score_slice(
 
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
-    """The rows with what the attack cost; nulls where there was none."""
+    """The rows with what the attack cost; nulls where there was none. Those of a proof also say
+    what it proved."""
     types = {
         "distance": pa.float32(),
         "queries": pa.float32(),
@@ -265,7 +304,45 @@ def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
         values = None if perturbed is None else getattr(perturbed, name)
         column = pa.nulls(len(rows), kind) if values is None else pa.array(values).cast(kind)
         rows = rows.append_column(name, column)
+    if perturbed is not None and perturbed.proved is not None:
+        rows = rows.append_column("proved", pa.array(perturbed.proved, pa.float32()))
     return rows
+
+
+class Contradiction(Exception):
+    """A proof says that there is no wrong point where one is known: one of the two is a bug."""
+
+
+def check_proof(
+    rows: pa.Table, perturbed: Perturbed, broken: Mapping[int, str], noisy: bool, who: str
+) -> None:
+    """Hold what was proved against what is known.
+
+    Args:
+        broken: image -> the threat that broke it in a ball no larger.
+        noisy: whether the answers draw numbers: then only what could hardly be luck contradicts.
+        who: what errors call the proof.
+
+    Raises Contradiction naming image, proof and witness; BudgetExceeded where a bound is none.
+    """
+    proved = perturbed.proved
+    assert proved is not None
+    if not ((proved >= 0) & (proved <= 1)).all():  # NaN too
+        raise BudgetExceeded(f"{who} claims a bound that is no probability: {proved}")
+    correct = rows.column("correct").to_numpy()
+    draws = len(rows.column("predictions")[0]) if len(rows) else 1
+    for image in np.flatnonzero(proved > 0).tolist():
+        bound, seen = float(proved[image]), float(correct[image])
+        if not noisy and image in broken:
+            witness = broken[image]
+        elif seen < 1 if not noisy else binom.cdf(round(seen * draws), draws, bound) < LUCK:
+            witness = f"its own image, right in {seen:.0%} of {draws} answers"
+        else:
+            continue
+        raise Contradiction(
+            f"image {image}: {who} proves at least {bound:.4g} everywhere in the ball, but "
+            f"{witness} breaks it inside the ball; one of the two is a bug"
+        )
 
 
 def _change(logits: Tensor, first: Tensor) -> float:

@@ -11,8 +11,8 @@ import os
 import platform
 import shutil
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +20,7 @@ from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import safetensors.numpy
 import safetensors.torch
 import torch
@@ -35,7 +36,7 @@ from robench.errors import RobenchError
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
-from robench.scoring import Perturbed, attack_slice, score_slice, with_costs
+from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
 from robench.trainers.base import History, Trainer
@@ -209,6 +210,8 @@ class Evaluate:
     """Digest of the model in the store."""
     inputs: str | None = None
     """Digest of the shared inputs in the store."""
+    broken: Mapping[int, str] | None = None
+    """Of a proof: images that are broken already -> the threat that did."""
 
     @property
     def label(self) -> str:
@@ -237,7 +240,8 @@ class Evaluate:
         if self.inputs is not None:
             images, perturbed = _shared(store, self.inputs)
         elif self.cell.threat.kind == "attack":
-            perturbed = _attack(self.cell, report, network, card.inference_noise, part, device)
+            noisy = card.inference_noise
+            perturbed = _attack(self.cell, report, network, noisy, part, device, self.broken)
             images = perturbed.images
         else:
             images = part.images
@@ -251,6 +255,7 @@ class Evaluate:
             batch_size=report.batch_size,
             device=device,
         )
+        observations |= self._check_proof(rows, perturbed)
         return Outcome(
             rows=with_costs(rows, perturbed),
             identity=self.identity,
@@ -262,6 +267,26 @@ class Evaluate:
                 **observations,
             },
         )
+
+    def _check_proof(self, rows: pa.Table, perturbed: Perturbed | None) -> dict[str, Any]:
+        """What is noted of a proof that contradicts nothing; of anything else, nothing."""
+        if perturbed is None or perturbed.proved is None:
+            return {}
+        noisy, broken = self.identity["draws"] > 1, self.broken or {}
+        check_proof(rows, perturbed, broken, noisy, f"{self.cell.threat.name} ({self.label})")
+        spent = np.array(perturbed.proof_seconds or [0.0])
+        return {
+            "proof": {
+                "images": len(perturbed.proof_seconds),
+                "seconds": {
+                    "median": round(float(np.median(spent)), 4),
+                    "p95": round(float(np.quantile(spent, 0.95)), 4),
+                    "max": round(float(spent.max()), 4),
+                },
+                "handed": dict(Counter(broken.values())),
+                "open": {str(image): text for image, text in perturbed.notes.items()},
+            }
+        }
 
 
 def checked_history(history: Any, card: ModelCard) -> History:
@@ -290,7 +315,13 @@ def _time_limit(threat: Threat) -> float | None:
 
 
 def _attack(
-    cell: Cell, report: ReportCard, network: Network, noisy: bool, part: Part, device: torch.device
+    cell: Cell,
+    report: ReportCard,
+    network: Network,
+    noisy: bool,
+    part: Part,
+    device: torch.device,
+    broken: Mapping[int, str] | None = None,
 ) -> Perturbed:
     card = cell.threat.attack
     attack: Attack = plugins.build("attacks", card.attack, card)
@@ -305,6 +336,7 @@ def _attack(
         seed=report.seed,
         batch_size=report.batch_size,
         device=device,
+        broken=broken,
     )
 
 

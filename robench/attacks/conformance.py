@@ -134,7 +134,7 @@ def batches(make: Make, norm: str) -> Finding:
 def access(make: Make, norm: str) -> Finding:
     """A target that offers less than the attack needs has no gradient to give."""
     attack, eps = make(), RADII[norm][-1]
-    if attack.needs != "white-box":
+    if attack.needs not in ("white-box", "weights"):
         graphs = attempt(attack, attack.needs, norm, eps).seen.graphs
         detail = f"it needs {attack.needs} access, yet peeks at gradients" if graphs else ""
         return Finding("access", not graphs, detail)

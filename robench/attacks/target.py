@@ -311,6 +311,46 @@ class WhiteBoxTarget(ScoreTarget):
         self.record.first_gradient(grad, None)
 
 
+class WeightsTarget(WhiteBoxTarget):
+    """A model that a proof gets whole, and a place to say what was proved about each image.
+
+    An image that nothing is said about is open.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ball: Ball,
+        images: int,
+        max_queries: int | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        super().__init__(network, ball, images, max_queries, deadline)
+        self.broken = np.zeros(images, dtype=bool)
+        """Images that something else has broken in a ball no larger, (n,): they need no proof."""
+        self.claims = np.zeros(images, dtype=np.float32)
+        """What was proved, (n,): the framework puts it on record, and holds it against whatever it
+        knows to be broken."""
+        self.notes: dict[int, str] = {}
+        self.seconds: list[float] = []
+        """What each image that was looked at took: kept for people, no part of the result."""
+
+    @property
+    def network(self) -> Network:
+        """The network itself: its layers, weights and fields. What goes through it uncounted shows
+        in no column; `logits` counts."""
+        return self._hidden
+
+    def proved(self, image: int, bound: float = 1.0) -> None:
+        """The model answers right with a probability of at least `bound` at every point of the ball
+        around an image of the batch; 1 for a model without noise: there is no wrong point."""
+        self.claims[image] = bound
+
+    def left_open(self, image: int, why: str) -> None:
+        """Nothing was proved, and why."""
+        self.notes[image] = why
+
+
 def _goes(draws: int, images: int) -> list[int]:
     """How many of so many draws of a batch are computed in each go."""
     at_once = max(1, COPIED_ROWS // max(1, images))

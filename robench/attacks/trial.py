@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import DecisionTarget, ScoreTarget, WeightsTarget, WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 
 TARGETS: dict[str, type[DecisionTarget]] = {
+    "weights": WeightsTarget,
     "white-box": WhiteBoxTarget,
     "score": ScoreTarget,
     "decision": DecisionTarget,

@@ -30,8 +30,12 @@ class Subject:
 
     @cached_property
     def attacks(self) -> list[Threat]:
-        """Attacks of every role."""
-        found = [threat for threat in self.results.threats if threat["kind"] == "attack"]
+        """Attacks of every role; a proof asks no gradient and is none."""
+        found = [
+            threat
+            for threat in self.results.threats
+            if threat["kind"] == "attack" and threat["role"] != "proof"
+        ]
         return [threat for threat in found if self.correct(threat) is not None]
 
     @cached_property

@@ -1,0 +1,163 @@
+"""Exact answers: for each image of a network small enough, broken, proved or open."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.gradient import BIM
+from robench.attacks.target import WeightsTarget
+from robench.proofs.bounds import intervals, lead, tie
+from robench.proofs.program import TOLERANCE, Program
+from robench.proofs.reading import Reading, Unreadable, read
+from robench.proofs.solver import Goal, Solver, settle
+from robench.proofs.units import Floats
+
+MARGINS = (4.0, 1.5)
+"""Units of rounding that a witness keeps from every jump: tried one after the other."""
+
+
+class Exact(Attack):
+    """Searches the whole ball by bounds and a mixed-integer program (Tjeng et al. 2019,
+    arXiv 1711.07356), after a quick attack; what it cannot settle in time stays open."""
+
+    needs: ClassVar[str] = "weights"
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
+    randomised: ClassVar[bool] = False
+    paper: ClassVar[str] = "Tjeng et al. 2019, arXiv 1711.07356"
+
+    seconds: float = Field(default=20.0, gt=0)
+    """Most seconds for one image."""
+    nodes: int = Field(default=100_000, ge=1)
+    """Most nodes of branch and bound for one wrong class of one image: a limit that does not depend
+    on the machine."""
+    steps: int = Field(default=20, ge=0)
+    """Of the quick attack that comes first, BIM on the margin; 0: none."""
+
+    def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        assert isinstance(target, WeightsTarget)
+        found = self._quick(target, x, y, rng)
+        standing = target.labels(found) == y
+        try:
+            reading = read(target.network)
+        except Unreadable as why:
+            for image in torch.nonzero(standing)[:, 0].tolist():
+                target.left_open(image, str(why))
+            return found
+        for image in torch.nonzero(standing)[:, 0].tolist():
+            if target.broken[image]:
+                continue
+            started = time.monotonic()
+            search = Search(self, target, reading, x[image : image + 1], int(y[image]), image)
+            try:
+                witness = search.run(started + self.seconds)
+            except Exception as error:  # a solver that dies proves nothing
+                target.left_open(image, f"the solver died: {type(error).__name__}: {error}")
+                witness = None
+            if witness is not None:
+                found[image] = witness[0]
+            target.seconds.append(time.monotonic() - started)
+        return found
+
+    def _quick(self, target: WeightsTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if not self.steps or self.finite_eps(target) == 0:
+            return x.clone()
+        surrogate = "sweep" if target.jumps else None
+        attack = BIM(steps=self.steps, loss="margin", surrogate=surrogate)
+        return attack.perturb(target, x, y, rng)
+
+
+class Search:
+    """The search for one image."""
+
+    def __init__(
+        self, attack: Exact, target: WeightsTarget, reading: Reading, x: Tensor, y: int, image: int
+    ) -> None:
+        self.attack, self.target, self.reading = attack, target, reading
+        self.x, self.label, self.image = x, y, image
+        low, high = target.ball.bounds(x)
+        self.low = low.flatten().cpu().numpy().astype(np.float64)
+        self.high = high.flatten().cpu().numpy().astype(np.float64)
+
+    def run(self, until: float) -> Tensor | None:
+        """A witness, or None after what was found has been told to the target."""
+        self.bounds = intervals(self.reading, self.low, self.high)
+        most = lead(self.reading, self.bounds, self.label, self.low, self.high)
+        slack = tie(self.reading, self.bounds, self.label)
+        ahead = self._most_votes()
+        classes = [
+            c
+            for c in np.argsort(-most, kind="stable").tolist()
+            if c != self.label and (ahead[c] > 0.5 or (ahead[c] > -0.5 and most[c] >= -slack[c]))
+        ]
+        if not classes:
+            self.target.proved(self.image)
+            return None
+        program = Program(self.reading, self.bounds, self.low, self.high)
+        solver = Solver(program, self.attack.nodes, until)
+        why = ""
+        for target in classes:
+            for goal in self._goals(program, target, float(slack[target]) + TOLERANCE):
+                answer = solver.ask(goal)
+                if answer.point is not None:
+                    witness = self._witness(answer.point, target, until)
+                    if witness is not None:
+                        return witness
+                    why = why or "wrong only within rounding, or not at all"
+                why = why or answer.why
+                if answer.why == "out of time":
+                    self.target.left_open(self.image, why)
+                    return None
+        if why:
+            self.target.left_open(self.image, why)
+        else:
+            self.target.proved(self.image)
+        return None
+
+    def _most_votes(self) -> Floats:
+        """The most counted outputs that each class can be ahead, (classes,); 0 without any."""
+        ahead = np.zeros(self.reading.stages[-1].size)
+        for stage, output in self.reading.votes:
+            bound = self.bounds[stage]
+            ahead += bound.out_high[:, output] - bound.out_low[self.label, output]
+        return ahead
+
+    def _goals(self, program: Program, target: int, slack: float) -> list[Goal]:
+        """What a wrong answer needs, in one way or another."""
+        coefficients, constant = program.lead(target, self.label)
+        close = (coefficients, -slack - constant)
+        if not self.reading.votes:
+            return [[close]]
+        votes, equal = program.votes(target, self.label)
+        return [[(votes, 0.5 - equal)], [(votes, -0.5 - equal), close]]
+
+    def _witness(self, point: Floats, target: int, until: float) -> Tensor | None:
+        """A wrong point near `point`, as the network itself says."""
+        if (found := self._wrong(point)) is not None:
+            return found
+        for margin in MARGINS:
+            program = Program(self.reading, self.bounds, self.low, self.high, margin)
+            settled = settle(program, point, program.lead(target, self.label))
+            if settled is not None and (found := self._wrong(settled)) is not None:
+                return found
+        for margin in MARGINS[1:]:
+            program = Program(self.reading, self.bounds, self.low, self.high, margin)
+            solver = Solver(program, self.attack.nodes, until)
+            for goal in self._goals(program, target, -TOLERANCE):
+                answer = solver.ask(goal)
+                if answer.point is not None and (found := self._wrong(answer.point)) is not None:
+                    return found
+        return None
+
+    def _wrong(self, point: Floats) -> Tensor | None:
+        pixels = torch.from_numpy(point[: len(self.low)].astype(np.float32)).to(self.x)
+        candidate = self.target.project(pixels.view_as(self.x), self.x)
+        index = torch.tensor([self.image], device=self.x.device)
+        wrong = int(self.target.labels(candidate, index)[0]) != self.label
+        return candidate if wrong else None
