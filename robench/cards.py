@@ -200,6 +200,9 @@ class ReportCard(Card):
     """Test images per cell, the first of the test split."""
     draws: int = Field(default=8, ge=1, le=10_000)
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
+    vote: int | None = Field(default=None, ge=1)
+    """Draws of a noisy model in a majority vote; at most half of the draws, for the others choose
+    the attack; None: half of them."""
     batch_size: int = Field(default=500, ge=1)
     seed: int = Field(default=0, ge=0)
     diagnostics: bool = True
@@ -209,6 +212,15 @@ class ReportCard(Card):
     """Models whose corruption errors normalise mCE, one for each data set; empty: no mCE."""
     claims: tuple[ClaimCard, ...] = ()
     """Published claims to be judged against the measured numbers."""
+
+    @model_validator(mode="after")
+    def _other_draws_choose(self) -> ReportCard:
+        if self.vote is not None and 2 * self.vote > self.draws:
+            raise ValueError(
+                f"vote = {self.vote} is more than half of draws = {self.draws}: the attack is "
+                "chosen by draws that do not vote"
+            )
+        return self
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)

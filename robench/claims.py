@@ -10,7 +10,6 @@ shares the suspected cause.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any, TypedDict
 
 import numpy as np
@@ -93,11 +92,7 @@ def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
         return None
     if threat != WORST:
         return results.correct(model, threat)
-    found = [
-        results.correct(model, name) for name in ("clean", *(t["name"] for t in results.attacks))
-    ]
-    known = [part for part in found if part is not None]
-    return reduce(np.minimum, known) if len(known) == len(found) else None
+    return results.worst_case(model)
 
 
 def _interval(first: Floats, second: Floats) -> tuple[float, float]:

@@ -2,8 +2,12 @@
 
 The rules that make a row honest:
 
-- the headline `worst_case` counts an image only as far as it survives the clean input and every
-  attack of the report; attacks with role "floor" are shown but do not enter it;
+- the headline `worst_case` is what an attacker leaves who may choose, image by image, between the
+  clean input and every attack of the report; of a noisy model the choice is made by other draws
+  than those that count, so that many attacks do not win by luck alone; attacks with role "floor"
+  are shown but do not enter it;
+- a noisy model answers two questions: its expected accuracy, by one draw for each question, and
+  the vote of several. The first is the headline;
 - a number exists only where every seed of its row has every cell it needs: nothing is averaged over
   fewer cells than its neighbours. A row that lacks a cell is shown as incomplete and not ranked;
 - models are ranked within one data set (with all its settings) only.
@@ -42,9 +46,11 @@ __all__ = [
 
 CLEAN = "clean"
 SUMMARY = ("worst_case", "average_attacks", "average_corruptions")
+VOTES = ("worst_case_vote", "clean_vote")
 FIXED = (
     "model", "trainer", "network", "dataset", "seeds", "images", "complete",
     "rank", "rank_best", "rank_worst", *SUMMARY,
+    *VOTES,
 )  # fmt: skip
 SUFFIXES = ("", "_low", "_high", "_sd")
 
@@ -54,9 +60,10 @@ def leaderboard(results: Results) -> pd.DataFrame:
 
     Columns: model, trainer, network, dataset, seeds (how many), images, complete, rank (shared by
     models that cannot be told apart), rank_best and rank_worst (the ranks that the tests leave
-    open), then accuracies in [0, 1]: worst_case, average_attacks, average_corruptions, clean, every
-    other threat under its name, and for every kind of corruption its mean over severities (Acc_c,
-    GLR Eq. 6) under "card/kind". Each accuracy has _low and _high (95% interval) and _sd (between
+    open), then accuracies in [0, 1]: worst_case, average_attacks, average_corruptions, where a
+    model of the report is noisy worst_case_vote and clean_vote, then clean, every other threat
+    under its name, and for every kind of corruption its mean over severities (Acc_c, GLR Eq. 6)
+    under "card/kind". Each accuracy has _low and _high (95% interval) and _sd (between
     seeds; NaN for one). An accuracy that cannot be had from complete cells is NaN.
     """
     datasets = dataset_labels(results)
@@ -124,8 +131,13 @@ def dataset_labels(results: Results) -> dict[str, str]:
 
 def _columns(results: Results) -> list[str]:
     threats = [CLEAN, *(column_name(t["name"]) for t in results.threats if t["name"] != CLEAN)]
-    measured = [*SUMMARY, *threats, *(column_name(kind) for kind in results.kinds)]
-    fixed = [name for name in FIXED if name not in SUMMARY]
+    measured = [
+        *SUMMARY,
+        *(VOTES if results.noisy else ()),
+        *threats,
+        *(column_name(kind) for kind in results.kinds),
+    ]
+    fixed = [name for name in FIXED if name not in (*SUMMARY, *VOTES)]
     return fixed + [f"{name}{suffix}" for name in dict.fromkeys(measured) for suffix in SUFFIXES]
 
 
@@ -137,15 +149,17 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     for name, correct in found.items():
         if correct is not None:
             single[column_name(name)] = correct
-    survived = _all_of(found, [CLEAN, *(t["name"] for t in results.attacks)], np.minimum)
-    if survived is not None:
-        single["worst_case"] = survived
+    survived = results.worst_case(model)
+    headlines = {"worst_case": survived}
+    if results.noisy:
+        headlines |= {VOTES[0]: results.worst_vote(model), VOTES[1]: results.vote(model, CLEAN)}
+    single |= {name: left for name, left in headlines.items() if left is not None}
     averages: dict[str, list[Threat]] = {
         "average_attacks": results.averaged,
         **{column_name(kind): threats for kind, threats in results.kinds.items()},
     }
     for name, threats in averages.items():
-        total = _all_of(found, [threat["name"] for threat in threats], np.add)
+        total = _sum(found, [threat["name"] for threat in threats])
         if total is not None:
             reused[name] = total / len(threats)
     kinds = [reused.get(column_name(kind)) for kind in results.kinds]
@@ -155,16 +169,14 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     return _summaries(single, reused), survived
 
 
-def _all_of(
-    found: Mapping[str, Floats | None], names: list[str], combine: np.ufunc
-) -> Floats | None:
-    """The threats' arrays combined image by image; None when there are none or one is missing."""
+def _sum(found: Mapping[str, Floats | None], names: list[str]) -> Floats | None:
+    """The threats' arrays added up; None when there are none or one is missing."""
     total: Floats | None = None
     for name in names:
         correct = found.get(name)
         if correct is None:
             return None
-        total = correct if total is None else combine(total, correct)
+        total = correct if total is None else total + correct
     return total
 
 

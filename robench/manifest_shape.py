@@ -112,6 +112,7 @@ class _Report(_Named):
     paper: str = ""
     images: Count
     draws: Count
+    vote: Count | None = None
     baselines: list[str] = []
     claims: list[_Claim] = []
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # drawing is imported where something is drawn
 SUMMARY = {
     "worst_case": "worst case over attacks",
     "clean": "clean",
+    "worst_case_vote": "worst case of a vote",
+    "clean_vote": "clean, by vote",
     "average_attacks": "average over attacks",
     "average_corruptions": "average over corruptions",
 }
@@ -257,7 +259,7 @@ def ball(threat: Threat) -> str:
 
 
 def _summary(row: pd.Series) -> dict[str, str]:
-    return {key: said for key, said in SUMMARY.items() if not pd.isna(row[key])}
+    return {key: said for key, said in SUMMARY.items() if not pd.isna(row.get(key))}
 
 
 def _shown(row: pd.Series, column: str) -> str:

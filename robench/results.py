@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from robench.errors import RobenchError
 from robench.manifest_shape import check_shape
 from robench.outcomes import Outcomes, Tables
 from robench.store import Damaged, Outcome, Store
+from robench.worst_case import expected, vote, votes
 
 Floats = NDArray[np.float64]
 Threat = dict[str, Any]
@@ -131,6 +132,76 @@ class Results:
             )
         return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
 
+    def worst_case(
+        self, model: Mapping[str, Any], threats: Sequence[Threat] | None = None
+    ) -> Floats | None:
+        """(seeds, images): what is left of each image where the attacker may choose between the
+        clean input and every attack of the report.
+
+        Of a model without noise the least. Of a noisy one its expected accuracy, the share of right
+        draws, under the attack that other draws chose for the image: see worst_case.expected.
+
+        Args:
+            threats: those to choose from instead.
+
+        None unless every seed of the model has all their cells, on the same images.
+        """
+        return self._chosen(model, self._counted if threats is None else threats, expected)
+
+    def worst_vote(self, model: Mapping[str, Any]) -> Floats | None:
+        """The same where a noisy model is asked `voters` times and the majority counts: see
+        worst_case.vote. None also where the draws are too few to choose and to vote."""
+        return self._chosen(model, self._counted, partial(vote, voters=self.voters), draws=2)
+
+    def vote(self, model: Mapping[str, Any], threat: str) -> Floats | None:
+        """(seeds, images): how often the majority is right under one threat."""
+        named = [one for one in self.threats if one["name"] == threat]
+        return self._chosen(model, named, partial(votes, voters=self.voters), draws=2)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a model of the report answers differently from draw to draw."""
+        return any(model.get("stochastic") for model in self.models)
+
+    @property
+    def voters(self) -> int:
+        """Draws in a vote: as the report's card says, else half of its draws."""
+        report = self.manifest["report"]
+        return int(report.get("vote") or report.get("draws", 0) // 2)
+
+    @cached_property
+    def _counted(self) -> list[Threat]:
+        """What the attacker of the worst case may choose from."""
+        return [t for t in self.threats if t["kind"] == "clean"] + self.attacks
+
+    def _chosen(
+        self,
+        model: Mapping[str, Any],
+        threats: Sequence[Threat],
+        by: Callable[[NDArray[np.int16], NDArray[np.int16]], Floats],
+        draws: int = 1,
+    ) -> Floats | None:
+        """(seeds, images): the least of the threats for a model without noise; for a noisy one what
+        `by` makes of its answers, (threats, images, draws), and the labels, seed by seed; None
+        where there are fewer draws."""
+        found = [self.correct(model, threat["name"]) for threat in threats]
+        known = [correct for correct in found if correct is not None]
+        if not known or len(known) < len(found):
+            return None
+        if not model.get("stochastic"):
+            return np.asarray(np.minimum.reduce(known))
+        left = []
+        for seed in model["seeds"]:
+            cells = [self.table(model["name"], seed["seed"], t["name"]) for t in threats]
+            tables = [table for table in cells if table is not None]
+            drawn = [answers(table) for table in tables]
+            fewest = min(part.shape[1] for part in drawn)
+            if fewest < draws:
+                return None
+            together = np.stack([part[:, :fewest] for part in drawn])
+            left.append(by(together, tables[0].column("label").to_numpy()))
+        return np.stack(left)
+
     def complete(self, model: Mapping[str, Any]) -> bool:
         """Whether every seed has met every threat."""
         return all(
@@ -165,6 +236,12 @@ class Results:
             }
             for (model, seed, status, error), of in found.items()
         ]
+
+
+def answers(table: pa.Table) -> NDArray[np.int16]:
+    """(images, draws): the class that each draw answered."""
+    lists = table.column("predictions").combine_chunks()
+    return np.asarray(lists.flatten().to_numpy().reshape(len(lists), -1))
 
 
 def load_results(store: Store, report: str, outcomes: Outcomes | None = None) -> Results:

@@ -109,7 +109,7 @@ class Outcomes:
     def results(self) -> Results:
         manifest = {
             "schema": 1,
-            "report": {"name": "by-hand"},
+            "report": {"name": "by-hand", "draws": 8},
             "models": [self.model],
             "threats": self.threats,
             "cells": self.cells,

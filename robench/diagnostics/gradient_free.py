@@ -6,13 +6,10 @@ attacker knows more, so whoever does better with less shows that the gradient mi
 
 from __future__ import annotations
 
-import numpy as np
-
 from robench.diagnostics.estimate import LEAST, Estimate, difference, share
 from robench.diagnostics.finding import Finding, percent
 from robench.diagnostics.subject import Ball, Subject
 from robench.results import Threat
-from robench.statistics import Floats
 
 CHECK = "attacks without gradients"
 
@@ -24,9 +21,8 @@ def gradient_free(subject: Subject) -> Finding:
     Inputs: in each ball, all white-box attacks with the clean images, and all other attacks, noise
         floors included.
     Computation: share of the images that every white-box attack leaves right and another attack
-        breaks. Where the model is noisy, the best attack of either side is chosen for each image
-        by one half of the draws and what it gains is measured by the other half (then the other
-        way round), so that luck in scoring cancels.
+        breaks: by how much the worst case falls where the attacker may choose the others too. Of a
+        noisy model it is chosen by some draws and scored by others, so that luck cancels.
     Threshold: alarm where the interval of the share lies above 1%: a handful of images is owed to
         white-box attacks that stopped early, not to their gradients.
     """
@@ -37,10 +33,7 @@ def gradient_free(subject: Subject) -> Finding:
         if not white or not other:
             continue
         side = [*white, *([subject.clean] if subject.clean else [])]
-        gained = gain(
-            [subject.halves(threat) for threat in side],
-            [subject.halves(threat) for threat in other],
-        )
+        gained = subject.left(side) - subject.left([*side, *other])
         estimate = difference(gained) if subject.stochastic else share(gained)
         found.append((estimate, ball, white, other))
     if not found:
@@ -72,21 +65,3 @@ def gradient_free(subject: Subject) -> Finding:
         f"Attacks without gradients do not surely break more than {percent(LEAST)}: {numbers}.",
         evidence,
     )
-
-
-def gain(white: list[tuple[Floats, Floats]], other: list[tuple[Floats, Floats]]) -> Floats:
-    """By how much the best of `other` lowers each image's correctness below the best of `white`,
-    (seeds, images) in [-1, 1]; of a model without noise, 1 where it alone breaks the image, else 0.
-
-    Args:
-        white, other: each attack's share of correct draws in two halves, (seeds, images) each.
-    """
-    total = []
-    for choose, measure in ((0, 1), (1, 0)):
-        judged = [np.stack([halves[choose] for halves in side]) for side in (white, other)]
-        scored = [np.stack([halves[measure] for halves in side]) for side in (white, other)]
-        best = [part.argmin(axis=0)[None] for part in judged]
-        lowest = [np.take_along_axis(p, at, 0)[0] for p, at in zip(judged, best, strict=True)]
-        left = [np.take_along_axis(p, at, 0)[0] for p, at in zip(scored, best, strict=True)]
-        total.append(np.where(lowest[1] < lowest[0], left[0] - left[1], 0.0))
-    return np.asarray((total[0] + total[1]) / 2)

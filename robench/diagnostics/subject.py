@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from robench.results import Model, Results, Threat
+from robench.results import Model, Results, Threat, answers
 from robench.statistics import Floats
 
 Ball = tuple[str, float]
@@ -97,21 +97,14 @@ class Subject:
 
     def predictions(self, threat: Threat) -> NDArray[np.int16]:
         """(seeds, images, draws): the class that each draw answered."""
-        lists = [table.column("predictions") for table in self._tables(threat, "predictions")]
-        return np.stack(
-            [c.combine_chunks().flatten().to_numpy().reshape(len(c), -1) for c in lists]
-        )
+        return np.stack([answers(table) for table in self._tables(threat, "predictions")])
 
-    def halves(self, threat: Threat) -> tuple[Floats, Floats]:
-        """`correct` by every other draw and by the rest, so that one half can choose and the other
-        measure; a model without noise has one answer, which serves as both."""
-        predictions = self.predictions(threat)
-        if not self.stochastic or predictions.shape[2] < 2:
-            whole = self.known(threat)
-            return whole, whole
-        labels = np.stack([table.column("label") for table in self._tables(threat, "label")])
-        right = (predictions == labels[:, :, None]).astype(float)
-        return right[:, :, ::2].mean(axis=2), right[:, :, 1::2].mean(axis=2)
+    def left(self, threats: list[Threat]) -> Floats:
+        """(seeds, images): what an attacker who may choose between threats in `attacks` and `clean`
+        leaves of each image."""
+        chosen = self.results.worst_case(self.model, threats)
+        assert chosen is not None
+        return chosen
 
     def _tables(self, threat: Threat, column: str) -> list[pa.Table]:
         tables = [self.results.rows[cell["digest"]] for cell in self.cells(threat)]

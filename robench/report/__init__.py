@@ -128,7 +128,10 @@ def _source() -> list[bytes]:
         return found
 
     package = files("robench")
-    modules = ("claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py")
+    modules = (
+        "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
+        "worst_case.py",
+    )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [
         source for folder in folders for source in read(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robench.leaderboard import CLEAN, column_name
+from robench.leaderboard import CLEAN, VOTES, column_name
 from robench.report.text import radius
 from robench.results import Results, Threat
 
@@ -52,9 +52,23 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
     with_attacks = len(attacks) <= SHOWN_AT_FIRST
     with_kinds = len(attacks) + len(kinds) <= SHOWN_AT_FIRST
     headline = "share of images that survive the clean input and every attack, image by image"
+    if results.noisy:
+        headline += "; of a noisy model the attack is chosen by other draws than those that count"
+    majority = f"the majority of {results.voters} draws of a noisy model"
     found = [
         Column("worst_case", "Worst case", SUMMARY, headline, True),
         Column(CLEAN, "Clean", SUMMARY, "accuracy on unperturbed test images", True),
+        *(
+            (
+                Column(
+                    VOTES[0], "Worst case, vote", SUMMARY,
+                    f"the same for {majority}, under attacks chosen against it", True,
+                ),
+                Column(VOTES[1], "Clean, vote", SUMMARY, f"clean accuracy of {majority}", False),
+            )
+            if results.noisy
+            else ()
+        ),
         Column(
             "average_attacks", "Average over attacks", SUMMARY,
             "what papers print; it hides that each image may fall to another attack", True,
@@ -83,8 +97,8 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             for threat in threats
         ),
     ]  # fmt: skip
-    if not attacks:  # it would say the clean accuracy a second time
-        found = found[1:]
+    if not attacks:  # they would say the clean accuracy a second time
+        found = [column for column in found if column.key not in ("worst_case", VOTES[0])]
     always = ("worst_case", CLEAN)
     return [column for column in found if column.key in always or table[column.key].notna().any()]
 

@@ -83,8 +83,8 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     title = f"Transfer from surrogate to victim{drawing.suffix}"
     return Plot(
         title,
-        "Accuracy of each model on adversarial examples that were made on the first seed of another, "
-        "or of the model itself.",
+        "Accuracy of each model on adversarial examples made on the first seed of another model, "
+        "or on its own.",
         svg(drawn, name, title),
         ["scored on", *surrogates],
         [

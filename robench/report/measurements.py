@@ -15,7 +15,7 @@ from robench.results import Model, Results
 class Measurements:
     """Means over images, then over seeds; None where a cell is missing or a thing was not measured.
 
-    vote: accuracy of the majority of draws (ties: the lower class), for noisy models.
+    vote: accuracy of the majority of `Results.voters` draws, for noisy models.
     tie: share of images whose two largest logits are equal.
     zero_gradient: share of images whose gradient is exactly zero where the attack starts.
     queries, gradients: per image. seconds: per cell. distance: mean norm of the perturbation.
@@ -38,7 +38,7 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
         return Measurements()
     tables = [results.rows[cell["digest"]] for cell in known]
     return Measurements(
-        vote=_mean([_vote(table) for table in tables]),
+        vote=_vote(results, model, threat),
         seconds=_mean([cell["seconds"] for cell in known]),
         **{
             name: _mean([_column_mean(table, name) for table in tables])
@@ -72,13 +72,7 @@ def _column_mean(table: pa.Table, name: str) -> float | None:
     return None if mean is None else float(mean)
 
 
-def _vote(table: pa.Table) -> float | None:
+def _vote(results: Results, model: Model, threat: str) -> float | None:
     """None for a deterministic model: there is one draw, and accuracy says it all."""
-    lists = table.column("predictions").combine_chunks()
-    draws = len(lists[0]) if len(lists) else 0
-    if draws < 2:
-        return None
-    predictions = lists.flatten().to_numpy().reshape(-1, draws)
-    classes = int(predictions.max()) + 1
-    votes = np.stack([(predictions == label).sum(axis=1) for label in range(classes)], axis=1)
-    return float((votes.argmax(axis=1) == table.column("label").to_numpy()).mean())
+    voted = results.vote(model, threat) if model.get("stochastic") else None
+    return None if voted is None else float(voted.mean())

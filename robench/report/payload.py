@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import CLEAN, column_name
+from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
 from robench.report.columns import ROLES
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
@@ -115,7 +115,7 @@ def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
 def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
     names = [threat["name"] for threat in results.threats]
     kinds = list(results.kinds)
-    summary = ("worst_case", "average_attacks", "average_corruptions")
+    summary = [*SUMMARY, *(VOTES if results.noisy else ())]
     record: dict[str, Any] = {
         "name": model["name"],
         "trainer": row["trainer"],

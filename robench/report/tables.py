@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import CLEAN, SUMMARY, column_name
+from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
 from robench.results import Results
 
 DIGITS = 6
@@ -59,7 +59,8 @@ def as_json(
 def as_latex(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
 ) -> str:
-    """A booktabs table in per cent: worst case with its interval, averages, clean, every attack.
+    """A booktabs table in per cent: worst cases with their intervals, averages, clean, every
+    attack.
 
     A dagger marks the models that diagnostics call doubtful.
     """
@@ -68,6 +69,7 @@ def as_latex(
     measured = [
         ("worst case", "worst_case"),
         ("clean", CLEAN),
+        *(zip(("worst case, vote", "clean, vote"), VOTES, strict=True) if results.noisy else ()),
         ("avg. attacks", "average_attacks"),
         ("avg. corr.", "average_corruptions"),
         *((threat["name"], column_name(threat["name"])) for threat in attacks),
@@ -103,7 +105,7 @@ def _percent(row: pd.Series, name: str) -> str:
     if pd.isna(value):
         return "--"
     shown = f"{100 * value:.1f}"
-    if name in SUMMARY[:1]:
+    if name in (SUMMARY[0], *VOTES):
         shown += (
             rf" {{\scriptsize [{100 * row[name + '_low']:.1f}, {100 * row[name + '_high']:.1f}]}}"
         )

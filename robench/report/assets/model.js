@@ -82,7 +82,7 @@ function threatTable(model) {
     ["seconds", "seconds", (place) => number(model.seconds?.[place])],
   ].filter(([key]) => (key === "published" ? Object.keys(model.published).length : model[key]));
   const notes = {
-    vote: "accuracy of the majority of draws", queries: "forward passes per image", gradients: "backward passes per image",
+    vote: "accuracy of the majority of several draws", queries: "forward passes per image", gradients: "backward passes per image",
     zero_gradient: "share of images whose gradient is exactly zero where the attack starts, %", tie: "share of images whose two largest outputs are equal, %",
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
@@ -189,7 +189,7 @@ function view(model) {
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
     h("dl", { class: "big" }, DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
-      DATA.columns.filter((column) => column.key.startsWith("average_")).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
+      DATA.columns.filter((column) => column.key.startsWith("average_") || (model.vote && column.key.endsWith("_vote"))).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
     alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
