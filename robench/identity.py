@@ -14,6 +14,7 @@ import torch
 
 from robench import plugins
 from robench.attacks.base import Attack
+from robench.attacks.sequential import VERSION as LEAVING
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.data.base import Dataset, Splits
@@ -188,8 +189,11 @@ class Identities:
             identity["origin"] = _origin(cell)
         if cell.surrogate is not None and surrogate is not None:
             identity["surrogate"] = self._use(cell.surrogate, surrogate)
-            if drawn or self._resolved[cell.surrogate.card.name].stochastic:
+            noisy = self._resolved[cell.surrogate.card.name].stochastic
+            if drawn or noisy:
                 identity["batch_size"] = self._report.batch_size
+            if noisy:
+                identity["leaving"] = LEAVING
         return identity
 
     def cell(
@@ -221,6 +225,8 @@ class Identities:
         }
         if model.stochastic or (inputs is None and drawn):
             identity["batch_size"] = report.batch_size
+        if model.stochastic and inputs is None and cell.threat.kind == "attack":
+            identity["leaving"] = LEAVING
         if broken is not None:
             identity["broken"] = sorted(broken)
         return identity

@@ -1,7 +1,7 @@
 """Which iterate of each image an attack keeps, and which images are broken and may leave it.
 
 On a network without noise an image is broken when it is misclassified. On a noisy one it is broken
-when a series of fresh draws misclassifies it without exception; one lucky draw proves nothing.
+when a test by fresh draws has settled it (sequential.py); one lucky draw proves nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from robench.attacks.losses import margin
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
-ROUNDS = (2, 6, 24)
-CONFIRMATIONS = sum(ROUNDS)
-"""Fresh draws that must all misclassify an image of a noisy network before it leaves."""
 ROUNDING = 1e-5
 """Least margin of a broken image: so little that other batch sizes cannot undo it by rounding."""
 
@@ -31,21 +28,6 @@ def judge(
     gaps = margin(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
     return (gaps > 0).sum(0) / len(drawn), gaps.sum(0) / len(drawn)
-
-
-def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    """Whether an image of a noisy network is misclassified by every one of a series of draws, (n,).
-    The series comes in rounds, and one that is not leaves with the round of its first miss, so that
-    doubtful images cost little."""
-    left = torch.arange(len(x), device=x.device)
-    for draws in ROUNDS:
-        if not len(left):
-            break
-        share, _ = judge(target, x[left], y[left], draws, index[left])
-        left = left[share == 1]
-    verdict = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    verdict[left] = True
-    return verdict
 
 
 def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:

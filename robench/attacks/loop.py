@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robench.attacks.contest import (
-    CONFIRMATIONS,
-    ROUNDING,
-    Contest,
-    Peaks,
-    confirmed,
-    judge,
-    rank,
-)
+from robench.attacks.contest import ROUNDING, Contest, Peaks, judge, rank
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
+from robench.attacks.sequential import confirmed, settling
 from robench.attacks.steps import (
     AdaptiveSteps,
     FixedSteps,
@@ -192,9 +185,11 @@ class Run:
             cost: forward passes that an image which stays still costs; asking must be cheaper.
         """
         rows = torch.nonzero((share == 1) & ~self.closed)[:, 0]
-        if not len(rows) or cost <= CONFIRMATIONS:
+        if not len(rows) or cost <= settling(0) - self.draws:
             return rows[:0]
-        return rows[confirmed(self.target, x_adv[rows], self.y[rows], self.rows[rows])]
+        # The gradient's own draws count: the iterate was there before them.
+        given = (x_adv[rows], self.y[rows], self.rows[rows])
+        return rows[confirmed(self.target, *given, wrong=self.draws)]
 
     def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Drop what is held of broken images; the iterates of the others.

@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, confirmed
+from robench.attacks.contest import ROUNDING
 from robench.attacks.losses import margin
+from robench.attacks.sequential import confirmed
 from robench.attacks.target import ScoreTarget
 from robench.errors import RobenchError
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, confirmed, judge
+from robench.attacks.contest import ROUNDING, judge
+from robench.attacks.sequential import confirmed
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
