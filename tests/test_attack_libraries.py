@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from robench import plugins
+from robench.attacks import art as art_adapter
 from robench.attacks import foolbox as foolbox_adapter
 from robench.attacks.art import ART
 from robench.attacks.autoattack import AutoAttack
@@ -23,6 +24,7 @@ from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import BIM, FGSM
+from robench.attacks.library import standing
 from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.attacks.trial import TARGETS, attempt, reference
 from robench.cards import AttackCard, Spec
@@ -181,6 +183,113 @@ def test_minimal_attacks_work_without_a_limit_and_bounded_ones_say_they_need_one
         attempt(Foolbox(attack="L2PGD"), "white-box", "l2", math.inf)
 
 
+# -- the right labels ------------------------------------------------------------------------------
+
+SHORT: dict[str, dict[str, Any]] = {
+    "BoundaryAttack": {"max_iter": 10},
+    "BrendelBethgeAttack": {"steps": 20},
+    "CarliniLInfMethod": {"max_iter": 1},
+    "ElasticNet": {"max_iter": 5},
+    "HopSkipJump": {"max_iter": 2, "max_eval": 100, "init_eval": 20},
+    "PixelAttack": {"max_iter": 1, "th": 3},
+    "SignOPTAttack": {"max_iter": 5, "num_trial": 20, "k": 20},
+    "ThresholdAttack": {"max_iter": 1, "th": 3},
+    "ZooAttack": {"max_iter": 1},
+    "SimBA": {"max_iter": 100},
+    "CarliniL0Method": {"max_iter": 3},
+    "foolbox BoundaryAttack": {"steps": 200},
+    "EADAttack": {"steps": 20, "binary_search_steps": 3},
+    "GenAttack": {"steps": 20},
+    "HopSkipJumpAttack": {"steps": 2, "max_gradient_eval_steps": 50},
+    "L2CarliniWagnerAttack": {"steps": 20, "binary_search_steps": 3},
+    "VirtualAdversarialAttack": {"steps": 20},
+}
+"""Settings without which an attack takes long; each says the same with its own."""
+LACKING = ("no module named", "numba", "no attribute 'arange'")
+"""Undeclared packages (cma, multiprocess, numba), and a method that foolbox's L0FMN misspells."""
+
+
+def partly_wrong() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """The reference network on 20 images, a fifth of which it gets wrong: each of these is labelled
+    with the class that is likeliest beside the one it answers, so that a step heals it."""
+    network, images, _ = reference()
+    x = images[:20]
+    logits = network(x)
+    second = logits.scatter(1, logits.argmax(1)[:, None], -torch.inf).argmax(1)
+    labels = torch.where(torch.arange(len(x)) % 5 == 0, second, logits.argmax(1))
+    return network, x, labels
+
+
+def left(attack: Attack) -> tuple[float, int]:
+    """Accuracy under an attack, and how many images it has healed."""
+    network, x, y = partly_wrong()
+    norm = attack.norms[0]
+    target = TARGETS[attack.needs](network, Ball(norm, EPS.get(norm, 6.0)), len(x))
+    found = attack.perturb(target, x.clone(), y.clone(), torch.Generator().manual_seed(1))
+    right = network(found).argmax(1) == y
+    return float(right.float().mean()), int((right & (network(x).argmax(1) != y)).sum())
+
+
+@pytest.mark.parametrize("library", ["foolbox", "art"])
+def test_no_attack_of_either_library_leaves_more_than_was_right(library: str) -> None:
+    adapter = {"foolbox": foolbox_adapter, "art": art_adapter}[library]
+    make = {"foolbox": Foolbox, "art": ART}[library]
+    above, lacking = {}, []
+    for name in adapter._attacks():
+        try:
+            short = SHORT.get(f"{library} {name}", SHORT.get(name, {}))
+            accuracy, healed = left(make(attack=name, **short))
+        except (RobenchError, ValueError) as error:
+            lacking.append(name)
+            if not any(text in str(error).lower() for text in LACKING):
+                raise
+            continue
+        if accuracy > 0.8 + 1e-6 or healed:
+            above[name] = (accuracy, healed)
+    assert not above
+    assert len(lacking) <= 5  # of some sixty, or thirty
+
+
+def test_jsma_gets_a_wrong_class_to_go_to() -> None:
+    accuracy, healed = left(ART(attack="SaliencyMapMethod", gamma=1.0))
+    assert healed == 0
+    assert accuracy < 0.3  # handed the right classes it left 1.0
+
+
+def test_images_that_are_wrong_already_cost_one_question_and_stay() -> None:
+    network, x, y = partly_wrong()
+    target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
+    attack = Foolbox(attack="LinfBasicIterativeAttack", steps=3)
+    found = attack.perturb(target, x.clone(), y, torch.Generator().manual_seed(1))
+    wrong = network(x).argmax(1) != y
+    assert torch.equal(found[wrong], x[wrong])
+    assert bool((found[~wrong] != x[~wrong]).flatten(1).any(1).all())
+    counts = target.counts()
+    assert counts["queries"] is not None
+    assert counts["gradients"] is not None
+    assert set(counts["queries"][wrong.numpy()]) == {1.0}
+    assert set(counts["gradients"][wrong.numpy()]) == {0.0}
+    assert set(counts["gradients"][~wrong.numpy()]) == {3.0}
+
+
+def test_an_image_of_a_noisy_network_is_wrong_already_where_every_draw_is() -> None:
+    network, x, y = partly_wrong()
+
+    class Sometimes(DecisionTarget):
+        def labels(self, x: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+            answers = super().labels(x, index)
+            assert index is not None
+            self.asked = getattr(self, "asked", 0) + 1
+            return torch.where((index == 1) & (self.asked < 10), (answers + 1) % 10, answers)
+
+    target = Sometimes(network, Ball("l2", 1.0), len(x))
+    target.stochastic = True
+    rows = standing(target, x, y)
+    assert bool(rows[1])
+    assert int(rows.sum()) == 16
+    assert target.asked == 32
+
+
 # -- manners ---------------------------------------------------------------------------------------
 
 
@@ -236,6 +345,8 @@ def test_autoattack_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_fgsm_and_bim_agree_with_foolbox_and_art_pixel_by_pixel() -> None:
+    network, x, y = reference()
+    right = network(x).argmax(1) == y  # they leave the others as they are
     pairs = [
         (FGSM(), Foolbox(attack="LinfFastGradientAttack"), ART(attack="FastGradientMethod")),
         (
@@ -248,7 +359,8 @@ def test_fgsm_and_bim_agree_with_foolbox_and_art_pixel_by_pixel() -> None:
         expected = attempt(ours, "white-box", "linf", 0.1).x_adv
         for library in theirs:
             found = attempt(library, "white-box", "linf", 0.1).x_adv
-            assert float((found - expected).abs().gt(1e-5).float().mean()) < 0.002
+            differ = (found - expected)[right].abs().gt(1e-5)
+            assert float(differ.float().mean()) < 0.002
 
 
 def test_targets_offer_no_more_than_their_access() -> None:

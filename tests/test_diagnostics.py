@@ -14,6 +14,7 @@ import torch
 from outcomes import Outcomes
 from small_runs import Ears
 
+from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import determinism, outputs
 from robench.diagnostics.finding import Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
@@ -329,6 +330,17 @@ def test_outputs_that_are_probabilities_alarm() -> None:
     assert said(outputs, Outcomes().clean(probabilities=True)) == "alarm"
     assert said(outputs, Outcomes().clean()) == "pass"
     assert said(outputs, Outcomes()) == "not applicable"
+
+
+def test_an_attack_that_makes_a_model_better_alarms() -> None:
+    alarm = finding(above_clean, Outcomes().clean(0.8).attack("jsma", 1.0))
+    assert alarm.verdict == "alarm"
+    assert "100.0% under jsma, 80.0% on clean images" in alarm.text
+    assert said(above_clean, Outcomes().clean(0.8).attack("jsma", 0.8)) == "pass"
+    assert said(above_clean, Outcomes().clean(0.8).attack("noise", 0.9, role="floor")) == (
+        "not applicable"
+    )
+    assert said(above_clean, Outcomes().attack("jsma", 1.0)) == "not applicable"
 
 
 def test_a_threat_that_one_seed_has_not_met_is_not_looked_at() -> None:

@@ -13,14 +13,12 @@ import torch
 from pydantic import AfterValidator, BaseModel
 from torch import Tensor, nn
 
-from robench.attacks.base import Attack
-from robench.attacks.library import fields_of, library_call, within
-from robench.attacks.target import BudgetExceeded, DecisionTarget, WhiteBoxTarget
+from robench.attacks.library import LibraryAttack, fields_of, library_call
+from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.errors import RobenchError, nearest
 
 GRADIENT_FREE = {
     "BoundaryAttack": "decision",
-    "GeoDA": "decision",
     "HopSkipJump": "decision",
     "PixelAttack": "score",
     "SignOPTAttack": "decision",
@@ -52,14 +50,17 @@ NORMS = {
 """Norms of the attacks that do not take one as a parameter; others take linf, l2 and l1."""
 NOT_OFFERED = (
     "Adversarial", "CarliniWagnerASR", "Composite", "DPatch", "DecisionTree", "FeatureAdv", "Frame",
-    "GRAPHITE", "HighConf", "Imperceptible", "Laser", "LowProFool", "Malware", "OverTheAir",
-    "Overload", "RobustDPatch", "SNAL", "ShadowAttack", "TargetedUniversal",
+    "GRAPHITE", "GeoDA", "HighConf", "Imperceptible", "Laser", "LowProFool", "Malware",
+    "OverTheAir", "Overload", "RobustDPatch", "SNAL", "ShadowAttack", "TargetedUniversal",
     "UniversalPerturbation", "Wasserstein",
 )  # fmt: skip
-"""Beginnings of names: patches, speech, detection, tables, own balls, and what needs more than a
-classifier."""
+"""Beginnings of names: patches, speech, detection, tables, own balls, what needs more than a
+classifier, and GeoDA, which calls what numpy 2 has not and writes files into the current folder."""
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 """Attacks that take the outputs for probabilities."""
+TOWARDS = {"SaliencyMapMethod"}
+"""Attacks that go towards the class they are given, whatever `targeted` says: they get the
+likeliest wrong one."""
 HIDDEN = {
     "self", "estimator", "classifier", "estimator_orig", "norm", "eps", "batch_size", "targeted",
     "verbose", "summary_writer", "attacks", "adv_criterion", "loss", "mask", "parallel_pool_size",
@@ -93,7 +94,7 @@ def _fields(name: str) -> type[BaseModel]:
     return fields_of(_attacks()[name].__init__, name, ART.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
 
 
-class ART(Attack):
+class ART(LibraryAttack):
     """An evasion attack of ART: `attack` names it, the other keys are its own parameters.
 
     eps, norm and batch size are the card's and the report's; attacks are untargeted.
@@ -104,6 +105,8 @@ class ART(Attack):
     needs: ClassVar[str] = "decision"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0", "none")
     paper: ClassVar[str] = "Nicolae et al. 2018, arXiv 1807.01069"
+    library: ClassVar[str] = "art"
+    version: ClassVar[int] = 2
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -115,23 +118,15 @@ class ART(Attack):
         name = settings.get("attack")
         return _fields(name) if name in _attacks() else cls.fields()
 
-    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if target.eps == 0:
-            return x
-        with library_call(rng):
-            try:
-                attack = self._build(target, x)
-                one_hot = np.eye(target.classes, dtype=np.float32)[y.cpu().numpy()]
-                found = attack.generate(x.cpu().numpy(), y=one_hot)
-            except (BudgetExceeded, RobenchError):
-                raise
-            except Exception as error:
-                raise RobenchError(
-                    f"attack art: {self.attack} gave up: {str(error) or type(error).__name__}"
-                ) from error
-        return within(target, torch.as_tensor(found, dtype=x.dtype, device=x.device), x)
+    def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        attack = self._build(target, x, rows)
+        if self.attack in TOWARDS and isinstance(target, ScoreTarget):
+            y = target.logits(x, rows).scatter(1, y[:, None], -torch.inf).argmax(1)
+        one_hot = np.eye(target.classes, dtype=np.float32)[y.cpu().numpy()]
+        found = attack.generate(x.cpu().numpy(), y=one_hot)
+        return torch.as_tensor(found, device=x.device)
 
-    def _build(self, target: DecisionTarget, x: Tensor) -> Any:
+    def _build(self, target: DecisionTarget, x: Tensor, rows: Tensor) -> Any:
         """ART's object with the card's settings, around the target."""
         cls = _attacks()[self.attack]
         taken = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
@@ -147,12 +142,12 @@ class ART(Attack):
         if "eps" in taken and not np.isfinite(target.eps):
             raise RobenchError(f"attack art: {self.attack} needs a finite eps")
         settings.update({key: value for key, value in given.items() if key in taken})
-        return cls(self._classifier(target, x), **settings)
+        return cls(self._classifier(target, x, rows), **settings)
 
-    def _classifier(self, target: DecisionTarget, x: Tensor) -> Any:
+    def _classifier(self, target: DecisionTarget, x: Tensor, rows: Tensor) -> Any:
         """The target as ART's classifier: one that has gradients only where the access has."""
         estimators: Any = import_module("art.estimators.classification")
-        module = target.module()
+        module = target.module(rows)
         if self.attack in PROBABILITIES:
             module = nn.Sequential(module, nn.Softmax(dim=1))
         shape = tuple(x.shape[1:])

@@ -11,15 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from robench.attacks.base import Attack
-from robench.attacks.library import library_call, within
-from robench.attacks.target import BudgetExceeded, WhiteBoxTarget
+from robench.attacks.library import LibraryAttack
+from robench.attacks.target import DecisionTarget
 from robench.errors import RobenchError
 
 Member = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 
 
-class AutoAttack(Attack):
+class AutoAttack(LibraryAttack):
     """The standard ensemble of four attacks without settings."""
 
     members: tuple[Member, ...] = ()
@@ -28,34 +27,26 @@ class AutoAttack(Attack):
     """plus: more attacks and restarts; rand: APGD with EOT, for networks that draw numbers."""
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
+    library: ClassVar[str] = "autoattack"
+    version: ClassVar[int] = 2
 
-    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if self.finite_eps(target) == 0:
-            return x
+    def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        self.finite_eps(target)
         try:
             package: Any = import_module("pyautoattack")
         except ImportError as error:
             raise RobenchError(
                 "attack autoattack: its package is not installed; pip install 'robench[autoattack]'"
             ) from error
-        seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
-        with library_call(rng):
-            try:
-                suite = package.AutoAttack(
-                    target.module(),
-                    norm={"linf": "Linf", "l2": "L2", "l1": "L1"}[target.norm],
-                    eps=target.eps,
-                    seed=seed,
-                    version="custom" if self.members else self.variant,
-                    attacks=list(self.members) or None,
-                    device=x.device,
-                )
-                suite.verbose = False
-                found, _ = suite.run_standard_evaluation(x, y, batch_size=len(x))
-            except (BudgetExceeded, RobenchError):
-                raise
-            except Exception as error:
-                raise RobenchError(
-                    f"attack autoattack: gave up: {str(error) or type(error).__name__}"
-                ) from error
-        return within(target, found, x)
+        suite = package.AutoAttack(
+            target.module(rows),
+            norm={"linf": "Linf", "l2": "L2", "l1": "L1"}[target.norm],
+            eps=target.eps,
+            seed=int(torch.randint(2**31, ())),  # library_call has seeded it
+            version="custom" if self.members else self.variant,
+            attacks=list(self.members) or None,
+            device=x.device,
+        )
+        suite.verbose = False
+        found: Tensor = suite.run_standard_evaluation(x, y, batch_size=len(x))[0]
+        return found

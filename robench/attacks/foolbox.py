@@ -13,9 +13,8 @@ import torch
 from pydantic import AfterValidator, BaseModel
 from torch import Tensor
 
-from robench.attacks.base import Attack
-from robench.attacks.library import fields_of, library_call, starting_points, within
-from robench.attacks.target import BudgetExceeded, DecisionTarget
+from robench.attacks.library import LibraryAttack, fields_of, library_call, starting_points
+from robench.attacks.target import DecisionTarget
 from robench.errors import RobenchError, nearest
 
 GRADIENT_FREE = {
@@ -66,7 +65,7 @@ def _fields(name: str) -> type[BaseModel]:
     return fields_of(_attacks()[name].__init__, name, Foolbox.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
 
 
-class Foolbox(Attack):
+class Foolbox(LibraryAttack):
     """An attack of foolbox: `attack` names it, the other keys are its own parameters."""
 
     attack: Annotated[str, AfterValidator(_offered)]
@@ -74,6 +73,8 @@ class Foolbox(Attack):
     needs: ClassVar[str] = "decision"
     norms: ClassVar[tuple[str, ...]] = (*NORMS, "none")
     paper: ClassVar[str] = "Rauber et al. 2020, foolbox"
+    library: ClassVar[str] = "foolbox"
+    version: ClassVar[int] = 2
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -87,28 +88,21 @@ class Foolbox(Attack):
         name = settings.get("attack")
         return _fields(name) if name in _attacks() else cls.fields()
 
-    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        if target.eps == 0:
-            return x
+    def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         foolbox: Any = import_module("foolbox")
-        with library_call(rng):
-            attack = self._build(target.norm)
-            model = foolbox.PyTorchModel(target.module(), bounds=(0, 1), device=x.device)
-            try:
-                if "starting_points" not in inspect.signature(attack.run).parameters:
-                    return within(target, self._run(attack, model, x, y, target), x)
-                rows, starts = starting_points(target, x, y)
-                found = x.clone()
-                if len(rows):
-                    found[rows] = attack.run(model, x[rows], y[rows], starting_points=starts)
-                return within(target, found, x)
-            except (BudgetExceeded, RobenchError):
-                raise
-            except Exception as error:
-                raise RobenchError(
-                    f"attack foolbox: {self.attack} gave up: {str(error) or type(error).__name__}"
-                    + ("; it expects a model without noise" if target.stochastic else "")
-                ) from error
+        attack = self._build(target.norm)
+        if "starting_points" not in inspect.signature(attack.run).parameters:
+            model = foolbox.PyTorchModel(target.module(rows), bounds=(0, 1), device=x.device)
+            return self._run(attack, model, x, y, target)
+        found = x.clone()
+        here, starts = starting_points(target, x, y, rows)
+        if len(here):
+            model = foolbox.PyTorchModel(target.module(rows[here]), bounds=(0, 1), device=x.device)
+            found[here] = attack.run(model, x[here], y[here], starting_points=starts)
+        return found
+
+    def _hint(self, target: DecisionTarget) -> str:
+        return "; it expects a model without noise" if target.stochastic else ""
 
     def _run(self, attack: Any, model: Any, x: Tensor, y: Tensor, target: DecisionTarget) -> Tensor:
         """foolbox's `run`: what its `__call__` adds (clipping, counting) is ours to do."""

@@ -1,4 +1,5 @@
-"""What the adapters of attack libraries share: validated parameters, seeds, silence."""
+"""What the adapters of attack libraries share: validated parameters, seeds, silence, and that what
+is wrong already stays as it is."""
 
 from __future__ import annotations
 
@@ -11,14 +12,75 @@ import re
 import typing
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
 
-from robench.attacks.target import DecisionTarget
+from robench.attacks.base import Attack
+from robench.attacks.contest import ROUNDS
+from robench.attacks.target import BudgetExceeded, DecisionTarget
+from robench.errors import RobenchError
+
+
+class LibraryAttack(Attack):
+    """An attack of a library. Subclasses override `attacked`.
+
+    Libraries flee the class that a network answers, or towards whichever they are given: an image
+    that is wrong already would be healed by that. So they get to see the others only.
+    """
+
+    library: ClassVar[str]
+    """What errors call it."""
+
+    def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        if target.eps == 0:
+            return x
+        right = standing(target, x, y)
+        rows = torch.nonzero(right)[:, 0]
+        if not len(rows):
+            return x
+        target.record.skip(torch.nonzero(~right)[:, 0])
+        clean, labels = x[rows], y[rows]
+        with library_call(rng):
+            try:
+                found = self.attacked(target, clean, labels, rows)
+            except (BudgetExceeded, RobenchError):
+                raise
+            except Exception as error:
+                raise RobenchError(
+                    f"attack {self.library}: {getattr(self, 'attack', '')} gave up: "
+                    f"{str(error) or type(error).__name__}{self._hint(target)}"
+                ) from error
+        return x.index_copy(0, rows, within(target, found.to(x), clean))
+
+    def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """What the library makes of images that are not wrong yet. The library's global random
+        states are seeded, and it is kept silent.
+
+        Args:
+            rows: which images of the batch they are; `target.module(rows)` counts by it.
+        """
+        raise NotImplementedError
+
+    def _hint(self, target: DecisionTarget) -> str:
+        """What may be behind an error, to be added to it."""
+        return ""
+
+
+def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
+    """Whether each image is not wrong already, (n,) bool. One of a noisy network is wrong already
+    where all of as many draws are wrong as would have to be for an attack's own (contest.py)."""
+    left = torch.arange(len(x), device=x.device)
+    for _ in range(sum(ROUNDS) if target.stochastic else 1):
+        if not len(left):
+            break
+        left = left[target.labels(x[left], left) != y[left]]
+    right = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    right[left] = False
+    return right
 
 
 def fields_of(
@@ -101,13 +163,18 @@ def within(target: DecisionTarget, found: Tensor, x: Tensor) -> Tensor:
     return found if target.norm == "none" else target.project(found, x)
 
 
-def starting_points(target: DecisionTarget, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def starting_points(
+    target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor]:
     """Where decision-based attacks start: of each image, the nearest one of the batch that the
     model calls something else than the image's label.
 
-    Returns (rows that are classified right and have such a start, their starts).
+    Args:
+        rows: which images of the batch they are.
+
+    Returns (rows of x that are classified right and have such a start, their starts).
     """
-    labels = target.labels(x)
+    labels = target.labels(x, rows)
     flat = x.flatten(1)
     gaps = torch.cdist(flat, flat)
     gaps.masked_fill_(labels[None, :] == y[:, None], torch.inf)

@@ -95,6 +95,10 @@ class Record:
         of["asked"][rows] = True
         self._all_asked = bool(of["asked"].all())
 
+    def skip(self, rows: Tensor) -> None:
+        """Images that the attack leaves as they are: nobody will ask for their gradients."""
+        self._on(rows.device)["asked"][rows] = True
+
     def begin_run(self) -> None:
         """The next gradient is the first of a new run."""
         self.runs.append(len(self._trace) + len(self._means) + len(self._pending))

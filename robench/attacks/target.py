@@ -126,10 +126,15 @@ class DecisionTarget:
         # Rows that are counted evenly add up in floating point.
         return self.record.most("queries") + questions <= self._max_queries + 1e-6
 
-    def module(self) -> nn.Module:
+    def module(self, index: Tensor | None = None) -> nn.Module:
         """The target as a torch module, for libraries that want one; still counted. It answers with
-        what the access allows: a decision target with one-hot labels."""
-        return _Counted(self)
+        what the access allows: a decision target with one-hot labels.
+
+        Args:
+            index: which images of the batch it is asked about. Questions about as many rows are
+                taken to be about these, others are counted evenly.
+        """
+        return _Counted(self, index)
 
     def _count(self, rows: int, index: Tensor | None, times: int = 1) -> None:
         self.record.count("queries", rows, index, times)
@@ -294,21 +299,21 @@ class WhiteBoxTarget(ScoreTarget):
         gap = margin(seen, y)
         return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
         when it is asked for."""
-        self._count(len(x), None)
+        self._count(len(x), index)
         with _frozen(self._weights):
             seen = x
             if torch.is_grad_enabled() and x.requires_grad:
                 seen = x.view_as(x)
-                seen.register_hook(self._library_gradient)  # type: ignore[no-untyped-call]
+                seen.register_hook(partial(self._library_gradient, index=index))  # type: ignore[no-untyped-call]
             logits = self._hidden(seen)
         return self._checked(logits, x)
 
-    def _library_gradient(self, grad: Tensor) -> None:
-        self.record.count("gradients", len(grad), None)
-        self.record.first_gradient(grad, None)
+    def _library_gradient(self, grad: Tensor, index: Tensor | None) -> None:
+        self.record.count("gradients", len(grad), index)
+        self.record.first_gradient(grad, index)
 
 
 class WeightsTarget(WhiteBoxTarget):
@@ -373,16 +378,20 @@ def _frozen(weights: list[nn.Parameter]) -> Iterator[None]:
 class _Counted(nn.Module):
     """A target that looks like a network; libraries feed it float64 too."""
 
-    def __init__(self, target: DecisionTarget) -> None:
+    def __init__(self, target: DecisionTarget, index: Tensor | None) -> None:
         super().__init__()
         object.__setattr__(self, "_target", target)
+        whole = index is None or len(index) == target.images
+        object.__setattr__(self, "_index", None if whole else index)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         target: DecisionTarget = object.__getattribute__(self, "_target")
+        known: Tensor | None = object.__getattribute__(self, "_index")
+        index = known if known is not None and len(known) == len(x) else None
         x = x.to(torch.float32)
         if isinstance(target, WhiteBoxTarget):
-            return target.forward(x)
+            return target.forward(x, index)
         if isinstance(target, ScoreTarget):
-            return target.logits(x)
-        return F.one_hot(target.labels(x), target.classes).to(x.dtype)
+            return target.logits(x, index)
+        return F.one_hot(target.labels(x, index), target.classes).to(x.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
+from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import determinism, outputs
 from robench.diagnostics.finding import Alarm, Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
@@ -24,6 +25,7 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     one_step,
     loss_at_the_end,
     earlier_iterates,
+    above_clean,
     determinism,
     outputs,
 )
