@@ -20,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDS
 from robench.attacks.target import BudgetExceeded, DecisionTarget
 from robench.errors import RobenchError
+
+
+WRONG = 32
+"""Draws of a noisy network that must all be wrong about an image for it to be wrong already."""
 
 
 class LibraryAttack(Attack):
@@ -71,10 +74,9 @@ class LibraryAttack(Attack):
 
 
 def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
-    """Whether each image is not wrong already, (n,) bool. One of a noisy network is wrong already
-    where all of as many draws are wrong as would have to be for an attack's own (contest.py)."""
+    """Whether each image is not wrong already, (n,) bool; of a noisy network: not by every draw."""
     left = torch.arange(len(x), device=x.device)
-    for _ in range(sum(ROUNDS) if target.stochastic else 1):
+    for _ in range(WRONG if target.stochastic else 1):
         if not len(left):
             break
         left = left[target.labels(x[left], left) != y[left]]
