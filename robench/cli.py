@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
     from robench.store import Store
     from robench.workspace import Workspace
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, UNDER, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Adversarial robustness benchmarks for networks trained with and without backpropagation.",
-    epilog="Exit codes: 0 done, 1 something failed or is missing, 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 something failed or is missing, 2 bad input, 3 an accuracy is "
+    "under what --fail-under asks, 130 interrupted.",
 )
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 class What(StrEnum):
@@ -120,12 +122,29 @@ def run(
         typer.Option("--gpu-share", min=0.01, max=1, help="With --ray: GPUs that a task takes."),
     ] = 1.0,
     only: OnlyOption = None,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="[MODELS:]COLUMN=ACCURACY",
+            help="Exit code 3 where an accuracy is less, as in worst_case=0.4; repeatable.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Write JUnit XML for a build server.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the table as Markdown.")
+    ] = None,
 ) -> None:
     """Train what is missing, evaluate what is missing, write the page."""
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
+    from robench import gate
     from robench.run import run_report
+
+    wanted = gate.parse(fail_under or ())
 
     done = run_report(
         here,
@@ -141,8 +160,18 @@ def run(
         command=_command(),
     )
     out.print(f"page: {done.page}", soft_wrap=True, highlight=False)
+    checks = gate.hold(done.results, wanted)
+    if junit is not None:
+        gate.write(junit, gate.junit(done.results, checks))
+    if markdown is not None:
+        gate.write(markdown, gate.markdown(done.results, checks).encode())
+    for check in checks:
+        state = "ok    " if check.passed else "UNDER "
+        out.print(f"{state} {check.text}", markup=False, soft_wrap=True, highlight=False)
     if done.incomplete:
         raise typer.Exit(FAILED)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(UNDER)
 
 
 @app.command()
@@ -323,7 +352,7 @@ def _store(workspace: Workspace, named: str | None) -> Store:
 
 def _print(table: Any) -> None:
     """Wide tables keep their lines when the output is a pipe."""
-    console = out if out.is_terminal else Console(width=200)
+    console = out if out.is_terminal else Console(width=200, emoji=False)
     console.print(table)
 
 
@@ -342,14 +371,22 @@ def main() -> None:
         err.print(f"[red]error[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        err.print("interrupted; what is finished is kept: run the same command to continue")
-        sys.exit(INTERRUPTED)
+        _interrupted()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has caught Ctrl-C
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    err.print("interrupted; what is finished is kept: run the same command to continue")
+    sys.exit(INTERRUPTED)
 
 
 def _with_ray_address(words: list[str]) -> list[str]:
     """`--ray` may stand alone: what follows is its address only where it looks like one."""
     made: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         alone = word == "--ray" and not (following in ("auto", "here") or ":" in following)
         made.append("--ray=here" if alone else word)
     return made

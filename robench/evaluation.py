@@ -89,7 +89,7 @@ def evaluate(
     if not NAME.fullmatch(name):
         raise RobenchError(f"evaluate: name = {name!r}: letters, digits and . _ + / - only")
     here = open_workspace(Path(workspace) if workspace is not None else None)
-    console = Console(stderr=True, quiet=not progress)
+    console = Console(stderr=True, quiet=not progress, emoji=False, force_jupyter=False)
     factory, weights = handed_over(module)
     settings = {"outputs": outputs, "mean": tuple(mean), "std": tuple(std)}
     data = data_handed_over(dataset, classes)

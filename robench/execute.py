@@ -365,7 +365,7 @@ class _Scheduler:
             why = run.lost.get(training) or run.failures.get(run.model_digest(training))
             if why is not None:
                 run.failures[unborn(cell)] = f"{training.label} could not be trained: {why}"
-                self.listener.found("cell")
+                self.listener.found("failed")
                 return
             if run.weights_of(training) is None:
                 self.waiting[training].append(cell)
@@ -373,7 +373,7 @@ class _Scheduler:
         cell_identity, inputs = run.identify(cell)
         name = run.digests[cell]
         if name in self.cells or name in self.submitted or name in run.failures:
-            self.listener.found("cell")
+            self.listener.found("failed" if name in run.failures else "cell")
             return
         if inputs is not None and not run.store.has_inputs(inputs.digest):
             self._need_inputs(cell, inputs)
@@ -386,7 +386,7 @@ class _Scheduler:
             self.run.failures[self.run.digests[cell]] = (
                 f"its inputs could not be made: {self.run.failures[name]}"
             )
-            self.listener.found("cell")
+            self.listener.found("failed")
             self._release(self.run.digests[cell])
             return
         if name not in self.waiting:

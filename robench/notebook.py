@@ -17,6 +17,7 @@ import pandas as pd
 from robench.diagnostics.finding import Verdict
 from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError, nearest
+from robench.gate import cell
 from robench.leaderboard import CLEAN, column_name, leaderboard
 from robench.report import PAGE, write_report
 from robench.report.columns import NORMS
@@ -125,7 +126,7 @@ class Evaluation:
         """The result as a Markdown table, for a pull request or a build server's summary."""
         row = self._row
         lines = [
-            f"**{_cell(self.name)}** on {_cell(row['dataset'])}, {row['images']} images, "
+            f"**{cell(self.name)}** on {cell(row['dataset'])}, {row['images']} images, "
             f"{self.threat or 'no attacks'}: {self.verdicts[self.name]['verdict']}",
             "",
             "| | accuracy | 95% interval |",
@@ -142,11 +143,11 @@ class Evaluation:
             value, low, high = (row[key + suffix] for suffix in ("", "_low", "_high"))
             if not pd.isna(value):
                 lines.append(
-                    f"| {_cell(said)} | {percent(value)}% | {percent(low)}–{percent(high)}% |"
+                    f"| {cell(said)} | {percent(value)}% | {percent(low)}–{percent(high)}% |"
                 )
-        lines += [f"\n- {_cell(alarm['text'])}" for alarm in self.verdicts[self.name]["alarms"]]
+        lines += [f"\n- {cell(alarm['text'])}" for alarm in self.verdicts[self.name]["alarms"]]
         lines += [
-            f"\n- {_cell(f['status'])}: {_cell(f['of'])}: {_cell(f['error'])}" for f in self._gaps
+            f"\n- {cell(f['status'])}: {cell(f['of'])}: {cell(f['error'])}" for f in self._gaps
         ]
         return "\n".join(lines) + "\n"
 
@@ -266,13 +267,6 @@ def _shown(row: pd.Series, column: str) -> str:
     """Accuracy in per cent with its 95% interval."""
     value, low, high = (row[column + suffix] for suffix in ("", "_low", "_high"))
     return "–" if pd.isna(value) else f"{percent(value)}% ({percent(low)}–{percent(high)})"
-
-
-def _cell(text: Any) -> str:
-    """`text` as it stands in a Markdown table."""
-    return (
-        str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-    )
 
 
 def _compared(ours: Evaluation, theirs: Evaluation) -> pd.DataFrame:

@@ -15,6 +15,11 @@ from rich.progress import TaskID as BarID
 from robench.pool import Failure
 from robench.tasks import Task, Train
 
+TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
+"""Seconds between two looks at the clock; until the first plain line, and between two."""
+LATE = 0.25
+"""What a task that takes longer than its like still needs, as a share of what it took so far."""
+
 
 class TimeLeft:
     """Seconds left, from the durations of like tasks that are done.
@@ -56,8 +61,18 @@ class TimeLeft:
                 return None
             total += number * each
         for group, started, done in self._running.values():
-            total -= min(time.monotonic() - started, self._estimate(group) or 0.0) * (done < 1)
+            each, elapsed = self._estimate(group) or 0.0, time.monotonic() - started
+            # One that takes longer than its like is not done yet.
+            total -= min(elapsed, each) * (done < 1)
+            total += LATE * elapsed if elapsed > each else 0.0
         return max(total, 0.0) / self._jobs
+
+    def longest(self) -> tuple[str, float] | None:
+        """The label that has been running longest, and for how many seconds."""
+        if not self._running:
+            return None
+        label, (_, started, _) = min(self._running.items(), key=lambda item: item[1][1])
+        return label, time.monotonic() - started
 
     def _estimate(self, group: str) -> float | None:
         if took := self._took.get(group):
@@ -75,8 +90,8 @@ class TimeLeft:
 
 
 class Terminal:
-    """A Listener (execute.py) that draws bars with rich, and plain lines where there is no
-    terminal."""
+    """A Listener (execute.py) that draws bars with rich, and says how far it is in plain lines, now
+    and then, where there is no terminal: in logs and notebooks."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._console = console
@@ -93,12 +108,17 @@ class Terminal:
         self._groups: dict[str, str] = {}
         self._bars: dict[str, BarID] = {}
         self._models = self._cells = BarID(-1)
-        self.made = {"models": 0, "inputs": 0, "cells": 0}
-        self.kept = {"model": 0, "cell": 0}
+        self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0}
+        self.kept = {"model": 0, "cell": 0, "failed": 0}
         self.failed: list[tuple[str, Failure]] = []
+        self._plain = not console.is_terminal
+        self._next_line = time.monotonic() + FIRST_LINE
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Terminal:
         self._progress.start()
+        self._clock.start()
         return self
 
     def __exit__(
@@ -107,7 +127,31 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._over.set()
+        self._clock.join()
         self._progress.stop()
+
+    def _watch(self) -> None:
+        """The time left goes on while one long cell runs and nothing else happens."""
+        while not self._over.wait(TICK):
+            self.tick()
+
+    def tick(self) -> None:
+        """Show the time left as it is now; where there is no terminal, a line when it is due."""
+        with self._lock:
+            if not self._progress.task_ids:
+                return
+            self._show_left()
+            if self._plain and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + LINES
+                self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        done = {bar.id: f"{bar.completed:.0f} of {bar.total:.0f}" for bar in self._progress.tasks}
+        said = f"models {done[self._models]}, cells {done[self._cells]}, {self._time_left()}"
+        if longest := self._left.longest():
+            said += f"; running: {longest[0]} ({_duration(longest[1])})"
+        return said
 
     def begin(self, models: int, cells: int) -> None:
         for bar in list(self._progress.task_ids):
@@ -145,7 +189,7 @@ class Terminal:
                     highlight=False,
                 )
             if isinstance(task, Train):
-                self.made["models"] += failure is None
+                self.made["models" if task.trains else "given"] += failure is None
                 self._progress.advance(self._models)
             elif task.group.startswith("make "):
                 self.made["inputs"] += failure is None
@@ -162,9 +206,11 @@ class Terminal:
         self._console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)
 
     def _show_left(self) -> None:
+        self._progress.update(self._cells, text=self._time_left())
+
+    def _time_left(self) -> str:
         left = self._left.seconds()
-        text = "time left: measuring" if left is None else f"time left: {_duration(left)}"
-        self._progress.update(self._cells, text=text)
+        return "time left: measuring" if left is None else f"time left: {_duration(left)}"
 
 
 def _duration(seconds: float) -> str:

@@ -27,6 +27,7 @@ class Done:
     page: Path
     incomplete: int
     """Cells that have no outcome."""
+    results: Results
 
 
 def run_report(
@@ -61,7 +62,8 @@ def run_report(
         only=only,
     )
     page = write_report(results, folder or workspace.output / "reports" / report)
-    return Done(page, sum(cell["status"] != "done" for cell in results.manifest["cells"]))
+    incomplete = sum(cell["status"] != "done" for cell in results.manifest["cells"])
+    return Done(page, incomplete, results)
 
 
 def make_results(
@@ -108,8 +110,9 @@ def make_results(
     store.write_run(report, manifest)
     missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
     made, kept = terminal.made, terminal.kept
+    given = f"{made['given']} given, " if made["given"] else ""
     console.print(
-        f"models: {made['models']} trained, {kept['model']} kept; "
+        f"models: {made['models']} trained, {given}{kept['model']} kept; "
         f"cells: {made['cells']} evaluated, {kept['cell']} kept, {len(missing)} without outcome",
         highlight=False,
     )

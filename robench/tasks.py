@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ from robench.plan import Cell, Threat, Training
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
-from robench.trainers.base import History, Trainer
+from robench.trainers.base import History, Trainer, forget_peak_memory, peak_memory_mb
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
@@ -85,6 +85,13 @@ class Train:
         return f"train {self.training.label}"
 
     @property
+    def trains(self) -> bool:
+        """Whether anything is trained: weights that were made elsewhere are only read."""
+        name = self.training.card.trainer.name
+        trainer = plugins.load("trainers", name, self.training.card)
+        return cast("type[Trainer]", trainer).trains
+
+    @property
     def group(self) -> str:
         return f"train {self.training.card.name}"
 
@@ -102,7 +109,12 @@ class Train:
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
         trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
+        forget_peak_memory(device)
+        began = time.perf_counter()
         history = checked_history(trainer.fit(network, splits, rng, tell), card)
+        if trainer.trains:
+            took = time.perf_counter() - began
+            history = with_cost(history, took, peak_memory_mb(device))
         state = {  # each in memory of its own: safetensors holds no tensor twice
             name: value.cpu().clone(memory_format=torch.contiguous_format)
             for name, value in network.state_dict().items()
@@ -304,6 +316,16 @@ def checked_history(history: Any, card: ModelCard) -> History:
         {"epoch": epoch, **{str(key): row[key] for key in row if math.isfinite(row[key])}}
         for epoch, row in enumerate(history, start=1)
     ]
+
+
+def with_cost(history: History, seconds: float, memory_mb: float) -> History:
+    """The curves of a `fit` that measures nothing itself, with what it cost: seconds spread over
+    its epochs (one, where it says nothing at all)."""
+    if any("seconds" in row for row in history):
+        return history
+    rows = history or [{"epoch": 1}]
+    each = {"seconds": seconds / len(rows), "peak_memory_mb": memory_mb}
+    return [{**row, **each} for row in rows]
 
 
 def _family(threat: Threat) -> str:

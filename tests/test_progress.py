@@ -49,6 +49,48 @@ def test_a_running_training_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPa
     assert left.seconds() == pytest.approx(30.0)
 
 
+def test_a_task_that_takes_longer_than_its_like_is_not_done_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft(jobs=1)
+    short, long = Work("a seed 0 x t", "a x attack t"), Work("a seed 1 x t", "a x attack t")
+    for task in (short, long):
+        left.queue(task)
+    left.told(short.label, short.group, 0.0)
+    now[0] = 4.0
+    left.finish(short)
+    left.told(long.label, long.group, 0.0)
+    now[0] = 6.0
+    assert left.seconds() == pytest.approx(2.0)
+    now[0] = 44.0
+    assert left.seconds() == pytest.approx(10.0), "a quarter of its forty seconds"
+
+
+def test_a_log_without_a_terminal_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    written = io.StringIO()
+    terminal = Terminal(Console(file=written), jobs=1)
+    terminal.begin(1, 2)
+    task = Work("a seed 0 x t", "a x attack t")
+    terminal.queued(task)
+    terminal.told(task.label, 0.0, "")
+    terminal.tick()
+    assert written.getvalue() == ""
+    for second in range(1, 75):
+        now[0] = float(second)
+        terminal.tick()
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 3, "after ten seconds, then every thirty"
+    assert lines[0] == (
+        "models 0 of 1, cells 0 of 2, time left: measuring; running: a seed 0 x t (10 s)"
+    )
+
+
 def test_workers_may_talk_while_tasks_finish() -> None:
     terminal = Terminal(Console(file=io.StringIO()), jobs=2)
     terminal.begin(0, 4000)
