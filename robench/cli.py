@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robench import __version__
-from robench.errors import RobenchError
+from robench.errors import RobenchError, conceal, printable
 
 if TYPE_CHECKING:
     from robench.store import Store
@@ -271,7 +272,7 @@ def status(
     here = open_workspace(workspace)
     state = report_status(here, report, _store(here, store))
     for line in state.lines():
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     if not state.complete:
         raise typer.Exit(FAILED)
 
@@ -357,13 +358,16 @@ def _print(table: Any) -> None:
 
 
 def _command() -> str:
-    return " ".join(["robench", *sys.argv[1:]])
+    """As a page shows it: anybody may read that."""
+    return conceal(" ".join(["robench", *sys.argv[1:]]))
 
 
 def main() -> None:
     """Entry point: a user's mistake is one or two lines, never a traceback."""
+    sys.excepthook = _print_traceback
     debug = "--debug" in sys.argv
     try:
+        check_words(sys.argv[1:])
         app(_with_ray_address(sys.argv[1:]), prog_name="robench")
     except RobenchError as error:
         if debug:
@@ -381,6 +385,23 @@ def main() -> None:
 def _interrupted() -> NoReturn:
     err.print("interrupted; what is finished is kept: run the same command to continue")
     sys.exit(INTERRUPTED)
+
+
+def check_words(words: list[str]) -> None:
+    """Raises RobenchError for a word of the command line that no text can quote."""
+    for number, word in enumerate(words, 1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise RobenchError(
+                f"argument {number}: {printable(word)}: bytes that are not UTF-8; rename the file"
+            ) from None
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """As Python does, without the passwords that libraries quote."""
+    lines = traceback.format_exception(kind, error, trace)
+    sys.stderr.write(conceal("".join(lines)))
 
 
 def _with_ray_address(words: list[str]) -> list[str]:

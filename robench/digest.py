@@ -82,9 +82,14 @@ def _plain(value: Any) -> Any:
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
-def digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of `identity` with the schema number, as 64 hexadecimal digits."""
-    return hashlib.sha256(canonical({"schema": SCHEMA, **identity}).encode()).hexdigest()
+def digest(identity: Mapping[str, Any], schema: int | None = None) -> str:
+    """SHA-256 of `identity` with the schema number, as 64 hexadecimal digits.
+
+    Args:
+        schema: the number of whoever wrote it; None: today's.
+    """
+    number = SCHEMA if schema is None else schema
+    return hashlib.sha256(canonical({"schema": number, **identity}).encode()).hexdigest()
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:

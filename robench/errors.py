@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import unquote
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that some systems keep for devices, with or without a suffix."""
@@ -23,8 +24,39 @@ class RobenchError(Exception):
     """
 
     def __init__(self, text: object) -> None:
-        lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+        lines = [line.strip() for line in conceal(str(text)).splitlines() if line.strip()]
         super().__init__("\n".join(_short(printable(line)) for line in lines[:LINES]))
+
+
+SECRET = r"token|secret|passw|pwd|signature|sig|key|credential"
+"""What names of settings have in them whose values nobody else may read."""
+_IN_URLS = re.compile(r"(\w[\w+.-]*://)[^\s'\"]*@")
+_IN_QUERIES = re.compile(rf"([?&][\w-]*(?:{SECRET})[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
+_secrets: set[str] = set()
+
+
+def keep_secret(secret: str) -> None:
+    """From now on `conceal` takes it out of every text. Three letters are too few to be told from
+    other words; a URL hides those."""
+    if len(secret) > 3:
+        _secrets.add(secret)
+
+
+def secrets_of(url: str) -> Iterator[str]:
+    """Passwords and tokens in a URL, as they stand there and as they are meant."""
+    for said in re.findall(r"://([^\s]*)@", url):
+        for part in {said.partition(":")[2] or said}:
+            yield from {part, unquote(part)}
+    for key, value in re.findall(r"[?&]([\w-]+)=([^&\s]+)", url):
+        if re.search(SECRET, key, re.IGNORECASE):
+            yield from {value, unquote(value)}
+
+
+def conceal(text: str) -> str:
+    """`text` without passwords and tokens: those of URLs, and all that were to be kept secret."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _IN_QUERIES.sub(r"\1***", _IN_URLS.sub(r"\1***@", text))
 
 
 def _short(line: str) -> str:

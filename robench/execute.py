@@ -273,7 +273,7 @@ class _Scheduler:
                 self.ready.append(task)
                 return
             failure = Failure("WorkerDied", f"{died}; tried {ATTEMPTS} times", "")
-        if failure is not None and failure.error == Damaged.__name__:
+        if failure is not None and failure.damaged:
             self.listener.note(failure.message)  # the second round makes it again
             self.sound = False
             return

@@ -2,7 +2,10 @@
 
 Keys: `report` (its card), `threat_set` (digest: rows are comparable only where it is equal),
 `models` (card, every field, and per seed digest, weights, training curves, cost), `threats`,
-`cells` (digest, status, cost), `environments` (hardware and versions, by short key), `command`.
+`cells` (digest, status, cost, digest of the rows), `environments` (hardware and versions, by short
+key), `command`. Beside them what shows that a digest is the right one (belongs.py): a cell's
+`identity` names the entry in `identities` that holds what its identity says beside model and
+threat, and its `inputs` the shared inputs that it was given, whose own identity is in `inputs`.
 """
 
 from __future__ import annotations
@@ -11,9 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from robench import __version__, identity
-from robench.digest import digest
+from robench.belongs import model_part, rest_of, threat_part
+from robench.digest import SCHEMA as IDENTITY_SCHEMA
+from robench.digest import Written, digest
 from robench.execute import Run, unborn
 from robench.plan import Threat, Training
+
+SCHEMA = 2
+"""Of the manifest. Those of schema 1 had no seal."""
 
 
 def describe(run: Run, command: str) -> dict[str, Any]:
@@ -25,7 +33,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
         environments[key] = provenance["environment"]
         return key
 
-    models = []
+    models = list[dict[str, Any]]()
     for card in run.plan.models:
         resolved = run.resolved.get(card.name) or identity.resolve_model(card)
         seeds = [
@@ -45,7 +53,12 @@ def describe(run: Run, command: str) -> dict[str, Any]:
                 "seeds": seeds,
             }
         )
-    cells = []
+    cells, identities, inputs = [], dict[str, Any](), dict[str, Any]()
+    threats = {threat: _describe_threat(threat) for threat in run.plan.threats}
+    parts: dict[Any, Written] = {threat: threat_part(row) for threat, row in threats.items()}
+    for model, card in zip(models, run.plan.models, strict=True):
+        for seed in model["seeds"]:
+            parts[Training(card, seed["seed"])] = model_part(model, seed)
     for cell in run.plan.cells:
         name = run.digests.get(cell)
         why = run.failures.get(name or unborn(cell))
@@ -63,17 +76,29 @@ def describe(run: Run, command: str) -> dict[str, Any]:
             row["outcome"] = run.outcomes.digests[name]
             row["seconds"] = noted["seconds"]
             row["environment"] = environment(noted)
+            identified, shared = run.identify(cell)
+            if shared is not None:
+                row["inputs"] = shared.digest
+                inputs[shared.digest] = shared.identity
+            threat = shared.named if shared is not None else parts[cell.threat]
+            rest = rest_of(identified, parts[cell.training], threat)
+            if rest is not None:
+                row["identity"] = digest(rest)[:8]
+                identities[row["identity"]] = rest
         cells.append(row)
     report = run.plan.report
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "robench": __version__,
         "command": command,
         "report": {"name": report.name, **report.model_dump(mode="json")},
         "threat_set": identity.threat_set(run.plan.threats, report),
         "models": models,
-        "threats": [_describe_threat(threat) for threat in run.plan.threats],
+        "threats": list(threats.values()),
         "cells": cells,
+        "identity_schema": IDENTITY_SCHEMA,
+        "identities": identities,
+        "inputs": inputs,
         "environments": environments,
     }
 

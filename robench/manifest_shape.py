@@ -88,6 +88,9 @@ class _Cell(_Shape):
     digest: str | None
     status: str
     error: str | None = None
+    outcome: str | None = None
+    identity: str | None = None
+    inputs: str | None = None
     seconds: Number | None = None
     environment: str | None = None
     inference_ms: Number | None = None
@@ -126,6 +129,10 @@ class _Manifest(_Shape):
     threats: list[Annotated[_Clean | _Attack | _Corruption, Discriminator("kind")]]
     cells: list[_Cell]
     environments: dict[str, dict[str, Any]]
+    identity_schema: Count | None = None
+    identities: dict[str, dict[str, Any]] | None = None
+    inputs: dict[str, dict[str, Any]] | None = None
+    unsealed: bool = False
 
 
 def check_shape(manifest: dict[str, Any], where: str) -> None:
@@ -136,6 +143,20 @@ def check_shape(manifest: dict[str, Any], where: str) -> None:
         raise RobenchError(f"{where}: {explain(error, set())}") from None
     _check_unique("models", [model.name for model in found.models], where)
     _check_unique("threats", [threat.name for threat in found.threats], where)
+    threats, identities = {threat.name for threat in found.threats}, found.identities or {}
+    models = {(model.name, seed.seed) for model in found.models for seed in model.seeds}
+    for cell in found.cells:
+        if (cell.model, cell.seed) not in models or cell.threat not in threats:
+            what = f"{cell.model!r} seed {cell.seed} x {cell.threat!r}"
+            raise RobenchError(f"{where}: cells: {what}: no such model or threat")
+        if cell.identity is not None and cell.identity not in identities:
+            raise RobenchError(f"{where}: cells: identity = {cell.identity!r}: not in identities")
+        if cell.inputs is not None and cell.inputs not in (found.inputs or {}):
+            raise RobenchError(f"{where}: cells: inputs = {cell.inputs!r}: not in inputs")
+    if (found.identities is None) != (found.identity_schema is None) or (
+        (found.identities is None) != (found.inputs is None)
+    ):
+        raise RobenchError(f"{where}: identities, identity_schema and inputs go together")
     for model in found.models:
         _check_unique(f"seeds of {model.name!r}", [seed.seed for seed in model.seeds], where)
 

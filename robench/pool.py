@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from robench import time_limit
-from robench.errors import RobenchError
+from robench.errors import RobenchError, conceal, printable
+from robench.store import Damaged
 
 Told = Callable[[str, float, str], None]
 """label of the task, share done, a few words."""
@@ -32,10 +33,19 @@ class Failure:
     message: str
     traceback: str
 
+    damaged: bool = False
+    """Whether it met something in the store that is not whole, and was set aside."""
+
     @property
     def short(self) -> str:
-        text = self.message.strip().split("\n")[0][:300]
-        return text if self.error == "RobenchError" else f"{self.error}: {text}"
+        """Its first line, as pages and terminals may show it."""
+        text = _cut(printable(self.message.strip().split("\n")[0]), FIRST_LINE)
+        return text if self.error == "RobenchError" else f"{_cut(self.error, 80)}: {text}"
+
+
+SAID, FIRST_LINE, WHOLE = 200, 300, 20_000
+"""Characters that are kept of what a task says of how far it is, and of the first line and the
+whole of what a failure says."""
 
 
 class WorkerDied(Exception):
@@ -68,27 +78,48 @@ def perform(task: Any, tell: Told, every: float = 0.1) -> Failure | None:
         now = time.monotonic()
         if now - last > every:
             last = now
-            tell(task.label, done, text)
+            tell(task.label, done, _cut(printable(conceal(str(text)[:SAID])), SAID))
 
     try:
         task.run(rarely)
-    except RobenchError as error:
-        return Failure("RobenchError", _readable(error), "")
-    except (Exception, SystemExit) as error:  # a plugin that calls sys.exit() ends its cell only
-        return Failure(type(error).__name__, _readable(error), _printable(traceback.format_exc()))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin that calls sys.exit() ends its cell only
+        return failure_of(error)
     return None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What an exception of whatever kind comes to, in texts of bounded length."""
+    said = _readable(error)
+    if isinstance(error, RobenchError):
+        return Failure("RobenchError", said, "")
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except BaseException:  # a plugin's own exception may fail at saying what it is
+        trace = ""
+    return Failure(printable(type(error).__name__), said, _kept(trace), isinstance(error, Damaged))
 
 
 def _readable(error: BaseException) -> str:
     try:
-        return _printable(str(error))
-    except Exception:  # a plugin's own exception may fail at saying what it is
+        return _kept(str(error))
+    except BaseException:
         return "(an error that cannot be printed)"
 
 
-def _printable(text: str) -> str:
-    """What can be written to a page or a terminal: no lone surrogates of odd file names."""
-    return text.encode("utf-8", "replace").decode()
+def _kept(text: str) -> str:
+    """What can be written to a page, a terminal or a file: no passwords, no controls, not too
+    long."""
+    lines = _cut(conceal(text[: 10 * WHOLE]), WHOLE).split("\n")
+    return "\n".join(map(printable, lines))
+
+
+def _cut(text: str, length: int) -> str:
+    """Without its middle where it is too long."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]} ... {text[len(text) - length // 2 + 5 :]}"
 
 
 class Inline:

@@ -19,7 +19,7 @@ def find_results(
     Raises RobenchError when there are none.
     """
     check_name(report, "report")
-    if store.read_run(report) is not None:
+    if store.has_run(report):
         return load_results(store, report)
     places = [workspace.output / "reports" / report, workspace.root / "reports" / report]
     for place in [folder, *places] if folder else places:

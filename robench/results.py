@@ -14,17 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from robench.belongs import misnamed, misplaced
+from robench.digest import Identity
 from robench.errors import RobenchError
+from robench.files import read_regular
 from robench.manifest_shape import check_shape
 from robench.outcomes import Outcomes, Tables
-from robench.store import Damaged, Outcome, Store
+from robench.seal import check_room, rows_match
+from robench.store import Damaged, Outcome, Store, as_manifest
 from robench.worst_case import expected, vote, votes
 
 Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
-SCHEMA = 1  # of the manifest
+SCHEMAS = (1, 2)  # of the manifest
 COLUMNS = {
     "cell": pa.dictionary(pa.int32(), pa.string()),
     "image": pa.int32(),
@@ -252,7 +256,10 @@ def load_results(store: Store, report: str, outcomes: Outcomes | None = None) ->
 
     Raises RobenchError when the report was never run.
     """
-    manifest = store.read_run(report)
+    try:
+        manifest = store.read_run(report)
+    except Damaged as damaged:
+        raise RobenchError(f"{damaged}; make it again with: robench run {report}") from None
     if manifest is None:
         raise RobenchError(
             f"{store.url}: report {report!r} has not been run; run it with: robench run {report}"
@@ -260,24 +267,44 @@ def load_results(store: Store, report: str, outcomes: Outcomes | None = None) ->
     _check_schema(manifest, f"{store.url}: report {report!r}")
     if outcomes is None:  # it is not of this moment
         check_shape(manifest, f"{store.url}: report {report!r}")
-    outcomes = outcomes or Outcomes()
-    unread: dict[str, str] = {}
+    known = outcomes or Outcomes()
+    read: dict[str, Identity | str] = {}
+    """Of those that are read here: the identity, or why there is none."""
     for cell in manifest["cells"]:
         if cell["status"] != "done":
             continue
         name = cell["digest"]
-        if name not in outcomes and name not in unread:  # models with equal weights share cells
+        if name not in known and name not in read:  # models with equal weights share cells
             found = _read(store, name)
-            if isinstance(found, str):
-                unread[name] = found
-            else:
-                outcomes.add(name, found)
-        if name in unread:
-            cell.update(status="missing", error=unread[name])
+            read[name] = found if isinstance(found, str) else found.identity
+            if not isinstance(found, str):
+                known.add(name, found)
+        if why := _refused(manifest, cell, read.get(name), known):
+            cell.update(status="missing", error=why)
         else:
-            noted = outcomes.provenance[name]
+            noted = known.provenance[name]
             cell.update({key: _short(noted[key]) for key in noted if key not in ELSEWHERE})
-    return Results(manifest, outcomes.rows)
+    return Results(manifest, known.rows)
+
+
+def _refused(
+    manifest: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    found: Identity | str | None,
+    outcomes: Outcomes,
+) -> str | None:
+    """Why an outcome is not that of its cell; `found`: its identity, or why there is no outcome;
+    None: it was looked at before."""
+    if isinstance(found, str) or found is None:
+        return found
+    name = cell["digest"]
+    if not rows_match(outcomes.rows[name], cell.get("outcome") or outcomes.digests[name]):
+        return f"its outcome {name[:12]} is not the one that the run left; run again"
+    model = next(model for model in manifest["models"] if model["name"] == cell["model"])
+    seed = next(seed for seed in model["seeds"] if seed["seed"] == cell["seed"])
+    threat = next(threat for threat in manifest["threats"] if threat["name"] == cell["threat"])
+    other = misplaced(found, model, seed, threat, manifest["report"], cell.get("inputs"))
+    return other and f"its outcome {name[:12]} is that of another {other}; run again"
 
 
 def _read(store: Store, cell: str) -> Outcome | str:
@@ -296,10 +323,11 @@ def load_published(folder: Path) -> Results:
     Raises RobenchError when a file is absent or unreadable.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(read_regular(folder / MANIFEST))
         _check_schema(manifest, str(folder / MANIFEST))
+        manifest = as_manifest(manifest)
         check_shape(manifest, str(folder / MANIFEST))
-        table = pq.read_table(folder / CELLS, page_checksum_verification=True)
+        table = _read_rows(folder / CELLS, manifest)
         _check_rows(table, str(folder / CELLS))
         names = table.column("cell").unify_dictionaries().combine_chunks()
     except FileNotFoundError as error:
@@ -319,7 +347,37 @@ def load_published(folder: Path) -> Results:
         names.dictionary[int(indices[start])].as_py(): (start, end - start)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
-    return Results(_mark_absent(manifest, found), Tables.of(rows, found), folder)
+    packed = Tables.of(rows, found)
+    _check_digests(manifest, packed, folder)
+    return Results(_mark_absent(manifest, found), packed, folder)
+
+
+def _read_rows(path: Path, manifest: dict[str, Any]) -> pa.Table:
+    """Raises ValueError for a table of more rows, or more bytes, than the manifest's cells have."""
+    source = pa.BufferReader(read_regular(path))
+    file = pq.ParquetFile(source, page_checksum_verification=True)
+    done = {cell["digest"] for cell in manifest["cells"] if cell["status"] == "done"}
+    check_room(file.metadata, len(done) * manifest["report"]["images"])
+    return file.read()
+
+
+def _check_digests(manifest: dict[str, Any], rows: Mapping[str, pa.Table], folder: Path) -> None:
+    """Raises RobenchError where rows are not those that the manifest lists, or a digest is not that
+    of its model under its threat."""
+    advice = "get both files anew, or run the report again"
+    for wrong in misnamed(manifest):
+        raise RobenchError(f"{folder / MANIFEST}: {wrong}: its digest is not its own; {advice}")
+    sound: set[tuple[str, str]] = set()
+    for cell in manifest["cells"]:
+        name, said = cell["digest"], cell.get("outcome")
+        if cell["status"] != "done" or name not in rows or (name, said) in sound:
+            continue
+        if said is None or not rows_match(rows[name], said):
+            raise RobenchError(
+                f"{folder / CELLS}: the rows of {cell['model']} seed {cell['seed']} x "
+                f"{cell['threat']} are not those that {MANIFEST} lists; {advice}"
+            )
+        sound.add((name, said))
 
 
 def published_cells(results: Results) -> pa.Table:
@@ -364,9 +422,9 @@ def _check_rows(table: pa.Table, where: str) -> None:
 def _check_schema(manifest: Any, where: str) -> None:
     if not isinstance(manifest, dict):
         raise RobenchError(f"{where}: holds {type(manifest).__name__}, not the manifest of a run")
-    if manifest.get("schema") != SCHEMA:
+    if manifest.get("schema") not in SCHEMAS:
         raise RobenchError(
-            f"{where}: schema {manifest.get('schema')!r} is not {SCHEMA}, the one read here; "
+            f"{where}: schema {manifest.get('schema')!r} is none of {SCHEMAS}, those read here; "
             "run the report again, or use the robench that wrote it"
         )
 

@@ -15,24 +15,35 @@ own digest is set aside under `damaged/` and made again.
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robench.digest import digest
-from robench.errors import RobenchError
-from robench.seal import rows_digest, sealed, tensors_digest, tensors_header, unsealed
+from robench.errors import RobenchError, system_words
+from robench.files import Files, NotRegular
+from robench.seal import (
+    SEAL,
+    check_room,
+    rows_digest,
+    rows_match,
+    sealed,
+    tensors_digest,
+    tensors_header,
+    unsealed,
+)
 
+Read = TypeVar("Read")
 METADATA_KEY = b"robench"
+FIRST, UNSEALED = 1, "unsealed"
+"""Schema of the manifests of before there were seals, and the key that marks them from then on."""
 LEAN: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": False,
@@ -68,52 +79,46 @@ class Store:
     """
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url)
-        except Exception as error:  # each file system fails in ways of its own
-            raise RobenchError(f"--store {self.url}: {error}") from None
-        self._local = "file" in _protocols(self._fs)
-        if self._local:
-            self.url = self._root  # absolute: workers may stand elsewhere
+        self.files = Files(str(url))
+        self.url = self.files.url
 
     # -- models ---------------------------------------------------------------------------------
 
     def has_model(self, model: str) -> bool:
-        return self._exists(f"models/{model}.safetensors")
+        return self.files.exists(_model_path(model))
 
     def write_model(self, model: str, payload: bytes) -> None:
         """`payload`: a safetensors file whose metadata `robench` holds identity and provenance."""
-        self._put(f"models/{model}.safetensors", payload)
+        self._put(_model_path(model), payload)
 
     def read_model(self, model: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
-        return self._read_tensors(f"models/{model}.safetensors", model)
+        return self._read(_model_path(model), lambda data: as_tensors(data, model))
 
     def scratch(self, model: str) -> Path | None:
         """Where the training of a model may leave what it needs to go on; None: not on this
         machine."""
-        return Path(self._root) / "scratch" / model if self._local else None
+        return Path(self.files.root) / "scratch" / model if self.files.local else None
 
     # -- inputs ---------------------------------------------------------------------------------
 
     def has_inputs(self, name: str) -> bool:
-        return self._exists(f"inputs/{name}.safetensors")
+        return self.files.exists(_inputs_path(name))
 
     def write_inputs(self, name: str, payload: bytes) -> None:
-        self._put(f"inputs/{name}.safetensors", payload)
+        self._put(_inputs_path(name), payload)
 
     def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return self._read_tensors(f"inputs/{name}.safetensors", name)
+        return self._read(_inputs_path(name), lambda data: as_tensors(data, name))
 
     # -- cells ----------------------------------------------------------------------------------
 
     def cells(self) -> set[str]:
         """Digests of all finished cells: one listing, whatever their number."""
-        return set(self._names("cells", ".parquet"))
+        return set(self.files.names("cells", ".parquet"))
 
     def has_cell(self, cell: str) -> bool:
-        return self._exists(_cell_path(cell))
+        return self.files.exists(_cell_path(cell))
 
     def write_cell(self, cell: str, outcome: Outcome) -> None:
         metadata = {
@@ -127,175 +132,147 @@ class Store:
             writer.write_table(outcome.rows)
             writer.add_key_value_metadata({METADATA_KEY: said})
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
-        self._remove(f"failures/{cell}.json")
+        self.clear_failure(cell)
 
     def read_cell(self, cell: str) -> Outcome:
         """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
-        path = _cell_path(cell)
-        data = self._get(path)
-        try:
-            # Threads of Arrow's own cost more than so small a file.
-            table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-            metadata = unsealed(json.loads((table.schema.metadata or {})[METADATA_KEY]))
-            rows = table.replace_schema_metadata(None)
-            outcome = Outcome(rows, metadata["identity"], metadata["provenance"])
-            sound = digest(outcome.identity) == cell and metadata["rows"] == outcome.digest
-        except Exception as error:  # whatever a parser makes of broken bytes
-            raise self._set_aside(path, f"not a whole cell: {error}") from None
-        if not sound:
-            raise self._set_aside(path, "its content does not match its digest")
-        return outcome
+        return self._read(_cell_path(cell), lambda data: as_outcome(data, cell))
 
     # -- failures and runs ----------------------------------------------------------------------
 
     def write_failure(self, name: str, failure: Mapping[str, Any]) -> None:
-        self._put(f"failures/{name}.json", _json(failure), replace=True)
+        self.files.write(f"failures/{name}.json", _json(failure))
 
     def read_failure(self, name: str) -> dict[str, Any] | None:
-        return self._read_json(f"failures/{name}.json")
+        try:
+            return self._read(f"failures/{name}.json", _as_object)
+        except (Damaged, FileNotFoundError):
+            return None
 
     def clear_failure(self, name: str) -> None:
-        self._remove(f"failures/{name}.json")
+        self.files.remove(f"failures/{name}.json")
 
     def write_run(self, report: str, manifest: Mapping[str, Any]) -> None:
-        self._put(f"runs/{report}.json", _json(manifest), replace=True)
+        """What is there already is not written again."""
+        data = _json(sealed(manifest))
+        name = f"runs/{report}.json"
+        with suppress(FileNotFoundError, NotRegular):
+            if self.files.read(name) == data:
+                return
+        self.files.write(name, data)
+
+    def has_run(self, report: str) -> bool:
+        return self.files.exists(f"runs/{report}.json")
 
     def read_run(self, report: str) -> dict[str, Any] | None:
-        return self._read_json(f"runs/{report}.json")
+        """The manifest of the last run; None: there was none. Raises Damaged."""
+        try:
+            return self._read(f"runs/{report}.json", lambda data: as_manifest(_as_object(data)))
+        except FileNotFoundError:
+            return None
 
     # -- files ----------------------------------------------------------------------------------
 
-    def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
+    def _put(self, name: str, data: bytes) -> None:
+        """Written once."""
+        if not self.files.exists(name):
+            self.files.write(name, data)
 
-    def _exists(self, name: str) -> bool:
-        return bool(self._fs.exists(self._path(name)))
+    def _read(self, name: str, parse: Callable[[bytes], Read]) -> Read:
+        """What `parse` makes of a file. Where that fails, the file is set aside and Damaged raised.
 
-    def _names(self, folder: str, suffix: str) -> Iterator[str]:
-        """Names without `suffix` of the files under `folder`, hidden and temporary ones aside."""
+        What is moved is looked at again: another run may have put the good file there since this
+        one was read, and then it is put back and believed.
+        """
         try:
-            if self._local:  # a hundred thousand files: without asking about each
-                found: Iterable[str] = _local_files(Path(self._path(folder)))
-            else:
-                found = (path.rsplit("/", 1)[-1] for path in self._fs.find(self._path(folder)))
-            yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._unreadable(folder, error) from error
-
-    def _get(self, name: str) -> bytes:
-        try:
-            return bytes(self._fs.cat_file(self._path(name)))
-        except FileNotFoundError:
+            return parse(self.files.read(name))
+        except (FileNotFoundError, RobenchError):
             raise
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-
-    def _unreadable(self, name: str, error: OSError) -> RobenchError:
-        return RobenchError(f"{self._path(name)}: cannot be read: {error.strerror or error}")
-
-    def _put(self, name: str, data: bytes, replace: bool = False) -> None:
-        """Atomic: a reader sees the whole file or none, also after a power cut."""
-        path = self._path(name)
-        if not replace and self._fs.exists(path):
-            return
+        except MemoryError:  # which is no fault of the file's
+            raise RobenchError(f"{self.files.path(name)}: memory does not hold it") from None
+        except Exception as error:  # whatever a parser makes of broken bytes
+            why = str(error) or type(error).__name__
+        path, aside = self.files.path(name), f"damaged/{_leaf(name)}.{uuid.uuid4().hex[:8]}"
         try:
-            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            if not self._local:
-                self._fs.pipe_file(path, data)
-                return
-            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-            try:
-                with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(path)
-                _sync_folder(path.rsplit("/", 1)[0])
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-        except OSError as error:
-            raise RobenchError(
-                f"{path}: cannot be written: {error.strerror or error}; free space or choose "
-                "another place with --store"
-            ) from error
-
-    def _remove(self, name: str) -> None:
-        """Gone afterwards, unless the store cannot be written; another run may have been first."""
-        with suppress(OSError):
-            if self._exists(name):
-                self._fs.rm_file(self._path(name))
-
-    def _set_aside(self, name: str, why: str) -> Damaged:
-        path = self._path(name)
-        aside = self._path(f"damaged/{name.rsplit('/', 1)[-1]}.{uuid.uuid4().hex[:8]}")
-        try:
-            self._fs.makedirs(aside.rsplit("/", 1)[0], exist_ok=True)
-            if self._local:
-                Path(path).rename(aside)
-            else:
-                self._fs.mv(path, aside)
+            self.files.move(name, aside)
         except FileNotFoundError:
-            return Damaged(f"{path}: {why}; another run has set it aside")
-        except OSError as error:
-            return Damaged(f"{path}: {why}; cannot be set aside: {error.strerror or error}")
-        return Damaged(f"{path}: {why}; set aside as {aside}")
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        if not self._exists(name):
-            return None
+            raise Damaged(f"{path}: {why}; another run has set it aside") from None
+        except Exception as error:
+            said = system_words(error)
+            raise Damaged(f"{path}: {why}; cannot be set aside: {said}") from None
         try:
-            found = json.loads(self._get(name))
-            if not isinstance(found, dict):
-                raise ValueError("not a JSON object")
-        except (ValueError, RecursionError) as error:
-            self._set_aside(name, str(error))
-            return None
-        except FileNotFoundError:  # another run has just removed it
-            return None
+            found = parse(self.files.read(aside))
+        except Exception:
+            raise Damaged(f"{path}: {why}; set aside as {self.files.path(aside)}") from None
+        self.files.move_back(aside, name)
         return found
 
-    def _read_tensors(self, name: str, expected: str) -> tuple[bytes, dict[str, Any]]:
-        data = self._get(name)
-        try:
-            metadata = unsealed(json.loads(tensors_header(data)["__metadata__"]["robench"]))
-            sound = digest(metadata["identity"]) == expected
-            sound = sound and tensors_digest(data) == metadata["tensors"]
-        except Exception as error:  # whatever a parser makes of broken bytes
-            raise self._set_aside(name, f"not a robench safetensors file: {error}") from None
-        if not sound:
-            raise self._set_aside(name, "its content does not match its digest")
-        return data, metadata
+
+def as_outcome(data: bytes, cell: str, schema: int | None = None) -> Outcome:
+    """A cell's file, whose name is `cell`. Raises some Exception for what is not whole.
+
+    Args:
+        schema: of identities; None: today's.
+    """
+    # Threads of Arrow's own cost more than so small a file.
+    file = pq.ParquetFile(pa.BufferReader(data))
+    metadata = unsealed(json.loads((file.metadata.metadata or {})[METADATA_KEY]))
+    if digest(metadata["identity"], schema) != cell:
+        raise ValueError("its content does not match its digest")
+    start, stop = metadata["identity"].get("slice", (0, file.metadata.num_rows))
+    check_room(file.metadata, stop - start)
+    rows = file.read(use_threads=False).replace_schema_metadata(None)
+    if not rows_match(rows, metadata["rows"]):
+        raise ValueError("its content does not match its digest")
+    return Outcome(rows, metadata["identity"], metadata["provenance"])
 
 
-def _local_files(folder: Path) -> Iterator[str]:
-    """Names of the files under a local folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _local_files(Path(entry.path))
-            else:
-                yield entry.name
+def as_tensors(
+    data: bytes, expected: str, schema: int | None = None
+) -> tuple[bytes, dict[str, Any]]:
+    """A safetensors file and its metadata. Raises some Exception for what is not whole."""
+    metadata = unsealed(json.loads(tensors_header(data)["__metadata__"]["robench"]))
+    if digest(metadata["identity"], schema) != expected:
+        raise ValueError("its content does not match its digest")
+    if tensors_digest(data) != metadata["tensors"]:
+        raise ValueError("its content does not match its digest")
+    return data, metadata
 
 
-def _sync_folder(folder: str) -> None:
-    """A renamed file is there after a power cut once its folder is on the disk too."""
-    with suppress(OSError):  # not every file system lets a folder be synchronised
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def as_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without its seal. `unsealed` is set in one of before there were seals.
+
+    Raises ValueError where the seal is broken, or missing although there were seals.
+    """
+    if SEAL in manifest:
+        return unsealed(manifest)
+    if manifest.get("schema") != FIRST:
+        raise ValueError("it has no seal")
+    return {**manifest, UNSEALED: True}
+
+
+def _as_object(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def _model_path(model: str) -> str:
+    return f"models/{model}.safetensors"
+
+
+def _inputs_path(name: str) -> str:
+    return f"inputs/{name}.safetensors"
 
 
 def _cell_path(cell: str) -> str:
     return f"cells/{cell[:2]}/{cell}.parquet"
 
 
+def _leaf(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -250,7 +250,7 @@ class Synthetic:
         }
         if (seed, threat["name"]) in model.failed:
             return entry
-        identity = {"synthetic cell": [model.name, seed, threat["name"], self.images]}
+        identity = self._identity(model, seed, threat)
         name = digest(identity)
         if self.distinct is None or len(self._made) < self.distinct:
             self._made.append(self._rows(model, seed, threat))
@@ -269,10 +269,28 @@ class Synthetic:
             "digest": name,
             "status": "done",
             "error": None,
-            "outcome": rows_digest(rows) if self.distinct is None else name,
+            "outcome": rows_digest(rows),
             "seconds": 1.5,
             "environment": "e0",
             **extra,
+        }
+
+    def _identity(self, model: SyntheticModel, seed: int, threat: dict[str, Any]) -> dict[str, Any]:
+        shown = self._model(model)
+        fields = {"kind": "clean"} if threat["kind"] == "clean" else threat.get("fields", {})
+        if threat["kind"] == "corruption":
+            fields = {"inputs": digest({"synthetic inputs": threat["name"]})}
+        return {
+            "what": "cell",
+            "synthetic": [model.name, threat["name"]],  # whatever fields threats have in common
+            "model": {
+                "weights": self._seed(model, seed)["weights"],
+                "network": shown["fields"]["network"],
+                "inference_noise": model.noisy,
+            },
+            "threat": fields,
+            "slice": [0, self.images],
+            "seed": 0,
         }
 
     def _rows(self, model: SyntheticModel, seed: int, threat: dict[str, Any]) -> pa.Table:

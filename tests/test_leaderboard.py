@@ -185,7 +185,9 @@ def test_models_with_equal_weights_share_their_cells(tmp_path: Path) -> None:
         [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")], [clean_threat()]
     )
     first, second = made.manifest["cells"]
-    second["digest"] = first["digest"]
+    second["digest"], second["outcome"] = first["digest"], first["outcome"]
+    a, b = made.manifest["models"]
+    b["seeds"][0]["weights"] = a["seeds"][0]["weights"]
     loaded = load_results(made.write(Store(tmp_path)), "synthetic")
     assert [cell["input_shape"] for cell in loaded.manifest["cells"]] == [[1, 8, 8]] * 2
     assert leaderboard(loaded)["clean"].nunique() == 1

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from robench.diagnostics.finding import Verdict
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, cause, system_words
+from robench.files import read_regular
 from robench.results import CELLS, MANIFEST, Results, published_cells
+from robench.seal import sealed, unsealed
 
 if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
     from robench.claims import Claim
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
 __all__ = ["Verdict", "write_report"]
 
 PAGE = "index.html"
+NOTHING = "0" * 64
+"""Where the page will say what it was made from, until that is known."""
 BESIDE = (CELLS, MANIFEST, "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
 
 
@@ -48,7 +52,7 @@ def write_report(
     Returns the path of the page. Raises RobenchError when the folder cannot be written.
     """
     page = folder / PAGE
-    manifest = json.dumps(results.manifest, indent=1, sort_keys=True) + "\n"
+    manifest = json.dumps(sealed(results.manifest), indent=1, sort_keys=True) + "\n"
     said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
     content = digest_bytes(manifest.encode(), said.encode(), *_source())
     if _is_current(folder, content):
@@ -85,7 +89,7 @@ def _made(
     from robench.report.tables import as_csv, as_json, as_latex
 
     # As it will be read from the folder: no order of keys may tell the two apart.
-    results = Results(json.loads(manifest), results.rows)
+    results = Results(unsealed(json.loads(manifest)), results.rows)
     if verdicts is None:
         verdicts = diagnose(results)
     if claims is None:
@@ -98,21 +102,29 @@ def _made(
         "leaderboard.json": as_json(results, table, verdicts).encode(),
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
-    made_from = digest_bytes(content.encode(), *(made[name] for name in BESIDE))
-    made[PAGE] = render(results, table, verdicts, claims, made_from).encode()
+    page = render(results, table, verdicts, claims, NOTHING).encode()
+    made_from = _made_from(content, page, [made[name] for name in BESIDE])
+    made[PAGE] = page.replace(NOTHING.encode(), made_from.encode(), 1)
     return made
 
 
 def _is_current(folder: Path, content: str) -> bool:
-    """Whether the folder's page was made from `content` and from the files that lie beside it."""
+    """Whether the folder's page is as it was made from `content`, and the files beside it, too."""
     try:
-        page = (folder / PAGE).read_text("utf-8")
-        beside = [(folder / name).read_bytes() for name in BESIDE]
+        page = read_regular(folder / PAGE)
+        beside = [read_regular(folder / name) for name in BESIDE]
     except (OSError, ValueError):
         return False
-    found = re.search(r'<meta name="robench-made-from" content="(\w+)">', page[:4000])
-    whole = page.endswith("</html>\n")
-    return bool(found and whole and found[1] == digest_bytes(content.encode(), *beside))
+    found = re.search(rb'<meta name="robench-made-from" content="(\w{64})">', page[:4000])
+    if not found:
+        return False
+    bare = page[: found.start(1)] + NOTHING.encode() + page[found.end(1) :]
+    return found[1].decode() == _made_from(content, bare, beside)
+
+
+def _made_from(content: str, page: bytes, beside: Sequence[bytes]) -> str:
+    """Digest of all that a folder shows and was made from. `page`: with NOTHING in its place."""
+    return digest_bytes(content.encode(), page, *beside)
 
 
 def _source() -> list[bytes]:
@@ -147,7 +159,7 @@ def _parquet(table: pa.Table) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all; untouched when it already says the same."""
     try:
-        if path.is_file() and path.read_bytes() == data:
+        if path.is_file() and path.read_bytes() == data:  # of a pipe the first is not true
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

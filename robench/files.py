@@ -1,0 +1,174 @@
+"""Files under a folder or any fsspec URL: regular ones, read whole, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from robench.errors import RobenchError, conceal, keep_secret, secrets_of, system_words
+
+
+class NotRegular(ValueError):
+    """Where a file should be, there is something that is none: a folder, a pipe, a device."""
+
+
+class Files:
+    """What lies under one root, by relative name.
+
+    Raises RobenchError, in which no password of the URL is said, for whatever a file system raises
+    that is not FileNotFoundError.
+    """
+
+    def __init__(self, url: str) -> None:
+        for secret in secrets_of(url):
+            keep_secret(secret)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except Exception as error:  # each file system fails in ways of its own
+            raise RobenchError(f"--store {url}: {error}") from None
+        self.local = "file" in _protocols(self.fs)
+        self.url = self.root if self.local else url  # absolute: workers may stand elsewhere
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed."""
+        return conceal(self.url)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same files."""
+        return "memory" not in _protocols(self.fs)
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        with self._saying(name, "cannot be looked for"):
+            return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str, suffix: str) -> Iterator[str]:
+        """Names without `suffix` of the files under `folder`, hidden and temporary ones aside."""
+        with suppress(FileNotFoundError), self._saying(folder, "cannot be read"):
+            if self.local:  # a hundred thousand files: without asking about each
+                found: Iterable[str] = _local_files(Path(self.path(folder)))
+            else:
+                found = (path.rsplit("/", 1)[-1] for path in self.fs.find(self.path(folder)))
+            yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError, and NotRegular for what is there and no file."""
+        with self._saying(name, "cannot be read"):
+            if self.local:
+                return read_regular(self.path(name))
+            return bytes(self.fs.cat_file(self.path(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Atomic: a reader sees the whole file or none, also after a power cut."""
+        path = self.path(name)
+        what = "cannot be written", "; free space or choose another place with --store"
+        with self._saying(name, *what):
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            if not self.local:
+                self.fs.pipe_file(path, data)
+                return
+            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(temporary).replace(path)
+                _sync_folder(path.rsplit("/", 1)[0])
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Gone afterwards, unless it cannot be written; another run may have been first."""
+        with suppress(OSError, RobenchError):
+            if self.exists(name):
+                self.fs.rm_file(self.path(name))
+
+    def move(self, name: str, to: str) -> None:
+        """Raises FileNotFoundError, and OSError where it cannot be moved."""
+        self.fs.makedirs(self.path(to).rsplit("/", 1)[0], exist_ok=True)
+        if self.local:
+            Path(self.path(name)).rename(self.path(to))
+        else:
+            self.fs.mv(self.path(name), self.path(to))
+
+    def move_back(self, name: str, to: str) -> None:
+        """To where nothing is by now, else it stays."""
+        with suppress(OSError):
+            if self.local:
+                os.link(self.path(name), self.path(to))
+                Path(self.path(name)).unlink()
+            elif not self.fs.exists(self.path(to)):
+                self.fs.mv(self.path(name), self.path(to))
+
+    @contextmanager
+    def _saying(self, name: str, what: str, advice: str = "") -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, RobenchError, NotRegular):
+            raise
+        except (OSError, MemoryError, OverflowError) as error:
+            raise RobenchError(
+                f"{self.path(name)}: {what}: {system_words(error)}{advice}"
+            ) from error
+        except Exception as error:
+            if self.local:
+                raise
+            said = f"{type(error).__name__}: {error}"  # libraries of remote stores have their own
+            raise RobenchError(f"{self.path(name)}: {what}: {said}{advice}") from error
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a file, at once.
+
+    Raises NotRegular for a pipe, on which an ordinary `open` waits for ever, a folder or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise NotRegular("not a regular file") from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular("not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _local_files(folder: Path) -> Iterator[str]:
+    """Names of the files under a local folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _local_files(Path(entry.path))
+            else:
+                yield entry.name
+
+
+def _sync_folder(folder: str) -> None:
+    """A renamed file is there after a power cut once its folder is on the disk too."""
+    with suppress(OSError):  # not every file system lets a folder be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
