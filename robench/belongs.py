@@ -90,6 +90,17 @@ def misnamed(manifest: Mapping[str, Any]) -> Iterator[str]:
         fits = digest(made, schema) == cell["digest"]
         fits = fits and made.get("slice") == [0, manifest["report"]["images"]]
         if inputs is not None:
-            fits = fits and manifest["inputs"][inputs].get("threat") == threat.get("fields")
+            fits = fits and _made_for(manifest["inputs"][inputs], threat, places)
         if not fits:
             yield where
+
+
+def _made_for(
+    inputs: Mapping[str, Any],
+    threat: Mapping[str, Any],
+    places: Mapping[tuple[str, int], tuple[Mapping[str, Any], Written]],
+) -> bool:
+    """Whether shared inputs are those of a threat, and were crafted on its surrogate."""
+    used = inputs.get("surrogate")
+    known = [part for (name, _), (_, part) in places.items() if name == threat.get("surrogate")]
+    return inputs.get("threat") == threat.get("fields") and (not known or used in known)

@@ -267,6 +267,11 @@ def load_results(store: Store, report: str, outcomes: Outcomes | None = None) ->
     _check_schema(manifest, f"{store.url}: report {report!r}")
     if outcomes is None:  # it is not of this moment
         check_shape(manifest, f"{store.url}: report {report!r}")
+        for wrong in misnamed(manifest):
+            raise RobenchError(
+                f"{store.url}: report {report!r}: {wrong}: its digest is not its own; "
+                f"run it again with: robench run {report}"
+            )
     known = outcomes or Outcomes()
     read: dict[str, Identity | str] = {}
     """Of those that are read here: the identity, or why there is none."""
