@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from small_runs import Ears, carry_out, outcomes
 
 from robench.errors import RobenchError
 from robench.execute import execute, open_run, survey
+from robench.files import Files
 from robench.plan import make_plan
 from robench.store import Damaged, Outcome, Store
 from robench.workspace import Workspace, open_workspace
@@ -200,8 +202,9 @@ def test_a_damaged_manifest_or_failure_is_forgotten_not_believed(
     store.write_failure("f", {"task": "t", "error": "e"})
     for path in [*Path(store.url).glob("runs/*"), *Path(store.url).glob("failures/*")]:
         path.write_bytes(damage(path.read_bytes(), how, where, value))
-    for found in (store.read_run("r"), store.read_failure("f")):
-        assert found is None or isinstance(found, dict)
+    with suppress(Damaged):
+        assert store.read_run("r") == {"schema": 1, "models": []}
+    assert isinstance(store.read_failure("f"), dict | None)
 
 
 def test_a_damaged_input_file_is_made_again_within_the_run(several: Workspace) -> None:
@@ -265,7 +268,7 @@ def test_a_folder_that_cannot_be_written_is_one_error_and_no_loop(
         raise OSError(errno.EROFS, "Read-only file system")
 
     store = Store(small.root / ".robench")
-    monkeypatch.setattr(type(store._fs), "makedirs", refuse)
+    monkeypatch.setattr(type(store.files.fs), "makedirs", refuse)
     with pytest.raises(RobenchError, match="Read-only file system; free space or choose"):
         carry_out(small)
     assert survey(open_run(make_plan(small, "small"), store, "cpu"))[1]["missing"] == 3
@@ -282,7 +285,7 @@ def test_a_finished_run_in_a_read_only_store_can_still_be_read(
     for name in ("replace", "rename", "unlink"):
         monkeypatch.setattr(Path, name, refuse)
     for name in ("makedirs", "rm_file", "mv"):
-        monkeypatch.setattr(type(run.store._fs), name, refuse)
+        monkeypatch.setattr(type(run.store.files.fs), name, refuse)
     again, ears = carry_out(small)
     assert ears.done == []
     assert outcomes(again) == outcomes(run)
@@ -315,15 +318,49 @@ def test_two_runs_on_one_store_at_once_both_finish_and_agree(several: Workspace)
 
 
 def test_two_that_set_the_same_damaged_cell_aside_do_not_trip_over_each_other(
-    small: Workspace,
+    small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = carry_out(small)
     name = next(iter(run.digests.values()))
     file = next(Path(run.store.url).rglob(f"{name}.parquet"))
     file.write_bytes(b"")
-    path = f"cells/{name[:2]}/{name}.parquet"
-    assert "set aside as" in str(run.store._set_aside(path, "damaged"))
-    assert "another run has set it aside" in str(run.store._set_aside(path, "damaged"))
+    move = Files.move
+
+    def late(files: Files, name: str, to: str) -> None:
+        move(files, name, "elsewhere")  # by another run
+        move(files, name, to)
+
+    monkeypatch.setattr(Files, "move", late)
+    with pytest.raises(Damaged, match="another run has set it aside"):
+        run.store.read_cell(name)
+    monkeypatch.undo()
+    file.write_bytes(b"")
+    with pytest.raises(Damaged, match="set aside as"):
+        run.store.read_cell(name)
+
+
+@pytest.mark.parametrize("folder", ["cells", "models", "inputs", "runs"])
+def test_a_good_file_that_another_run_has_just_written_is_not_set_aside(
+    several: Workspace, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    run, _ = carry_out(several)
+    run.store.write_run("small", {"schema": 2})
+    file = next(path for path in (Path(run.store.url) / folder).rglob("*") if path.is_file())
+    good, move = file.read_bytes(), Files.move
+    file.write_bytes(good[:-9])
+
+    def late(files: Files, name: str, to: str) -> None:
+        file.write_bytes(good)
+        move(files, name, to)
+
+    monkeypatch.setattr(Files, "move", late)
+    read: dict[str, Callable[[str], Any]] = {
+        **{"cells": run.store.read_cell, "models": run.store.read_model},
+        **{"inputs": run.store.read_inputs, "runs": run.store.read_run},
+    }
+    assert read[folder](file.stem) is not None
+    assert file.read_bytes() == good
+    assert not list((Path(run.store.url) / "damaged").iterdir())
 
 
 @pytest.mark.parametrize("year", [1971, 2106])

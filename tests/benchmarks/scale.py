@@ -109,9 +109,9 @@ def fill(run: Run, whole: bool) -> None:
         name = run.digests[cell]
         if whole or number == 0:
             run.store.write_cell(name, Outcome(made[number % 100], identified, dict(noted)))
-            first = Path(run.store._path(_cell_path(name)))
+            first = Path(run.store.files.path(_cell_path(name)))
             continue
-        path = Path(run.store._path(_cell_path(name)))
+        path = Path(run.store.files.path(_cell_path(name)))
         path.parent.mkdir(exist_ok=True)
         if number % 50_000 == 0:  # no file has more names than its system allows
             first = Path(shutil.copy(first, path))
