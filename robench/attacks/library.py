@@ -23,7 +23,6 @@ from robench.attacks.base import Attack
 from robench.attacks.target import BudgetExceeded, DecisionTarget
 from robench.errors import RobenchError
 
-
 WRONG = 32
 """Draws of a noisy network that must all be wrong about an image for it to be wrong already."""
 
