@@ -5,19 +5,22 @@ Hendrycks & Dietterich 2019 (arXiv 1903.12261), section 4.1, with E the error (1
     CE_c  = sum_s E_{s,c}(f) / sum_s E_{s,c}(baseline)                            mCE:  mean over c
     rCE_c = sum_s (E_{s,c}(f) - E_clean(f)) / sum_s (the same of the baseline)    rmCE: mean over c
 
-A kind that hardly harms the baseline has no meaningful relative error (a division by about zero);
-such kinds are left out of the relative mCE, for all models of a data set alike, and counted.
+A kind under which the baseline makes no error at all is left out of mCE; one that hardly harms it
+(a division by about zero) out of the relative mCE; for all models of a data set alike, and said.
+Where the baseline makes no error in so many bootstrap samples that an end of the interval would be
+infinite, there is a value without an interval.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from robench.digest import derived_seed
 from robench.results import Model, Results
-from robench.statistics import Floats, percentile_interval, resampling
+from robench.statistics import LEVEL, Floats, percentile_interval, resampling
 
 HARM = 0.01
 """Error that a kind must add to the baseline's, on average, to enter the relative mCE."""
@@ -34,12 +37,17 @@ class CorruptionError:
     model: str
     baseline: str
     mce: tuple[float, float, float]
-    """Value and 95% interval."""
+    """Value and 95% interval; NaN where there is none."""
     relative: tuple[float, float, float]
     relative_kinds: int
     """Kinds that harm the baseline enough to enter the relative mCE."""
     kinds: dict[str, float]
-    """CE of each kind, "card/kind"."""
+    """CE of each kind, "card/kind"; NaN where the baseline makes no error."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """Kinds that do not enter mCE, as the baseline makes no error under them."""
+        return [kind for kind, value in self.kinds.items() if math.isnan(value)]
 
 
 def corruption_errors(results: Results) -> list[CorruptionError]:
@@ -72,18 +80,16 @@ def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError 
     sampled_ce, sampled_harm = _sums(samples, results)
     severities = np.array([len(kind) for kind in results.kinds.values()])
     kept = harm[1, 0] > HARM * severities
+    erring = ce[1, 0] > 0
     itself = model is baseline
+    each = np.where(erring, ce[0, 0] / np.where(erring, ce[1, 0], 1), np.nan)
     return CorruptionError(
         model=model["name"],
         baseline=baseline["name"],
-        mce=_interval(ce[0] / ce[1], sampled_ce[0] / sampled_ce[1], itself),
-        relative=_interval(
-            harm[0][:, kept] / harm[1][:, kept],
-            sampled_harm[0][:, kept] / sampled_harm[1][:, kept],
-            itself,
-        ),
+        mce=_interval(ce[:, :, erring], sampled_ce[:, :, erring], itself),
+        relative=_interval(harm[:, :, kept], sampled_harm[:, :, kept], itself),
         relative_kinds=int(kept.sum()),
-        kinds=dict(zip(results.kinds, (ce[0, 0] / ce[1, 0]).tolist(), strict=True)),
+        kinds=dict(zip(results.kinds, each.tolist(), strict=True)),
     )
 
 
@@ -111,16 +117,25 @@ def _sums(errors: Floats, results: Results) -> tuple[Floats, Floats]:
         total.append(errors[:, :, start : start + len(kind)].sum(axis=2))
         harm.append(total[-1] - len(kind) * errors[:, :, 0])
         start += len(kind)
-    # A baseline without errors in a sample would divide by zero.
-    return np.maximum(np.stack(total, axis=2), 1e-9), np.stack(harm, axis=2)
+    return np.stack(total, axis=2), np.stack(harm, axis=2)
 
 
 def _interval(point: Floats, sampled: Floats, itself: bool) -> tuple[float, float, float]:
-    """Mean over kinds, and its 95% percentile interval; a baseline against itself has none."""
+    """The mean over kinds of the ratios model / baseline, and its 95% percentile interval; a
+    baseline against itself has none.
+
+    Args:
+        point: (2, 1, kinds); sampled: (2, samples, kinds). Ratios to zero or less are infinite.
+    """
     if not point.size:
-        return float("nan"), float("nan"), float("nan")
-    value = float(point.mean())
+        return math.nan, math.nan, math.nan
+    value = float((point[0] / point[1]).mean())
     if itself:
         return value, value, value
-    low, high = percentile_interval(sampled.mean(axis=1))
+    infinite = (sampled[1] <= 0).any(axis=1)
+    if infinite.mean() >= (1 - LEVEL) / 2:
+        return value, math.nan, math.nan
+    ratios = (sampled[0] / np.where(sampled[1] > 0, sampled[1], 1.0)).mean(axis=1)
+    ratios[infinite] = ratios[~infinite].max()  # beyond the end of the interval, both ways
+    low, high = percentile_interval(ratios)
     return value, float(low), float(high)

@@ -142,7 +142,8 @@ def _columns(results: Results) -> list[str]:
 
 
 def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float], Floats | None]:
-    """Every accuracy of a row with interval and sd, and the worst case (seeds, images) if known."""
+    """Every accuracy of a row with interval and sd, and what it is ranked by (seeds, images) if
+    known: the worst case, or without attacks what is right on clean images."""
     single: dict[str, Floats] = {}  # measured on images once each: Wilson holds
     reused: dict[str, Floats] = {}  # averages that reuse images: bootstrap by image
     found = {t["name"]: results.correct(model, t["name"]) for t in results.threats}
@@ -150,9 +151,10 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
         if correct is not None:
             single[column_name(name)] = correct
     survived = results.worst_case(model)
-    headlines = {"worst_case": survived}
+    headlines = {"worst_case": survived} if results.attacks else {}
     if results.noisy:
-        headlines |= {VOTES[0]: results.worst_vote(model), VOTES[1]: results.vote(model, CLEAN)}
+        headlines |= {VOTES[1]: results.vote(model, CLEAN)}
+        headlines |= {VOTES[0]: results.worst_vote(model)} if results.attacks else {}
     single |= {name: left for name, left in headlines.items() if left is not None}
     averages: dict[str, list[Threat]] = {
         "average_attacks": results.averaged,

@@ -84,3 +84,38 @@ def test_a_baseline_serves_its_own_data_set_only() -> None:
     results = made(["base"], base=BASE, model=BASE)
     results.manifest["models"][1]["fields"] = {"dataset": {"plugin": "other"}}
     assert [found.model for found in corruption_errors(results)] == ["base"]
+
+
+def test_a_kind_under_which_the_baseline_makes_no_error_is_left_out_and_named() -> None:
+    none = {**BASE[1], "brightness": [0, 0]}
+    model = (5, {"fog": [10, 20], "snow": [40, 80], "brightness": [1, 1]})
+    base, found = corruption_errors(made(["base"], base=(10, none), model=model))
+    assert found.left_out == base.left_out == ["c/brightness"]
+    assert found.mce[0] == pytest.approx(1.0)  # of fog and snow, as above; it was 83,750,002,928
+    assert 0.5 < found.mce[1] < found.mce[2] < 2
+    assert np.isnan(found.kinds["c/brightness"])
+
+
+def test_a_baseline_without_any_error_gives_no_ratio_at_all() -> None:
+    perfect = (0, {"fog": [0, 0], "snow": [0, 0]})
+    _, found = corruption_errors(made(["base"], base=perfect, model=BASE))
+    assert np.isnan(found.mce).all()
+    assert np.isnan(found.relative).all()
+    assert found.left_out == ["c/fog", "c/snow"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_baseline_that_hardly_errs_gives_a_value_without_an_interval(count: int) -> None:
+    """In e^-count of the bootstrap samples it does not err at all: more than one in forty."""
+    rare = (0, {"fog": [0, count], "snow": [30, 50]})
+    _, found = corruption_errors(made(["base"], base=rare, model=BASE))
+    assert found.mce[0] == pytest.approx((60 / count + 1) / 2)
+    assert np.isnan(found.mce[1:]).all()
+
+
+def test_no_kind_that_harms_the_baseline_leaves_no_relative_mce() -> None:
+    harmless = (30, {"fog": [30, 30], "snow": [20, 20]})
+    _, found = corruption_errors(made(["base"], base=harmless, model=BASE))
+    assert found.relative_kinds == 0
+    assert np.isnan(found.relative).all()
+    assert found.mce[0] == pytest.approx((1.0 + 2.0) / 2)

@@ -22,7 +22,7 @@ from robench.diagnostics.gradient_free import gradient_free
 from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
 from robench.diagnostics.strength import growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
-from robench.diagnostics.verdicts import CHECKS, diagnose, verdict
+from robench.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
 from robench.errors import RobenchError
 from robench.execute import execute, open_run
 from robench.leaderboard import leaderboard, load_published, load_results
@@ -354,6 +354,18 @@ def test_a_model_without_the_cells_that_would_tell_is_unchecked() -> None:
     assert diagnose(Outcomes().clean().results())["mine"]["verdict"] == "unchecked"
     made = Outcomes().clean().attack("fgsm", 0.5, steps=1, zero=0.0)
     assert diagnose(made.results())["mine"]["verdict"] == "unchecked"
+
+
+def test_nothing_is_believable_without_a_headline() -> None:
+    passed = [Finding(name, "pass", "") for name in NEEDED]
+    assert verdict(passed)["verdict"] == "believable"
+    assert verdict(passed, headline=False)["verdict"] == "unchecked"
+    made = Outcomes().clean().attack("pgd", 0.5).attack("apgd", 0.5)
+    assert Subject(made.results(), made.model).headline
+    made.cells[-1]["status"] = "failed"  # as where an attack wants more classes than there are
+    assert not Subject(made.results(), made.model).headline
+    none = Outcomes().clean()
+    assert not Subject(none.results(), none.model).headline
 
 
 def test_one_alarm_outweighs_all_that_passes() -> None:

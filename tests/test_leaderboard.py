@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from synthetic import (
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard, load_published, load_results
 from robench.report import write_report
+from robench.report.tables import as_json, as_latex
 from robench.results import Results
 from robench.statistics import wilson
 from robench.store import Store
@@ -165,12 +167,17 @@ def test_models_that_cannot_be_told_apart_share_a_rank_and_others_do_not() -> No
     }
 
 
-def test_without_attacks_the_worst_case_is_the_clean_accuracy() -> None:
-    row = row_of(
-        Synthetic([SyntheticModel("synthetic/a")], [clean_threat()]).results(), "synthetic/a"
-    )
-    assert row["worst_case"] == row["clean"]
+def test_without_attacks_there_is_no_worst_case() -> None:
+    results = Synthetic([SyntheticModel("synthetic/a")], [clean_threat()]).results()
+    row = row_of(results, "synthetic/a")
+    assert np.isnan([row[f"worst_case{end}"] for end in ("", "_low", "_high")]).all()
     assert np.isnan(row["average_attacks"])  # type: ignore[arg-type]
+    assert row["rank"] == 1  # by clean accuracy, as the page says
+    latex = as_latex(results, leaderboard(results))
+    assert "no attacks: ranked by clean accuracy" in latex
+    assert " & -- & " in latex
+    document = json.loads(as_json(results, leaderboard(results)))
+    assert document["rows"][0]["worst_case"] is None
 
 
 def test_a_threat_named_like_a_column_gets_a_column_of_its_own() -> None:

@@ -62,7 +62,8 @@ class GradientAttack(Attack):
     """Draws to average each gradient over, where the network or `diversity` is random."""
     loss: Literal["cross-entropy", "margin", "dlr"] = "cross-entropy"
     targets: int = Field(default=0, ge=0)
-    """Runs towards each of so many likeliest wrong classes, instead of away from the right one."""
+    """Runs towards each of so many likeliest wrong classes (of all, where there are fewer), instead
+    of away from the right one."""
     surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
     """Derivative of steps and spikes: `rectangle:0.5`, ...; "sweep": several, the best kept per
     image; None: the network's own."""
@@ -112,12 +113,8 @@ class GradientAttack(Attack):
         """The classes to run towards, (n,) each; [None]: away from the right one."""
         if not self.targets:
             return [None]
-        if self.targets >= target.classes:
-            raise RobenchError(
-                f"targets = {self.targets}: there are {target.classes - 1} wrong classes"
-            )
         wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
-        return list(wrong.topk(self.targets, dim=1).indices.T)
+        return list(wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T)
 
 
 class FGSM(GradientAttack):

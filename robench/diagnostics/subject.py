@@ -43,6 +43,13 @@ class Subject:
         threats = [threat for threat in self.results.threats if threat["kind"] == "clean"]
         return next((threat for threat in threats if self.correct(threat) is not None), None)
 
+    @property
+    def headline(self) -> bool:
+        """Whether there is a worst case: clean images and every attack that counts were met."""
+        counted = self.results.attacks
+        met = all(self.correct(threat) is not None for threat in counted)
+        return bool(counted) and met and self.clean is not None
+
     @cached_property
     def balls(self) -> dict[Ball, list[Threat]]:
         """The balls whose attacks enter the worst case, with the attacks of every role in them."""

@@ -40,24 +40,25 @@ their cells."""
 def diagnose(results: Results) -> dict[str, Verdict]:
     """The verdict on every model of a report, by name. Depends on the results alone.
 
-    A model is doubtful where any check raises an alarm, believable where none does and those in
-    NEEDED pass, else unchecked.
+    A model is doubtful where any check raises an alarm, believable where none does, those in NEEDED
+    pass and there is a worst case to be believed, else unchecked.
     """
+    subjects = [Subject(results, model) for model in results.models]
     return {
-        model["name"]: verdict([check(Subject(results, model)) for check in CHECKS])
-        for model in results.models
+        subject.model["name"]: verdict([check(subject) for check in CHECKS], subject.headline)
+        for subject in subjects
     }
 
 
-def verdict(findings: list[Finding]) -> Verdict:
-    """What a model's findings come to."""
+def verdict(findings: list[Finding], headline: bool = True) -> Verdict:
+    """What a model's findings come to. headline: whether it has a worst case."""
     alarms = [
         Alarm(check=finding.check, text=finding.text, next=finding.next)
         for finding in findings
         if finding.verdict == "alarm"
     ]
     passed = {finding.check for finding in findings if finding.verdict == "pass"}
-    enough = passed.issuperset(NEEDED)
+    enough = headline and passed.issuperset(NEEDED)
     return Verdict(
         verdict="doubtful" if alarms else "believable" if enough else "unchecked",
         alarms=alarms,

@@ -74,11 +74,15 @@ def as_latex(
         ("avg. corr.", "average_corruptions"),
         *((threat["name"], column_name(threat["name"])) for threat in attacks),
     ]
-    measured = [(head, name) for head, name in measured if table[name].notna().any()]
+    always = ("worst_case", CLEAN)
+    measured = [
+        (head, name) for head, name in measured if name in always or table[name].notna().any()
+    ]
     lines = [
         f"% {_one_line(results.manifest['report']['title'])}",
         f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
         "brackets: 95% interval",
+        *([] if results.attacks else ["% no attacks: ranked by clean accuracy"]),
         *(["% dagger: gradient masking suspected, an upper bound"] if doubtful else []),
         r"\begin{tabular}{rl" + "r" * len(measured) + "}",
         r"\toprule",
