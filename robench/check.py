@@ -12,7 +12,7 @@ import torch
 from robench import plugins
 from robench.attacks.conformance import check_attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
-from robench.conformance import Finding
+from robench.conformance import Finding, raised
 from robench.corruptions.conformance import check_corruption
 from robench.data.base import Splits
 from robench.data.conformance import check_dataset
@@ -303,4 +303,4 @@ def _contract(
             case "networks":
                 return check_network(network, data)
     except Exception as error:  # whatever a stranger's plugin raises
-        return [Finding("builds", False, f"raises {type(error).__name__}: {error}")]
+        return [Finding("builds", False, raised(error))]

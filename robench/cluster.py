@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from robench.errors import RobenchError
-from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker
+from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker, worn
 
 HERE = "here"
 """The address that starts a cluster of this machine alone."""
@@ -173,6 +173,8 @@ class _Ears:
 
 def _work(task: Any, ears: Any) -> Failure | None:
     """What a Ray worker does."""
+    if worn():
+        os._exit(1)  # the task is tried again in another
     prepare_worker()
 
     def tell(label: str, done: float, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robench.errors import RobenchError
 from robench.plugins import Plugin
 
 
@@ -32,8 +33,14 @@ def findings(checks: Sequence[Callable[..., Finding]], *arguments: Any) -> list[
         try:
             found.append(check(*arguments))
         except Exception as error:
-            found.append(Finding(check.__name__, False, f"raises {type(error).__name__}: {error}"))
+            found.append(Finding(check.__name__, False, raised(error)))
     return found
+
+
+def raised(error: Exception) -> str:
+    """What a finding quotes of an exception."""
+    own = isinstance(error, RobenchError)
+    return str(error) if own else f"raises {type(error).__name__}: {error}"
 
 
 def travels(plugin: Plugin) -> Finding:

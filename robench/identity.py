@@ -20,6 +20,7 @@ from robench.corruptions.base import Corruption
 from robench.data.base import Dataset, Splits
 from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError, cause
+from robench.guard import guarded
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat, Training
@@ -36,8 +37,10 @@ class _Wanted:
 def _load_splits(wanted: _Wanted) -> Splits:
     card = wanted.card
     dataset: Dataset = plugins.build("datasets", card.dataset, card)
+    who = plugins.called("datasets", card.dataset, card)
     try:
-        return dataset.load()
+        with guarded(who, own=plugins.own("datasets", card.dataset)):
+            return dataset.load()
     except Exception as error:  # more points than there is memory for, whatever a plugin raises
         raise RobenchError(f"{card.file}: {cause(error)}") from error
 
@@ -46,6 +49,11 @@ def load_splits(card: ModelCard) -> Splits:
     """The data set of a model card, kept in memory for the next card that names the same one."""
     fields = canonical(plugins.resolve("datasets", card.dataset, card))
     return _load_splits(_Wanted(fields, card))
+
+
+def forget_splits() -> None:
+    """Have data sets loaded again: somebody has written into one."""
+    _load_splits.cache_clear()
 
 
 @dataclass(frozen=True)

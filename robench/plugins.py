@@ -316,7 +316,12 @@ def _imported(name: str) -> Any:
     """`package.module:name` of what is installed."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        if module in sys.modules or module.partition(".")[0] == "robench":
+            return getattr(importlib.import_module(module), attribute)
+        from robench.guard import guarded  # not before it is needed: it imports torch
+
+        with guarded(f"{module}, when it is imported,"):
+            return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         raise RobenchError(
             f"{module} cannot be imported: {type(error).__name__}: {error}"
@@ -353,9 +358,18 @@ def _import_file(path: Path, root: Path) -> ModuleType:
             sys.modules[name] = ModuleType(name, "Plugin files of the workspaces in use.")
             sys.modules[name].__path__ = search
     dotted = ".".join(path.relative_to(root).with_suffix("").parts)
+    name = f"{package}.{dotted}"
+    if name in sys.modules:
+        return sys.modules[name]
+    from robench.guard import guarded  # not before it is needed: it imports torch
+
     try:
-        return importlib.import_module(f"{package}.{dotted}")
+        with guarded(f"{path}, when it is imported,"):
+            return importlib.import_module(name)
     except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)  # where it came in, it was put out again
+        if isinstance(error, RobenchError):
+            raise
         raise RobenchError(
             f"{path}: cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -388,6 +402,16 @@ def _code(kind: Kind, plugin: type[Plugin], name: str) -> str:
     return f"{plugin.__name__}@{digest_bytes(source)}"
 
 
+def own(kind: Kind, spec: Spec) -> bool:
+    """Whether a plugin is robench's own, and so is all that it calls."""
+    return spec.name in BUILT_IN[kind] and spec.name != "module"
+
+
+def called(kind: Kind, spec: Spec, card: Card) -> str:
+    """A plugin as errors name it."""
+    return f"{kind[:-1]} {spec.name!r} ({card.file})"
+
+
 def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     """An instance with the card's settings; `arguments` are what the framework adds.
 
@@ -397,6 +421,11 @@ def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     plugin = load(kind, spec.name, card)
     settings = plugin.located(spec.settings, card)
     try:
-        return plugin(**arguments, **settings)
+        if own(kind, spec):
+            return plugin(**arguments, **settings)
+        from robench.guard import guarded  # not before it is needed: it imports torch
+
+        with guarded(f"{called(kind, spec, card)}, while it is built,", seed=None):
+            return plugin(**arguments, **settings)
     except Exception as error:  # settings that are too large, whatever a stranger's class raises
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {cause(error)}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -122,22 +124,41 @@ def _cut(text: str, length: int) -> str:
     return f"{text[: length // 2]} ... {text[len(text) - length // 2 + 5 :]}"
 
 
+def worn() -> str | None:
+    """Why this process is not to go on, after what plugins left in it; None: it may."""
+    guard = sys.modules.get("robench.guard")
+    return guard.worn if guard is not None else None
+
+
 class Inline:
-    """Runs each task at once, here."""
+    """Runs each task at once, here; once this process is worn, in one that is renewed."""
 
     slots = 1
 
     def __init__(self, told: Told) -> None:
         self._told = told
+        self._beside: Processes | None = None
 
     def submit(self, task: Any) -> Future[Any]:
+        if worn() and _travels(task):
+            self._beside = self._beside or Processes(1, self._told)
+            return self._beside.submit(task)
         future: Future[Any] = Future()
         self._told(task.label, 0.0, "")
         future.set_result(perform(task, self._told))
         return future
 
     def close(self) -> None:
-        """Nothing to stop."""
+        if self._beside is not None:
+            self._beside.close()
+
+
+def _travels(task: Any) -> bool:
+    try:
+        pickle.dumps(task)
+    except Exception:  # of a module that was handed over, for example
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -206,15 +227,16 @@ class Processes:
         """A process is free again, or gone. Called from its executor's own thread."""
         executor, task, future = flight.executor, flight.task, flight.future
         error = CancelledError() if done.cancelled() else done.exception()
+        failure, why = done.result() if error is None else (None, None)
         with self._lock:
             if self._closed:
                 return
-            if isinstance(error, BrokenProcessPool):
+            if isinstance(error, BrokenProcessPool) or why is not None:
                 executor = self._replace(executor)
             self._idle.append(executor)
             self._start()
         if error is None:
-            future.set_result(done.result())
+            future.set_result(failure)
         elif time_limit.ended(task.time_limit, time.monotonic() - flight.started, flight.code()):
             said = f"it had to be ended with its process {time_limit.GRACE:g} s later"
             future.set_result(
@@ -284,6 +306,7 @@ def prepare_worker() -> None:
     time_limit.may_end_process = True
 
 
-def _work(task: Any) -> Failure | None:
+def _work(task: Any) -> tuple[Failure | None, str | None]:
+    """Why the task failed, and why its process is to be renewed."""
     _tell(task.label, 0.0, "")
-    return perform(task, _tell)
+    return perform(task, _tell), worn()

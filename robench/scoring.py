@@ -28,6 +28,7 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
+from robench.guard import guarded
 from robench.likelihood_ratio import cross_entropy_rows
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
@@ -126,6 +127,8 @@ def attack_slice(
     batch_size: int,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
+    who: str = "",
+    own: bool = False,
 ) -> Perturbed:
     """Let an attack perturb a slice of test data, within its budget.
 
@@ -136,11 +139,13 @@ def attack_slice(
         noisy: whether the noise of the noisy layers is on.
         broken: what a proof is told: images that something else has broken in a ball no larger ->
             the threat that did.
+        who: the plugins at work, for errors. own: whether all are robench's own (see guard.py).
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
-    RobenchError when card and attack do not fit.
+    RobenchError when card and attack do not fit, or a plugin changes what is not its own.
     """
     check_fit(attack, card)
+    who = who or f"attack {card.attack.name!r} ({card.file})"
     ball = Ball(card.norm, eps, part)
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
@@ -160,13 +165,17 @@ def attack_slice(
                 target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
                     True
                 )
+            guard = guarded(who, derived_seed(seed, "attack", "global", start), network, own)
             try:
-                with until(deadline):
+                with guard, until(deadline):
                     x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
             except OutOfTime:
                 raise BudgetExceeded(
                     f"attack {card.attack.name!r} ran past its time_limit of {card.time_limit:g} s"
                 ) from None
+        _check_untouched(
+            x, data.images[start : start + batch_size], f"{who} writes into the data set"
+        )
         x_adv = _enforce(x_adv, x, ball, card)
         made.append(
             {
@@ -233,6 +242,8 @@ def score_slice(
     seed: int,
     batch_size: int,
     device: torch.device,
+    who: str = "the network",
+    own: bool = False,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
@@ -241,14 +252,22 @@ def score_slice(
     (largest difference between the logits of two draws, relative to the largest logit; None for one
     draw) and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
-    Raises RobenchError when the network answers with the wrong shape or not with numbers.
+    Args:
+        who: the network, for errors. own: whether it is robench's own (see guard.py).
+
+    Raises RobenchError when the network answers with the wrong shape or not with numbers, or
+    changes what is not its own.
     """
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
         x, y = _batch(Part(images, part.labels), start, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
-        with torch.no_grad(), in_use(network, noisy, derived_seed(seed, "score", start), device):
+        with (
+            torch.no_grad(),
+            in_use(network, noisy, derived_seed(seed, "score", start), device),
+            guarded(who, derived_seed(seed, "score", "global", start), network, own),
+        ):
             first: Tensor | None = None
             for _ in range(draws):
                 started = time.perf_counter()
@@ -264,6 +283,11 @@ def score_slice(
                 lost += cross_entropy_rows(logits, y)
             if start == 0:
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
+        _check_untouched(
+            x,
+            images[start : start + batch_size],
+            f"{who} changes its input in place: x = x.clone() first",
+        )
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())
@@ -351,5 +375,13 @@ def _change(logits: Tensor, first: Tensor) -> float:
 
 
 def _batch(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Copies: no plugin gets hold of the memory of a data set."""
     images = torch.from_numpy(part.images[start : start + size])
-    return images.to(device), torch.from_numpy(part.labels[start : start + size]).to(device)
+    labels = torch.from_numpy(part.labels[start : start + size])
+    return images.to(device, copy=True), labels.to(device, copy=True)
+
+
+def _check_untouched(x: Tensor, images: np.ndarray, said: str) -> None:
+    """Raises RobenchError, saying so, where a batch and what it was made of are not alike."""
+    if not torch.equal(x.cpu(), torch.from_numpy(images)):
+        raise RobenchError(said)

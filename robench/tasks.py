@@ -6,6 +6,7 @@ writes the result straight into the store.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import platform
@@ -27,13 +28,14 @@ import torch
 
 from robench import plugins
 from robench.attacks.base import Attack
-from robench.cards import ModelCard, ReportCard
+from robench.cards import Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
-from robench.identity import load_splits
+from robench.guard import guarded
+from robench.identity import forget_splits, load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
@@ -109,12 +111,19 @@ class Train:
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
         trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
+        who, own = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
+        before = splits.seal()
         forget_peak_memory(device)
         began = time.perf_counter()
-        history = checked_history(trainer.fit(network, splits, rng, tell), card)
+        with guarded(who, derived_seed("train", "global", seed), own=own):
+            found = trainer.fit(network, splits, rng, tell)
+        took, peak = time.perf_counter() - began, peak_memory_mb(device)
+        if splits.seal() != before:
+            forget_splits()
+            raise RobenchError(f"{who} writes into the data set: copy what is to be changed")
+        history = checked_history(found, card)
         if trainer.trains:
-            took = time.perf_counter() - began
-            history = with_cost(history, took, peak_memory_mb(device))
+            history = with_cost(history, took, peak)
         state = {  # each in memory of its own: safetensors holds no tensor twice
             name: value.cpu().clone(memory_format=torch.contiguous_format)
             for name, value in network.state_dict().items()
@@ -173,15 +182,17 @@ class MakeInputs:
             images = part.images.copy()
             # Nature touches what an item is like, not what it is linked to.
             features = load_splits(self.cell.training.card).pixels("features") or slice(None)
-            images[..., features] = corrupt_images(
-                corruption,
-                np.ascontiguousarray(part.images[..., features]),
-                self.cell.start,
-                threat.corruption,
-                threat.severity,
-                self.report.seed,
-                part.labels,
-            )
+            who, own = _at_work(("corruptions", card.corruption, card))
+            with guarded(who, derived_seed("corruption", "global", self.report.seed), own=own):
+                images[..., features] = corrupt_images(
+                    corruption,
+                    np.ascontiguousarray(part.images[..., features]),
+                    self.cell.start,
+                    threat.corruption,
+                    threat.severity,
+                    self.report.seed,
+                    part.labels.copy(),
+                )
             tensors = {"images": np.ascontiguousarray(images, np.float32)}
         else:
             assert self.surrogate is not None
@@ -189,8 +200,9 @@ class MakeInputs:
             network = _trained(
                 self.cell.surrogate, self.surrogate, weights, self.store, self.device
             )
-            noisy = self.cell.surrogate.card.inference_noise
-            perturbed = _attack(self.cell, self.report, network, noisy, part, device)
+            perturbed = _attack(
+                self.cell, self.report, network, self.cell.surrogate.card, part, device
+            )
             trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
             tensors = {
                 name: np.ascontiguousarray(getattr(perturbed, name), np.float32)
@@ -247,14 +259,17 @@ class Evaluate:
         card, report = self.cell.training.card, self.report
         weights = self.identity["model"]["weights"]
         network = _trained(self.cell.training, self.model, weights, self.store, self.device)
+        who, own = _at_work(("networks", card.network, card))
         part = _slice(self.cell)
         perturbed: Perturbed | None = None
         if self.inputs is not None:
             images, perturbed = _shared(store, self.inputs)
         elif self.cell.threat.kind == "attack":
-            noisy = card.inference_noise
-            perturbed = _attack(self.cell, report, network, noisy, part, device, self.broken)
+            perturbed = _attack(self.cell, report, network, card, part, device, self.broken)
             images = perturbed.images
+            if not (own and plugins.own("attacks", self.cell.threat.attack.attack)):
+                # What strangers had in their hands is not what is scored.
+                network = _trained(self.cell.training, self.model, weights, self.store, self.device)
         else:
             images = part.images
         rows, observations = score_slice(
@@ -266,6 +281,8 @@ class Evaluate:
             seed=report.seed,
             batch_size=report.batch_size,
             device=device,
+            who=who,
+            own=own,
         )
         observations |= self._check_proof(rows, perturbed)
         return Outcome(
@@ -336,17 +353,29 @@ def _time_limit(threat: Threat) -> float | None:
     return threat.attack.time_limit if threat.kind == "attack" else None
 
 
+def _at_work(*called: tuple[plugins.Kind, Spec, Card]) -> tuple[str, bool]:
+    """Plugins that work together, as errors name them (those from outside, where there are some),
+    and whether all are robench's own."""
+    outside = [one for one in called if not plugins.own(one[0], one[1])]
+    return " with ".join(plugins.called(*one) for one in outside or called[:1]), not outside
+
+
 def _attack(
     cell: Cell,
     report: ReportCard,
     network: Network,
-    noisy: bool,
+    model: ModelCard,
     part: Part,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
 ) -> Perturbed:
+    """Let the cell's attack perturb a slice, on the network of a model. One that strangers had in
+    their hands is not kept."""
     card = cell.threat.attack
     attack: Attack = plugins.build("attacks", card.attack, card)
+    who, own = _at_work(("attacks", card.attack, card), ("networks", model.network, model))
+    if not own:
+        _forget(network)
     return attack_slice(
         network,
         attack,
@@ -354,11 +383,13 @@ def _attack(
         float(cell.threat.eps or 0.0),
         part,
         part=load_splits(cell.training.card).pixels(card.part),
-        noisy=noisy,
+        noisy=model.inference_noise,
         seed=report.seed,
         batch_size=report.batch_size,
         device=device,
         broken=broken,
+        who=who,
+        own=own,
     )
 
 
@@ -370,6 +401,7 @@ def _slice(cell: Cell) -> Part:
 def _fresh(card: ModelCard, seed: int) -> Network:
     """An untrained network; torch's global generator is left as it was found."""
     splits = load_splits(card)
+    own = plugins.own("networks", card.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("network", seed))
         network: Network = plugins.build(
@@ -378,7 +410,7 @@ def _fresh(card: ModelCard, seed: int) -> Network:
             card,
             input_shape=splits.input_shape,
             classes=len(splits.classes),
-            graph=splits.graph,
+            graph=splits.graph if own else copy.deepcopy(splits.graph),
         )
     return network
 
@@ -395,10 +427,20 @@ def _trained(training: Training, model: str, weights: str, store: str, device: s
         raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = _fresh(training.card, training.seed)
     network.load_state_dict(safetensors.torch.load(payload))
-    _kept[key] = network.to(device).eval(), len(payload)
+    network.to(device).eval()
+    if not plugins.own("networks", training.card.network):
+        return network  # what it remembers of one cell would be there in the next
+    _kept[key] = network, len(payload)
     while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
         _kept.popitem(last=False)
     return network
+
+
+def _forget(network: Network) -> None:
+    """Keep a network no longer."""
+    for key, (kept, _) in list(_kept.items()):
+        if kept is network:
+            del _kept[key]
 
 
 def _there(read: Callable[[str], Read], name: str) -> Read:

@@ -47,7 +47,8 @@ def check_attack(make: Make, norm: str | None = None) -> list[Finding]:
     norm = norm or attack.norms[0]
     if norm not in attack.norms:
         return [Finding("builds", False, f"norm {norm!r} is not one of {attack.norms}")]
-    checks: list[Callable[[Make, str], Finding]] = [pickles, access, counts, seeds, batches, noisy]
+    checks: list[Callable[[Make, str], Finding]] = [pickles, isolation, access, counts, seeds]
+    checks += [batches, noisy]
     if math.isfinite(RADII[norm][-1]):
         checks += [zero_budget, budget, monotone]
     checks += [effect]
@@ -59,6 +60,13 @@ def check_attack(make: Make, norm: str | None = None) -> list[Finding]:
 def pickles(make: Make, norm: str) -> Finding:
     """The attack travels to worker processes."""
     return travels(make())
+
+
+def isolation(make: Make, norm: str) -> Finding:
+    """The process and the network that it is shown are left as they were: else this raises."""
+    attack = make()
+    attempt(attack, attack.needs, norm, RADII[norm][-1])
+    return Finding("isolation", True)
 
 
 def zero_budget(make: Make, norm: str) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.target import DecisionTarget, ScoreTarget, WeightsTarget, WhiteBoxTarget
 from robench.data.digits import Digits
+from robench.guard import guarded
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 
@@ -78,8 +80,13 @@ def reference() -> tuple[MLP, Tensor, Tensor]:
 def attempt(
     attack: Attack, access: str, norm: str, eps: float, batch: int = 60, noisy: bool = False
 ) -> Trial:
-    """Run an attack on the reference network; the same arguments draw the same numbers."""
+    """Run an attack on the reference network; the same arguments draw the same numbers.
+
+    Raises RobenchError where the attack changes what is not its own.
+    """
     network, images, labels = reference()
+    network = deepcopy(network)  # whatever becomes of it
+    who = f"attack {type(attack).__name__}"
     seen, queries, gradients = Seen(), 0, 0
     found: list[Tensor] = []
     source = GaussianNoise(torch.Generator().manual_seed(2)) if noisy else None
@@ -87,7 +94,7 @@ def attempt(
         for x, y in zip(images.split(batch), labels.split(batch), strict=True):  # type: ignore[no-untyped-call]
             rng = torch.Generator().manual_seed(1 + len(found))
             target = TARGETS[access](network, Ball(norm, eps), len(x))
-            with _watched(network, seen):
+            with _watched(network, seen), guarded(who, None, network):
                 found.append(attack.perturb(target, x.clone(), y.clone(), rng))
             queries, gradients = queries + target.queries, gradients + target.gradients
         x_adv = torch.cat(found)

@@ -15,6 +15,7 @@ from robench.corruptions.base import Corruption
 from robench.corruptions.make import ROUNDING, image_rng
 from robench.data.digits import Digits
 from robench.errors import RobenchError
+from robench.guard import guarded
 
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGES = 8
@@ -44,7 +45,8 @@ class Trial:
         self.clean = pictures(channels)
         self.wrote = False
         before = global_state()
-        self.made = {asked: self.ask(*asked) for asked in self.asked()}
+        with guarded(f"corruption {type(self.corruption).__name__}", None):
+            self.made = {asked: self.ask(*asked) for asked in self.asked()}
         self.drew_elsewhere = global_state() != before
 
     def asked(self) -> Iterator[Asked]:

@@ -58,13 +58,12 @@ def corrupt_images(
     made = np.empty(images.shape, np.float32)
     for offset, image in enumerate(images):
         index = first_index + offset
-        answer = corruption.corrupt(
-            np.ascontiguousarray(image.transpose(1, 2, 0)),
-            kind,
-            severity,
-            image_rng(entropy, index),
-        )
         where = f"{who}: {kind} at severity {severity} of image {index}"
+        # A copy: transposing leaves grey images in the memory of the test set.
+        shown = np.array(image.transpose(1, 2, 0), order="C")
+        answer = corruption.corrupt(shown, kind, severity, image_rng(entropy, index))
+        if not np.array_equal(shown, image.transpose(1, 2, 0)):
+            raise RobenchError(f"{where}: it writes into the image that it is given: copy it first")
         made[offset] = _checked(
             np.moveaxis(np.asarray(answer), -1, 0) if np.ndim(answer) == 3 else answer, image, where
         )

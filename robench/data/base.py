@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -69,6 +70,18 @@ class Splits:
         if part == "edges":
             raise RobenchError('part = "edges": items of this data set are no nodes of a graph')
         return None
+
+    def seal(self) -> bytes:
+        """Of all that is held, bit by bit, to see whether somebody has written into it: quicker
+        than the fingerprint, and never stored."""
+        sha = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            for array in (part.images, part.labels):
+                sha.update(np.ascontiguousarray(array).view(np.uint8).data)
+        if self.graph is not None:
+            for array in (self.graph.features, self.graph.edges, self.graph.adjacency):
+                sha.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return sha.digest()
 
     @cached_property
     def fingerprint(self) -> str:

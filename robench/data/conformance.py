@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robench.conformance import Finding, findings, travels
+from robench.conformance import Finding, findings, raised, travels
 from robench.data.base import Dataset, Splits
 from robench.digest import digest_bytes
+from robench.guard import guarded
 
 LEAKED = 0.01
 """Share of the test images that may also be training images."""
@@ -19,9 +20,11 @@ def check_dataset(make: Make) -> list[Finding]:
     """All checks of a data set, one finding each."""
     found = findings([pickles], make)
     try:
-        splits = make().load()
+        dataset = make()
+        with guarded(f"dataset {type(dataset).__name__}", None):
+            splits = dataset.load()
     except Exception as error:
-        return [*found, Finding("loads", False, f"raises {type(error).__name__}: {error}")]
+        return [*found, Finding("loads", False, raised(error))]
     return found + findings([images, labels, repeats, leaks], make, splits)
 
 

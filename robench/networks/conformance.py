@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robench.conformance import Finding, findings, global_state
+from robench.conformance import Finding, findings, global_state, raised
 from robench.data.base import Part, Splits
 from robench.data.graph import Graph
+from robench.errors import RobenchError
+from robench.guard import guarded
 from robench.networks.base import Network
 from robench.networks.module import Module
 
@@ -51,9 +53,14 @@ class Bench:
         return torch.rand(12, *self.shape, generator=torch.Generator().manual_seed(5))
 
     def answer(self, network: Network, x: Tensor) -> Tensor:
+        """Raises RobenchError where the network changes what is not its own."""
         network.generator = torch.Generator().manual_seed(7)
-        with torch.no_grad():
-            return network(x)
+        who, given = f"network {type(network).__name__}", x.clone()
+        with torch.no_grad(), guarded(who, None, network):
+            logits = network(given)
+        if not torch.equal(given, x):
+            raise RobenchError(f"{who} changes its input in place: x = x.clone() first")
+        return logits
 
 
 def small_graph() -> Splits:
@@ -106,7 +113,7 @@ def check_network(make: Make, data: Splits | None = None) -> list[Finding]:
     try:
         bench = find_bench(make, data)
     except Exception as error:
-        return [Finding("answers", False, f"raises {type(error).__name__}: {error}")]
+        return [Finding("answers", False, raised(error))]
     return findings([answers, builds, repeats, batches, state, gradient], bench)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from robench.conformance import GLOBAL, Finding, findings, global_state, travels
 from robench.data.base import Part, Splits
 from robench.data.digits import Digits
+from robench.guard import guarded
 from robench.networks.base import Network
 from robench.networks.conformance import Bench, find_bench
 from robench.networks.conformance import Make as NetworkMake
@@ -68,7 +69,8 @@ class Trials:
         network = self.bench.built()
         trainer, rng = self.trainer(), torch.Generator().manual_seed(11)
         state = global_state()
-        history = trainer.fit(network, data, rng, lambda done, text: told.append(done))
+        with guarded(f"trainer {type(trainer).__name__}", None):
+            history = trainer.fit(network, data, rng, lambda done, text: told.append(done))
         drew = global_state() != state
         data.__dict__.pop("fingerprint", None)
         return Trial(network, history, told, drew, data.fingerprint != before)
@@ -108,15 +110,22 @@ def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -
     trainer = make()
     if not trainer.trains:  # weights made elsewhere fit one size of images only
         bench = find_bench(network, own, lambda bench: Trials(make, bench).first)
-        return findings([pickles, trains, history, seeds, data], Trials(make, bench))
+        return findings([pickles, isolation, trains, history, seeds, data], Trials(make, bench))
     return findings(
-        [pickles, trains, history, seeds, data, learns], Trials(make, find_bench(network, own))
+        [pickles, isolation, trains, history, seeds, data, learns],
+        Trials(make, find_bench(network, own)),
     )
 
 
 def pickles(trials: Trials) -> Finding:
     """The trainer travels to worker processes."""
     return travels(trials.make())
+
+
+def isolation(trials: Trials) -> Finding:
+    """The process is left as it was: else this raises."""
+    trials.first  # noqa: B018 (where it raises, that is what is found)
+    return Finding("isolation", True)
 
 
 def trains(trials: Trials) -> Finding:

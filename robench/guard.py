@@ -1,0 +1,239 @@
+"""A watch around every call of a plugin: what it changed in the process is put back, and the call
+fails by the plugin's name and by what it changed.
+
+    with guarded("attack 'mine' (attacks/mine.toml)", seed, network):
+        x_adv = attack.perturb(...)
+
+Global random states are seeded for the call and put back after it, so that numbers drawn from them
+depend on the call alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robench.errors import RobenchError
+from robench.leftovers import OF_IMPORTS, WATCHED, keep_streams
+from robench.originals import Originals
+
+LEFT_MB = 1024
+"""MB that calls of plugins may add to a process, all together, until it is renewed."""
+LEFT_OPEN = 64
+"""Files that they may leave open."""
+SEED = 2**31
+NAMED = 5
+"""Changes that an error names."""
+HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hook")))
+
+worn: str | None = None
+"""Why this process is to be renewed; None: it may go on. pool.py does it."""
+_originals = Originals()
+_left = {"memory": 0.0, "files": 0}
+
+
+class guarded:  # noqa: N801 (a context manager, written as one)
+    """Puts back whatever the block changed in the process.
+
+    Args:
+        who: the plugin that is called, as errors name it.
+        seed: of torch's, numpy's and Python's global random states inside the block; None: they
+            are left to it.
+        network: what the plugin is shown; its weights, layers and hooks stay as they are.
+        own: whether only plugins of robench's own are called, which replace no functions: looking
+            for that takes the longest.
+
+    Raises RobenchError at the end of the block, naming the plugin and what it changed; where an
+    exception leaves the block, that one goes on.
+    """
+
+    def __init__(
+        self, who: str, seed: int | None = 0, network: nn.Module | None = None, own: bool = False
+    ) -> None:
+        self._who, self._seed, self._network, self._own = who, seed, network, own
+
+    def __enter__(self) -> None:
+        keep_streams()
+        self._modules = len(sys.modules)
+        self._usage = _usage()
+        self._originals = None if self._own else _originals.snapshot()
+        self._before = [watched.read() for watched in WATCHED]
+        self._shown = None if self._network is None else Shown(self._network)
+        self._random = None if self._seed is None else _seeded(self._seed)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # First, since what follows uses them.
+        replaced = self._originals.put_back() if self._originals else []
+        if self._random is not None:
+            _restore_random(self._random)
+        changed = [f"replaces {', '.join(replaced[:NAMED])}"] if replaced else []
+        if self._shown is not None and (seen := self._shown.changes()):
+            changed.append(f"changes the network that it is shown: {seen}")
+        changed += self._put_back()
+        _note_usage(self._who, self._usage)
+        if changed and kind is None:
+            raise RobenchError(
+                f"{self._who} {'; '.join(changed[:NAMED])}; a plugin leaves the process as it was"
+            )
+
+    def _put_back(self) -> list[str]:
+        """Restore whatever is not as it was; what that is."""
+        changed = []
+        imported = len(sys.modules) != self._modules
+        for watched, before in zip(WATCHED, self._before, strict=True):
+            now = watched.read()
+            if now == before:
+                continue
+            said = f"changes {watched.name} {watched.detail(before, now)}".rstrip()
+            try:
+                watched.restore(before)
+            except Exception as error:
+                wear(f"{self._who} {said}, which cannot be put back: {error}")
+            if not (imported and watched.name in OF_IMPORTS):
+                changed.append(said)
+        return changed
+
+
+def wear(why: str) -> None:
+    """Have this process renewed."""
+    global worn
+    worn = worn or why
+
+
+# -- random states ---------------------------------------------------------------------------------
+
+_numpy = np.random.MT19937(0)
+"""What numpy's global functions draw from inside a guard."""
+_Random = tuple[Any, Tensor, Any, "dict[int, Tensor]"]
+
+
+def _seeded(seed: int) -> _Random:
+    """Seed the global random states; what they were."""
+    before = (
+        random.getstate(),
+        torch.get_rng_state(),
+        np.random.get_bit_generator(),  # type: ignore[attr-defined]
+        _cuda_states(),
+    )
+    number = seed % SEED
+    random.seed(number)
+    torch.default_generator.manual_seed(number)
+    # A generator of its own: reading the state of numpy's costs more than the rest together.
+    inner = before[2] is _numpy
+    np.random.set_bit_generator(  # type: ignore[attr-defined]
+        np.random.MT19937(number) if inner else _numpy
+    )
+    np.random.seed(number)
+    for device in before[3]:
+        torch.cuda.default_generators[device].manual_seed(number)
+    return before
+
+
+def _restore_random(before: _Random) -> None:
+    random.setstate(before[0])
+    torch.set_rng_state(before[1])
+    np.random.set_bit_generator(before[2])  # type: ignore[attr-defined]
+    for device, state in before[3].items():
+        torch.cuda.default_generators[device].set_state(state)
+
+
+def _cuda_states() -> dict[int, Tensor]:
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    return {i: g.get_state() for i, g in enumerate(torch.cuda.default_generators)}
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+class Shown:
+    """A network as it was when a plugin was shown it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._layers = _layers(network)
+        self._state = {
+            name: (value, value.detach().clone()) for name, value in _state(network).items()
+        }
+
+    def changes(self) -> str:
+        """What is not as it was, for people; empty: nothing. Weights are put back."""
+        layers = _layers(self._network)
+        if layers != self._layers:
+            return "its layers or hooks"
+        state = _state(self._network)
+        changed = [
+            name
+            for name, (value, kept) in self._state.items()
+            if state.get(name) is not value or not _same_bits(value, kept)
+        ]
+        if not changed and len(state) == len(self._state):
+            return ""
+        with torch.no_grad():
+            for value, kept in self._state.values():
+                if value.shape == kept.shape and value.dtype == kept.dtype:
+                    value.copy_(kept)
+        return ", ".join(changed[:NAMED]) or "new weights"
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """Weights and persistent buffers themselves, by name."""
+    return network.state_dict(keep_vars=True)
+
+
+def _layers(network: nn.Module) -> list[Any]:
+    """Which layers there are, of which class, with which hooks."""
+    found: list[Any] = []
+    for name, module in network.named_modules(remove_duplicate=False):
+        own = module.__dict__
+        hooks = tuple(tuple(own[kind]) for kind in HOOKS if own.get(kind))
+        found.append((name, id(module), type(module), hooks, id(own.get("forward"))))
+    return found
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    if torch.equal(a, b):
+        return True
+    # Not a number is unlike itself.
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+# -- growth ----------------------------------------------------------------------------------------
+
+
+def _usage() -> tuple[float, int, int]:
+    """Memory in MB, open files, threads."""
+    memory, files = 0.0, 0
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 (a device file)
+            memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return memory, files, threading.active_count()
+
+
+def _note_usage(who: str, before: tuple[float, int, int]) -> None:
+    memory, files, threads = _usage()
+    _left["memory"] = max(0.0, _left["memory"] + memory - before[0])
+    _left["files"] = max(0, _left["files"] + files - before[1])
+    if _left["memory"] > LEFT_MB:
+        wear(f"{who} has left {_left['memory']:.0f} MB of memory in use")
+    if _left["files"] > LEFT_OPEN:
+        wear(f"{who} has left {_left['files']} files open")
+    if threads > before[2]:
+        wear(f"{who} has left a thread running")

@@ -1,0 +1,173 @@
+"""The functions and settings that robench computes with, its own and its libraries': who replaces
+one changes what all others compute."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import functools
+import hashlib
+import inspect
+import json
+import math
+import operator
+import os
+import random
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+LIBRARIES: tuple[Any, ...] = (
+    *(
+        builtins,
+        copy,
+        functools,
+        hashlib,
+        json,
+        math,
+        operator,
+        os,
+        random,
+        struct,
+        sys,
+        time,
+        zlib,
+    ),
+    *(np, np.linalg, np.random),
+    *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
+    *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
+)
+METHODS = ("forward", "step")
+"""Looked at in every layer and optimiser of torch."""
+CHANGING = {"_fields", "Storage", "manual_seed"}
+"""What classes of robench set on themselves when they are first used, and what torch replaces
+itself: with the default dtype, and when it imports its compiler."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A module or class, and the names in it that are looked at."""
+
+    where: Any
+    names: frozenset[str]
+
+    def called(self, name: str) -> str:
+        if isinstance(self.where, ModuleType):
+            return f"{self.where.__name__}.{name}"
+        return f"{self.where.__module__}.{self.where.__qualname__}.{name}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What all names stood for at a moment, place after place in one list: many small ones would
+    keep the garbage collector busy."""
+
+    places: list[_Place]
+    sizes: list[int]
+    keys: list[str]
+    values: list[Any]
+    tables: list[tuple[str, Any, Any]]
+    """Name, table, and a copy of what it held."""
+
+    def put_back(self) -> list[str]:
+        """Names of what has been replaced since; they stand for what they did again."""
+        replaced = []
+        try:
+            same = self.values == _values(self.places)  # at once, for the very same objects
+        except Exception:  # some cannot be compared
+            same = False
+        for place, found in [] if same else self._all():
+            now = place.where.__dict__
+            for name, value in found.items():
+                if name in place.names and now.get(name, self) is not value:
+                    replaced.append(place.called(name))
+                    setattr(place.where, name, value)
+            if inspect.isclass(place.where):  # a new name may hide one of its bases'
+                for name in [n for n in now if n not in found and n not in CHANGING]:
+                    replaced.append(place.called(name))
+                    delattr(place.where, name)
+        for name, table, kept in self.tables:
+            if table != kept:
+                replaced.append(name)
+                table.clear()
+                (table.update if isinstance(table, dict) else table.extend)(kept)
+        return replaced
+
+    def _all(self) -> Iterator[tuple[_Place, dict[str, Any]]]:
+        start = 0
+        for place, size in zip(self.places, self.sizes, strict=True):
+            part = slice(start, start + size)
+            yield place, dict(zip(self.keys[part], self.values[part], strict=True))
+            start += size
+
+
+def _values(places: list[_Place]) -> list[Any]:
+    found: list[Any] = []
+    for place in places:
+        found.extend(place.where.__dict__.values())
+    return found
+
+
+class Originals:
+    """Takes snapshots; where to look is found once, and again when modules were imported."""
+
+    def __init__(self) -> None:
+        self._places: list[_Place] = []
+        self._tables: list[tuple[str, Any]] = []
+        self._modules = -1
+
+    def snapshot(self) -> Snapshot:
+        if len(sys.modules) != self._modules:
+            self._look_around()
+        keys: list[str] = []
+        for place in self._places:
+            keys.extend(place.where.__dict__)
+        sizes = [len(place.where.__dict__) for place in self._places]
+        tables = [(name, table, table.copy()) for name, table in self._tables]
+        return Snapshot(self._places, sizes, keys, _values(self._places), tables)
+
+    def _look_around(self) -> None:
+        self._modules = len(sys.modules)
+        self._tables = []
+        found = [
+            (
+                where,
+                [n for n, value in vars(where).items() if callable(value) and n not in CHANGING],
+            )
+            for where in LIBRARIES
+        ]
+        for library in (nn, torch.optim):
+            for item in vars(library).values():
+                if inspect.isclass(item):
+                    found.append((item, [name for name in METHODS if name in vars(item)]))
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] == "robench" and isinstance(module, ModuleType):
+                found += self._own(module)
+        self._places = [_Place(where, frozenset(names)) for where, names in found if names]
+
+    def _own(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
+        """A module of robench and the classes in it; its tables are noted."""
+        inside = vars(module)
+        yield module, [n for n, value in inside.items() if callable(value) or n.isupper()]
+        for name, item in inside.items():
+            if name.isupper() and type(item) in (dict, list):
+                self._tables.append((f"{module.__name__}.{name}", item))
+            if inspect.isclass(item) and item.__module__ == module.__name__:
+                yield (
+                    item,
+                    [
+                        key
+                        for key, value in vars(item).items()
+                        if key not in CHANGING
+                        and (inspect.isfunction(value) or not key.startswith("__"))
+                    ],
+                )
