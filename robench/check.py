@@ -224,7 +224,12 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
         done.add(work)
         norm = card.norm if isinstance(card, AttackCard) else None
         network = _network_of(card) if isinstance(card, ModelCard) else _mlp
-        found = _contract(kind, _from_card(kind, spec, card), network, norm, _own_data(card))
+        try:
+            data = None if kind == "datasets" else _own_data(card)
+        except RobenchError as error:
+            found = [Finding("builds", False, str(error))]
+        else:
+            found = _contract(kind, _from_card(kind, spec, card), network, norm, data)
         yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(found))
 
 

@@ -41,6 +41,10 @@ _originals = Originals()
 _left = {"memory": 0.0, "files": 0}
 
 
+class Meddled(RobenchError):
+    """A plugin has changed what is not its own; it has been put back."""
+
+
 class guarded:  # noqa: N801 (a context manager, written as one)
     """Puts back whatever the block changed in the process.
 
@@ -49,8 +53,8 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         seed: of torch's, numpy's and Python's global random states inside the block; None: they
             are left to it.
         network: what the plugin is shown; its weights, layers and hooks stay as they are.
-        own: whether only plugins of robench's own are called, which replace no functions: looking
-            for that takes the longest.
+        own: whether only plugins of robench's own are called, which replace no functions and leave
+            nothing open: looking for that takes the longest.
 
     Raises RobenchError at the end of the block, naming the plugin and what it changed; where an
     exception leaves the block, that one goes on.
@@ -64,7 +68,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
     def __enter__(self) -> None:
         keep_streams()
         self._modules = len(sys.modules)
-        self._usage = _usage()
+        self._usage = None if self._own else _usage()
         self._originals = None if self._own else _originals.snapshot()
         self._before = [watched.read() for watched in WATCHED]
         self._shown = None if self._network is None else Shown(self._network)
@@ -84,9 +88,10 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         if self._shown is not None and (seen := self._shown.changes()):
             changed.append(f"changes the network that it is shown: {seen}")
         changed += self._put_back()
-        _note_usage(self._who, self._usage)
+        if self._usage is not None:
+            _note_usage(self._who, self._usage)
         if changed and kind is None:
-            raise RobenchError(
+            raise Meddled(
                 f"{self._who} {'; '.join(changed[:NAMED])}; a plugin leaves the process as it was"
             )
 

@@ -295,7 +295,7 @@ def _restore_streams(before: _Streams) -> None:
     for number, (name, item) in enumerate(zip(STREAMS, before.objects, strict=True)):
         if not before.closed[number] and getattr(item, "closed", False):
             mode = "r" if number == 0 else "w"
-            item = open(  # noqa: PTH123, SIM115 (it stays)
+            item = open(  # noqa: SIM115 (it stays)
                 number, mode, 1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
         setattr(sys, name, item)

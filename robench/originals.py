@@ -17,7 +17,7 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -46,11 +46,9 @@ LIBRARIES: tuple[Any, ...] = (
     *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
     *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
 )
-METHODS = ("forward", "step")
-"""Looked at in every layer and optimiser of torch."""
-CHANGING = {"_fields", "Storage", "manual_seed"}
+CHANGING = {"_fields", "Storage", "manual_seed", "step"}
 """What classes of robench set on themselves when they are first used, and what torch replaces
-itself: with the default dtype, and when it imports its compiler."""
+itself: with the default dtype, when it imports its compiler, when an optimiser is made."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,11 @@ def _values(places: list[_Place]) -> list[Any]:
     return found
 
 
+def _own(item: Any) -> Mapping[str, Any]:
+    """What a class holds itself."""
+    return vars(item) if inspect.isclass(item) else {}
+
+
 class Originals:
     """Takes snapshots; where to look is found once, and again when modules were imported."""
 
@@ -145,16 +148,13 @@ class Originals:
             )
             for where in LIBRARIES
         ]
-        for library in (nn, torch.optim):
-            for item in vars(library).values():
-                if inspect.isclass(item):
-                    found.append((item, [name for name in METHODS if name in vars(item)]))
+        found += [(item, ["forward"]) for item in vars(nn).values() if "forward" in _own(item)]
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] == "robench" and isinstance(module, ModuleType):
-                found += self._own(module)
+                found += self._places_in(module)
         self._places = [_Place(where, frozenset(names)) for where, names in found if names]
 
-    def _own(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
+    def _places_in(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
         """A module of robench and the classes in it; its tables are noted."""
         inside = vars(module)
         yield module, [n for n, value in inside.items() if callable(value) or n.isupper()]

@@ -165,7 +165,7 @@ WRONG = {
         "trainer",
         TRAINER + "return cross_entropy(network(x), y)\n    def after_step(self, network):\n"
         "        network.layers[0].op.weight.data[:] = float('nan')",
-        "trains: raises RobenchError: training diverged",
+        "trains: training diverged",
     ),
     "a corruption that leaves [0, 1]": (
         "corruption",
@@ -233,6 +233,47 @@ WRONG = {
         "network",
         FORWARD + "return super().forward(x).detach()",
         "gradient: the answer has no gradient",
+    ),
+    "an attack that zeroes the weights": (
+        "attack",
+        ATTACK + "next(target._hidden.parameters()).data.zero_()\n        return x",
+        "isolation: attack Wrong changes the network that it is shown: layers.0.op.weight",
+    ),
+    "an attack that sets threads": (
+        "attack",
+        ATTACK + "torch.set_num_threads(2)\n        return x",
+        "isolation: attack Wrong changes the number of torch threads from 1 to 2",
+    ),
+    "an attack that replaces a function": (
+        "attack",
+        ATTACK + "torch.nn.functional.relu = torch.tanh\n        return x",
+        "isolation: attack Wrong replaces torch.nn.functional.relu",
+    ),
+    "a network that changes its input": (
+        "network",
+        FORWARD + "return super().forward(x.sub_(0.5) if not x.requires_grad else x)",
+        "answers: network Wrong changes its input in place: x = x.clone() first",
+    ),
+    "a network that sets the default dtype": (
+        "network",
+        FORWARD + "torch.set_default_dtype(torch.float64)\n        return super().forward(x)",
+        "answers: network Wrong changes torch's default dtype",
+    ),
+    "a trainer that changes the folder": (
+        "trainer",
+        TRAINER + "__import__('os').chdir('/')\n        return cross_entropy(network(x), y)",
+        "isolation: trainer Wrong changes the working folder",
+    ),
+    "a corruption that sets a variable": (
+        "corruption",
+        CORRUPTION + "__import__('os').environ['ODD'] = '1'\n        return image / 2",
+        "isolation: corruption Wrong changes the environment ODD",
+    ),
+    "a data set that sets threads": (
+        "dataset",
+        "class Wrong(Digits):\n    def load(self):\n        torch.set_num_threads(2)\n"
+        "        return super().load()",
+        "loads: dataset Wrong changes the number of torch threads",
     ),
     "a data set whose test images were trained on": (
         "dataset",

@@ -15,6 +15,9 @@ import pytest
 import torch
 from small_runs import carry_out, outcomes
 
+import robench
+from robench import guard
+from robench.errors import RobenchError
 from robench.guard import guarded
 from robench.workspace import FOLDERS, Workspace, open_workspace
 
@@ -376,14 +379,13 @@ def test_corruptions_that_write_or_meddle_are_refused_and_leave_the_test_set(
         "corruptions/seeds.toml": CORRUPTION.format(name="Seeds"),
         "reports/small.toml": report(corruptions=("darkens", "seeds")),
     }
-    run, ears = carry_out(workspace(tmp_path / "w", files))
+    _, ears = carry_out(workspace(tmp_path / "w", files))
     said = [failure.short for failure in ears.failed.values()]
     assert len(said) == 2
     assert "Darkens: dark at severity 1 of image 0: it writes into the image" in said[0]
     assert "corruption './odd.py:Seeds' (corruptions/seeds.toml) changes torch's default" in said[1]
-    again = outcomes(carry_out(open_workspace(tmp_path / "w"), only=INNOCENT + ("clean",))[0])
+    again = outcomes(carry_out(open_workspace(tmp_path / "w"), only=(*INNOCENT, "clean"))[0])
     assert again == alone
-    (tmp_path / "w/models/later.toml").write_text(SMALL.replace("epochs = 1", "epochs = 2"))
 
 
 # -- trainers --------------------------------------------------------------------------------------
@@ -425,3 +427,157 @@ def test_a_trainer_that_writes_into_the_data_set_is_refused(
         "changed"
     )
     assert outcomes(run) == alone
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+GROWS = """
+import os, sys, threading
+import numpy as np
+from robench import Attack
+
+HELD = []
+
+class Threads(Attack):
+    def perturb(self, target, x, y, rng):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        return x
+
+class Files(Attack):
+    def perturb(self, target, x, y, rng):
+        HELD.extend(open("/dev/null") for _ in range(80))
+        return x
+
+class Memory(Attack):
+    def perturb(self, target, x, y, rng):
+        HELD.append(np.ones(150_000_000))
+        return x
+
+class Says(Attack):
+    def perturb(self, target, x, y, rng):
+        raise ValueError(f"process {os.getpid()}")
+"""
+
+
+@pytest.mark.parametrize("name", ["Threads", "Files", "Memory"])
+def test_a_process_that_a_plugin_has_grown_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(guard, "worn", None)
+    monkeypatch.setattr(guard, "_left", {"memory": 0.0, "files": 0})
+    attacks = {"grows": name, "says": "Says"}
+    files = {
+        "models/small.toml": SMALL,
+        "attacks/odd.py": GROWS,
+        "reports/small.toml": report(attacks=("grows", "says")),
+        **{f"attacks/{card}.toml": CARD.format(name=odd) for card, odd in attacks.items()},
+    }
+    run, ears = carry_out(workspace(tmp_path / "w", files), jobs=1)
+    assert run.store.has_cell(next(d for c, d in run.digests.items() if c.threat.name == "grows"))
+    said = ears.failed["small seed 0 x says"].short
+    assert said.startswith("ValueError: process ")
+    assert said != f"ValueError: process {os.getpid()}"
+
+
+# -- where plugins are found and built -------------------------------------------------------------
+
+PLACES = {
+    "import": (
+        "import torch\ntorch.set_default_dtype(torch.float64)\n{rest}",
+        "odd.py, when it is imported, changes torch's default dtype from torch.float32",
+    ),
+    "build": (
+        "{rest}\n    def build(self):\n        torch.set_num_threads(2)\n        super().build()\n",
+        "network './odd.py:Odd' (models/small.toml), while it is built, changes the number of",
+    ),
+    "construct": (
+        "{rest}\n    def __init__(self, *a, **k):\n        super().__init__(*a, **k)\n"
+        "        torch.nn.functional.relu = torch.tanh\n",
+        "network './odd.py:Odd' (models/small.toml), while it is built, replaces torch.nn.func",
+    ),
+}
+REST = "import torch\nfrom robench.networks.mlp import MLP\nclass Odd(MLP):\n    x = 1"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_importing_and_building_a_plugin_changes_nothing_either(tmp_path: Path, place: str) -> None:
+    code, said = PLACES[place]
+    files = {
+        "models/odd.py": code.format(rest=REST),
+        "models/small.toml": MODEL.format(network="./odd.py:Odd", trainer="bp"),
+        "reports/small.toml": report(),
+    }
+    here = workspace(tmp_path / "w", files)
+    for _ in range(2):
+        with pytest.raises(RobenchError) as caught:
+            carry_out(here)
+        assert said in str(caught.value)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.get_num_threads() == 1
+
+
+DATASETS = """
+import torch
+from robench.data.digits import Digits
+
+class Odd(Digits):
+    def load(self):
+        {does}
+        return super().load()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("torch.use_deterministic_algorithms(True)", "torch's flags"),
+        ("__import__('os').chdir('/')", "the working folder"),
+        ("torch.relu = torch.tanh", "torch.relu"),
+    ],
+)
+def test_a_data_set_that_changes_the_process_is_refused(
+    tmp_path: Path, does: str, said: str
+) -> None:
+    model = SMALL.replace('"digits"', '"./odd.py:Odd"')
+    files = {
+        "models/odd.py": DATASETS.format(does=does),
+        "models/small.toml": model,
+        "reports/small.toml": report(),
+    }
+    named = r"dataset './odd.py:Odd' \(models/small.toml\) "
+    with pytest.raises(RobenchError, match=named) as error:
+        carry_out(workspace(tmp_path / "w", files))
+    assert said in str(error.value)
+
+
+# -- robench.evaluate ------------------------------------------------------------------------------
+
+
+class InPlace(torch.nn.Module):
+    def __init__(self, answer: torch.nn.Module) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.answer(x if x.requires_grad else x.sub_(0.5))
+        return logits
+
+
+def test_one_module_changes_nothing_for_the_next(small: Workspace) -> None:
+    def clean(module: torch.nn.Module, folder: str) -> float:
+        made = robench.evaluate(
+            module,
+            "digits",
+            attacks=["fgsm"],
+            images=40,
+            workspace=small.root,
+            store=small.root / folder,
+            progress=False,
+        )
+        return float(made.to_pandas()["clean"].iloc[0])
+
+    answer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    before = clean(answer, "a")
+    with pytest.raises(RobenchError, match=r"network 'module' .* changes its input in place"):
+        clean(InPlace(answer), "b")
+    assert clean(answer, "c") == before

@@ -15,7 +15,7 @@ from robench.corruptions.base import Corruption
 from robench.corruptions.make import ROUNDING, image_rng
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.guard import guarded
+from robench.guard import Meddled, guarded
 
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGES = 8
@@ -45,8 +45,12 @@ class Trial:
         self.clean = pictures(channels)
         self.wrote = False
         before = global_state()
-        with guarded(f"corruption {type(self.corruption).__name__}", None):
-            self.made = {asked: self.ask(*asked) for asked in self.asked()}
+        self.meddled = ""
+        try:
+            with guarded(f"corruption {type(self.corruption).__name__}", None):
+                self.made = {asked: self.ask(*asked) for asked in self.asked()}
+        except Meddled as error:
+            self.meddled = str(error)
         self.drew_elsewhere = global_state() != before
 
     def asked(self) -> Iterator[Asked]:
@@ -83,6 +87,9 @@ def check_corruption(make: Make) -> list[Finding]:
         except Exception as error:
             said = f"raises {type(error).__name__} on {what}: {error}"
             found.append(Finding("images", False, said))
+            continue
+        if trial.meddled:
+            found.append(Finding("isolation", False, trial.meddled))
             continue
         answered = findings([shape, bounds], trial)
         if not all(finding.passed for finding in answered):
