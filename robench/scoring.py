@@ -263,7 +263,7 @@ def score_slice(
     for start in range(0, len(part), batch_size):
         x, y = _batch(Part(images, part.labels), start, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
-        # robench's own networks leave all as it was, which is tested; looking costs as much as they.
+        # robench's own networks leave all as it was (tested), and looking costs as much as they.
         watch: AbstractContextManager[None] = nullcontext()
         if not own:
             watch = guarded(who, derived_seed(seed, "score", "global", start), network)
