@@ -305,7 +305,12 @@ def test_expected_improvement_is_its_definition() -> None:
 def test_the_next_trial_goes_to_where_the_areas_fall() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform([-8, -4, -2, -1], [8, 4, 2, 1], (40, 4))
-    trials = [Trial(tuple(p), float(np.exp(0.1 * (p[0] - 4) ** 2 + p[2] ** 2))) for p in points]
+
+    def area(point: Any) -> float:
+        return float(np.exp(0.1 * (point[0] - 4) ** 2 + point[2] ** 2))
+
+    trials = [Trial(tuple(point), area(point)) for point in points]
     found = expected_best(trials, np.random.default_rng(1))
-    assert found[0] == pytest.approx(4, abs=1.5)
-    assert found[2] == pytest.approx(0, abs=0.6)
+    # The least area there is, 1, is a few hundredths off; that of half of the trials is above 3.
+    assert area(found) < 1.1
+    assert np.median([trial.area for trial in trials]) > 3

@@ -252,14 +252,35 @@ def test_a_noisy_model_is_drawn_several_times_and_a_still_one_once(
     assert draws["small", "clean"] == 2, "whether it is deterministic is looked at once"
 
 
+WAITS = """
+import time
+from pathlib import Path
+from robench import Attack
+
+class Waits(Attack):
+    def perturb(self, target, x, y, rng):
+        while not Path(__file__).with_name("go").exists():
+            time.sleep(0.02)
+        return x
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
     small: Workspace, write: Write
 ) -> None:
+    """Killed with a cell finished, and unable to finish them all: one attack waits for a file."""
     write(
         "models/small.toml", (small.root / "models/small.toml").read_text() + "seeds = [0, 1, 2]\n"
     )
-    whole = outcomes(carry_out(small)[0])
+    write("attacks/waits.py", WAITS)
+    write("attacks/waits.toml", 'attack = "./waits.py:Waits"\naccess = "white-box"\neps = 0.1\n')
+    report = (small.root / "reports/small.toml").read_text()
+    write("reports/small.toml", report.replace('"noise"', '"noise", "waits"'))
+    gate = small.root / "attacks/go"
+    gate.touch()
+    whole = outcomes(carry_out(open_workspace(small.root))[0])
+    gate.unlink()
     (small.root / ".robench").rename(small.root / "before")
     command = [
         sys.executable,
@@ -272,17 +293,24 @@ def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
         "--jobs",
         "2",
     ]
+
+    def finished() -> dict[str, int]:
+        cells = (small.root / ".robench").rglob("*.parquet")
+        return {path.name: path.stat().st_mtime_ns for path in cells}
+
     marks: list[dict[str, int]] = []
-    for seconds in (3.0, 4.5, 6.0):
+    for wanted in (1, 4):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while len(finished()) < wanted and process.poll() is None:
+            time.sleep(0.05)
+        assert process.poll() is None, "it was in the middle of things"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        marks.append(
-            {p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")}
-        )
+        marks.append(finished())
+        assert wanted <= len(marks[-1]) < len(whole)
+    gate.touch()
     assert outcomes(carry_out(open_workspace(small.root))[0]) == whole
-    after = {p.name: p.stat().st_mtime_ns for p in (small.root / ".robench").rglob("*.parquet")}
+    after = finished()
     for mark in marks:
         assert mark.items() <= after.items(), "a finished cell was made again"
 

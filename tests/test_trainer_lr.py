@@ -85,7 +85,8 @@ def test_the_card_says_which_share_of_the_steps_is_backpropagation(
 
         monkeypatch.setattr(owner, last, noted)
     fit(fresh("mlp", hidden=(4,)), digits, copies=2, epochs=2, **settings)
-    assert sum(steps) / len(steps) == pytest.approx(expected, abs=1.5 / len(steps) * 2)
+    assert len(steps) > 20
+    assert sum(steps) == pytest.approx(expected * len(steps), abs=0.99), "to less than a step"
 
 
 def test_the_share_holds_where_an_epoch_is_a_single_step(
