@@ -284,16 +284,17 @@ def verify(
     workspace: WorkspaceOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Rerun a sample of stored cells and compare bits. Exit code 1 when any differs."""
+    """Rerun a sample of stored cells and compare bits; where they were made on another kind of
+    processor or with another torch, compare the images' outcomes. Exit code 1 when any differs."""
     from robench.verify import verify as rerun
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
     differing = 0
     for found in rerun(here, report, _store(here, store), cells):
-        state = "same bits" if found.same else f"DIFFERENT (made on {found.device})"
-        out.print(f"{found.digest[:12]}  {found.label}: {state}", markup=False, highlight=False)
-        differing += not found.same
+        line = f"{found.digest[:12]}  {found.label}: {found.said}"
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        differing += found.failed
     if differing:
         raise typer.Exit(FAILED)
 

@@ -475,16 +475,18 @@ def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 4),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": _environment(str(device)),
+        "environment": environment(str(device)),
     }
 
 
 @lru_cache(maxsize=4)
-def _environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
+    """Hardware and versions of this process, for provenance."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         "device": device,
         "processor": name,
+        "capability": torch.backends.cpu.get_cpu_capability(),  # which vector code torch chose
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),

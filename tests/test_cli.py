@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import robench
+from command_line import robench, robench_here
 
 from robench.workspace import Workspace
 
@@ -43,17 +43,17 @@ def test_a_hand_made_workspace_with_a_ten_line_defense_runs(small: Workspace, wr
     assert (small.root / ".robench" / "cells").is_dir()
 
     before = page.read_bytes()
-    again = robench("run", "mine", "--workspace", str(small.root), "--jobs", "1")
+    again = robench_here("run", "mine", "--workspace", str(small.root), "--jobs", "1")
     assert "0 trained" in again.stderr
     assert "0 evaluated" in again.stderr
     assert page.read_bytes() == before
 
-    status = robench("status", "mine", cwd=small.root)
+    status = robench_here("status", "mine", cwd=small.root)
     assert status.returncode == 0
     assert "6 done, 0 missing, 0 failed" in status.stdout
 
     (small.root / ".robench").rename(small.root / "elsewhere")
-    rebuilt = robench("report", "mine", "-w", str(small.root))
+    rebuilt = robench_here("report", "mine", "-w", str(small.root))
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert page.read_bytes() == before
 
@@ -71,7 +71,7 @@ def test_a_failing_cell_gives_exit_code_1_and_a_page_all_the_same(
         "reports/small.toml",
         (small.root / "reports/small.toml").read_text().replace('"fgsm"', '"broken"'),
     )
-    done = robench("run", "small", "-w", str(small.root), "-j", "1")
+    done = robench_here("run", "small", "-w", str(small.root), "-j", "1")
     assert done.returncode == 1
     assert "left the range [0, 1]" in done.stderr
     assert "Traceback" not in done.stderr
@@ -93,11 +93,18 @@ def test_a_failing_cell_gives_exit_code_1_and_a_page_all_the_same(
 def test_bad_input_is_one_line_and_exit_code_2(
     small: Workspace, words: list[str], said: str
 ) -> None:
-    done = robench(*words, cwd=small.root)
+    done = robench_here(*words, cwd=small.root)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_bad_input_ends_the_process_with_its_line_and_code(small: Workspace) -> None:
+    done = robench("run", "smal", cwd=small.root)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error ")
+    assert done.stderr.endswith("no card named 'smal'; did you mean small?\n")
 
 
 def test_plan_says_what_would_be_done_and_does_nothing(small: Workspace) -> None:
@@ -108,13 +115,13 @@ def test_plan_says_what_would_be_done_and_does_nothing(small: Workspace) -> None
 
 
 def test_status_of_an_unfinished_report_gives_exit_code_1(small: Workspace) -> None:
-    done = robench("status", "small", cwd=small.root)
+    done = robench_here("status", "small", cwd=small.root)
     assert done.returncode == 1
     assert "0 done, 3 missing, 0 failed" in done.stdout
 
 
 def test_show_names_the_implementing_file_and_every_default(small: Workspace) -> None:
-    done = robench("show", "attacks/pgd", cwd=small.root)
+    done = robench_here("show", "attacks/pgd", cwd=small.root)
     assert "PGD in" in done.stdout
     assert "attacks" in done.stdout
     assert "steps = 15\n" in done.stdout
@@ -125,7 +132,7 @@ def test_show_names_the_implementing_file_and_every_default(small: Workspace) ->
     "what", ["models", "attacks", "corruptions", "reports", "trainers", "networks", "datasets"]
 )
 def test_everything_can_be_listed(small: Workspace, what: str) -> None:
-    done = robench("list", what, cwd=small.root)
+    done = robench_here("list", what, cwd=small.root)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) > 1
 
@@ -137,11 +144,11 @@ def test_the_version_is_printed() -> None:
 def test_publish_writes_a_site_once(
     small: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert robench("run", "small", "-w", str(small.root), "-j", "1").returncode == 0
+    assert robench_here("run", "small", "-w", str(small.root), "-j", "1").returncode == 0
     site = tmp_path_factory.mktemp("site")
     stamps = []
     for _ in range(2):
-        done = robench("publish", str(site), "-w", str(small.root))
+        done = robench_here("publish", str(site), "-w", str(small.root))
         assert done.returncode == 0, done.stderr
         stamps.append({path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()})
     assert stamps[0] == stamps[1], "the second run writes nothing"

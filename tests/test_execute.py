@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from small_runs import carry_out, outcomes
@@ -20,9 +19,6 @@ from robench.execute import survey
 from robench.manifest import describe
 from robench.networks.base import Network
 from robench.plan import make_plan
-from robench.scoring import score_slice
-from robench.store import Store
-from robench.verify import verify
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
@@ -313,28 +309,6 @@ def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
     after = finished()
     for mark in marks:
         assert mark.items() <= after.items(), "a finished cell was made again"
-
-
-def test_verify_reruns_cells_and_notices_what_the_code_no_longer_gives(
-    small: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, _ = carry_out(small)
-    found = list(verify(small, "small", run.store, 3))
-    assert [cell.same for cell in found] == [True] * 3
-    assert len({cell.digest for cell in found}) == 3
-    original = score_slice
-
-    def other(*arguments: Any, **settings: Any) -> Any:
-        rows, seen = original(*arguments, **settings)
-        return rows.set_column(2, "predictions", rows["predictions"].combine_chunks()[::-1]), seen
-
-    monkeypatch.setattr("robench.tasks.score_slice", other)
-    assert not any(cell.same for cell in verify(small, "small", run.store, 3))
-
-
-def test_verify_needs_finished_cells(small: Workspace) -> None:
-    with pytest.raises(RobenchError, match="no finished cells"):
-        list(verify(small, "small", Store(small.root / ".robench"), 3))
 
 
 def test_edges_of_items_that_have_none_are_refused(small: Workspace, write: Write) -> None:

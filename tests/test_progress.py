@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -91,10 +93,20 @@ def test_a_log_without_a_terminal_gets_a_line_now_and_then(
     )
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads change places a thousand times as often as usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 1000)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless")
 def test_workers_may_talk_while_tasks_finish() -> None:
     terminal = Terminal(Console(file=io.StringIO()), jobs=2)
-    terminal.begin(0, 4000)
-    tasks = [Work(f"m seed 0 x t{i}", f"m x attack t{i % 7}") for i in range(4000)]
+    terminal.begin(0, 1000)
+    tasks = [Work(f"m seed 0 x t{i}", f"m x attack t{i % 7}") for i in range(1000)]
     for task in tasks:
         terminal.queued(task)
     failed: list[BaseException] = []
@@ -112,4 +124,4 @@ def test_workers_may_talk_while_tasks_finish() -> None:
         terminal.finished(task, None)
     thread.join()
     assert not failed
-    assert terminal.made["cells"] == 4000
+    assert terminal.made["cells"] == 1000

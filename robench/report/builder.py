@@ -208,7 +208,7 @@ def _sheets(results: Results, table: pd.DataFrame) -> list[Sheet]:
     return sheets
 
 
-HARDWARE = ("device", "processor", "cores", "threads", "system")
+HARDWARE = ("device", "processor", "capability", "cores", "threads", "system")
 
 
 def _machine(environment: Mapping[str, Any]) -> tuple[str, str]:
