@@ -124,6 +124,9 @@ class AttackCard(Card):
     image what holds for every point of the ball, and what it finds broken counts as a diagnostic's
     would. Proofs, and they alone, have access = "weights"."""
 
+    meets: Literal["all", "noisy"] = "all"
+    """noisy: only models whose answers differ from draw to draw, the others have no use for it."""
+
     @model_validator(mode="before")
     @classmethod
     def _several_radii_are_a_curve(cls, values: Any) -> Any:

@@ -144,6 +144,7 @@ def open_run(plan: Plan, store: Store, device: str) -> Run:
     torch.backends.cudnn.deterministic = True
     cards: dict[str, ModelCard] = {t.card.name: t.card for t in plan.trainings}
     resolved = {name: identity.resolve_model(card) for name, card in cards.items()}
+    plan = plan.where({name for name, model in resolved.items() if model.stochastic})
     for threat in plan.threats:
         identity.threat_fields(threat)
     fewest = min((len(identity.load_splits(card).test) for card in cards.values()), default=0)

@@ -161,9 +161,9 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
         **{column_name(kind): threats for kind, threats in results.kinds.items()},
     }
     for name, threats in averages.items():
-        total = _sum(found, [threat["name"] for threat in threats])
+        total = _sum(found, [threat["name"] for threat in results.met(model, threats)])
         if total is not None:
-            reused[name] = total / len(threats)
+            reused[name] = total / len(results.met(model, threats))
     kinds = [reused.get(column_name(kind)) for kind in results.kinds]
     known = [kind for kind in kinds if kind is not None]
     if known and len(known) == len(kinds):

@@ -120,7 +120,10 @@ def plan_lines(plan: Plan) -> Iterable[str]:
     for threat in plan.threats:
         if threat.kind == "attack":
             card = threat.attack
-            yield f"  {threat.name}: {card.access}, {card.norm} eps {threat.eps:g}"
+            only = "" if card.meets == "all" else ", noisy models only"
+            yield f"  {threat.name}: {card.access}, {card.norm} eps {threat.eps:g}{only}"
         else:
             yield f"  {threat.name}"
-    yield f"\ncells: {len(plan.cells)}, of {report.images} images each"
+    some = any(t.kind == "attack" and t.attack.meets != "all" for t in plan.threats)
+    fewer = "; fewer where models turn out not to be noisy" if some else ""
+    yield f"\ncells: {len(plan.cells)}, of {report.images} images each{fewer}"

@@ -150,4 +150,5 @@ def _describe_threat(threat: Threat) -> dict[str, Any]:
         "norm": card.norm,
         "role": card.role,
         "surrogate": card.surrogate,
+        **({"meets": card.meets} if card.meets != "all" else {}),
     }

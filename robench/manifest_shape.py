@@ -70,6 +70,7 @@ class _Attack(_Named):
     norm: str
     role: str
     surrogate: str | None = None
+    meets: str = "all"
     description: str = ""
     fields: dict[str, Any]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -92,6 +92,19 @@ class Plan:
     handed: Mapping[Cell, tuple[Cell, ...]] = field(default_factory=dict)
     """Of each proof, the cells in which its images may have been broken already, inside a ball no
     larger than its own: those are done first, whether they are planned here or not."""
+
+    def where(self, noisy: Collection[str]) -> Plan:
+        """What is left where only these models, by name, answer differently from draw to draw."""
+
+        def met(threat: Threat, *models: str) -> bool:
+            everybody = threat.kind != "attack" or threat.attack.meets == "all"
+            return everybody or any(model in noisy for model in models)
+
+        return replace(
+            self,
+            threats=tuple(t for t in self.threats if met(t, *(m.name for m in self.models))),
+            cells=tuple(c for c in self.cells if met(c.threat, c.training.card.name)),
+        )
 
 
 def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Plan:

@@ -188,6 +188,7 @@ class Results:
         """(seeds, images): the least of the threats for a model without noise; for a noisy one what
         `by` makes of its answers, (threats, images, draws), and the labels, seed by seed; None
         where there are fewer draws."""
+        threats = self.met(model, threats)
         found = [self.correct(model, threat["name"]) for threat in threats]
         known = [correct for correct in found if correct is not None]
         if not known or len(known) < len(found):
@@ -211,8 +212,13 @@ class Results:
         return all(
             self.cell(model["name"], seed["seed"], threat["name"])
             for seed in model["seeds"]
-            for threat in self.threats
+            for threat in self.met(model, self.threats)
         )
+
+    def met(self, model: Mapping[str, Any], threats: Sequence[Threat]) -> list[Threat]:
+        """Those of the threats that the model is to meet: some are for noisy models only."""
+        noisy = bool(model.get("stochastic"))
+        return [threat for threat in threats if noisy or threat.get("meets") != "noisy"]
 
     def failures(self) -> list[dict[str, str]]:
         """What is missing and why: one entry for each model, seed and reason."""
@@ -222,7 +228,7 @@ class Results:
                 if seed["status"] != "done":
                     key = (model["name"], seed["seed"], seed["status"], seed.get("error") or "")
                     found.setdefault(key, []).append("training")
-                for threat in self.threats:
+                for threat in self.met(model, self.threats):
                     cell = self._cells.get((model["name"], seed["seed"], threat["name"]), {})
                     if not self.cell(model["name"], seed["seed"], threat["name"]):
                         status = cell.get("status", "missing")

@@ -16,6 +16,7 @@ from small_runs import Ears
 
 from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import determinism, outputs
+from robench.diagnostics.averaging import averaging
 from robench.diagnostics.finding import Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import gradient_free
@@ -453,3 +454,23 @@ def test_a_role_that_does_not_exist_is_refused(small: Workspace, write: Write) -
     write("attacks/odd.toml", 'attack = "pgd"\naccess = "white-box"\neps = 0.1\nrole = "check"\n')
     with pytest.raises(RobenchError, match="attacks/odd.toml: role"):
         threats(small, write, '"odd"')
+
+
+def test_averaging_over_more_draws_that_still_helps_raises_an_alarm() -> None:
+    rng = np.random.default_rng(0)
+
+    def met(*chances: float, stochastic: bool = True) -> Outcomes:
+        made = Outcomes(images=400, seeds=2, stochastic=stochastic).clean(1.0)
+        for eot, chance in zip((1, 4, 16, 64), chances, strict=False):
+            right = rng.random((2, 400, 8)) < chance
+            made.attack(f"eot-{eot}", right, role="diagnostic", eot=eot, steps=10)
+        return made.attack("other", 0.9, eot=10, steps=40)
+
+    assert said(averaging, met(0.9, 0.7, 0.5, 0.3)) == "alarm"
+    assert said(averaging, met(0.9, 0.5, 0.3, 0.3)) == "pass"
+    assert said(averaging, met(0.3)) == "not applicable"
+    assert said(averaging, met(0.9, 0.7, 0.5, 0.3, stochastic=False)) == "not applicable"
+    found = finding(averaging, met(0.9, 0.7, 0.5, 0.3))
+    assert found.evidence["attacks"] == ["eot-1", "eot-4", "eot-16", "eot-64"]
+    assert found.evidence["draws"] == [1, 4, 16, 64]
+    assert found.evidence["fall"][0] == pytest.approx(0.2, abs=0.04)

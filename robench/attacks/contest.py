@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.attacks.losses import margin
+from robench.attacks.losses import margin, mean_output
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
@@ -18,16 +18,20 @@ ROUNDING = 1e-5
 
 
 def judge(
-    target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor
+    target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor, vote: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Share of fresh draws that misclassify each image, and the mean margin, (n,) each."""
+    """Share of fresh draws that misclassify each image, and the mean margin, (n,) each; with `vote`
+    the margin of their mean output."""
     if not target.stochastic:
         gap = margin(target.logits(x, index), y)
         return (gap > 0).to(gap.dtype), gap
     drawn = target.answers(x, draws, index)
     gaps = margin(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
-    return (gaps > 0).sum(0) / len(drawn), gaps.sum(0) / len(drawn)
+    share = (gaps > 0).sum(0) / len(drawn)
+    if vote:
+        return share, margin(mean_output(drawn), y)
+    return share, gaps.sum(0) / len(drawn)
 
 
 def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690). EOT: Athaly
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -60,6 +61,9 @@ class GradientAttack(Attack):
     """Runs, from the second on from random starts; the image keeps its most adversarial one."""
     eot: int = Field(default=1, ge=1)
     """Draws to average each gradient over, where the network or `diversity` is random."""
+    objective: Literal["expected", "vote"] = "expected"
+    """What is raised on a noisy network. expected: the mean loss of its draws; vote: the loss of
+    their mean output, which decides what the majority says."""
     loss: Literal["cross-entropy", "margin", "dlr"] = "cross-entropy"
     targets: int = Field(default=0, ge=0)
     """Runs towards each of so many likeliest wrong classes (of all, where there are fewer), instead
@@ -78,6 +82,14 @@ class GradientAttack(Attack):
         for key in ("step_size", "momentum"):
             if self.schedule == "apgd" and getattr(self, key):
                 raise RobenchError(f'attack: {key}: schedule = "apgd" sets it; drop this key')
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # An attack without the settings that came later is the one it was before: what was computed
+        # with it keeps its digest.
+        fields, own = super().resolved(settings), cls.fields().model_fields
+        later = [key for key in ("objective",) if fields[key] == own[key].default]
+        return {key: value for key, value in fields.items() if key not in later}
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self.finite_eps(target)

@@ -54,6 +54,7 @@ class Run:
         self.contest = contest
         self.surrogate = surrogate
         self.draws = attack.eot if target.stochastic or attack.diversity else 1
+        self.vote = attack.objective == "vote" and target.stochastic
         self.view: Callable[[Tensor], Tensor] | None = None
         if attack.diversity:
             self.view = partial(
@@ -86,8 +87,9 @@ class Run:
         for step in range(attack.steps):
             index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
-                x_adv, self.y, loss, self.draws, self.surrogate, index, self.view, self.aim
-            )
+                x_adv, self.y, loss, self.draws, self.surrogate, index, self.view, self.aim,
+                self.vote,
+            )  # fmt: skip
             if attack.keep == "best":
                 self._compare(x_adv, previous, answer, attack.steps - step)
                 if self.gone == len(self.rows):
@@ -163,12 +165,12 @@ class Run:
         """
         share, gap = answer.fooled, answer.margin
         if self.view is not None:  # those are of what the network was shown instead
-            share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows)
+            share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows, self.vote)
         if self.peaks is None:
             ranks = rank(gap)
             broken = torch.nonzero((gap > ROUNDING) & ~self.closed)[:, 0]
         else:
-            ranks = rank(gap, share)
+            ranks = self._ranks(gap, share)
             self.peaks.note(x_adv, previous, ranks, self.closed)
             broken = self._confirmed(x_adv, share, 3 * self.draws * left)
         if len(broken):
@@ -177,6 +179,11 @@ class Run:
             index = self.rows[broken]
             self.contest.enter(index, x_adv.index_select(0, broken), ranks[broken])
             self.contest.broken[index] = True
+
+    def _ranks(self, gap: Tensor, share: Tensor) -> Tensor:
+        """What iterates of a noisy network are compared by, (n,): what is scored, draw by draw or
+        by vote."""
+        return rank(gap) if self.vote else rank(gap, share)
 
     def _confirmed(self, x_adv: Tensor, share: Tensor, cost: int) -> Tensor:
         """Rows that are broken for sure, on a noisy network.
@@ -234,17 +241,17 @@ class Run:
         if len(rows) < len(x_adv):
             x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
         draws, y, index = max(self.draws, JUDGED), self.y[rows], self.rows[rows]
-        share, gap = judge(target, x_adv, y, draws, index)
+        share, gap = judge(target, x_adv, y, draws, index, self.vote)
         if self.attack.keep == "best":
             # The peak was chosen by the draws that its gradient was taken with: fresh ones decide
             # between it and the last iterate.
             self.peaks.keep(rows)
             peak = self.peaks.images(previous)
-            other, wide = judge(target, peak, y, draws, index)
-            last = rank(gap, share) >= rank(wide, other)
+            other, wide = judge(target, peak, y, draws, index, self.vote)
+            last = self._ranks(gap, share) >= self._ranks(wide, other)
             x_adv = pick(per_image(last, x_adv), peak, x_adv)
             share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
-        self.contest.enter(index, x_adv, rank(gap, share))
+        self.contest.enter(index, x_adv, self._ranks(gap, share))
         if judged:
             sure = share == 1
             sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])

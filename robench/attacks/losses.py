@@ -6,6 +6,7 @@ Each has a targeted form, which pulls every image towards a class of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,6 +54,12 @@ def dlr(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
     top = logits.topk(needed, dim=1).values
     lowest = top[:, 2] if aim is None else (top[:, 2] + top[:, 3]) / 2
     return margin(logits, y, aim) / (top[:, 0] - lowest + 1e-12)
+
+
+def mean_output(logits: Tensor) -> Tensor:
+    """Of several draws, (draws, n, classes), the logarithm of their mean probabilities, which are
+    logits of what a vote says, (n, classes)."""
+    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
-from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, margin
+from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, margin, mean_output
 from robench.attacks.record import Record
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, all_finite, check_finite, check_shape
@@ -223,6 +223,7 @@ class WhiteBoxTarget(ScoreTarget):
         index: Tensor | None = None,
         view: Callable[[Tensor], Tensor] | None = None,
         aim: Tensor | None = None,
+        vote: bool = False,
     ) -> Answer:
         """Gradient of the loss with respect to the images; only that is computed.
 
@@ -233,6 +234,9 @@ class WhiteBoxTarget(ScoreTarget):
             view: a differentiable transformation of the images that the network gets to see
                 instead, drawn anew for each draw; loss and margin are of what it saw.
             aim: what the loss is given as its `aim`, (n,), where it takes one.
+            vote: take the loss of the draws' mean output, the logarithm of their mean probabilities
+                (SmoothAdv: Salman et al. 2019, arXiv 1906.04584, Eq. 5), instead of the mean of
+                their losses; the margin of the answer is the mean output's, too.
         """
         total: list[Tensor] = []
         named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
@@ -240,10 +244,14 @@ class WhiteBoxTarget(ScoreTarget):
         given = (x.detach(), y) if aim is None else (x.detach(), y, aim)
         with named, _frozen(self._weights):
             goes = _goes(draws, len(x)) if together else [1] * draws
+            if vote:  # all draws of an image have a say in each other's gradient
+                goes = [draws]
             for copies in goes:
                 self._count(len(x), index, copies)
                 ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view)
-                if view is None and loss in LOSSES.values():  # others may look at values
+                if vote:
+                    ask = partial(self._voted, loss=loss, copies=copies, view=view)
+                elif view is None and loss in LOSSES.values():  # others may look at values
                     ask = self._recorded((loss, copies, surrogate, str(self.ball.part)), ask)
                 parts = in_pieces(
                     self._hidden,
@@ -298,6 +306,48 @@ class WhiteBoxTarget(ScoreTarget):
         seen = seen.view(copies, len(x), -1)
         gap = margin(seen, y)
         return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
+
+    def _voted(
+        self,
+        x: Tensor,
+        y: Tensor,
+        aim: Tensor | None = None,
+        *,
+        loss: RowLoss,
+        copies: int,
+        view: Callable[[Tensor], Tensor] | None,
+    ) -> list[Tensor]:
+        """The same of the mean output of so many draws, with as many times its gradient, loss and
+        margin; a few images at a time, so that memory does not grow with the draws."""
+        parts = []
+        at_once = max(1, COPIED_ROWS // copies)
+        for start in range(0, len(x), at_once):
+            rows = slice(start, start + at_once)
+            leaf = x[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                drawn = self._several(leaf, copies, view)
+                output = mean_output(drawn)
+                lost = (loss if aim is None else partial(loss, aim=aim[rows]))(output, y[rows])
+            (grad,) = torch.autograd.grad(lost.sum(), leaf)
+            if self.ball.part is not None:
+                grad.masked_fill_(~self.ball.free(grad), 0)
+            fooled = (margin(drawn.detach(), y[rows]) > 0).to(x.dtype).sum(0)
+            gap = margin(output.detach(), y[rows])
+            whole = (grad, lost.detach(), gap)
+            parts.append([*(part * copies for part in whole), fooled, drawn.detach().sum(0)])
+        return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+
+    def _several(self, x: Tensor, draws: int, view: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """The answers of so many draws, (draws, n, classes), in one graph."""
+        if self._copies and view is None:
+            with self._copied(len(x), draws):
+                logits = self._hidden(x)
+            check_shape(logits, draws * len(x), self.classes)
+            return logits.view(draws, len(x), -1)
+        single = [self._hidden(x if view is None else view(x)) for _ in range(draws)]
+        for logits in single:
+            check_shape(logits, len(x), self.classes)
+        return torch.stack(single)
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient

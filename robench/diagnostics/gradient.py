@@ -66,7 +66,8 @@ def surrogates(subject: Subject) -> Finding:
         return Finding.not_applicable(SURROGATES, "The network has no steps or spikes.")
     found: list[tuple[float, Threat, Threat, Estimate, Estimate]] = []
     for threats in subject.balls.values():
-        long = [t for t in white_box(threats) if (effort(t, subject.stochastic) or 0) >= FEWEST]
+        alike = [t for t in white_box(threats) if t.get("meets") != "noisy"]  # not about draws
+        long = [t for t in alike if (effort(t, subject.stochastic) or 0) >= FEWEST]
         own = subject.strongest([t for t in long if native(t)])
         other = subject.strongest([t for t in long if settings(t).get("surrogate")])
         if own is None or other is None:

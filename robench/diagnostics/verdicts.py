@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import determinism, outputs
+from robench.diagnostics.averaging import averaging
 from robench.diagnostics.finding import Alarm, Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import CHECK as GRADIENT_FREE
@@ -21,6 +22,7 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     surrogates,
     gradient_free,
     more_effort,
+    averaging,
     growing_eps,
     one_step,
     loss_at_the_end,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from robench.diagnostics.averaging import DRAWS, by_draws, draws_of
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import grid, legend, spaced, svg, tidy
@@ -35,6 +36,21 @@ def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
     return _panels(drawing, name, panels, "eps", title, caption, bands=True)
 
 
+def accuracy_by_draws(drawing: Drawing, name: str) -> Plot | None:
+    """Accuracy of noisy models against the draws that each gradient is averaged over."""
+    curves = by_draws(drawing.results.attacks) if drawing.results.noisy else []
+    panels = {
+        f"eps = {curve[0]['eps']:g}" if len(curves) > 1 else "draws of a noisy model": [
+            (float(draws_of(threat)), column_name(threat["name"])) for threat in curve
+        ]
+        for curve in curves
+    }
+    title = f"Accuracy against the draws per gradient{drawing.suffix}"
+    caption = "Of noisy models: it has to level out, else more draws would break more images."
+    caption = f"{caption} Bands are 95% intervals.{drawing.left_out}"
+    return _panels(drawing, name, panels, DRAWS, title, caption, bands=True, log=True)
+
+
 def accuracy_by_severity(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy against severity, a panel for each kind of corruption."""
     panels = {
@@ -54,17 +70,20 @@ def _panels(
     title: str,
     caption: str,
     bands: bool = False,
+    log: bool = False,
 ) -> Plot | None:
     """Small multiples of accuracy; a panel is the (x, column) pairs of its curves."""
-    if not panels or drawing.few.empty:
+    used = [column for points in panels.values() for _, column in points]
+    rows = drawing.few[drawing.few[used].notna().any(axis=1)] if used else drawing.few
+    if not panels or rows.empty:
         return None
     drawn, panes = grid(len(panels))
     tick = TICK if len(panels) > 1 else TICK / 2  # a single panel is twice as wide
-    rooted = any(_crowded([place for place, _ in points]) for points in panels.values())
+    rooted = not log and any(_crowded([place for place, _ in points]) for points in panels.values())
     for axes, (panel, points) in zip(panes, panels.items(), strict=False):
         x = [place for place, _ in points]
         columns = [column for _, column in points]
-        for _, row in drawing.few.iterrows():
+        for _, row in rows.iterrows():
             shown = drawing.labels[row["model"]]
             axes.plot(
                 x, [row[column] for column in columns], label=shown,
@@ -77,8 +96,10 @@ def _panels(
         axes.set_xlabel(x_label)
         if rooted:
             axes.set_xscale("function", functions=(np.sqrt, np.square))
+        elif log:
+            axes.set_xscale("log", base=2)
         # Of strengths that lie close only some are named.
-        seen = [math.sqrt(place) for place in x] if rooted else x
+        seen = [math.sqrt(place) if rooted else math.log(place) if log else place for place in x]
         kept = set(spaced(seen, tick * (seen[-1] - seen[0])))
         ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
         axes.set_xticks(ticks, [f"{place:.3g}" for place in ticks])
@@ -89,7 +110,7 @@ def _panels(
         [panel, f"{place:g}", row["model"], *with_interval(row, column)]
         for panel, points in panels.items()
         for place, column in points
-        for _, row in drawing.few.iterrows()
+        for _, row in rows.iterrows()
     ]
     head = ["", x_label, "model", "accuracy", "95% interval"]
     if rooted:

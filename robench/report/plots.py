@@ -8,7 +8,12 @@ from itertools import takewhile
 import pandas as pd
 
 from robench.report.comparisons import heat_map, transfer_matrix
-from robench.report.curves import accuracy_by_eps, accuracy_by_severity, training_curves
+from robench.report.curves import (
+    accuracy_by_draws,
+    accuracy_by_eps,
+    accuracy_by_severity,
+    training_curves,
+)
 from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
 from robench.report.learning import gradient_cosines, implied_rates, trajectories
@@ -21,8 +26,9 @@ GROUPS = 4  # data sets that get plots of their own
 def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
-        heat_map, clean_against_worst, cost_against_accuracy, accuracy_by_eps, transfer_matrix,
-        accuracy_by_severity, training_curves, gradient_cosines, implied_rates, trajectories,
+        heat_map, clean_against_worst, cost_against_accuracy, accuracy_by_eps, accuracy_by_draws,
+        transfer_matrix, accuracy_by_severity, training_curves, gradient_cosines, implied_rates,
+        trajectories,
     ]  # fmt: skip
     made: list[Plot] = []
     groups = list(table.groupby("dataset", sort=False))
