@@ -22,6 +22,7 @@ from robench.notebook import Evaluation
 from robench.own_threats import Wanted, held_card, threats_asked
 from robench.run import make_results
 from robench.store import Store
+from robench.torch_state import own_state
 from robench.workspace import open_workspace
 
 __all__ = ["Evaluation", "evaluate"]
@@ -29,6 +30,7 @@ __all__ = ["Evaluation", "evaluate"]
 NAME = re.compile(r"[\w.+/-]+")
 
 
+@own_state()
 def evaluate(
     module: nn.Module,
     dataset: Any,

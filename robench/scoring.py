@@ -35,6 +35,7 @@ from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
 from robench.time_limit import OutOfTime, until
+from robench.torch_state import own_state
 
 DISPLAYED = 8
 """Images per cell whose perturbed input is kept for the page."""
@@ -114,6 +115,7 @@ def check_fit(attack: Attack, card: AttackCard) -> None:
         )
 
 
+@own_state()
 def attack_slice(
     network: Network,
     attack: Attack,
@@ -232,6 +234,7 @@ def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
     return ball.project(x_adv, x)
 
 
+@own_state()
 def score_slice(
     network: Network,
     images: np.ndarray,

@@ -41,6 +41,7 @@ from robench.plan import Cell, Threat, Training
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
+from robench.torch_state import own_state
 from robench.trainers.base import History, Trainer, forget_peak_memory, peak_memory_mb
 
 Tell = Callable[[float, str], None]
@@ -101,6 +102,7 @@ class Train:
     def time_limit(self) -> float | None:
         return None
 
+    @own_state()
     def run(self, tell: Tell) -> str:
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
@@ -171,6 +173,7 @@ class MakeInputs:
     def time_limit(self) -> float | None:
         return _time_limit(self.cell.threat)
 
+    @own_state()
     def run(self, tell: Tell) -> None:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
@@ -252,6 +255,7 @@ class Evaluate:
     def run(self, tell: Tell) -> None:
         Store(self.store).write_cell(self.digest, self.evaluate())
 
+    @own_state()
     def evaluate(self) -> Outcome:
         """The outcome, without writing it."""
         started = time.perf_counter()

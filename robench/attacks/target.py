@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from robench.attacks.ball import Ball
 from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, margin, mean_output
 from robench.attacks.record import Record
+from robench.errors import RobenchError
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noise_source
@@ -296,7 +297,7 @@ class WhiteBoxTarget(ScoreTarget):
                 rows = loss(logits, y)
             else:
                 rows = torch.stack([loss(part, y) for part in logits.view(copies, len(x), -1)])
-        (grad,) = torch.autograd.grad(rows, leaf, torch.ones_like(rows))
+        grad = _gradient(rows, leaf)
         if self.ball.part is not None:  # what may not change has no say in a step's length
             grad.masked_fill_(~self.ball.free(grad), 0)
         rows, seen = rows.detach(), logits.detach()
@@ -404,6 +405,23 @@ class WeightsTarget(WhiteBoxTarget):
     def left_open(self, image: int, why: str) -> None:
         """Nothing was proved, and why."""
         self.notes[image] = why
+
+
+def _gradient(rows: Tensor, leaf: Tensor) -> Tensor:
+    """Of the sum of `rows`, in memory of its own: attacks write into it. Raises RobenchError where
+    there is none."""
+    grad: Tensor | None = None
+    if rows.requires_grad:
+        (grad,) = torch.autograd.grad(rows, leaf, torch.ones_like(rows), allow_unused=True)
+    if grad is None:
+        raise RobenchError(
+            "the network's answers have no gradient with respect to the images (torch.no_grad, "
+            "quantised weights or a detour through numpy inside it?): attack it by its scores, or "
+            "let the module name a differentiable stand-in"
+        )
+    # What was summed or broadcast from fewer numbers, such as colours from grey, shares them.
+    steps = zip(grad.stride(), grad.shape, strict=True)
+    return grad.contiguous() if any(not step and size > 1 for step, size in steps) else grad
 
 
 def _goes(draws: int, images: int) -> list[int]:

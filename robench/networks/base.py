@@ -95,8 +95,11 @@ class Network(nn.Module, Plugin):
         return {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes)."""
+        """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes), float32, whatever
+        the network computes in."""
         logits: Tensor = super().__call__(x)
+        if isinstance(logits, Tensor) and logits.dtype != torch.float32:
+            logits = logits.float()
         return logits
 
 

@@ -69,6 +69,8 @@ class Module(Network):
         if not isinstance(made, nn.Module):
             raise RobenchError(f"{who}: made {type(made).__name__}, not a torch.nn.Module")
         self.module = made
+        kinds = {w.dtype for w in made.parameters() if w.is_floating_point()}
+        self._kind = kinds.pop() if len(kinds) == 1 else torch.float32
         for name, default in (("mean", 0.0), ("std", 1.0)):
             values = getattr(self, name) or (default,)
             if len(values) not in (1, self.input_shape[0]):
@@ -86,6 +88,9 @@ class Module(Network):
     def forward(self, x: Tensor) -> Tensor:
         if self.mean or self.std:
             x = (x - self.get_buffer("_mean")) / self.get_buffer("_std")
+        x = x.to(
+            self._kind
+        )  # a module that computes in half precision, or double, wants such images
         answer: Tensor = self._drawn(x) if self.stochastic else self.module(x)
         return answer.clamp_min(LEAST).log() if self.outputs == "probabilities" else answer
 
