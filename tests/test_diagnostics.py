@@ -98,7 +98,7 @@ def verdicts(frauds: Results) -> dict[str, Verdict]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("saturated", {"zero gradients", "attacks without gradients", "growing eps"}),
+        ("saturated", {"zero gradients", "growing eps"}),  # pgd-sweep's margin does not saturate
         ("quantised", {"zero gradients", "attacks without gradients", "growing eps"}),
         ("random-resize", {"determinism", "earlier iterates"}),
         ("narrow", {"zero gradients", "surrogate derivatives", "growing eps"}),

@@ -53,7 +53,7 @@ class Contest:
     def __init__(self, x: Tensor) -> None:
         self.clean = x
         self.images = x
-        self.rank = torch.full((len(x),), -torch.inf, device=x.device)
+        self.rank = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def standing(self) -> Tensor:

@@ -3,7 +3,7 @@
 FGSM: Goodfellow et al. 2015 (arXiv 1412.6572). BIM: Kurakin et al. 2017 (1607.02533). PGD: Madry et
 al. 2018 (1706.06083). MIM: Dong et al. 2018 (1710.06081). DIM: Xie et al. 2019 (1803.06978). TIM:
 Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690). EOT: Athalye et al. 2018
-(1707.07397).
+(1707.07397). SA-PGD and adaptive derivatives: ASSG, 2512.22522.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from robench.attacks.loop import Run
 from robench.attacks.steps import direction, per_image
 from robench.attacks.target import WhiteBoxTarget
 from robench.errors import RobenchError
+from robench.networks.adaptive import SHARES, share_of
 from robench.networks.surrogate import SWEEP, parse_surrogate
 
+Surrogates = str | tuple[str, ...] | None
 
-def _surrogate(text: str | None) -> str | None:
-    if text not in (None, "sweep"):
-        parse_surrogate(str(text))
-    return text
+
+def _surrogate(chosen: Surrogates) -> Surrogates:
+    if isinstance(chosen, tuple) and not chosen:
+        raise ValueError("an empty list names no surrogate derivative")
+    for text in chosen if isinstance(chosen, tuple) else (chosen,):
+        if text is not None and text != "sweep":
+            (share_of if text.partition(":")[0] in SHARES else parse_surrogate)(text)
+    return chosen
 
 
 def _odd(length: int) -> int:
@@ -42,8 +48,10 @@ class GradientAttack(Attack):
     steps: int = Field(default=15, ge=1)
     step_size: float | None = Field(default=None, gt=0)
     """Length of a step in pixel units; None: eps for one step, 2.5 eps / steps for more."""
-    schedule: Literal["fixed", "apgd"] = "fixed"
-    """apgd: Croce & Hein's adaptive step sizes, with a momentum of their own."""
+    schedule: Literal["fixed", "apgd", "sa-pgd"] = "fixed"
+    """apgd: Croce & Hein's adaptive step sizes; sa-pgd: steps of each pixel's own length, which
+    come to rest where its gradient wavers. Both have a momentum of their own; that of
+    sa-pgd, 0.5, gives way to `momentum`."""
     momentum: float = Field(default=0.0, ge=0)
     """mu of MIM: how much of the running sum of normalised gradients stays at each step."""
     diversity: float = Field(default=0.0, ge=0, le=1)
@@ -61,16 +69,25 @@ class GradientAttack(Attack):
     """Runs, from the second on from random starts; the image keeps its most adversarial one."""
     eot: int = Field(default=1, ge=1)
     """Draws to average each gradient over, where the network or `diversity` is random."""
+    restart_from: Literal["clean", "best"] = "clean"
+    """best: further runs start within half a ball of the best image so far."""
     objective: Literal["expected", "vote"] = "expected"
     """What is raised on a noisy network. expected: the mean loss of its draws; vote: the loss of
     their mean output, which decides what the majority says."""
-    loss: Literal["cross-entropy", "margin", "dlr"] = "cross-entropy"
+    loss: Literal["cross-entropy", "margin", "dlr", "accuracy"] = "cross-entropy"
+    """accuracy: the share of draws of a noisy network that are misclassified, smoothed."""
+    on: Literal["output", "potential"] = "output"
+    """potential: the loss is of the potentials that decide a spiking network's output, whose
+    gradient no last spike hides; on other networks the same as output."""
     targets: int = Field(default=0, ge=0)
     """Runs towards each of so many likeliest wrong classes (of all, where there are fewer), instead
     of away from the right one."""
-    surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
-    """Derivative of steps and spikes: `rectangle:0.5`, ...; "sweep": several, the best kept per
-    image; None: the network's own."""
+    surrogate: Annotated[Surrogates, AfterValidator(_surrogate)] = None
+    """Derivative of steps and spikes: `rectangle:0.5`, ...; `adaptive`, `one-sided`: of widths
+    that follow each neuron (networks/adaptive.py); a list: one run with each, the best kept per
+    image; "sweep": five fixed ones; None: the network's own."""
+    reset: Literal["through", "stopped"] = "through"
+    """Whether gradients flow through the reset of a spiking neuron."""
     keep: Literal["best", "last"] = "best"
     """best: an image leaves the attack with the first iterate that breaks it, else with the final
     one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
@@ -80,16 +97,29 @@ class GradientAttack(Attack):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         for key in ("step_size", "momentum"):
-            if self.schedule == "apgd" and getattr(self, key):
-                raise RobenchError(f'attack: {key}: schedule = "apgd" sets it; drop this key')
+            own = self.schedule == "apgd" or (self.schedule == "sa-pgd" and key == "step_size")
+            if own and getattr(self, key):
+                raise RobenchError(
+                    f'attack: {key}: schedule = "{self.schedule}" sets it; drop this key'
+                )
+        texts = self.surrogate if isinstance(self.surrogate, tuple) else (self.surrogate,)
+        adapting = any(str(text).partition(":")[0] in SHARES for text in texts)
+        if self.objective == "vote" and (
+            self.on == "potential" or self.loss == "accuracy" or adapting
+        ):
+            raise RobenchError(
+                'attack: objective = "vote" is of mean outputs: it goes with neither on = '
+                '"potential", loss = "accuracy" nor derivatives that adapt'
+            )
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         # An attack without the settings that came later is the one it was before: what was computed
         # with it keeps its digest.
         fields, own = super().resolved(settings), cls.fields().model_fields
-        later = [key for key in ("objective",) if fields[key] == own[key].default]
-        return {key: value for key, value in fields.items() if key not in later}
+        later = ("objective", "restart_from", "on", "reset")
+        unused = [key for key in later if fields[key] == own[key].default]
+        return {key: value for key, value in fields.items() if key not in unused}
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self.finite_eps(target)
@@ -110,16 +140,21 @@ class GradientAttack(Attack):
                 clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
             start = clean
             if self.random_start or restart:
-                start = target.project(clean + _within_ball(clean, target, rng), clean)
+                centre, reach = clean, 1.0
+                if restart and self.restart_from == "best":
+                    centre, reach = contest.images[rows], 0.5
+                start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
             run = Run(self, target, contest, surrogate, rng)
             run.go(start, clean, labels, aimed, rows, judged=len(runs) > 1)
         return contest.images
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:
         """The derivatives to run with; a network without jumps has no use for a second one."""
-        if self.surrogate != "sweep":
-            return (self.surrogate,)
-        return SWEEP if target.jumps else (None,)
+        if self.surrogate == "sweep":
+            return SWEEP if target.jumps else (None,)
+        if isinstance(self.surrogate, tuple):
+            return self.surrogate if target.jumps else (None,)
+        return (self.surrogate,)
 
     def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
         """The classes to run towards, (n,) each; [None]: away from the right one."""

@@ -20,12 +20,14 @@ from robench.attacks.steps import (
     AdaptiveSteps,
     FixedSteps,
     Region,
+    StableSteps,
     Steps,
     move_up,
     per_image,
     pick,
 )
 from robench.attacks.target import Answer, WhiteBoxTarget
+from robench.networks.adaptive import SHARES, AdaptiveSurrogate
 
 if TYPE_CHECKING:
     from robench.attacks.gradient import GradientAttack
@@ -52,7 +54,7 @@ class Run:
         self.attack = attack
         self.target = target
         self.contest = contest
-        self.surrogate = surrogate
+        self.surrogate: str | AdaptiveSurrogate | None = surrogate
         self.draws = attack.eot if target.stochastic or attack.diversity else 1
         self.vote = attack.objective == "vote" and target.stochastic
         self.view: Callable[[Tensor], Tensor] | None = None
@@ -77,6 +79,8 @@ class Run:
         attack = self.attack
         self.target.record.begin_run()
         self.y, self.aim, self.rows = y, aim, rows
+        if isinstance(self.surrogate, str) and self.surrogate.partition(":")[0] in SHARES:
+            self.surrogate = AdaptiveSurrogate(self.surrogate, len(rows))
         self.region = Region(self.target.ball, x)
         self.steps = self._steps()
         self.peaks = Peaks(start) if self.target.stochastic else None
@@ -88,7 +92,7 @@ class Run:
             index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
                 x_adv, self.y, loss, self.draws, self.surrogate, index, self.view, self.aim,
-                self.vote,
+                self.vote, attack.on, attack.reset == "through",
             )  # fmt: skip
             if attack.keep == "best":
                 self._compare(x_adv, previous, answer, attack.steps - step)
@@ -127,7 +131,8 @@ class Run:
         were judged, and the later steps' number says which will be the last."""
         attack = self.attack
         simple = attack.keep == "best" and attack.schedule == "fixed" and not attack.momentum
-        return simple and not self.target.stochastic and self.view is None
+        same = self.view is None and not isinstance(self.surrogate, AdaptiveSurrogate)
+        return simple and same and not self.target.stochastic
 
     def _settle(self, over: Tensor, last: Tensor, judged: bool) -> None:
         """Images of a network without noise leave that no iterate has broken.
@@ -154,6 +159,8 @@ class Run:
         attack, eps = self.attack, self.target.eps
         if attack.schedule == "apgd":
             return AdaptiveSteps(eps, attack.steps)
+        if attack.schedule == "sa-pgd":
+            return StableSteps(eps, attack.steps, attack.momentum)
         default = eps if attack.steps == 1 else 2.5 * eps / attack.steps
         return FixedSteps(attack.step_size or default, attack.momentum)
 
@@ -168,7 +175,7 @@ class Run:
             share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows, self.vote)
         if self.peaks is None:
             ranks = rank(gap)
-            broken = torch.nonzero((gap > ROUNDING) & ~self.closed)[:, 0]
+            broken = torch.nonzero((gap > ROUNDING) & (share == 1) & ~self.closed)[:, 0]
         else:
             ranks = self._ranks(gap, share)
             self.peaks.note(x_adv, previous, ranks, self.closed)
@@ -211,6 +218,8 @@ class Run:
         self.steps.keep(stay)
         if self.peaks is not None:
             self.peaks.keep(stay)
+        if isinstance(self.surrogate, AdaptiveSurrogate):
+            self.surrogate.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
         left = move_up(x_adv, stay)
         return left, left if previous is x_adv else previous.index_select(0, stay)

@@ -62,8 +62,20 @@ def mean_output(logits: Tensor) -> Tensor:
     return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
+def accuracy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
+    """Expected error, smoothed: sigmoid(margin / tau), for the draws of a noisy network, (draws, n,
+    classes) -> (draws, n). tau is half the deviation of an image's margin over the draws, so that
+    what counts are the draws that may tip. Of a single draw, (n, classes), the margin."""
+    gap = margin(logits, y, aim)
+    if gap.dim() == 1:
+        return gap
+    tau = gap.detach().std(0, keepdim=True).div_(2).clamp_min_(1e-3)
+    return torch.sigmoid(gap / tau)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
     "dlr": dlr,
+    "accuracy": accuracy,
 }

@@ -164,6 +164,52 @@ class AdaptiveSteps:
         self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
 
 
+class StableSteps:
+    """SA-PGD (arXiv 2512.22522): each pixel's step is its running mean gradient over the root of
+    its running mean square, cut at +-lr; at APGD's checkpoints lr, at first eps, halves. mu is 0.5
+    unless the card says otherwise.
+
+    m <- mu m + g / mean|g|,  q <- 0.8 q + g^2 / mean(g^2),  step clamp(lr m / sqrt(q), +-lr)
+
+    Pixels whose gradient changes its sign from step to step so come to rest, where steps by signs
+    would go on at full length. In l2 the step has the length lr.
+    """
+
+    MOMENTUM = 0.5
+    SQUARES = 0.8
+
+    def __init__(self, eps: float, steps: int, momentum: float = 0.0) -> None:
+        self.lr = eps
+        self.momentum = momentum or self.MOMENTUM
+        self.checkpoints = checkpoints(steps)
+        self.step = 0
+        self.state: tuple[Tensor, Tensor] | None = None
+
+    def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
+        if self.step in self.checkpoints:
+            self.lr /= 2
+        self.step += 1
+        tiny = torch.finfo(gradient.dtype).tiny
+        size = gradient.abs().flatten(1).mean(1)
+        first = gradient / per_image(size.clamp_min(tiny), gradient)
+        square = gradient.square_()
+        square = square / per_image(square.flatten(1).mean(1).clamp_min(tiny), square)
+        if self.state is not None:
+            first.add_(self.state[0], alpha=self.momentum)
+            square.add_(self.state[1], alpha=self.SQUARES)
+        self.state = (first, square)
+        step = first / square.sqrt().clamp_min_(1e-12)
+        if region.ball.norm == "linf":
+            step = step.mul_(self.lr).clamp_(-self.lr, self.lr)
+        else:
+            step = direction(step, region.ball.norm).mul_(self.lr)
+        return region.project_(step.add_(x_adv))
+
+    def keep(self, rows: Tensor) -> None:
+        if self.state is not None:
+            self.state = (self.state[0].index_select(0, rows), self.state[1].index_select(0, rows))
+
+
 def checkpoints(steps: int) -> set[int]:
     """After which steps APGD looks back (section 3): p_1 = 0.22, periods 0.03 shorter each time."""
     shares = [0.0, 0.22]

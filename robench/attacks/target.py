@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
-from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, margin, mean_output
+from robench.attacks.losses import (
+    LOSSES,
+    RowLoss,
+    accuracy,
+    cross_entropy,
+    margin,
+    mean_output,
+)
 from robench.attacks.record import Record
 from robench.errors import RobenchError
 from robench.memory import in_pieces, joined
+from robench.networks.adaptive import AdaptiveSurrogate
 from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noise_source
 from robench.networks.surrogate import Step
@@ -30,6 +38,10 @@ from robench.replay import Ask, replays_of
 
 COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""
+
+
+On = Literal["output", "potential"]
+"""What a loss is of: the network's output, or what Network.readings offers in its place."""
 
 
 class BudgetExceeded(Exception):
@@ -220,11 +232,13 @@ class WhiteBoxTarget(ScoreTarget):
         y: Tensor,
         loss: RowLoss = cross_entropy,
         draws: int = 1,
-        surrogate: str | None = None,
+        surrogate: str | AdaptiveSurrogate | None = None,
         index: Tensor | None = None,
         view: Callable[[Tensor], Tensor] | None = None,
         aim: Tensor | None = None,
         vote: bool = False,
+        on: On = "output",
+        through_reset: bool = True,
     ) -> Answer:
         """Gradient of the loss with respect to the images; only that is computed.
 
@@ -238,28 +252,30 @@ class WhiteBoxTarget(ScoreTarget):
             vote: take the loss of the draws' mean output, the logarithm of their mean probabilities
                 (SmoothAdv: Salman et al. 2019, arXiv 1906.04584, Eq. 5), instead of the mean of
                 their losses; the margin of the answer is the mean output's, too.
+            on: what the loss and the margin are of: the network's output or, where a spiking
+                network has one, the potential that decides it (Network.readings); not of a vote.
+            through_reset: whether gradients flow through the reset of spiking neurons.
         """
         total: list[Tensor] = []
-        named = using_surrogate(self._hidden, surrogate) if surrogate else nullcontext()
+        one_piece = "" if view is None else "the attack transforms them together"
+        if isinstance(surrogate, AdaptiveSurrogate):
+            one_piece = "the attack adapts its derivatives to them together"
         together = self._copies and view is None
         given = (x.detach(), y) if aim is None else (x.detach(), y, aim)
-        with named, _frozen(self._weights):
+        with _frozen(self._weights):
             goes = _goes(draws, len(x)) if together else [1] * draws
             if vote:  # all draws of an image have a say in each other's gradient
                 goes = [draws]
             for copies in goes:
                 self._count(len(x), index, copies)
-                ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view)
+                ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view, on=on)
                 if vote:
                     ask = partial(self._voted, loss=loss, copies=copies, view=view)
-                elif view is None and loss in LOSSES.values():  # others may look at values
-                    ask = self._recorded((loss, copies, surrogate, str(self.ball.part)), ask)
-                parts = in_pieces(
-                    self._hidden,
-                    ask,
-                    *given,
-                    together="" if view is None else "the attack transforms them together",
-                )
+                elif not one_piece and loss in LOSSES.values():  # others may look at values
+                    kind = (loss, copies, surrogate, on, through_reset, str(self.ball.part))
+                    ask = self._recorded(kind, ask)
+                with using_surrogate(self._hidden, surrogate, through_reset):
+                    parts = in_pieces(self._hidden, ask, *given, together=one_piece)
                 self.record.count("gradients", len(x), index, copies)
                 drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
                 # Added up, so that memory does not grow with the draws; the first into copies,
@@ -285,28 +301,38 @@ class WhiteBoxTarget(ScoreTarget):
         loss: RowLoss,
         copies: int,
         view: Callable[[Tensor], Tensor] | None,
+        on: On,
     ) -> list[Tensor]:
         """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
         if aim is not None:
             loss = partial(loss, aim=aim)
         leaf = x.detach().requires_grad_()
         with torch.enable_grad(), self._copied(len(x), copies):
-            logits = self._hidden(leaf if view is None else view(leaf))
+            shown = leaf if view is None else view(leaf)
+            if on == "potential":
+                logits, read = self._hidden.readings(shown)
+            else:
+                logits = read = self._hidden(shown)
             check_shape(logits, copies * len(x), self.classes)
             if copies == 1:
-                rows = loss(logits, y)
+                rows = loss(read, y)
+            elif _of_draws(loss):
+                rows = loss(read.view(copies, len(x), -1), y)
             else:
-                rows = torch.stack([loss(part, y) for part in logits.view(copies, len(x), -1)])
+                rows = torch.stack([loss(part, y) for part in read.view(copies, len(x), -1)])
         grad = _gradient(rows, leaf)
         if self.ball.part is not None:  # what may not change has no say in a step's length
             grad.masked_fill_(~self.ball.free(grad), 0)
         rows, seen = rows.detach(), logits.detach()
-        if copies == 1:
-            gap = margin(seen, y)
-            return [grad, rows, gap, (gap > 0).to(gap.dtype), seen]
-        seen = seen.view(copies, len(x), -1)
+        shape = (len(x), -1) if copies == 1 else (copies, len(x), -1)
+        seen = seen.view(shape)
         gap = margin(seen, y)
-        return [grad, rows.sum(0), gap.sum(0), (gap > 0).to(gap.dtype).sum(0), seen.sum(0)]
+        fooled = (gap > 0).to(gap.dtype)
+        if on == "potential":
+            gap = margin(read.detach().view(shape), y)
+        if copies == 1:
+            return [grad, rows, gap, fooled, seen]
+        return [grad, rows.sum(0), gap.sum(0), fooled.sum(0), seen.sum(0)]
 
     def _voted(
         self,
@@ -422,6 +448,11 @@ def _gradient(rows: Tensor, leaf: Tensor) -> Tensor:
     # What was summed or broadcast from fewer numbers, such as colours from grey, shares them.
     steps = zip(grad.stride(), grad.shape, strict=True)
     return grad.contiguous() if any(not step and size > 1 for step, size in steps) else grad
+
+
+def _of_draws(loss: RowLoss) -> bool:
+    """Whether a loss, maybe with its aim, is of all draws of an image at once."""
+    return getattr(loss, "func", loss) is accuracy
 
 
 def _goes(draws: int, images: int) -> list[int]:

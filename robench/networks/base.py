@@ -89,6 +89,12 @@ class Network(nn.Module, Plugin):
         top = logits.topk(2, dim=1).values
         return top[:, 0] == top[:, 1]
 
+    def readings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and what an attacker may differentiate in their place: its argmax is the
+        prediction, too, but no last jump hides the gradient. Here it is the logits themselves."""
+        logits = self(x)
+        return logits, logits
+
     def activity(self, x: Tensor) -> dict[str, float]:
         """What the network can say of itself on images `x`, for people: spike rates, for
         example."""

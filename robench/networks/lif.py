@@ -6,7 +6,8 @@ Backpropagation through time needs, besides the surrogate derivative d[t] of the
 
     dL/du[t] = d[t] dL/ds[t] + (k (1 - s[t]) - k u[t] d[t]) dL/du[t+1]
 
-whose factors are computed for all steps at once; the gradient flows through the reset.
+whose factors are computed for all steps at once. The gradient flows through the reset, unless
+Step.through_reset says no: then the last factor is k (1 - s[t]).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.networks.noise import Series
-from robench.networks.surrogate import Step
+from robench.networks.surrogate import Step, unwon
 
 
 def integrate(
@@ -42,7 +43,10 @@ def integrate(
     u = currents[0]
     series = [fire(u)]
     for step in range(1, steps):
-        left = torch.addcmul(u, u, series[-1], value=-1)  # u (1 - s)
+        spiked = series[-1]
+        if _plain(spike) and not spike.through_reset:
+            spiked = spiked.detach()
+        left = torch.addcmul(u, u, spiked, value=-1)  # u (1 - s)
         u = torch.add(currents[0 if constant else step], left, alpha=decay)
         series.append(fire(u))
     return series, u
@@ -71,14 +75,18 @@ class _Integrate(torch.autograd.Function):
             torch.add(current, left, alpha=decay, out=potentials[step])
             spike.fire(potentials[step], fired[step])
         ctx.save_for_backward(u, s)
-        ctx.decay, ctx.spike, ctx.surrogate = decay, spike, spike.surrogate
+        ctx.decay, ctx.spike, ctx.surrogate = decay, spike, spike.surrogate.here()
+        ctx.through_reset = spike.through_reset
         ctx.constant = len(currents) == 1
         return s, u[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         u, s = ctx.saved_tensors
-        derivative = ctx.surrogate.derivative(u, ctx.spike.at)
+        derivative = ctx.surrogate.derivative(u, ctx.spike.at, 1)
+        if ctx.surrogate.one_sided or not ctx.through_reset:
+            grad = _step_by_step(ctx, u, s, derivative, *grads)
+            return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
         # k - k (s + u d), for all steps but the last, which nothing follows.
         passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
         passed = torch.add(u.new_full((), ctx.decay), passed, alpha=-ctx.decay, out=passed)
@@ -88,3 +96,26 @@ class _Integrate(torch.autograd.Function):
         for step, factor in zip(reversed(earlier), reversed(passed.unbind()), strict=True):
             later = step.addcmul_(factor, later)
         return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
+
+
+def _step_by_step(
+    ctx: Any, u: Tensor, s: Tensor, derivative: Tensor, spikes: Tensor, potential: Tensor
+) -> Tensor:
+    """dL/du of every step where the factors hang on the gradient itself, or the reset has none.
+
+    Args:
+        derivative: of the spikes; written over.
+        spikes, potential: dL/ds of every step, and what dL/du of the last one has besides.
+    """
+    later: Tensor | None = None
+    for step in reversed(range(len(u))):
+        pull, held = spikes[step], potential
+        if later is not None:
+            held = torch.addcmul(later, later, s[step], value=-1).mul_(ctx.decay)
+            if ctx.through_reset:
+                pull = torch.addcmul(pull, u[step], later, value=-ctx.decay)
+        now = derivative[step].mul_(pull)
+        if ctx.surrogate.one_sided:
+            now.mul_(unwon(pull, s[step] > 0))
+        later = now.add_(held)
+    return derivative

@@ -101,6 +101,19 @@ class SNN(Network):
         and without a gradient, so that attacks see the spikes alone.
         """
         *_, (spikes, potential) = self._run(x)
+        return self._read(spikes, potential)
+
+    def readings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and the last potential of the output neurons: under `last` the neuron whose
+        potential is highest is the prediction. Under `rate` it is not; there the potential only
+        lends its gradient to the logits."""
+        *_, (spikes, potential) = self._run(x)
+        logits = self._read(spikes, potential)
+        if self.readout == "rate":
+            return logits, potential + (logits - potential).detach()
+        return logits, potential
+
+    def _read(self, spikes: Series, potential: Tensor) -> Tensor:
         if self.readout == "membrane":
             return potential
         read = spikes[-1]

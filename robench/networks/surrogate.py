@@ -3,6 +3,7 @@
 The forward value of a step never depends on them. STBP (Wu et al. 2018, Eq. 24-27) names rectangle,
 polynomial, sigmoid and Gaussian; fast-sigmoid is SuperSpike's (Zenke & Ganguli 2018), arctan is
 PLIF's (Fang et al. 2021). Written `name` or `name:parameter` in cards, for example `rectangle:0.5`.
+Those whose widths an attack adapts as it goes are in adaptive.py.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from robench.errors import nearest
+from robench.networks.adaptive import AdaptiveSurrogate, Place
 
 Derivative = Callable[[Tensor, float], Tensor]
 """(u, parameter) -> the derivative of 1{u > 0}; u may be written into."""
@@ -77,9 +79,18 @@ class Surrogate:
     name: str
     parameter: float
 
-    def derivative(self, u: Tensor, at: float = 0.0) -> Tensor:
-        """Of 1{u > at}, at every u."""
+    one_sided: ClassVar[bool] = False
+
+    def derivative(self, u: Tensor, at: float = 0.0, axis: int = 0) -> Tensor:
+        """Of 1{u > at}, at every u. axis: where u has its rows; nothing hangs on it here."""
         return NAMED[self.name][0](u - at, self.parameter)
+
+    def begin(self) -> None:
+        """A pass through the network begins."""
+
+    def here(self) -> Surrogate:
+        """The derivative for the next step that the network takes: the same everywhere."""
+        return self
 
 
 def parse_surrogate(text: str) -> Surrogate:
@@ -103,7 +114,7 @@ def _step(u: Tensor, at: float, out: Tensor | None = None) -> Tensor:
 
 class _StepFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, at: float, surrogate: Surrogate) -> Tensor:
+    def forward(ctx: Any, u: Tensor, at: float, surrogate: Surrogate | Place) -> Tensor:
         ctx.save_for_backward(u)
         ctx.at, ctx.surrogate = at, surrogate
         return _step(u, at)
@@ -111,7 +122,16 @@ class _StepFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
-        return ctx.surrogate.derivative(u, ctx.at).mul_(grad), None, None
+        passed = ctx.surrogate.derivative(u, ctx.at).mul_(grad)
+        if ctx.surrogate.one_sided:
+            passed.mul_(unwon(grad, u > ctx.at))
+        return passed, None, None
+
+
+def unwon(grad: Tensor, jumped: Tensor) -> Tensor:
+    """Whether a step is not where a loss that rises wants it, bool. grad: of the loss, by the step;
+    jumped: whether it is 1."""
+    return (grad > 0) != jumped
 
 
 class Step(nn.Module):
@@ -119,8 +139,10 @@ class Step(nn.Module):
 
     def __init__(self, surrogate: str = "rectangle:0.5", at: float = 0.0) -> None:
         super().__init__()
-        self.surrogate = parse_surrogate(surrogate)
+        self.surrogate: Surrogate | AdaptiveSurrogate = parse_surrogate(surrogate)
         self.at = at
+        self.through_reset = True
+        """Whether a gradient flows on through the reset that follows a spike (lif.py)."""
 
     def fire(self, u: Tensor, out: Tensor | None = None) -> Tensor:
         """1{u > at}, without a graph."""
@@ -129,21 +151,30 @@ class Step(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and u.requires_grad):
             return _step(u, self.at)
-        stepped: Tensor = _StepFunction.apply(u, self.at, self.surrogate)  # type: ignore[no-untyped-call]
+        stepped: Tensor = _StepFunction.apply(u, self.at, self.surrogate.here())  # type: ignore[no-untyped-call]
         return stepped
 
 
 @contextmanager
-def surrogate(network: nn.Module, text: str | None) -> Iterator[None]:
-    """Let all steps of `network` use the surrogate `text` inside the block; None: leave them."""
+def surrogate(
+    network: nn.Module, chosen: str | AdaptiveSurrogate | None, through_reset: bool = True
+) -> Iterator[None]:
+    """Let all steps of `network` use a surrogate inside the block, for one pass of those that
+    adapt; None: leave them.
+
+    Args:
+        through_reset: whether gradients flow through the reset of a spiking neuron.
+    """
     steps = [module for module in network.modules() if isinstance(module, Step)]
-    before = [step.surrogate for step in steps]
+    before = [(step.surrogate, step.through_reset) for step in steps]
+    used = parse_surrogate(chosen) if isinstance(chosen, str) else chosen
     try:
-        if text is not None:
-            chosen = parse_surrogate(text)
-            for step in steps:
-                step.surrogate = chosen
+        if used is not None:
+            used.begin()
+        for step in steps:
+            step.surrogate = step.surrogate if used is None else used
+            step.through_reset = step.through_reset and through_reset
         yield
     finally:
         for step, old in zip(steps, before, strict=True):
-            step.surrogate = old
+            step.surrogate, step.through_reset = old

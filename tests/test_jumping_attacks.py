@@ -1,0 +1,283 @@
+"""The gradient loop on networks that jump: its formulas, and what it finds by brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robench.attacks.ball import Ball
+from robench.attacks.gradient import APGD, PGD, GradientAttack
+from robench.attacks.losses import accuracy, margin
+from robench.attacks.steps import Region, StableSteps
+from robench.attacks.target import WhiteBoxTarget
+from robench.networks.adaptive import AdaptiveSurrogate
+from robench.networks.base import Network
+from robench.networks.mlp import MLP
+from robench.networks.noise import GaussianNoise, noise
+from robench.networks.snn import SNN
+from robench.networks.surrogate import Step, surrogate
+
+STRONG: dict[str, Any] = {
+    "schedule": "sa-pgd",
+    "loss": "margin",
+    "on": "potential",
+    "surrogate": "one-sided",
+    "reset": "stopped",
+    "targets": 2,
+}
+
+
+def seeded(make: Any, seed: int, **settings: Any) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: Network = make(**settings)
+    return network.eval().requires_grad_(False)
+
+
+def spiking(seed: int = 0, **settings: Any) -> Network:
+    return seeded(lambda **s: SNN((1, 2, 2), 3, **s), seed, hidden=(12,), **settings)
+
+
+def images(n: int = 40, seed: int = 0, side: int = 2) -> Tensor:
+    return torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def perturbed(network: Network, attack: GradientAttack, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    target = WhiteBoxTarget(network, Ball("linf", eps), len(x))
+    return attack.perturb(target, x, y, torch.Generator().manual_seed(0))
+
+
+# -- what the loss is of ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readout", ["last", "rate", "membrane"])
+def test_what_is_differentiated_in_place_of_the_output_predicts_the_same(readout: str) -> None:
+    network = spiking(readout=readout)
+    logits, read = network.readings(images(500))
+    assert torch.equal(logits, network(images(500)))
+    assert float((logits.argmax(1) == read.argmax(1)).double().mean()) > 0.99  # 1/1000 rounds
+
+
+@pytest.mark.parametrize("readout", ["last", "rate"])
+def test_a_last_spike_hides_the_gradient_and_the_potential_does_not(readout: str) -> None:
+    network, x = spiking(readout=readout, surrogate="rectangle:0.001"), images()
+    y = network(x).argmax(1)
+    target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
+    wide = "fast-sigmoid:0.1"
+    seen = [
+        target.gradient(x, y, margin, surrogate=text, on=on).gradient.flatten(1).abs().amax(1)
+        for on in ("output", "potential")
+        for text in (wide, None)
+    ]
+    assert bool((seen[1] == 0).all())
+    assert bool((seen[2] > 0).all())
+
+
+def test_networks_without_potentials_are_asked_about_their_output() -> None:
+    network = seeded(lambda **s: MLP((1, 2, 2), 3, **s), 0, activation="threshold")
+    x = images()
+    y = network(x).argmax(1)
+    plain, potential = (
+        perturbed(network, PGD(steps=10, on=on), x, y, 0.1) for on in ("output", "potential")
+    )
+    assert torch.equal(plain, potential)
+
+
+# -- derivatives that adapt ------------------------------------------------------------------------
+
+
+def slopes(text: str, rounds: list[Tensor], grad: float = 1.0) -> Tensor:
+    """Derivatives of a step at 0.5 after the attack has seen the potentials of each round."""
+    step, chosen = Step(at=0.5), AdaptiveSurrogate(text, len(rounds[0]))
+    for u in rounds:
+        leaf = u.clone().requires_grad_()
+        with surrogate(step, chosen):
+            (step(leaf).sum() * grad).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def test_widths_follow_the_running_distances_from_the_jump() -> None:
+    first, second = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).double()
+    size = (first - 0.5).abs()
+    mean, spread = size, torch.zeros_like(size)
+    away = second - 0.5
+    mean = 0.9 * mean + 0.1 * away.abs()
+    spread = 0.9 * spread + 0.1 * (away.abs() - mean).abs()
+    scale = mean + 1.5 * spread + 1e-4
+    alpha = 2 * math.tan(0.45 * math.pi) / math.pi / scale
+    arctan = alpha / 2 / (1 + (math.pi / 2 * alpha * away) ** 2)
+    torch.testing.assert_close(slopes("adaptive:0.45", [first, second]), arctan)
+    pull = (away <= 0) / (0.1 * scale + away.abs())
+    torch.testing.assert_close(slopes("one-sided:0.1", [first, second]), pull)
+
+
+def test_only_steps_that_are_not_where_the_loss_wants_them_pull() -> None:
+    u = torch.tensor([[0.2, 0.4, 0.6, 0.8]])
+    assert slopes("one-sided", [u], 1.0).gt(0).tolist() == [[True, True, False, False]]
+    assert slopes("one-sided", [u], -1.0).lt(0).tolist() == [[False, False, True, True]]
+
+
+def test_widths_stay_with_their_images_when_others_leave() -> None:
+    rounds = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    stay = torch.tensor([0, 2, 4])
+    step, chosen = Step(), AdaptiveSurrogate("adaptive", 5)
+    for number, u in enumerate(rounds):
+        leaf = u.clone() if number < 2 else u[stay]
+        leaf.requires_grad_()
+        if number == 2:
+            chosen.keep(stay)
+        with surrogate(step, chosen):
+            step(leaf).sum().backward()
+    whole, rest = AdaptiveSurrogate("adaptive", 5), leaf.grad
+    for u in rounds:
+        leaf = u.clone().requires_grad_()
+        with surrogate(step, whole):
+            step(leaf).sum().backward()
+    assert rest is not None
+    assert leaf.grad is not None
+    torch.testing.assert_close(rest, leaf.grad[stay])
+
+
+def test_draws_of_an_image_share_its_widths() -> None:
+    network, x = spiking(sigma=0.3), images(6)
+    y = network(x).argmax(1)
+    generator = torch.Generator().manual_seed(1)
+    chosen = AdaptiveSurrogate("one-sided", len(x))
+    with noise(network, GaussianNoise(generator)):
+        target = WhiteBoxTarget(network, Ball("linf", 0.1), len(x))
+        target.gradient(x, y, accuracy, 7, chosen, on="potential")
+    shapes = [place._mean.shape for place in chosen._places if place._mean is not None]
+    assert shapes == [(5, 6, 12), (5, 6, 3)]
+
+
+def test_how_images_are_batched_changes_nothing() -> None:
+    """In double precision: which side of a jump a neuron is on may hang on a last bit."""
+    network, x = spiking().double(), images(30).double()
+    y = network(x).argmax(1)
+    attack = PGD(steps=30, random_start=False, **STRONG)
+    whole = perturbed(network, attack, x, y, 0.2)
+    parts = [perturbed(network, attack, x[i : i + 7], y[i : i + 7], 0.2) for i in range(0, 30, 7)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
+
+
+# -- the reset -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_the_gradient_through_the_reset_is_autograds(through: bool) -> None:
+    """The one pass of lif.py against the same recursion written out, in double precision."""
+    network = spiking(surrogate="fast-sigmoid:0.1").double()
+    x = images(5).double()
+
+    def potential(leaf: Tensor) -> Tensor:
+        spikes = leaf.flatten(1)[None].expand(5, -1, -1)
+        for layer in network.layers:  # type: ignore[union-attr]
+            u, after = torch.zeros(()), []
+            s = torch.zeros(())
+            for step in spikes:
+                u = network.decay * u * (1 - (s if through else s.detach())) + layer.op(step)
+                s = network.spike(u)  # type: ignore[operator]
+                after.append(s)
+            spikes = torch.stack(after)
+        return u
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(potential(leaf)[:, 0].sum(), leaf)
+    leaf = x.clone().requires_grad_()
+    with surrogate(network, None, through):
+        (found,) = torch.autograd.grad(network.readings(leaf)[1][:, 0].sum(), leaf)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_one_sided_reset_agrees_with_the_step_by_step_rule() -> None:
+    """One neuron, two steps: the second potential wants the first spike gone, and only a spike
+    that is there can be pulled away."""
+    network = seeded(lambda **s: SNN((1, 1, 1), 1, **s), 0, hidden=(), steps=2, decay=0.5)
+    weight = network.layers[0].op.weight  # type: ignore[index,union-attr]
+    weight.fill_(1.0)
+    for current, pulls in ((0.4, False), (0.7, True)):
+        leaf = torch.full((1, 1, 1, 1), current, requires_grad=True)
+        with surrogate(network, AdaptiveSurrogate("one-sided:0.1", 1)):
+            network.readings(leaf)[1].sum().backward()
+        s = float(current > 0.5)
+        away = abs(current - 0.5)
+        pull = -0.5 * current / (0.1 * (away + 1e-4) + away) if pulls else 0.0
+        assert leaf.grad is not None
+        assert float(leaf.grad) == pytest.approx(1 + 0.5 * (1 - s) + pull, rel=1e-4)
+
+
+# -- steps, losses, restarts -----------------------------------------------------------------------
+
+
+def test_stable_steps_are_the_published_recursion() -> None:
+    gradients = torch.randn(30, 4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.full((4, 1, 3, 3), 0.5).double()
+    steps, region, eps = StableSteps(0.1, 30), Region(Ball("linf", 0.1), x), 0.1
+    here = there = x
+    m, q, lr = torch.zeros_like(x), torch.zeros_like(x), eps
+    for number, g in enumerate(gradients):
+        lr = lr / 2 if number in (7, 13, 18, 21, 24, 27, 28) else lr
+        m = 0.5 * m + g / g.abs().mean((1, 2, 3), keepdim=True)
+        q = 0.8 * q + g**2 / (g**2).mean((1, 2, 3), keepdim=True)
+        there = (there + (lr * m / q.sqrt()).clamp(-lr, lr)).clamp(x - eps, x + eps).clamp(0, 1)
+        here = steps.advance(here, g.clone(), torch.zeros(4), region)
+        torch.testing.assert_close(here, there)
+
+
+def test_expected_error_is_the_sigmoid_of_margins_over_half_their_deviation() -> None:
+    logits = torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(5) % 4
+    gaps = torch.stack([margin(draw, y) for draw in logits])
+    expected = torch.sigmoid(gaps / (gaps.std(0) / 2))
+    torch.testing.assert_close(accuracy(logits, y), expected)
+    assert torch.equal(accuracy(logits[0], y), gaps[0])  # nothing to average over: the margin
+
+
+def test_settings_that_came_later_leave_older_identities_alone() -> None:
+    assert not {"on", "reset", "restart_from"} & set(PGD.resolved({}))
+    assert PGD.resolved({"on": "potential"})["on"] == "potential"
+
+
+def test_runs_from_the_best_image_stay_in_the_ball() -> None:
+    network, x = spiking(), images()
+    y = network(x).argmax(1)
+    attack = APGD(steps=5, restarts=4, restart_from="best", on="potential")
+    x_adv = perturbed(network, attack, x, y, 0.03)
+    assert float((x_adv - x).abs().max()) <= 0.03 + 1e-6
+
+
+# -- what is found ---------------------------------------------------------------------------------
+
+
+def breakable(network: Network, x: Tensor, y: Tensor, eps: float, side: int) -> Tensor:
+    """By a grid over the ball of a 2x2 image: all but slivers of what can be broken, (n,)."""
+    offsets = torch.tensor(list(itertools.product(torch.linspace(-eps, eps, side), repeat=4)))
+    broken = [
+        bool((network((image + offsets.view(-1, 1, 2, 2)).clamp(0, 1)).argmax(1) != label).any())
+        for image, label in zip(x, y, strict=True)
+    ]
+    return torch.tensor(broken)
+
+
+@pytest.mark.parametrize("kind", ["threshold", "sign", "spiking"])
+def test_of_what_brute_force_breaks_nearly_all_is_found(kind: str) -> None:
+    network, eps = spiking(seed=3), 0.06
+    if kind != "spiking":
+        make = lambda **s: MLP((1, 2, 2), 3, **s)  # noqa: E731
+        network, eps = seeded(make, 3, activation=kind, hidden=(12,)), 0.1
+        for layer in network.layers:  # type: ignore[union-attr]
+            layer.op.weight.mul_(3)
+    x = images(100)
+    y = network(x).argmax(1)
+    truth = breakable(network, x, y, eps, 9)
+    surrogates = ("one-sided:0.1", "one-sided:0.3")
+    attack = PGD(steps=40, restarts=4, momentum=0.75, **STRONG | {"surrogate": surrogates})
+    found = network(perturbed(network, attack, x, y, eps)).argmax(1) != y
+    assert 5 <= int(truth.sum()) <= 95
+    assert int(found.sum()) >= int(truth.sum()) - 1  # the grid misses some, too
