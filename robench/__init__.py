@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robench.attacks.base import Attack
     from robench.corruptions.base import Corruption
-    from robench.data.base import Dataset
+    from robench.data.base import Dataset, Part, Raw, Splits
     from robench.errors import RobenchError
     from robench.evaluation import Evaluation, evaluate
     from robench.networks.base import Network
@@ -27,6 +27,9 @@ _PUBLIC = {
     "Attack": "robench.attacks.base",
     "Corruption": "robench.corruptions.base",
     "Dataset": "robench.data.base",
+    "Part": "robench.data.base",
+    "Raw": "robench.data.base",
+    "Splits": "robench.data.base",
     "Evaluation": "robench.evaluation",
     "Network": "robench.networks.base",
     "RobenchError": "robench.errors",
@@ -40,7 +43,10 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "Network",
+    "Part",
+    "Raw",
     "RobenchError",
+    "Splits",
     "Trainer",
     "evaluate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from robench.errors import RobenchError, nearest, printable
 
@@ -226,6 +228,26 @@ class ReportCard(Card):
         return self
 
 
+FINDINGS = 6
+"""How many things that are wrong with a card an error names."""
+PLAIN = {
+    "must be a list, as in [1, 2]": ("tuple_type", "list_type"),
+    "must be a text": ("string_type", "is_instance_of"),
+    "must be a whole number": ("int_type", "int_parsing", "int_from_float"),
+    "must be a number": ("float_type", "float_parsing"),
+    "must be true or false": ("bool_type", "bool_parsing"),
+    "must be a table, as in {{ name = ... }}": ("model_type", "dict_type", "model_attributes_type"),
+    "must be at least {ge}": ("greater_than_equal",),
+    "must be more than {gt}": ("greater_than",),
+    "must be at most {le}": ("less_than_equal",),
+    "must be less than {lt}": ("less_than",),
+    "must be one of {expected}": ("literal_error", "enum"),
+    "must be a finite number": ("finite_number",),
+    "must have at least {min_length} items": ("too_short",),
+    "must not be empty": ("string_too_short",),
+}
+"""What pydantic finds wrong, in words of cards -> its names for it."""
+
 AnyCard = TypeVar("AnyCard", bound=Card)
 
 
@@ -267,17 +289,40 @@ def _too_large(value: Any) -> bool:
 
 
 def explain(error: ValidationError, allowed: set[str]) -> str:
-    """The first finding of a pydantic error as `key: value: what is wrong`."""
-    first = error.errors(include_url=False)[0]
-    key = printable(".".join(str(part) for part in first["loc"])) or "card"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {nearest(key, allowed)}"
-    if first["type"] == "missing":
-        return f"{key}: this key is required"
-    value = _shown(first["input"])
-    value = value if len(value) <= 80 else value[:77] + "..."
-    more = len(error.errors()) - 1
-    return f"{key} = {value}: {printable(first['msg'])}" + (f" (and {more} more)" if more else "")
+    """All findings of a pydantic error in plain words: `key = value: what is wrong; ...`."""
+    found = error.errors(include_url=False)
+    unknown = [_key(one) for one in found if one["type"] == "extra_forbidden"]
+    meant = {name for key in unknown for name in get_close_matches(key, allowed, n=1, cutoff=0.6)}
+    said: list[str] = []
+    for one in found:
+        key = _key(one)
+        if one["type"] == "extra_forbidden":
+            said.append(f"{key}: unknown key; {nearest(key, allowed)}")
+        elif one["type"] == "missing":
+            if key not in meant:  # it is there under another name
+                said.append(f"{key}: this key is required")
+        else:
+            value = _shown(one["input"])
+            value = value if len(value) <= 80 else value[:77] + "..."
+            said.append(f"{key} = {value}: {_plain_words(one)}")
+    shown = list(dict.fromkeys(said))
+    more = f"; and {len(shown) - FINDINGS} more" if len(shown) > FINDINGS else ""
+    return "; ".join(shown[:FINDINGS]) + more
+
+
+def _key(finding: ErrorDetails) -> str:
+    return printable(".".join(str(part) for part in finding["loc"])) or "card"
+
+
+def _plain_words(finding: ErrorDetails) -> str:
+    """What is wrong with a value, in words of cards and not of Python."""
+    kind, context = finding["type"], finding.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return printable(str(context.get("error", finding["msg"])))
+    for words, kinds in PLAIN.items():
+        if kind in kinds:
+            return words.format(**{key: printable(value) for key, value in context.items()})
+    return printable(finding["msg"])
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from robench.attacks.conformance import check_attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.conformance import Finding, raised
 from robench.corruptions.conformance import check_corruption
-from robench.data.base import Splits
+from robench.data.base import NotHere, Splits, offline
 from robench.data.conformance import check_dataset
 from robench.data.graph import Graph
 from robench.digest import canonical
@@ -152,9 +152,12 @@ def lines(checked: Checked) -> Iterator[str]:
     """What a terminal shows of it: one line, and one more for each failure."""
     names = ", ".join(finding.check for finding in checked.findings if finding.passed)
     yield f"{'ok    ' if checked.passed else 'FAILED'}  {checked.what}: {names or 'nothing passed'}"
+    failed: dict[str, list[str]] = {}  # one mistake often fails several checks
     for finding in checked.findings:
         if not finding.passed:
-            yield f"        {finding.check}: {finding.detail or 'failed'}"
+            failed.setdefault(finding.detail or "failed", []).append(finding.check)
+    for detail, checks in failed.items():
+        yield f"        {', '.join(checks)}: {detail}"
 
 
 # -- cards -----------------------------------------------------------------------------------------
@@ -234,11 +237,15 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
 
 
 def _own_data(card: Card) -> Splits | None:
-    """The data set of a model card, where it is a file in the workspace: such a model may take no
-    other, and no download is needed."""
-    if isinstance(card, ModelCard) and card.dataset.name.startswith("./"):
-        return load_splits(card)
-    return None
+    """The data set of a model card, where it is at hand: what is checked there is what runs. None
+    where it would have to be downloaded."""
+    if not isinstance(card, ModelCard):
+        return None
+    with offline():
+        try:
+            return load_splits(card)
+        except NotHere:
+            return None
 
 
 def _beside(kind: Kind, card: Card) -> Any:

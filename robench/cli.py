@@ -54,6 +54,9 @@ class New(StrEnum):
     model = "model"
     attack = "attack"
     corruption = "corruption"
+    dataset = "dataset"
+    network = "network"
+    notebook = "notebook"
 
 
 WorkspaceOption = Annotated[
@@ -159,6 +162,7 @@ def run(
         only=only or (),
         console=err,
         command=_command(),
+        debug="--debug" in sys.argv,
     )
     out.print(f"page: {done.page}", soft_wrap=True, highlight=False)
     checks = gate.hold(done.results, wanted)
@@ -330,17 +334,23 @@ def new(
     name: Annotated[str, typer.Argument(help="Its name, as in my-defense; a workspace: a folder.")],
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Begin a workspace, or a model, attack or corruption in it: files that work, to be changed."""
+    """Begin a workspace, a model, attack, corruption, data set or network in it, or a notebook:
+    files that work, to be changed."""
     from robench import new as begin
     from robench.workspace import open_workspace
 
     if what is New.workspace:
         files = begin.new_workspace(Path(name))
         command = f"cd {name} && robench new model my-defense"
+    elif what is New.notebook:
+        files = begin.new_notebook(Path(name))
+        command = f"jupyter notebook {files[0]}"
     else:
         files = begin.new_plugin(open_workspace(workspace), what.value, name)
         where = f" -w {workspace}" if workspace else ""
-        command = f"robench check {what.value}s/{name}{where} && robench run {name}{where}"
+        command = (
+            f"robench check {begin.PLURAL[what.value]}/{name}{where} && robench run {name}{where}"
+        )
     for file in files:
         out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)

@@ -4,6 +4,8 @@ page that every report goes through."""
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +93,7 @@ def evaluate(
     if not NAME.fullmatch(name):
         raise RobenchError(f"evaluate: name = {name!r}: letters, digits and . _ + / - only")
     here = open_workspace(Path(workspace) if workspace is not None else None)
-    console = Console(stderr=True, quiet=not progress, emoji=False, force_jupyter=False)
+    console = _console(progress)
     factory, weights = handed_over(module)
     settings = {"outputs": outputs, "mean": tuple(mean), "std": tuple(std)}
     data = data_handed_over(dataset, classes)
@@ -119,6 +121,8 @@ def evaluate(
     whole = asked.report.model_copy(
         update={**update, "images": min(wanted, len(splits.test)) if images is None else wanted}
     )
+    # A library that it imports draws its bars with widgets, or says that there are none.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     threads, steady = torch.get_num_threads(), torch.backends.cudnn.deterministic
     try:
         results = make_results(
@@ -153,6 +157,17 @@ def _with_all_classes(
         return card
 
     return card.model_copy(update={"dataset": card.dataset.model_copy(update={"classes": answers})})
+
+
+def _console(progress: bool) -> Console:
+    """Where progress is shown: bars in a terminal, lines in a notebook or a log."""
+    return Console(
+        stderr=True,
+        quiet=not progress,
+        emoji=False,
+        force_jupyter=False,
+        force_terminal=sys.stderr.isatty(),
+    )
 
 
 def _said(dataset: Any) -> str:

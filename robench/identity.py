@@ -17,7 +17,7 @@ from robench.attacks.base import Attack
 from robench.attacks.sequential import VERSION as LEAVING
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
-from robench.data.base import Dataset, Splits
+from robench.data.base import Dataset, NotHere, Splits
 from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError, cause
 from robench.guard import guarded
@@ -41,6 +41,8 @@ def _load_splits(wanted: _Wanted) -> Splits:
     try:
         with guarded(who, own=plugins.own("datasets", card.dataset)):
             return dataset.load()
+    except NotHere:
+        raise
     except Exception as error:  # more points than there is memory for, whatever a plugin raises
         raise RobenchError(f"{card.file}: {cause(error)}") from error
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 
@@ -17,7 +18,10 @@ PLURAL: dict[str, Folder] = {
     "model": "models",
     "attack": "attacks",
     "corruption": "corruptions",
+    "dataset": "models",
+    "network": "models",
 }
+"""Where the card of each kind lies: what a model is made of lies beside its card."""
 
 
 def new_workspace(folder: Path) -> list[Path]:
@@ -40,9 +44,12 @@ def new_workspace(folder: Path) -> list[Path]:
 
 
 def new_plugin(
-    workspace: Workspace, kind: Literal["model", "attack", "corruption"] | str, name: str
+    workspace: Workspace,
+    kind: Literal["model", "attack", "corruption", "dataset", "network"] | str,
+    name: str,
 ) -> list[Path]:
-    """Begin a model, attack or corruption: a class, the card that uses it, and a small report.
+    """Begin a model, attack, corruption, data set or network: a class, the card that uses it, and a
+    small report.
 
     Args:
         name: of the card, as in "my-defense"; the class is then MyDefense.
@@ -77,6 +84,34 @@ def new_plugin(
         f"reports/{name}.toml": _render(f"{kind}.report.toml.j2", **values),
     }
     return _write(workspace.root, files)
+
+
+def new_notebook(path: Path) -> list[Path]:
+    """An example notebook: a network of one's own, evaluated, looked at and asserted.
+
+    Raises RobenchError where there is something of that name.
+    """
+    path = resolved(path if path.suffix == ".ipynb" else path.with_suffix(".ipynb"), "new notebook")
+    cells = []
+    for number, part in enumerate(_render("notebook.md.j2").split("```python\n")):
+        code, fence, text = part.partition("```\n") if number else ("", "", part)
+        if fence:
+            cells.append(_cell("code", code, number, outputs=[], execution_count=None))
+        if text.strip():
+            cells.append(_cell("markdown", text, number))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return _write(path.parent, {path.name: json.dumps(notebook, indent=1) + "\n"})
+
+
+def _cell(kind: str, source: str, number: int, **more: Any) -> dict[str, Any]:
+    lines = source.strip("\n").splitlines(keepends=True)
+    return {"cell_type": kind, "id": f"{kind}-{number}", "metadata": {}, "source": lines, **more}
 
 
 def _render(template: str, **values: str) -> str:

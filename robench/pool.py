@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -17,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Protocol
 
 from robench import time_limit
@@ -25,6 +28,10 @@ from robench.store import Damaged
 
 Told = Callable[[str, float, str], None]
 """label of the task, share done, a few words."""
+
+
+WHERE = re.compile(r" \([^()]+:\d+ in [^()]+\)$")
+"""The end of a failure's message that says where a plugin raised."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,10 @@ class Failure:
     @property
     def short(self) -> str:
         """Its first line, as pages and terminals may show it."""
-        text = _cut(printable(self.message.strip().split("\n")[0]), FIRST_LINE)
+        lines = self.message.strip().split("\n")
+        text = _cut(printable(lines[0]), FIRST_LINE)
+        if len(lines) > 1 and (where := WHERE.search(lines[-1])):
+            text += printable(where[0])
         return text if self.error == "RobenchError" else f"{_cut(self.error, 80)}: {text}"
 
 
@@ -100,7 +110,23 @@ def failure_of(error: BaseException) -> Failure:
         trace = "".join(traceback.format_exception(error))
     except BaseException:  # a plugin's own exception may fail at saying what it is
         trace = ""
-    return Failure(printable(type(error).__name__), said, _kept(trace), isinstance(error, Damaged))
+    name = printable(type(error).__name__)
+    return Failure(name, said + _where(error), _kept(trace), isinstance(error, Damaged))
+
+
+def _where(error: BaseException) -> str:
+    """Where a plugin's own code raised, and when, as far as that is known: ` (my_defense.py:12 in
+    loss, epoch 1, step 3)`."""
+    libraries = [Path(path) for path in sysconfig.get_paths().values()] + [Path(__file__).parent]
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<")
+        and not any(Path(frame.filename).is_relative_to(library) for library in libraries)
+    ]
+    said = [f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"] if own else []
+    said += getattr(error, "__notes__", [])
+    return printable(f" ({', '.join(said)})") if said else ""
 
 
 def _readable(error: BaseException) -> str:

@@ -93,8 +93,8 @@ class Terminal:
     """A Listener (execute.py) that draws bars with rich, and says how far it is in plain lines, now
     and then, where there is no terminal: in logs and notebooks."""
 
-    def __init__(self, console: Console, jobs: int) -> None:
-        self._console = console
+    def __init__(self, console: Console, jobs: int, debug: bool = False) -> None:
+        self._console, self._debug = console, debug
         self._lock = threading.RLock()
         self._progress = Progress(
             TextColumn("{task.description}", table_column=None),
@@ -188,6 +188,8 @@ class Terminal:
                     f"[red]failed[/red] {escape(task.label)}: {escape(failure.short)}",
                     highlight=False,
                 )
+                if self._debug and failure.traceback:
+                    self._console.print(escape(failure.traceback), highlight=False, style="dim")
             if isinstance(task, Train):
                 self.made["models" if task.trains else "given"] += failure is None
                 self._progress.advance(self._models)

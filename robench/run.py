@@ -43,6 +43,7 @@ def run_report(
     ray: str | None = None,
     gpu_share: float = 1.0,
     only: Sequence[str] = (),
+    debug: bool = False,
 ) -> Done:
     """Make what is missing of a report (see `make_results`) and write its page.
 
@@ -60,6 +61,7 @@ def run_report(
         ray=ray,
         gpu_share=gpu_share,
         only=only,
+        debug=debug,
     )
     page = write_report(results, folder or workspace.output / "reports" / report)
     incomplete = sum(cell["status"] != "done" for cell in results.manifest["cells"])
@@ -78,6 +80,7 @@ def make_results(
     ray: str | None = None,
     gpu_share: float = 1.0,
     only: Sequence[str] = (),
+    debug: bool = False,
 ) -> Results:
     """Make what is missing of a report and return its results.
 
@@ -86,6 +89,7 @@ def make_results(
         jobs: worker processes; None: one per core on a CPU, one on CUDA.
         ray: address of a Ray cluster that does the work instead (see cluster.py).
         gpu_share: share of a GPU that one task takes there.
+        debug: whether tracebacks of what failed are shown.
 
     Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
     """
@@ -95,14 +99,14 @@ def make_results(
         if jobs is None:
             jobs = (os.cpu_count() or 1) if device == "cpu" else 1
         state = open_run(plan, store, device)
-        with Terminal(console, jobs) as terminal:
+        with Terminal(console, jobs, debug) as terminal:
             execute(state, terminal, jobs)
     else:
         cluster = Cluster(ray, jobs, gpu_share)
         try:
             device = device or ("cuda" if cluster.has_gpu else "cpu")
             state = open_run(plan, store, device)
-            with Terminal(console, cluster.tasks_at_once(device)) as terminal:
+            with Terminal(console, cluster.tasks_at_once(device), debug) as terminal:
                 execute(state, terminal, start=lambda told: cluster.pool(told, device))
         finally:
             cluster.close()

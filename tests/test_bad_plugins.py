@@ -206,7 +206,8 @@ def test_trainers_that_fail_say_why_and_no_weights_of_theirs_are_kept(
     run.store.write_run("small", describe(run, ""))
     results = load_results(run.store, "small")
     odd = next(model for model in results.models if model["name"] == "oddcurves")
-    assert odd["seeds"][0]["history"][0] == {"epoch": 1, "validation_accuracy": 0.1}
+    curves = {"epoch": 1, "validation_accuracy": 0.1}
+    assert odd["seeds"][0]["history"][0].items() >= curves.items()
     page = write_report(results, tmp_path_factory.mktemp("page")).read_text()
     assert "training diverged" in page
     assert "<b>" not in page

@@ -51,6 +51,12 @@ def test_a_card_cannot_be_changed(write: Write) -> None:
         ("eps = \n", r"attacks/a.toml: not valid TOML"),
         (GOOD + 'name = "x"\n', r"attacks/a.toml: name: a card is named by its file"),
         (GOOD.replace("0.1", "[]"), "eps"),
+        (GOOD.replace("eps", "epsi"), "epsi: unknown key; did you mean eps"),
+        (GOOD.replace("0.1", "8"), r"eps = 8 in linf: pixels are in \[0, 1\].*8/255 = 0.03137"),
+        (GOOD + "epz = 1\nmax_queries = 0\n", "max_queries = 0: must be at least 1; epz: unknown"),
+        (GOOD + 'role = "hero"\n', "role = 'hero': must be one of 'attack', "),
+        (GOOD + "time_limit = []\n", r"time_limit = \[\]: must be a number"),
+        (GOOD + "description = 3\n", "description = 3: must be a text"),
     ],
 )
 def test_a_bad_card_is_one_clear_error(write: Write, text: str, said: str) -> None:
@@ -72,3 +78,19 @@ def test_every_card_of_the_reference_workspace_is_valid() -> None:
         for name in workspace.names(folder):
             assert workspace.card(folder, name).name == name
     assert "quickstart" in workspace.names("reports")
+
+
+def test_a_key_that_is_misspelt_is_not_also_missing(write: Write) -> None:
+    path = write("models/m.toml", 'datset = "digits"\nnetwork = "mlp"\ntrainer = "bp"\n')
+    with pytest.raises(RobenchError) as caught:
+        read_card(ModelCard, path, path.parent.parent, "m")
+    assert "datset: unknown key; did you mean dataset" in str(caught.value)
+    assert "required" not in str(caught.value)
+
+
+def test_settings_of_models_are_refused_in_plain_words(write: Write) -> None:
+    path = write("models/m.toml", 'dataset = "digits"\nnetwork = 3\ntrainer = "bp"\nseeds = 1\n')
+    with pytest.raises(
+        RobenchError, match="network = 3: must be a table.*seeds = 1: must be a list"
+    ):
+        read_card(ModelCard, path, path.parent.parent, "m")

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
+from small_runs import Ears
 
 from robench import cli, plugins
-from robench.check import Checked, check
+from robench.check import Checked, check, lines
 from robench.conformance import Finding
 from robench.corruptions.conformance import check_corruption
 from robench.data.conformance import check_dataset
 from robench.errors import RobenchError
+from robench.execute import execute, open_run
 from robench.networks.conformance import check_network
+from robench.plan import make_plan
+from robench.store import Store
 from robench.trainers.conformance import check_trainer
 from robench.workspace import Workspace, open_workspace, reference_root
 
@@ -405,3 +410,64 @@ def test_a_checked_plugin_passes_only_without_a_failure() -> None:
     good, bad = Finding("a", True), Finding("b", False, "no")
     assert Checked("x", (good,)).passed
     assert not Checked("x", (good, bad)).passed
+
+
+DROPOUT = """
+from torch import nn
+from robench import Network
+
+class Drops(Network):
+    def build(self):
+        c, h, w = self.input_shape
+        last = nn.Linear(c * h * w, self.classes)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), last)
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_dropout_is_fine_and_repeats_with_the_seed(small: Workspace, write: Write) -> None:
+    write("models/drops.py", DROPOUT)
+    text = 'dataset = "digits"\nnetwork = "./drops.py:Drops"\n'
+    write("models/drops.toml", text + 'trainer = { name = "bp", epochs = 2, lr = 1e-2 }\n')
+    write(
+        "reports/drops.toml",
+        (small.root / "reports/small.toml").read_text().replace("small", "drops"),
+    )
+    assert [found for found in check(small, "models/drops") if not found.passed] == []
+    weights = []
+    for store in ("one", "two"):
+        run = open_run(make_plan(small, "drops"), Store(small.root / store), "cpu")
+        torch.rand(1 + len(weights))  # where torch's global state stands does not matter
+        execute(run, Ears(), 1)
+        (training,) = run.plan.trainings
+        weights.append(run.weights[training])
+    assert weights[0] == weights[1]
+
+
+def test_equal_failures_are_said_once() -> None:
+    same = tuple(Finding(name, False, "raises ValueError: no") for name in ("trains", "seeds"))
+    shown = list(lines(Checked("trainer x", same)))
+    assert shown[1:] == ["        trains, seeds: raises ValueError: no"]
+
+
+NARROW = """
+from torch import nn
+from robench import Network
+
+class Narrow(Network):
+    def build(self):
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, self.classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_a_plugin_is_checked_on_the_data_of_its_card(small: Workspace, write: Write) -> None:
+    write("models/narrow.py", NARROW)
+    text = 'dataset = "digits"\nnetwork = "./narrow.py:Narrow"\n'
+    write("models/narrow.toml", text + 'trainer = { name = "bp", epochs = 2 }\n')
+    failed = [found for found in check(small, "models/narrow") if not found.passed]
+    assert failed, "it takes images of 32 x 32, the card's data has 8 x 8"

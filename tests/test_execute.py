@@ -76,7 +76,7 @@ def test_a_failing_cell_does_not_stop_the_run_and_is_tried_again(
     assert "small seed 0 x noise" in ears.done
     manifest = describe(run, "robench run small")
     states = {cell["threat"]: (cell["status"], cell["error"]) for cell in manifest["cells"]}
-    assert states["broken"] == ("failed", "ValueError: I am broken")
+    assert states["broken"] == ("failed", "ValueError: I am broken (broken.py:7 in perturb)")
     assert states["noise"][0] == "done"
     models, cells, failures = survey(run)
     assert (models["done"], cells["done"], cells["failed"]) == (1, 2, 1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import robench
+from PIL import Image
 from rich.console import Console
 
 from robench.check import check
 from robench.errors import RobenchError
-from robench.new import new_plugin, new_workspace
+from robench.identity import load_splits
+from robench.new import new_notebook, new_plugin, new_workspace
 from robench.run import run_report
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
@@ -29,7 +32,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "mine")
 
 
-@pytest.mark.parametrize("kind", ["model", "attack", "corruption"])
+@pytest.mark.parametrize("kind", ["model", "attack", "corruption", "dataset", "network"])
 def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) -> None:
     new_plugin(workspace, kind, "my-first-one")
     assert [found for found in check(workspace) if not found.passed] == []
@@ -101,3 +104,41 @@ def test_a_plugin_needs_a_workspace(tmp_path: Path) -> None:
     with pytest.raises(RobenchError, match="no workspace in .*robench new workspace FOLDER"):
         new_plugin(open_workspace(start=tmp_path), "model", "mine")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_data_set_reads_the_pictures_beside_it(workspace: Workspace) -> None:
+    new_plugin(workspace, "dataset", "my-pictures")
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        folder = workspace.root / "models/my_pictures" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    splits = load_splits(workspace.card("models", "my-pictures"))
+    assert splits.classes == ("cats", "dogs")
+    assert splits.input_shape == (3, 16, 16)
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
+
+
+def test_a_new_notebook_runs(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="notebooks run where nbclient is installed")
+    nbclient = pytest.importorskip("nbclient", reason="notebooks run where nbclient is installed")
+    pytest.importorskip("ipykernel", reason="notebooks run where ipykernel is installed")
+    (path,) = new_notebook(tmp_path / "mine")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in shown)
+    assert any("worst case" in output.get("data", {}).get("text/html", "") for output in shown)
+    said = "".join(output.get("text", "") for output in shown)
+    assert "ipywidgets" not in said
+
+
+def test_a_notebook_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    new_notebook(tmp_path / "mine")
+    with pytest.raises(RobenchError, match="exists already"):
+        new_notebook(tmp_path / "mine.ipynb")

@@ -9,7 +9,9 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,6 +170,23 @@ def _part(raw: Raw, index: np.ndarray) -> Part:
     return Part(np.ascontiguousarray(images), raw.labels[index].astype(np.int64))
 
 
+class NotHere(RobenchError):
+    """The files of a data set are not on this machine."""
+
+
+_may_download = ContextVar("may_download", default=True)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is downloaded inside the block: what is not here raises NotHere."""
+    token = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)
+
+
 def data_folders() -> list[Path]:
     """Where files are looked for: the folders of ROBENCH_DATA, then the cache."""
     named = [Path(part) for part in os.environ.get("ROBENCH_DATA", "").split(os.pathsep) if part]
@@ -186,6 +205,7 @@ def find_files(folder: str, urls: Mapping[str, str], hashes: Mapping[str, str]) 
         if all((base / folder / name).is_file() for name in urls):
             return {name: base / folder / name for name in urls}
     cache = data_folders()[-1] / folder
+    _check_online(folder)
     try:
         return {
             name: Path(
@@ -217,6 +237,7 @@ def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) ->
         if all((base / folder / name).exists() for name in files):
             return base / folder
     cache = data_folders()[-1]
+    _check_online(folder)
     try:
         archive = pooch.retrieve(
             url, known_hash=known_hash, fname=url.rsplit("/", 1)[-1], path=cache, progressbar=True
@@ -229,6 +250,11 @@ def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) ->
             f"folder named in ROBENCH_DATA, or under {cache}"
         ) from None
     return cache / folder
+
+
+def _check_online(folder: str) -> None:
+    if not _may_download.get():
+        raise NotHere(f"data set {folder}: is not on this machine, and nothing is downloaded now")
 
 
 def _unpack(archive: Path, folder: str, into: Path) -> None:

@@ -183,7 +183,11 @@ class Trainer(Plugin):
                 for weight in weights:  # zero_grad, without what it does around this
                     weight.grad = None
                 images, labels = x.index_select(0, batch), y.index_select(0, batch)
-                loss = self._gradient(network, images, labels, rng, recorded)
+                try:
+                    loss = self._gradient(network, images, labels, rng, recorded)
+                except Exception as error:
+                    error.add_note(f"epoch {epoch + 1}, step {step + 1}")
+                    raise
                 if not math.isfinite(loss):
                     raise RobenchError(
                         f"training diverged: loss is {loss} in epoch {epoch + 1}, step {step + 1}; "
