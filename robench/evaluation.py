@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -121,8 +120,6 @@ def evaluate(
     whole = asked.report.model_copy(
         update={**update, "images": min(wanted, len(splits.test)) if images is None else wanted}
     )
-    # A library that it imports draws its bars with widgets, or says that there are none.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     threads, steady = torch.get_num_threads(), torch.backends.cudnn.deterministic
     try:
         results = make_results(

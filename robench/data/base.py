@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pooch
 from pydantic import AfterValidator, Field
 
 from robench.data.graph import Graph, ItemPart
@@ -168,6 +168,12 @@ def _part(raw: Raw, index: np.ndarray) -> Part:
     if images.dtype == np.uint8:
         images = np.divide(images, 255, dtype=np.float32)
     return Part(np.ascontiguousarray(images), raw.labels[index].astype(np.int64))
+
+
+with warnings.catch_warnings():
+    # Its bars would be drawn with widgets in a notebook; they are drawn as text.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import pooch
 
 
 class NotHere(RobenchError):
