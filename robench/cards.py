@@ -141,9 +141,8 @@ class AttackCard(Card):
         for eps in self.eps if isinstance(self.eps, tuple) else (self.eps,):
             if self.norm == "linf" and 1 < eps < math.inf:
                 raise ValueError(
-                    f"eps = {eps:g} in linf: pixels are in [0, 1], where every image is within 1 "
-                    "of "
-                    f"every other; {eps:g}/255 = {eps / 255:.4g} is probably meant"
+                    f"eps = {eps:g} in linf: pixels are in [0, 1], so that all images are within "
+                    f"1 of each other; {eps:g}/255 = {eps / 255:.4g} is probably meant"
                 )
         return self
 

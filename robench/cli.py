@@ -356,6 +356,28 @@ def new(
     out.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
 
+class Described(StrEnum):
+    """What `robench schema` describes."""
+
+    models = "models"
+    attacks = "attacks"
+    corruptions = "corruptions"
+    reports = "reports"
+    leaderboard = "leaderboard"
+
+
+@app.command()
+def schema(
+    what: Annotated[Described, typer.Argument(help="Cards of a folder, or leaderboard.json.")],
+) -> None:
+    """Print the JSON Schema of cards, for editors that complete them."""
+    import json
+
+    from robench.schema import schema as described
+
+    typer.echo(json.dumps(described(what.value), indent=2))
+
+
 def _store(workspace: Workspace, named: str | None) -> Store:
     from robench.store import Store
 
