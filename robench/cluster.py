@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from robench import loading
 from robench.errors import RobenchError
 from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker, worn
 
@@ -176,6 +177,7 @@ def _work(task: Any, ears: Any) -> Failure | None:
     if worn():
         os._exit(1)  # the task is tried again in another
     prepare_worker()
+    loading.refresh()  # this process may have run another's tasks before
 
     def tell(label: str, done: float, text: str) -> None:
         ears.hear.remote(label, done, text)

@@ -21,6 +21,7 @@ from robench.cards import ModelCard
 from robench.digest import Identity, digest
 from robench.errors import RobenchError
 from robench.identity import Shared
+from robench.loading import held_still
 from robench.outcomes import Outcomes
 from robench.plan import Cell, Plan, Training
 from robench.pool import Failure, Inline, Pool, Processes, Told, WorkerDied
@@ -171,6 +172,7 @@ def choose_device(named: str | None) -> str:
     return named
 
 
+@held_still()
 def execute(
     run: Run, listener: Listener, jobs: int = 1, start: Callable[[Told], Pool] | None = None
 ) -> None:

@@ -15,6 +15,8 @@ import random
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.leftovers import OF_IMPORTS, WATCHED, keep_streams
+from robench.loading import Noticed, shown
 from robench.originals import Originals
 
 LEFT_MB = 1024
@@ -45,34 +48,51 @@ class Meddled(RobenchError):
     """A plugin has changed what is not its own; it has been put back."""
 
 
+@dataclass(frozen=True)
+class AtWork:
+    """Plugins that work together.
+
+    who: as errors name them. own: whether all are robench's own. files: of a workspace, what their
+    identity covers; None: whatever they read. aside: a folder that is theirs to read and write.
+    """
+
+    who: str
+    own: bool = False
+    files: frozenset[Path] | None = None
+    aside: Path | None = None
+
+
 class guarded:  # noqa: N801 (a context manager, written as one)
     """Puts back whatever the block changed in the process.
 
     Args:
-        who: the plugin that is called, as errors name it.
+        work: the plugins that are called, or the one, as errors name it. Those of robench's own
+            replace no functions and leave nothing open, and looking for that takes the longest.
         seed: of torch's, numpy's and Python's global random states inside the block; None: they
             are left to it.
         network: what the plugin is shown; its weights, layers and hooks stay as they are.
-        own: whether only plugins of robench's own are called, which replace no functions and leave
-            nothing open: looking for that takes the longest.
 
     Raises RobenchError at the end of the block, naming the plugin and what it changed; where an
     exception leaves the block, that one goes on.
     """
 
     def __init__(
-        self, who: str, seed: int | None = 0, network: nn.Module | None = None, own: bool = False
+        self, work: AtWork | str, seed: int | None = 0, network: nn.Module | None = None
     ) -> None:
-        self._who, self._seed, self._network, self._own = who, seed, network, own
+        self._work = work if isinstance(work, AtWork) else AtWork(work)
+        self._who, self._seed, self._network = self._work.who, seed, network
 
     def __enter__(self) -> None:
         keep_streams()
         self._modules = len(sys.modules)
-        self._usage = None if self._own else _usage()
-        self._originals = None if self._own else _originals.snapshot()
+        self._usage = None if self._work.own else _usage()
+        self._originals = None if self._work.own else _originals.snapshot()
         self._before = [watched.read() for watched in WATCHED]
         self._shown = None if self._network is None else Shown(self._network)
         self._random = None if self._seed is None else _seeded(self._seed)
+        self._noticed = None if self._work.files is None else Noticed()
+        if self._noticed is not None:
+            self._noticed.start()
 
     def __exit__(
         self,
@@ -80,6 +100,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        opened = self._noticed.stop() if self._noticed is not None else set()
         # First, since what follows uses them.
         replaced = self._originals.put_back() if self._originals else []
         if self._random is not None:
@@ -88,12 +109,29 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         if self._shown is not None and (seen := self._shown.changes()):
             changed.append(f"changes the network that it is shown: {seen}")
         changed += self._put_back()
+        unnamed = self._unnamed(opened)
+        if unnamed:
+            changed.append(
+                f"reads {', '.join(unnamed[:NAMED])}, which no identity covers: name it on the "
+                "class, as in files = ['table.npy']"
+            )
         if self._usage is not None:
             _note_usage(self._who, self._usage)
         if changed and kind is None:
             raise Meddled(
-                f"{self._who} {'; '.join(changed[:NAMED])}; a plugin leaves the process as it was"
+                f"{self._who} {'; '.join(changed[:NAMED])}"
+                + ("" if unnamed else "; a plugin leaves the process as it was")
             )
+
+    def _unnamed(self, opened: set[Path]) -> list[str]:
+        """Files that were read although no identity covers them."""
+        aside = self._work.aside
+        covered = self._work.files or frozenset()
+        return sorted(
+            shown(path)
+            for path in opened - covered
+            if aside is None or not path.is_relative_to(aside)
+        )
 
     def _put_back(self) -> list[str]:
         """Restore whatever is not as it was; what that is."""

@@ -20,7 +20,7 @@ from robench.corruptions.base import Corruption
 from robench.data.base import Dataset, NotHere, Splits
 from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError, cause
-from robench.guard import guarded
+from robench.guard import AtWork, guarded
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat, Training
@@ -39,7 +39,7 @@ def _load_splits(wanted: _Wanted) -> Splits:
     dataset: Dataset = plugins.build("datasets", card.dataset, card)
     who = plugins.called("datasets", card.dataset, card)
     try:
-        with guarded(who, own=plugins.own("datasets", card.dataset)):
+        with guarded(AtWork(who, plugins.own("datasets", card.dataset))):
             return dataset.load()
     except NotHere:
         raise

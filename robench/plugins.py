@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from robench.cards import Card, Spec, explain
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, cause, nearest, resolved
+from robench.loading import refresh, watch
+from robench.reach import Code, code_of, installed
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
@@ -265,7 +267,8 @@ def held(kind: Kind, plugin: type[Plugin]) -> str:
         if built_in == place:
             return name
     try:
-        code = digest_bytes(Path(inspect.getfile(plugin)).read_bytes())
+        file = Path(inspect.getfile(plugin))
+        code = code_of(file, file.parent, (plugin,)).digest
     except (TypeError, OSError):
         code = f"session-{id(plugin):x}-{uuid.uuid4().hex}"
     known = next((name for name, one in HELD.items() if one is plugin), None)
@@ -274,14 +277,15 @@ def held(kind: Kind, plugin: type[Plugin]) -> str:
     return name
 
 
-def locate(name: str, card: Card) -> tuple[Any, Path]:
+def locate(name: str, card: Card) -> tuple[Any, Code]:
     """What `"./file.py:name"` (relative to the folder of `card`) or `"package.module:name"` stands
-    for, and the file it comes from.
+    for, and the code behind it.
 
     Raises RobenchError for a file outside the workspace, or where there is no such thing.
     """
     if _is_file(name):
-        return _from_file(name, card), (card.home / name.partition(":")[0]).resolve()
+        found = _from_file(name, card)
+        return found, _code_in(name, card, (found,) if inspect.isclass(found) else ())
     try:
         if ":" not in name:
             raise RobenchError("say 'package.module:name' or './file.py:name'")
@@ -291,7 +295,7 @@ def locate(name: str, card: Card) -> tuple[Any, Path]:
     file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     if file is None:
         raise RobenchError(f"{card.file}: {name!r}: its module has no file to count by")
-    return found, Path(file)
+    return found, code_of(Path(file), Path(file).parent)
 
 
 def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
@@ -359,6 +363,8 @@ def _import_file(path: Path, root: Path) -> ModuleType:
             sys.modules[name].__path__ = search
     dotted = ".".join(path.relative_to(root).with_suffix("").parts)
     name = f"{package}.{dotted}"
+    watch(root)
+    refresh()
     if name in sys.modules:
         return sys.modules[name]
     from robench.guard import guarded  # not before it is needed: it imports torch
@@ -387,19 +393,34 @@ def resolve(kind: Kind, spec: Spec, card: Card) -> dict[str, Any]:
     except ValidationError as error:
         finding = explain(error, set(plugin.fields_for(spec.settings).model_fields))
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {finding}") from None
-    return {"plugin": _code(kind, plugin, spec.name), "version": plugin.version, **fields}
+    return {"plugin": _code(kind, plugin, spec.name, card), "version": plugin.version, **fields}
 
 
-def _code(kind: Kind, plugin: type[Plugin], name: str) -> str:
-    """A built-in counts by name and version, an installed plugin by its package's name too, a
-    workspace file by its source."""
-    if name in HELD:
+def _code(kind: Kind, plugin: type[Plugin], name: str, card: Card) -> str:
+    """A built-in counts by name and version, an installed plugin by its distribution and version
+    too, all other code by what it reaches (reach.py)."""
+    if name in HELD or name in BUILT_IN[kind]:
         return name
-    if not plugin.__module__.startswith(PRIVATE_PACKAGE + "."):
-        entry = None if name in BUILT_IN[kind] else _installed()[kind].get(name)
-        return f"{_package(entry)}:{name}" if entry else name
-    source = Path(inspect.getfile(plugin)).read_bytes()
-    return f"{plugin.__name__}@{digest_bytes(source)}"
+    if _is_file(name):
+        return f"{plugin.__name__}@{_code_in(name, card, (plugin,)).digest}"
+    entry = _installed()[kind].get(name)
+    package = f"{entry.dist.name}=={entry.dist.version}" if entry and entry.dist else "robench"
+    file = Path(inspect.getfile(plugin))
+    if installed(file):
+        return f"{package}:{name}"
+    return f"{package}:{name}@{code_of(file, file.parent, (plugin,)).digest}"
+
+
+def _code_in(name: str, card: Card, classes: Sequence[type]) -> Code:
+    """What the code in a file of the workspace reaches. Raises RobenchError where importing it
+    reads files that nobody has named."""
+    code = code_of(card.home / name.partition(":")[0], card.root, classes)
+    if code.undeclared:
+        raise RobenchError(
+            f"{card.file}: {name!r} reads {', '.join(code.undeclared)} when it is imported, which "
+            "no identity covers: name it on the class, as in files = ['table.npy']"
+        )
+    return code
 
 
 def own(kind: Kind, spec: Spec) -> bool:
@@ -410,6 +431,17 @@ def own(kind: Kind, spec: Spec) -> bool:
 def called(kind: Kind, spec: Spec, card: Card) -> str:
     """A plugin as errors name it."""
     return f"{kind[:-1]} {spec.name!r} ({card.file})"
+
+
+def files(kind: Kind, spec: Spec, card: Card) -> frozenset[Path]:
+    """The files that the identity of a plugin covers: code that it reaches, and data it names."""
+    found = frozenset[Path]()
+    if _is_file(spec.name):
+        found |= _code_in(spec.name, card, (load(kind, spec.name, card),)).files
+    factory = spec.settings.get("factory")
+    if kind == "networks" and isinstance(factory, str) and _is_file(factory):
+        found |= locate(factory, card)[1].files
+    return found
 
 
 def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
@@ -423,9 +455,13 @@ def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     try:
         if own(kind, spec):
             return plugin(**arguments, **settings)
-        from robench.guard import guarded  # not before it is needed: it imports torch
+        from robench.guard import AtWork, guarded  # not before it is needed: it imports torch
 
-        with guarded(f"{called(kind, spec, card)}, while it is built,", seed=None):
+        work = AtWork(
+            f"{called(kind, spec, card)}, while it is built,",
+            files=None if kind == "datasets" else files(kind, spec, card),
+        )
+        with guarded(work, seed=None):
             return plugin(**arguments, **settings)
     except Exception as error:  # settings that are too large, whatever a stranger's class raises
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {cause(error)}") from error

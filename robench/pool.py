@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from robench import time_limit
+from robench import loading, time_limit
 from robench.errors import RobenchError, conceal, printable
 from robench.store import Damaged
 
@@ -93,7 +93,8 @@ def perform(task: Any, tell: Told, every: float = 0.1) -> Failure | None:
             tell(task.label, done, _cut(printable(conceal(str(text)[:SAID])), SAID))
 
     try:
-        task.run(rarely)
+        with loading.held_still():
+            task.run(rarely)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() ends its cell only

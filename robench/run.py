@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from robench import loading
 from robench.cluster import Cluster
 from robench.execute import choose_device, execute, open_run, survey
 from robench.manifest import describe
@@ -68,6 +69,7 @@ def run_report(
     return Done(page, incomplete, results)
 
 
+@loading.held_still()
 def make_results(
     workspace: Workspace,
     report: str,

@@ -28,7 +28,7 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
-from robench.guard import guarded
+from robench.guard import AtWork, guarded
 from robench.likelihood_ratio import cross_entropy_rows
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
@@ -129,8 +129,7 @@ def attack_slice(
     batch_size: int,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
-    who: str = "",
-    own: bool = False,
+    work: AtWork | None = None,
 ) -> Perturbed:
     """Let an attack perturb a slice of test data, within its budget.
 
@@ -141,13 +140,13 @@ def attack_slice(
         noisy: whether the noise of the noisy layers is on.
         broken: what a proof is told: images that something else has broken in a ball no larger ->
             the threat that did.
-        who: the plugins at work, for errors. own: whether all are robench's own (see guard.py).
+        work: the plugins that are called (see guard.py).
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
     RobenchError when card and attack do not fit, or a plugin changes what is not its own.
     """
     check_fit(attack, card)
-    who = who or f"attack {card.attack.name!r} ({card.file})"
+    work = work or AtWork(f"attack {card.attack.name!r} ({card.file})")
     ball = Ball(card.norm, eps, part)
     deadline = time.monotonic() + card.time_limit if card.time_limit else None
     made: list[dict[str, np.ndarray | None]] = []
@@ -167,7 +166,7 @@ def attack_slice(
                 target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
                     True
                 )
-            guard = guarded(who, derived_seed(seed, "attack", "global", start), network, own)
+            guard = guarded(work, derived_seed(seed, "attack", "global", start), network)
             try:
                 with guard, until(deadline):
                     x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
@@ -176,7 +175,7 @@ def attack_slice(
                     f"attack {card.attack.name!r} ran past its time_limit of {card.time_limit:g} s"
                 ) from None
         _check_untouched(
-            x, data.images[start : start + batch_size], f"{who} writes into the data set"
+            x, data.images[start : start + batch_size], f"{work.who} writes into the data set"
         )
         x_adv = _enforce(x_adv, x, ball, card)
         made.append(
@@ -245,8 +244,7 @@ def score_slice(
     seed: int,
     batch_size: int,
     device: torch.device,
-    who: str = "the network",
-    own: bool = False,
+    work: AtWork | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
@@ -256,11 +254,12 @@ def score_slice(
     draw) and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Args:
-        who: the network, for errors. own: whether it is robench's own (see guard.py).
+        work: the network that is called (see guard.py).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers, or
     changes what is not its own.
     """
+    work = work or AtWork("the network")
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
@@ -268,8 +267,8 @@ def score_slice(
         drawn, lost = [], torch.zeros(len(y), device=device)
         # robench's own networks leave all as it was (tested), and looking costs as much as they.
         watch: AbstractContextManager[None] = nullcontext()
-        if not own:
-            watch = guarded(who, derived_seed(seed, "score", "global", start), network)
+        if not work.own:
+            watch = guarded(work, derived_seed(seed, "score", "global", start), network)
         asked = in_use(network, noisy, derived_seed(seed, "score", start), device)
         with torch.no_grad(), asked, watch:
             first: Tensor | None = None
@@ -290,7 +289,7 @@ def score_slice(
         _check_untouched(
             x,
             images[start : start + batch_size],
-            f"{who} changes its input in place: x = x.clone() first",
+            f"{work.who} changes its input in place: x = x.clone() first",
         )
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())

@@ -14,10 +14,11 @@ import shutil
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
-from robench.guard import guarded
+from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_splits
 from robench.networks.base import Network
 from robench.plan import Cell, Threat, Training
@@ -47,6 +48,12 @@ from robench.trainers.base import History, Trainer, forget_peak_memory, peak_mem
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
 
+SPECS: dict[plugins.Kind, str] = {
+    "datasets": "dataset",
+    "networks": "network",
+    "trainers": "trainer",
+}
+"""Which key of a model card names a plugin of a kind."""
 KEPT = 2**28
 """Bytes of trained networks that a process keeps, the last used ones: cells that share an input
 come one after the other, each with another network."""
@@ -106,6 +113,8 @@ class Train:
     def run(self, tell: Tell) -> str:
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
+        for kind, spec in SPECS.items():
+            _check_code(kind, getattr(card, spec), card, self.identity[spec])
         splits = load_splits(card)
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
@@ -113,16 +122,16 @@ class Train:
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
         trainer.scratch = store.scratch(self.digest)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
-        who, own = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
+        work = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
         before = splits.seal()
         forget_peak_memory(device)
         began = time.perf_counter()
-        with guarded(who, derived_seed("train", "global", seed), own=own):
+        with guarded(replace(work, aside=trainer.scratch), derived_seed("train", "global", seed)):
             found = trainer.fit(network, splits, rng, tell)
         took, peak = time.perf_counter() - began, peak_memory_mb(device)
         if splits.seal() != before:
             forget_splits()
-            raise RobenchError(f"{who} writes into the data set: copy what is to be changed")
+            raise RobenchError(f"{work.who} writes into the data set: copy what is to be changed")
         history = checked_history(found, card)
         if trainer.trains:
             history = with_cost(history, took, peak)
@@ -181,12 +190,14 @@ class MakeInputs:
         trace: dict[str, list[Any]] = {"loss_trace": [], "loss_runs": []}
         if self.cell.surrogate is None:
             card = threat.corruption_card
+            wanted = self.identity["threat"]["corruption"]
+            _check_code("corruptions", card.corruption, card, wanted)
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
             images = part.images.copy()
             # Nature touches what an item is like, not what it is linked to.
             features = load_splits(self.cell.training.card).pixels("features") or slice(None)
-            who, own = _at_work(("corruptions", card.corruption, card))
-            with guarded(who, derived_seed("corruption", "global", self.report.seed), own=own):
+            work = _at_work(("corruptions", card.corruption, card))
+            with guarded(work, derived_seed("corruption", "global", self.report.seed)):
                 images[..., features] = corrupt_images(
                     corruption,
                     np.ascontiguousarray(part.images[..., features]),
@@ -199,6 +210,10 @@ class MakeInputs:
             tensors = {"images": np.ascontiguousarray(images, np.float32)}
         else:
             assert self.surrogate is not None
+            wanted, crafts = self.identity["surrogate"]["network"], threat.attack
+            surrogate = self.cell.surrogate.card
+            _check_code("networks", surrogate.network, surrogate, wanted)
+            _check_code("attacks", crafts.attack, crafts, self.identity["threat"]["attack"])
             weights = self.identity["surrogate"]["weights"]
             network = _trained(
                 self.cell.surrogate, self.surrogate, weights, self.store, self.device
@@ -261,9 +276,14 @@ class Evaluate:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
+        threat = self.cell.threat
+        _check_code("networks", card.network, card, self.identity["model"]["network"])
+        if threat.kind == "attack" and self.inputs is None:
+            crafts, wanted = threat.attack, self.identity["threat"]["attack"]
+            _check_code("attacks", crafts.attack, crafts, wanted)
         weights = self.identity["model"]["weights"]
         network = _trained(self.cell.training, self.model, weights, self.store, self.device)
-        who, own = _at_work(("networks", card.network, card))
+        work = _at_work(("networks", card.network, card))
         part = _slice(self.cell)
         perturbed: Perturbed | None = None
         if self.inputs is not None:
@@ -271,7 +291,7 @@ class Evaluate:
         elif self.cell.threat.kind == "attack":
             perturbed = _attack(self.cell, report, network, card, part, device, self.broken)
             images = perturbed.images
-            if not (own and plugins.own("attacks", self.cell.threat.attack.attack)):
+            if not (work.own and plugins.own("attacks", self.cell.threat.attack.attack)):
                 # What strangers had in their hands is not what is scored.
                 network = _trained(self.cell.training, self.model, weights, self.store, self.device)
         else:
@@ -285,8 +305,7 @@ class Evaluate:
             seed=report.seed,
             batch_size=report.batch_size,
             device=device,
-            who=who,
-            own=own,
+            work=work,
         )
         observations |= self._check_proof(rows, perturbed)
         return Outcome(
@@ -357,11 +376,31 @@ def _time_limit(threat: Threat) -> float | None:
     return threat.attack.time_limit if threat.kind == "attack" else None
 
 
-def _at_work(*called: tuple[plugins.Kind, Spec, Card]) -> tuple[str, bool]:
-    """Plugins that work together, as errors name them (those from outside, where there are some),
-    and whether all are robench's own."""
+def _check_code(kind: plugins.Kind, spec: Spec, card: Card, wanted: Mapping[str, Any]) -> None:
+    """Raises RobenchError where a plugin's code, or a file that it names, is not what it was when
+    the run began: results are known by what was there then.
+
+    Args:
+        wanted: the plugin's fields in the identity of what is made.
+    """
+    if plugins.own(kind, spec) and spec.name != "given":
+        return
+    found = plugins.resolve(kind, spec, card)
+    if any(wanted[key] != found[key] for key in found if key in wanted):
+        raise RobenchError(
+            f"{plugins.called(kind, spec, card)}: its code or a file that it names is not what it "
+            "was when the run began; run again"
+        )
+
+
+def _at_work(*called: tuple[plugins.Kind, Spec, Card]) -> AtWork:
+    """Plugins that work together: those from outside by name, where there are some."""
     outside = [one for one in called if not plugins.own(one[0], one[1])]
-    return " with ".join(plugins.called(*one) for one in outside or called[:1]), not outside
+    who = " with ".join(plugins.called(*one) for one in outside or called[:1])
+    if not outside:
+        return AtWork(who, own=True)
+    files = set[Path]().union(*(plugins.files(*one) for one in called))
+    return AtWork(who, files=frozenset(files))
 
 
 def _attack(
@@ -377,8 +416,8 @@ def _attack(
     their hands is not kept."""
     card = cell.threat.attack
     attack: Attack = plugins.build("attacks", card.attack, card)
-    who, own = _at_work(("attacks", card.attack, card), ("networks", model.network, model))
-    if not own:
+    work = _at_work(("attacks", card.attack, card), ("networks", model.network, model))
+    if not work.own:
         _forget(network)
     return attack_slice(
         network,
@@ -392,8 +431,7 @@ def _attack(
         batch_size=report.batch_size,
         device=device,
         broken=broken,
-        who=who,
-        own=own,
+        work=work,
     )
 
 

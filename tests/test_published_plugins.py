@@ -100,7 +100,9 @@ def test_a_report_of_installed_plugins_runs(using: Workspace, found: None) -> No
     done = run_report(using, "bars", store=store, console=quiet, command="", jobs=1)
     assert done.incomplete == 0
     trainer = load_results(store, "bars").models[0]["fields"]["trainer"]
-    assert (trainer["plugin"], trainer["version"]) == ("robench-example:example-smoothing", 2)
+    name, _, code = trainer["plugin"].partition("@")
+    assert (name, trainer["version"]) == ("robench-example==1.0:example-smoothing", 2)
+    assert len(code) == 64, "it lies in no folder of installed packages: its bytes count"
 
 
 def test_installed_plugins_pass_the_check(using: Workspace, found: None) -> None:

@@ -49,11 +49,11 @@ class Module(Network):
         name = settings.get("factory")
         if not isinstance(name, str) or isinstance(name, Source):
             return dict(settings)
-        make, path = plugins.locate(name, card)
+        make, code = plugins.locate(name, card)
         if not callable(make):
             raise RobenchError(f"{card.file}: factory = {name!r}: {make!r} makes no module")
         called = name if "/" not in name else name.rpartition(":")[2]
-        text = f"{called}@{digest_bytes(path.read_bytes())}"
+        text = f"{called}@{code.digest}"
         return {**settings, "factory": Source.of(text, make)}
 
     def build(self) -> None:

@@ -1,0 +1,381 @@
+"""Nothing stale: an identity covers the code and the files that a plugin can reach."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import Ears, carry_out
+
+from robench import loading, reach
+from robench.errors import RobenchError
+from robench.execute import execute, open_run
+from robench.identity import resolve_model, threat_fields
+from robench.plan import make_plan
+from robench.reach import code_of
+from robench.store import Store
+from robench.workspace import FOLDERS, Workspace, open_workspace
+
+MODEL = """
+dataset = "digits"
+network = {{ name = "{network}", hidden = [16] }}
+trainer = {{ name = "{trainer}", epochs = 1, lr = 1e-2 }}
+"""
+REPORT = """
+title = "t"
+models = ["small"]
+attacks = ["fgsm"]
+images = 20
+diagnostics = false
+"""
+TRAINER = """
+import torch
+from robench.trainers.bp import BP
+
+class Own(BP):
+    def loss(self, network, x, y, rng):
+        return super().loss(network, x, y, rng) * SIGMA
+"""
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[dict[str, str]], Workspace]:
+    """A workspace with a model trained by ./own.py:Own, and files beside its card."""
+
+    def make(files: dict[str, str]) -> Workspace:
+        for folder in FOLDERS:
+            (tmp_path / folder).mkdir(exist_ok=True)
+        standing = {
+            "models/small.toml": MODEL.format(network="mlp", trainer="./own.py:Own"),
+            "reports/small.toml": REPORT,
+        }
+        for name, text in {**standing, **files}.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return open_workspace(tmp_path)
+
+    return make
+
+
+def digest(workspace: Workspace) -> str:
+    return resolve_model(workspace.card("models", "small")).digest(0)
+
+
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "the file itself": ("SIGMA = 1.0" + TRAINER, {"models/own.py": "SIGMA = 2.0" + TRAINER}),
+    "a relative import": (
+        "from .helpers import SIGMA" + TRAINER,
+        {"models/helpers.py": "SIGMA = 2.0"},
+    ),
+    "a module imported from its package": (
+        "from . import helpers" + TRAINER.replace("SIGMA", "helpers.SIGMA"),
+        {"models/helpers.py": "SIGMA = 2.0"},
+    ),
+    "a helper's helper": (
+        "from .other import SIGMA" + TRAINER,
+        {"models/helpers.py": "SIGMA = 2.0"},
+    ),
+    "a folder of helpers": (
+        "from .parts.deep import SIGMA" + TRAINER,
+        {"models/parts/deep.py": "SIGMA = 2.0"},
+    ),
+    "the __init__ of a folder": (
+        "from .parts import ONE as SIGMA" + TRAINER,
+        {"models/parts/__init__.py": "ONE = 2.0"},
+    ),
+    "a helper in another folder": (
+        "from ..attacks.helpers import SIGMA" + TRAINER,
+        {"attacks/helpers.py": "SIGMA = 2.0"},
+    ),
+    "sys.path": (
+        "import sys, pathlib\nsys.path.insert(0, str(pathlib.Path(__file__).parent))\n"
+        "from helpers_on_path import SIGMA" + TRAINER,
+        {"models/helpers_on_path.py": "SIGMA = 2.0"},
+    ),
+    "an import inside a function": (
+        TRAINER.replace("        return", "        from .helpers import SIGMA\n        return"),
+        {"models/helpers.py": "SIGMA = 2.0"},
+    ),
+    "import_module": (
+        "import importlib\nSIGMA = importlib.import_module('.helpers', __package__).SIGMA"
+        + TRAINER,
+        {"models/helpers.py": "SIGMA = 2.0"},
+    ),
+    "a base class in a sibling file": (
+        "from .base import Base\nclass Own(Base): pass",
+        {"models/base.py": ("SIGMA = 2.0" + TRAINER).replace("Own", "Base")},
+    ),
+    "a class that is re-exported from a sibling": (
+        "from .base import Base as Own",
+        {"models/base.py": ("SIGMA = 2.0" + TRAINER).replace("Own", "Base")},
+    ),
+    "a data file that it names": (
+        "import pathlib\nSIGMA = float((pathlib.Path(__file__).parent / 'sigma.txt').read_text())"
+        + TRAINER
+        + "    files = ['sigma.txt']\n",
+        {"models/sigma.txt": "2.0"},
+    ),
+    "a data file that its base names": (
+        "from .named import Base\nclass Own(Base): pass",
+        {"models/sigma.txt": "2.0"},
+    ),
+}
+"""How code reaches what determines numbers, and the files that then change."""
+BESIDE = {
+    "models/helpers.py": "SIGMA = 1.0",
+    "models/other.py": "from .helpers import SIGMA",
+    "models/parts/__init__.py": "ONE = 1.0",
+    "models/parts/deep.py": "SIGMA = 1.0",
+    "models/helpers_on_path.py": "SIGMA = 1.0",
+    "attacks/helpers.py": "SIGMA = 1.0",
+    "models/base.py": ("SIGMA = 1.0" + TRAINER).replace("Own", "Base"),
+    "models/sigma.txt": "1.0",
+    "models/named.py": (
+        "import pathlib\nSIGMA = float((pathlib.Path(__file__).parent / 'sigma.txt').read_text())"
+        + TRAINER.replace("Own", "Base")
+        + "    files = ['sigma.txt']\n"
+    ),
+    "models/bystander.py": "SIGMA = 7.0",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_code_reaches_is_part_of_its_identity(
+    put: Callable[[dict[str, str]], Workspace], way: str
+) -> None:
+    code, changed = WAYS[way]
+    before = digest(put({"models/own.py": code, **BESIDE}))
+    assert digest(put({"models/bystander.py": "SIGMA = 8.0"})) == before, "nobody imports it"
+    assert digest(put(changed)) != before
+
+
+@pytest.mark.parametrize("way", ["a relative import", "sys.path", "a base class in a sibling file"])
+def test_changed_helpers_are_run_anew(put: Callable[[dict[str, str]], Workspace], way: str) -> None:
+    code, changed = WAYS[way]
+    run, _ = carry_out(put({"models/own.py": code, **BESIDE}))
+    again, ears = carry_out(put(changed))
+    assert ears.kept == 0
+    assert list(run.weights.values()) != list(again.weights.values()), "the new code was run"
+
+
+def test_a_file_that_reaches_nothing_else_counts_by_its_bytes(tmp_path: Path) -> None:
+    from robench.digest import digest_bytes
+
+    alone = tmp_path / "alone.py"
+    alone.write_text("import os, torch\nfrom robench import Trainer\n")
+    assert code_of(alone, tmp_path).digest == digest_bytes(alone.read_bytes())
+
+
+# -- what is not in the workspace ------------------------------------------------------------------
+
+
+def library(place: Path, version: str = "1.0", body: str = "SIGMA = 1.0") -> None:
+    """An installed distribution `oddlib`, where packages are installed."""
+    (place / "oddlib").mkdir(parents=True, exist_ok=True)
+    (place / "oddlib/__init__.py").write_text(body + TRAINER)
+    for old in place.glob("oddlib-*"):
+        (old / "METADATA").unlink()
+        old.rmdir()
+    info = place / f"oddlib-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: oddlib\nVersion: {version}\n")
+
+
+def as_if_anew(place: Path) -> None:
+    """Forget all that this process knows of the library, as a new one would."""
+    for path in [path for path in loading._read if path.is_relative_to(place)]:
+        del loading._read[path], loading._signatures[path]
+    for name in [name for name in sys.modules if name.startswith(("oddlib", "robench_workspace."))]:
+        del sys.modules[name]
+    reach._imports.cache_clear()
+    reach.distribution.cache_clear()
+    importlib.invalidate_caches()
+
+
+REACHED = {
+    "a class of a library, re-exported": "from oddlib import Own",
+    "a base class of a library": "import oddlib\nclass Own(oddlib.Own): pass",
+    "a number of a library": "from oddlib import SIGMA" + TRAINER,
+}
+
+
+@pytest.mark.parametrize("what", REACHED)
+def test_an_installed_library_counts_by_its_version(
+    put: Callable[[dict[str, str]], Workspace],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    place = tmp_path / "env/site-packages"
+    library(place)
+    workspace = put({"models/own.py": REACHED[what]})
+    monkeypatch.syspath_prepend(place)
+    before = digest(workspace)
+    as_if_anew(place)
+    assert digest(workspace) == before
+    library(place, "1.1")
+    as_if_anew(place)
+    assert digest(workspace) != before
+    as_if_anew(place)
+
+
+@pytest.mark.parametrize("what", REACHED)
+def test_people_s_own_code_elsewhere_counts_by_its_bytes(
+    put: Callable[[dict[str, str]], Workspace],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    place = tmp_path_factory.mktemp("editable")
+    library(place)
+    workspace = put({"models/own.py": REACHED[what]})
+    monkeypatch.syspath_prepend(place)
+    before = digest(workspace)
+    as_if_anew(place)
+    assert digest(workspace) == before
+    library(place, body="SIGMA = 2.0")
+    as_if_anew(place)
+    assert digest(workspace) != before
+    as_if_anew(place)
+
+
+# -- files that nobody has named -------------------------------------------------------------------
+
+READS: dict[str, tuple[str, str]] = {
+    "when it is imported": (
+        "import pathlib\nSIGMA = float((pathlib.Path(__file__).parent / 'sigma.txt').read_text())"
+        + TRAINER,
+        r"models/small.toml: './own.py:Own' reads models/sigma.txt when it is imported",
+    ),
+    "when it is built": (
+        "import pathlib\nSIGMA = 1.0" + TRAINER + "    def __init__(self, **settings):\n"
+        "        super().__init__(**settings)\n"
+        "        open(pathlib.Path(__file__).parent / 'sigma.txt').close()\n",
+        r"'./own.py:Own' \(models/small.toml\), while it is built, reads models/sigma.txt",
+    ),
+    "when it trains": (
+        "import os\nSIGMA = 1.0" + TRAINER + "    def after_step(self, network):\n"
+        "        os.close(os.open(os.path.dirname(__file__) + '/sigma.txt', os.O_RDONLY))\n",
+        r"'./own.py:Own' \(models/small.toml\) reads models/sigma.txt",
+    ),
+    "a module by its path": (
+        "import importlib.util as find, pathlib\n"
+        "helpers = pathlib.Path(__file__).parent / 'helpers.py'\n"
+        "odd = find.module_from_spec(spec := find.spec_from_file_location('odd', helpers))\n"
+        "spec.loader.exec_module(odd)\nSIGMA = odd.SIGMA" + TRAINER,
+        r"'./own.py:Own' reads models/helpers.py when it is imported",
+    ),
+    "code by exec": (
+        "import pathlib\nexec((pathlib.Path(__file__).parent / 'helpers.py').read_text())"
+        + TRAINER,
+        r"'./own.py:Own' reads models/helpers.py when it is imported",
+    ),
+}
+
+
+@pytest.mark.parametrize("when", READS)
+def test_reading_a_file_that_no_identity_covers_is_refused(
+    put: Callable[[dict[str, str]], Workspace], when: str
+) -> None:
+    code, said = READS[when]
+    workspace = put({"models/own.py": code, **BESIDE})
+    with pytest.raises(RobenchError, match=said) as caught:  # at once, or when it runs
+        raise RobenchError(carry_out(workspace)[1].failed["train small seed 0"].short)
+    assert "files = ['table.npy']" in str(caught.value)
+
+
+# -- edited while a run goes on --------------------------------------------------------------------
+
+
+class Edits(Ears):
+    """Edits a file when the first result is there."""
+
+    def __init__(self, file: Path, text: str) -> None:
+        super().__init__()
+        self.edit: Callable[[], Any] | None = lambda: file.write_text(text)
+
+    def finished(self, task: Any, failure: Any) -> None:
+        super().finished(task, failure)
+        if self.edit is not None:
+            self.edit()
+            self.edit = None
+
+
+@pytest.mark.parametrize("changed", ["models/own.py", "models/helpers.py"])
+def test_code_that_is_edited_during_a_run_is_used_as_it_was_hashed(
+    put: Callable[[dict[str, str]], Workspace], changed: str
+) -> None:
+    texts = {
+        "models/own.py": "from .helpers import SIGN\nfrom robench.networks.mlp import MLP\n"
+        "class Own(MLP):\n    def forward(self, x):\n        return SIGN * super().forward(x)\n",
+        "models/helpers.py": "SIGN = 1.0\n",
+    }
+    files = {**texts, "models/small.toml": MODEL.format(network="./own.py:Own", trainer="bp")}
+    other = texts[changed].replace("SIGN *", "-SIGN *").replace("1.0", "-1.0")
+
+    def clean(ears: Ears, root: Path) -> dict[str, float]:
+        run = open_run(make_plan(open_workspace(root), "small"), Store(root / ".robench"), "cpu")
+        execute(run, ears, 1)
+        return {
+            cell.threat.name: run.store.read_cell(name).rows["correct"].to_pylist()
+            for cell, name in run.digests.items()
+            if run.store.has_cell(name)
+        }
+
+    workspace = put(files)
+    found = clean(Edits(workspace.root / changed, other), workspace.root)
+    (workspace.root / changed).write_text(texts[changed])
+    (workspace.root / ".robench").rename(workspace.root / "first")
+    assert clean(Ears(), workspace.root) == found, "as hashed, not as edited"
+    (workspace.root / changed).write_text(other)
+    ears = Ears()
+    clean(ears, workspace.root)
+    assert ears.kept == 0, "what was edited is another model"
+
+
+def test_a_process_that_reads_other_bytes_refuses(
+    put: Callable[[dict[str, str]], Workspace],
+) -> None:
+    """Workers read the file for themselves: it is edited between planning and the first task."""
+    workspace = put({"models/own.py": "SIGMA = 1.0" + TRAINER})
+    store = Store(workspace.root / ".robench")
+    run, ears = open_run(make_plan(workspace, "small"), store, "cpu"), Ears()
+    (workspace.root / "models/own.py").write_text("SIGMA = 2.0" + TRAINER)
+    execute(run, ears, 2)
+    assert ears.failed["train small seed 0"].short == (
+        "trainer './own.py:Own' (models/small.toml): its code or a file that it names is not what "
+        "it was when the run began; run again"
+    )
+
+
+def test_a_data_file_that_changes_during_a_run_is_refused(
+    put: Callable[[dict[str, str]], Workspace],
+) -> None:
+    code, _ = WAYS["a data file that it names"]
+    workspace = put({"models/own.py": code, "models/sigma.txt": "1.0"})
+    store = Store(workspace.root / ".robench")
+    run, ears = open_run(make_plan(workspace, "small"), store, "cpu"), Ears()
+    with loading.held_still():
+        (workspace.root / "models/sigma.txt").write_text("2.0")
+        execute(run, ears, 1)
+    assert "its code or a file that it names" in ears.failed["train small seed 0"].short
+
+
+def test_attacks_count_by_what_they_reach(put: Callable[[dict[str, str]], Workspace]) -> None:
+    files = {
+        "attacks/odd.py": "from .helpers import SIGMA\n"
+        "from robench.attacks.noise import Noise as Odd",
+        "attacks/odd.toml": 'attack = "./odd.py:Odd"\naccess = "white-box"\neps = 0.1\n',
+        "models/small.toml": MODEL.format(network="mlp", trainer="bp"),
+        "reports/small.toml": REPORT.replace("fgsm", "odd"),
+    }
+
+    def fields(workspace: Workspace) -> Any:
+        return [threat_fields(threat) for threat in make_plan(workspace, "small").threats]
+
+    before = fields(put({**files, **BESIDE}))
+    assert fields(put({"attacks/helpers.py": "SIGMA = 2.0"})) != before
