@@ -18,7 +18,8 @@ from robench.cards import ModelCard
 from robench.data.handed import data_handed_over
 from robench.errors import RobenchError
 from robench.identity import load_splits
-from robench.networks.module import handed_over
+from robench.networks.handed import handed_over
+from robench.networks.module import Outputs
 from robench.notebook import Evaluation
 from robench.own_threats import Wanted, held_card, threats_asked
 from robench.run import make_results
@@ -45,7 +46,8 @@ def evaluate(
     classes: Sequence[str] = (),
     beside: Sequence[str] = (),
     name: str | None = None,
-    outputs: Literal["logits", "probabilities"] = "logits",
+    outputs: Outputs = "logits",
+    output: int | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     stochastic: bool = False,
@@ -76,8 +78,10 @@ def evaluate(
         classes: names of the classes of (x, y), in the order of the labels.
         beside: model cards to be trained and measured beside the module.
         name: what the module is called; None: its class.
-        outputs: what the module answers. mean, std: of each channel, where the module wants
-            normalised images. stochastic: whether two answers to one image may differ.
+        outputs: what the module answers ("logit", "probability": one number for each image, of
+            class 1 against 0). output: which part, where it answers a tuple or a dictionary.
+            mean, std: of each channel, where the module wants normalised images. stochastic:
+            whether two answers to one image may differ.
         workspace: folder whose cards are meant; None: the one at hand, as in the command line.
         store: folder or fsspec URL of results; None: .robench in the workspace.
         device: None: CUDA where there is one.
@@ -94,7 +98,7 @@ def evaluate(
     here = open_workspace(Path(workspace) if workspace is not None else None)
     console = _console(progress)
     factory, weights = handed_over(module)
-    settings = {"outputs": outputs, "mean": tuple(mean), "std": tuple(std)}
+    settings = {"outputs": outputs, "output": output, "mean": tuple(mean), "std": tuple(std)}
     data = data_handed_over(dataset, classes)
     card = held_card(
         ModelCard,

@@ -235,7 +235,11 @@ class Shown:
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     """Weights and persistent buffers themselves, by name."""
-    return network.state_dict(keep_vars=True)
+    state: dict[str, Any] = network.state_dict(keep_vars=True)
+    own: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
+    own |= dict(network.named_buffers(remove_duplicate=False))
+    # Quantised layers make some of their state anew for each state_dict().
+    return {name: own[name] for name, value in state.items() if own.get(name) is value}
 
 
 def _layers(network: nn.Module) -> list[Any]:
@@ -243,6 +247,9 @@ def _layers(network: nn.Module) -> list[Any]:
     found: list[Any] = []
     for name, module in network.named_modules(remove_duplicate=False):
         own = module.__dict__
+        if isinstance(module, torch.jit.ScriptModule):  # whose parts are made anew when looked at
+            found.append((name, type(module).__name__))
+            continue
         hooks = tuple(tuple(own[kind]) for kind in HOOKS if own.get(kind))
         found.append((name, id(module), type(module), hooks, id(own.get("forward"))))
     return found

@@ -88,11 +88,26 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
     if any(weight.requires_grad for weight in network.parameters()):
         network.requires_grad_(False)
     network.generator = generator
-    with noise(network, GaussianNoise(generator) if noisy else None):
+    recurrent = any(isinstance(module, torch.nn.RNNBase) for module in network.modules())
+    with (
+        noise(network, GaussianNoise(generator) if noisy else None),
+        _without_cudnn() if recurrent else nullcontext(),
+    ):
         try:
             yield
         finally:
             network.generator = None
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """cuDNN's recurrent layers have no backward pass in evaluation mode; torch's own do."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def check_fit(attack: Attack, card: AttackCard) -> None:

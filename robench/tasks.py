@@ -38,6 +38,7 @@ from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_splits
 from robench.networks.base import Network
+from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
@@ -135,13 +136,7 @@ class Train:
         history = checked_history(found, card)
         if trainer.trains:
             history = with_cost(history, took, peak)
-        state = {  # each in memory of its own: safetensors holds no tensor twice
-            name: value.cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in network.state_dict().items()
-        }
-        bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
-        if bad:
-            raise FloatingPointError(f"training left NaN or infinite values in {', '.join(bad)}")
+        state = written_state(network, trainer.trains)
         weights = tensors_digest(safetensors.torch.save(state))
         metadata = {
             "identity": self.identity,
@@ -468,7 +463,7 @@ def _trained(training: Training, model: str, weights: str, store: str, device: s
     if metadata["tensors"] != weights:
         raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = _fresh(training.card, training.seed)
-    network.load_state_dict(safetensors.torch.load(payload))
+    load_state(network, safetensors.torch.load(payload))
     network.to(device).eval()
     if not plugins.own("networks", training.card.network):
         return network  # what it remembers of one cell would be there in the next

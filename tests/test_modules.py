@@ -17,7 +17,8 @@ from robench.cards import ModelCard
 from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.identity import resolve_model
-from robench.networks.module import _SEEN, Module, handed_over
+from robench.networks.handed import _SEEN, handed_over
+from robench.networks.module import Module
 from robench.plugins import Source
 from robench.run import make_results
 from robench.store import Store

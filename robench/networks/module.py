@@ -1,30 +1,24 @@
-"""Any torch module as a network: one that a factory makes, or one handed over in Python."""
+"""Any torch module as a network: one that a factory makes (also what handed.py copies)."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-import uuid
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
-import safetensors.torch
 import torch
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 
 from robench import plugins
 from robench.cards import Card
-from robench.digest import canonical, digest_bytes
+from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.plugins import Source
 
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
+Outputs = Literal["logits", "probabilities", "logit", "probability"]
 
 
 class Module(Network):
@@ -35,8 +29,12 @@ class Module(Network):
     source of its file."""
     arguments: dict[str, Any] = Field(default={})
     """Keywords that the factory gets."""
-    outputs: Literal["logits", "probabilities"] = "logits"
-    """What the module answers; attacks see the logarithm of probabilities."""
+    outputs: Outputs = "logits"
+    """What the module answers; attacks see the logarithm of probabilities. logit, probability: one
+    number for each image, of class 1 against class 0."""
+    output: int | str | None = None
+    """Where the module answers a tuple, a dictionary or an object: which part of it, by place, key
+    or attribute."""
     mean: tuple[float, ...] = ()
     """One for each channel, taken from images in [0, 1] before the module sees them."""
     std: tuple[float, ...] = ()
@@ -88,101 +86,69 @@ class Module(Network):
     def forward(self, x: Tensor) -> Tensor:
         if self.mean or self.std:
             x = (x - self.get_buffer("_mean")) / self.get_buffer("_std")
-        x = x.to(
-            self._kind
-        )  # a module that computes in half precision, or double, wants such images
-        answer: Tensor = self._drawn(x) if self.stochastic else self.module(x)
-        return answer.clamp_min(LEAST).log() if self.outputs == "probabilities" else answer
+        x = x.to(self._kind)  # a module in half precision, or double, wants such images
+        answer = self._part(self._drawn(x) if self.stochastic else self.module(x))
+        match self.outputs:
+            case "logits":
+                return answer
+            case "probabilities":
+                return answer.float().clamp_min(LEAST).log()
+            case "logit":
+                one = answer.view(len(x), 1)
+                return torch.cat([torch.zeros_like(one), one], dim=1)
+            case _:
+                one = answer.float().view(len(x), 1)
+                return torch.cat([1 - one, one], dim=1).clamp_min(LEAST).log()
 
-    def _drawn(self, x: Tensor) -> Tensor:
+    def _part(self, answer: Any) -> Tensor:
+        """The tensor that is meant. Raises RobenchError saying what there is to choose from."""
+        if self.output is not None:
+            try:
+                if isinstance(self.output, str) and not isinstance(answer, Mapping):
+                    answer = getattr(answer, self.output)
+                else:
+                    answer = answer[self.output]
+            except (AttributeError, LookupError, TypeError):
+                raise RobenchError(
+                    f"network 'module': output = {self.output!r}: the module answers "
+                    f"{_kind_of(answer)}"
+                ) from None
+        if not isinstance(answer, Tensor):
+            raise RobenchError(
+                f"network 'module': the module answers {_kind_of(answer)}: say which part are the "
+                "logits, as in output = 'logits' or output = 0"
+            )
+        one = answer.dim() == 1 or (answer.dim() == 2 and answer.shape[1] == 1)
+        if one != (self.outputs in ("logit", "probability")):
+            shape = tuple(answer.shape)
+            raise RobenchError(
+                f"network 'module': outputs = {self.outputs!r}: the module answers {shape}"
+                + (
+                    ": where it is one number for each image, of class 1 against class 0, say "
+                    "outputs = 'logit' or 'probability'"
+                    if one
+                    else ", not one number for each image"
+                )
+            )
+        return answer
+
+    def _drawn(self, x: Tensor) -> Any:
         """What the module answers when it draws from torch's global state, seeded from ours."""
         source = self.generator or torch.Generator(x.device).manual_seed(0)
         seed = int(torch.randint(2**62, (), generator=source, device=x.device))
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            answer: Tensor = self.module(x)
-        return answer
+            return self.module(x)
 
 
-def handed_over(module: nn.Module) -> tuple[Source, Source]:
-    """A module that is in memory, as a factory and as weights.
-
-    It is copied now and at every use, and known by its weights, its attributes and the source of
-    its code. Code whose source cannot be read (a notebook's), and attributes that are no plain
-    values, count as different in every session. Raises RobenchError for a module that cannot be
-    copied.
-    """
-    try:
-        kept = copy.deepcopy(module)
-    except Exception as error:
-        raise RobenchError(f"{type(module).__name__}: cannot be copied: {error}") from error
-    parts = [
-        [name, _code(type(part)), {key: _described(item) for key, item in _attributes(part)}]
-        for name, part in module.named_modules(remove_duplicate=False)
-    ]
-    text = f"{type(module).__name__}@{digest_bytes(canonical(parts).encode(), _tensors(module))}"
-    return Source.of(text, partial(copy.deepcopy, kept)), Source.of(text, kept.state_dict)
-
-
-def _tensors(module: nn.Module) -> bytes:
-    named = {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-    return safetensors.torch.save({name: _plain(value) for name, value in named.items()})
-
-
-def _plain(value: Tensor) -> Tensor:
-    """On the CPU, in memory of its own."""
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
-    """What a module holds beside its weights and parts; `training` is off in use."""
-    known = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
-    return sorted((key, item) for key, item in vars(part).items() if key not in known)
-
-
-def _described(value: Any) -> Any:
-    """A plain value that says what `value` is; unlike any other where that cannot be said."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _described(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_described(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(canonical(_described(item)) for item in value)
-    if isinstance(value, Tensor):
-        return digest_bytes(safetensors.torch.save({"value": _plain(value)}))
-    if isinstance(value, (torch.dtype, torch.device)):
-        return str(value)
-    return _code(value) if inspect.isroutine(value) or inspect.isclass(value) else _unknown(value)
-
-
-def _code(thing: Any) -> str:
-    """Name of a class or function, with the sources of the files that it and its bases lie in;
-    torch's count by name, as versions of libraries are no part of an identity."""
-    found = []
-    for item in thing.__mro__ if inspect.isclass(thing) else (thing,):
-        name = f"{item.__module__}.{item.__qualname__}"
-        if name.partition(".")[0] not in ("torch", "builtins"):
-            try:
-                file = inspect.getsourcefile(item)
-            except (TypeError, OSError):
-                file = None
-            there = file is not None and Path(file).is_file()
-            name += f"@{digest_bytes(Path(file).read_bytes()) if there else _unknown(item)}"  # type: ignore[arg-type]
-        found.append(name)
-    return " ".join(found)
-
-
-_SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-
-
-def _unknown(thing: Any) -> str:
-    """A text of its own for a thing that only this session knows."""
-    try:
-        return _SEEN.setdefault(thing, uuid.uuid4().hex)
-    except TypeError:  # neither hashed nor weakly referenced
-        return uuid.uuid4().hex
+def _kind_of(answer: Any) -> str:
+    """What an answer is, with the parts that it has."""
+    if isinstance(answer, Mapping):
+        return f"{type(answer).__name__} with keys {', '.join(map(repr, answer))}"
+    if isinstance(answer, (list, tuple)):
+        names = getattr(answer, "_fields", ())
+        named = f" ({', '.join(names)})" if names else ""
+        return f"{type(answer).__name__} of {len(answer)}{named}"
+    if isinstance(answer, Tensor):
+        return f"a tensor {tuple(answer.shape)}"
+    return type(answer).__name__

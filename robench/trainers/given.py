@@ -18,6 +18,7 @@ from robench.data.base import Splits
 from robench.errors import RobenchError, resolved, system_words
 from robench.networks.base import Network
 from robench.networks.module import Module
+from robench.networks.weights import load_state
 from robench.plugins import Source
 from robench.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
@@ -68,7 +69,7 @@ class Given(Trainer):
         if odd:
             raise RobenchError(f"the weights do not fit the network: {odd[0]} is complex")
         try:
-            inner.load_state_dict(state)
+            load_state(inner, state)
         except RuntimeError as error:
             first = " ".join(line.strip() for line in str(error).split("\n")[1:3])
             raise RobenchError(f"the weights do not fit the network: {first}") from None

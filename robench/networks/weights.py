@@ -1,0 +1,71 @@
+"""A network's weights as a file holds them: plain tensors by name, and what is left to its code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robench.errors import RobenchError
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """What of a state_dict() a file can hold: not extra state, nor quantised weights."""
+    return {name: value for name, value in module.state_dict().items() if is_plain(value)}
+
+
+def written_state(module: nn.Module, trained: bool) -> dict[str, Tensor]:
+    """The same on the CPU, each in memory of its own: a file holds no tensor twice.
+
+    Args:
+        trained: whether the values were made here, so that nothing else brings them back.
+
+    Raises RobenchError where a trained module has more than a file can hold, and for weights that
+    are not finite. Buffers may be anything: masks are infinite, and what is unused is never seen.
+    """
+    state = plain_state(module)
+    beside = [name for name in module.state_dict() if name not in state]
+    if trained and beside:
+        raise RobenchError(
+            f"state_dict() holds {beside[0]}, which is no plain tensor and would be lost; register "
+            "a buffer for it"
+        )
+    weights = dict(module.named_parameters(remove_duplicate=False))
+    bad = [name for name in state if name in weights and not torch.isfinite(state[name]).all()]
+    if bad:
+        made = "training left" if trained else "the weights hold"
+        raise RobenchError(f"{made} NaN or infinite values in {', '.join(bad)}")
+    return {
+        name: value.cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put plain tensors into a module; what a file cannot hold stays as its code has made it.
+
+    Names may have the prefixes of DataParallel and torch.compile. Raises RuntimeError, as torch
+    does, where names or shapes differ.
+    """
+    own = module.state_dict()
+    for prefix in PREFIXES:
+        wrapped = bool(state) and all(name.startswith(prefix) for name in state)
+        if wrapped and not any(name.startswith(prefix) for name in own):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    plain = [name for name, value in own.items() if is_plain(value)]
+    if len(plain) < len(own):  # versions of layers stand in an attribute of `own`
+        for name in plain:
+            del own[name]
+        own.update(state)
+        state = own
+    module.load_state_dict(state)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a file can hold it."""
+    return isinstance(value, Tensor) and not (value.is_quantized or value.is_sparse)
