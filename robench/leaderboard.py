@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robench import two_sided
 from robench.digest import canonical, derived_seed
 from robench.results import Results, Threat, load_published, load_results
 from robench.statistics import (
@@ -65,7 +66,13 @@ def leaderboard(results: Results) -> pd.DataFrame:
     under its name, and for every kind of corruption its mean over severities (Acc_c, GLR Eq. 6)
     under "card/kind". Each accuracy has _low and _high (95% interval) and _sd (between
     seeds; NaN for one). An accuracy that cannot be had from complete cells is NaN.
+
+    Where the report has proofs, `proved` is the other end of worst_case and `open` the share
+    between the two; of every ball in which something is proved, if there are several, proved@BALL,
+    attacked@BALL and open@BALL (two_sided.py). Raises RobenchError where a proof and an attack
+    contradict each other.
     """
+    two_sided.check(results)
     datasets = dataset_labels(results)
     rows: list[dict[str, Any]] = []
     worst: list[Floats | None] = []
@@ -104,7 +111,7 @@ def leaderboard(results: Results) -> pd.DataFrame:
 
 def column_name(threat: str) -> str:
     """The column of a threat or of a kind: its name, unless a column of ours has that already."""
-    return f"threat:{threat}" if threat in FIXED else threat
+    return f"threat:{threat}" if threat in FIXED or two_sided.taken(threat) else threat
 
 
 def dataset_labels(results: Results) -> dict[str, str]:
@@ -131,14 +138,16 @@ def dataset_labels(results: Results) -> dict[str, str]:
 
 def _columns(results: Results) -> list[str]:
     threats = [CLEAN, *(column_name(t["name"]) for t in results.threats if t["name"] != CLEAN)]
-    measured = [
-        *SUMMARY,
-        *(VOTES if results.noisy else ()),
-        *threats,
-        *(column_name(kind) for kind in results.kinds),
-    ]
+    kinds = [column_name(kind) for kind in results.kinds]
+    votes = VOTES if results.noisy else ()
+    ends = two_sided.columns(results)
+    measured = [SUMMARY[0], *ends, *SUMMARY[1:], *votes, *threats, *kinds]
     fixed = [name for name in FIXED if name not in (*SUMMARY, *VOTES)]
-    return fixed + [f"{name}{suffix}" for name in dict.fromkeys(measured) for suffix in SUFFIXES]
+    return fixed + [
+        f"{name}{suffix}"
+        for name in dict.fromkeys(measured)
+        for suffix in (SUFFIXES if not two_sided.between(name) else ("",))
+    ]
 
 
 def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float], Floats | None]:
@@ -156,6 +165,7 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
         headlines |= {VOTES[1]: results.vote(model, CLEAN)}
         headlines |= {VOTES[0]: results.worst_vote(model)} if results.attacks else {}
     single |= {name: left for name, left in headlines.items() if left is not None}
+    single |= two_sided.accuracies(results, model)
     averages: dict[str, list[Threat]] = {
         "average_attacks": results.averaged,
         **{column_name(kind): threats for kind, threats in results.kinds.items()},
@@ -168,7 +178,8 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     known = [kind for kind in kinds if kind is not None]
     if known and len(known) == len(kinds):
         reused["average_corruptions"] = np.mean(known, axis=0)
-    return _summaries(single, reused), survived
+    scores = _summaries(single, reused)
+    return scores | two_sided.left_open(results, scores), survived
 
 
 def _sum(found: Mapping[str, Floats | None], names: list[str]) -> Floats | None:

@@ -20,8 +20,7 @@ from robench.errors import RobenchError, nearest
 from robench.gate import cell
 from robench.leaderboard import CLEAN, column_name, leaderboard
 from robench.report import PAGE, write_report
-from robench.report.columns import NORMS
-from robench.report.text import percent, radius
+from robench.report.text import NORMS, percent, radius
 from robench.results import Results, Threat
 
 if TYPE_CHECKING:  # drawing is imported where something is drawn

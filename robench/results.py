@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from robench.balls import Ball, largest
 from robench.belongs import misnamed, misplaced
 from robench.digest import Identity
 from robench.errors import RobenchError
@@ -37,6 +38,8 @@ COLUMNS = {
     "correct": pa.float32(),
 }
 """Of the rows: what all pages need."""
+PROVED = pa.float32()
+"""Of the column `proved`, null but where the threat is a proof; pages of before it lack it."""
 ELSEWHERE = ("seconds", "environment", "finished")  # provenance that the manifest says in its way
 
 
@@ -71,7 +74,7 @@ class Results:
     @cached_property
     def attacks(self) -> list[Threat]:
         """Those that enter the worst case: neither noise floors nor curves over eps."""
-        return self._role("attack", "diagnostic", "proof")
+        return self._role("attack", "diagnostic")
 
     @cached_property
     def averaged(self) -> list[Threat]:
@@ -82,6 +85,12 @@ class Results:
     def floors(self) -> list[Threat]:
         """Noise that every attack must beat."""
         return self._role("floor")
+
+    @cached_property
+    def proofs(self) -> list[Threat]:
+        """Those that show what no attack in a ball can do; what they break enters the worst case
+        (two_sided.py)."""
+        return self._role("proof")
 
     @cached_property
     def curves(self) -> list[Threat]:
@@ -150,12 +159,13 @@ class Results:
 
         None unless every seed of the model has all their cells, on the same images.
         """
-        return self._chosen(model, self._counted if threats is None else threats, expected)
+        chosen = self._counted(model) if threats is None else threats
+        return self._chosen(model, chosen, expected)
 
     def worst_vote(self, model: Mapping[str, Any]) -> Floats | None:
         """The same where a noisy model is asked `voters` times and the majority counts: see
         worst_case.vote. None also where the draws are too few to choose and to vote."""
-        return self._chosen(model, self._counted, partial(vote, voters=self.voters), draws=2)
+        return self._chosen(model, self._counted(model), partial(vote, voters=self.voters), draws=2)
 
     def vote(self, model: Mapping[str, Any], threat: str) -> Floats | None:
         """(seeds, images): how often the majority is right under one threat."""
@@ -173,9 +183,29 @@ class Results:
         report = self.manifest["report"]
         return int(report.get("vote") or report.get("draws", 0) // 2)
 
+    def within(self, model: Mapping[str, Any], balls: Collection[Ball]) -> list[Threat]:
+        """The clean input and whatever looks for points to break in these balls, of any role; what
+        certifies a noisy model looks for none."""
+        aside = "proof" if model.get("stochastic") else None
+        return [
+            threat
+            for threat in self.threats
+            if threat["kind"] == "clean"
+            or (threat["kind"] == "attack" and threat["role"] != aside
+                and any(ball.holds(Ball.of(threat)) for ball in balls))
+        ]  # fmt: skip
+
     @cached_property
-    def _counted(self) -> list[Threat]:
-        """What the attacker of the worst case may choose from."""
+    def balls(self) -> set[Ball]:
+        """The largest of the worst case."""
+        return largest(Ball.of(threat) for threat in [*self.attacks, *self.proofs])
+
+    def _counted(self, model: Mapping[str, Any]) -> list[Threat]:
+        """What the attacker of a model's worst case may choose from. Where there are proofs that is
+        whatever breaks an image in its balls: they are not asked about images that fell to a curve
+        or to mere noise."""
+        if self.proofs:
+            return self.within(model, self.balls)
         return [t for t in self.threats if t["kind"] == "clean"] + self.attacks
 
     def _chosen(
@@ -425,9 +455,13 @@ def _check_rows(table: pa.Table, where: str) -> None:
         found = table.schema.field(name).type if name in table.column_names else "absent"
         if found != kind or table.column(name).null_count:
             raise RobenchError(f"{where}: column {name} is {found}, not {kind} without gaps")
-    correct = table.column("correct").to_numpy()
-    if not ((correct >= 0) & (correct <= 1)).all():
-        raise RobenchError(f"{where}: column correct is not in [0, 1]")
+    if "proved" in table.column_names and table.schema.field("proved").type != PROVED:
+        found = table.schema.field("proved").type
+        raise RobenchError(f"{where}: column proved is {found}, not {PROVED}")
+    for name in ("correct", "proved"):
+        values = table.column(name).drop_null().to_numpy() if name in table.column_names else []
+        if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
+            raise RobenchError(f"{where}: column {name} is not in [0, 1]")
 
 
 def _check_schema(manifest: Any, where: str) -> None:

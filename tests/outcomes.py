@@ -49,11 +49,13 @@ class Outcomes:
         zero: float | None = None,
         fooled: Any = None,
         trace: Any = None,
+        proved: Any = None,
         **fields: Any,
     ) -> Outcomes:
         """right: accuracy, or whether each draw is right, (seeds, images, draws). zero: share of
         the images with a zero gradient. fooled: whether each was, on the way. trace: losses, one
-        for each step. fields: those of the attack plugin."""
+        for each step. proved: of each image by a proof, (images,) or (seeds, images).
+        fields: those of the attack plugin."""
         self.threats.append(
             {
                 "name": name,
@@ -71,10 +73,15 @@ class Outcomes:
         if zero is not None:
             columns["zero_gradient"] = np.arange(self.images) < zero * self.images
         noted = {} if trace is None else {"loss_trace": list(trace), "loss_runs": [0]}
-        return self._meet(name, right, columns, {"input_shape": [1, 8, 8], **noted})
+        return self._meet(name, right, columns, {"input_shape": [1, 8, 8], **noted}, proved)
 
     def _meet(
-        self, name: str, right: Any, columns: dict[str, Any], noted: dict[str, Any]
+        self,
+        name: str,
+        right: Any,
+        columns: dict[str, Any],
+        noted: dict[str, Any],
+        proved: Any = None,
     ) -> Outcomes:
         if np.ndim(right) == 0:
             survives = np.arange(self.images) < round(right * self.images)
@@ -91,6 +98,9 @@ class Outcomes:
             for column, values in columns.items():
                 nulls = pa.nulls(self.images, pa.bool_())
                 table[column] = nulls if values is None else pa.array(np.asarray(values, bool))
+            if proved is not None:
+                shown = np.broadcast_to(np.asarray(proved, np.float32), (self.seeds, self.images))
+                table["proved"] = pa.array(shown[seed])
             digest = f"{name} {seed}"
             self.rows[digest] = pa.table(table)
             self.cells.append(

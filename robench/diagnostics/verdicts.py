@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
+from robench.diagnostics.above_clean import CHECK as ABOVE_CLEAN
 from robench.diagnostics.above_clean import above_clean
-from robench.diagnostics.answers import determinism, outputs
+from robench.diagnostics.answers import DETERMINISM, OUTPUTS, determinism, outputs
 from robench.diagnostics.averaging import averaging
 from robench.diagnostics.finding import Alarm, Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
@@ -15,6 +16,8 @@ from robench.diagnostics.gradient_free import gradient_free
 from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
 from robench.diagnostics.strength import EFFORT, GROWING, growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
+from robench.diagnostics.truth import CHECK as TRUTH
+from robench.diagnostics.truth import settles, truth
 from robench.results import Results
 
 CHECKS: tuple[Callable[[Subject], Finding], ...] = (
@@ -34,6 +37,8 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
 """In the order in which a page shows them: the gradient, what gets past it, how hard was tried,
 what
 the model answers."""
+OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, TRUTH)
+"""Checks whose alarms stand whatever is proved: they are not about what gradients may hide."""
 NEEDED = (GRADIENT_FREE, EFFORT, GROWING)
 """Checks without which a model cannot be called believable; the cards in attacks/diagnostics/ make
 their cells."""
@@ -43,24 +48,28 @@ def diagnose(results: Results) -> dict[str, Verdict]:
     """The verdict on every model of a report, by name. Depends on the results alone.
 
     A model is doubtful where any check raises an alarm, believable where none does, those in NEEDED
-    pass and there is a worst case to be believed, else unchecked.
+    pass and there is a worst case to be believed, else unchecked. Where proofs know the truth it
+    decides: attacks that miss what can be broken are an alarm, and those that find it answer what
+    other checks suspect of gradients.
     """
     subjects = [Subject(results, model) for model in results.models]
+    checks = (truth, *CHECKS) if results.proofs else CHECKS
     return {
-        subject.model["name"]: verdict([check(subject) for check in CHECKS], subject.headline)
+        subject.model["name"]: verdict([check(subject) for check in checks], subject.headline)
         for subject in subjects
     }
 
 
 def verdict(findings: list[Finding], headline: bool = True) -> Verdict:
     """What a model's findings come to. headline: whether it has a worst case."""
+    known = any(settles(finding) for finding in findings)
     alarms = [
         Alarm(check=finding.check, text=finding.text, next=finding.next)
         for finding in findings
-        if finding.verdict == "alarm"
+        if finding.verdict == "alarm" and (finding.check in OWN or not known)
     ]
     passed = {finding.check for finding in findings if finding.verdict == "pass"}
-    enough = headline and passed.issuperset(NEEDED)
+    enough = headline and (known or passed.issuperset(NEEDED))
     return Verdict(
         verdict="doubtful" if alarms else "believable" if enough else "unchecked",
         alarms=alarms,

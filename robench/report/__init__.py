@@ -142,7 +142,7 @@ def _source() -> list[bytes]:
     package = files("robench")
     modules = (
         "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
-        "worst_case.py",
+        "two_sided.py", "balls.py", "worst_case.py",
     )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [

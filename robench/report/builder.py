@@ -16,15 +16,27 @@ from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import column_name
-from robench.report.columns import NORMS, ROLES, Column, columns, grouped
+from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
-from robench.report.text import breakable, image_count, percent, radius, seconds, shorten, signed
-from robench.results import Results
+from robench.report.text import (
+    NORMS,
+    breakable,
+    image_count,
+    percent,
+    radius,
+    seconds,
+    shorten,
+    signed,
+)
+from robench.report.two_sided import Pair, certificates, pair
+from robench.results import Model, Results
 from robench.statistics import RESAMPLES
 
+SCRIPTS = ("two_sided.js", "table.js", "model.js")
+STYLES = ("page.css", "two_sided.css")
 PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
 
@@ -62,27 +74,27 @@ def render(
         radius=radius,
     )
     assets = files("robench.report") / "assets"
-    script = "\n".join((assets / name).read_text("utf-8") for name in ("table.js", "model.js"))
+    script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
     shown = [column for column in chosen if column.shown]
     page = environment.get_template("page.html.j2").render(
         report=results.manifest["report"],
         manifest=results.manifest,
         norms=NORMS,
-        roles=ROLES,
+        roles=roles(results),
         resamples=RESAMPLES,
         images=image_count(table["images"], results.manifest["report"]["images"]),
         machine=_machine,
         evaluation=_evaluation(results),
         tones={"holds": "good", "does not hold": "bad"},
         results=results,
-        style=(assets / "page.css").read_text("utf-8"),
+        style="".join((assets / name).read_text("utf-8") for name in STYLES),
         script=script,
         script_hash=_sha256(script),
         columns=chosen,
         column_groups=grouped(chosen),
         shown=shown,
-        groups=_groups(table, shown),
+        groups=_groups(results, table, shown),
         models={model["name"]: model for model in results.models},
         trainers=sorted(set(table["trainer"])),
         networks=sorted(set(table["network"])),
@@ -92,6 +104,7 @@ def render(
         corruption_errors=corruption_errors(results),
         published=_published(results, table),
         costs=costs(results),
+        certificates=certificates(results, table),
         failures=results.failures(),
         verdicts=verdicts,
         claims=claims,
@@ -126,6 +139,8 @@ class Row:
     rank: str
     span: str
     entries: list[Entry | None]
+    ends: Pair | None
+    """Both ends of the worst case."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +152,15 @@ class Group:
     rows: list[Row]
 
 
-def _groups(table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
-    groups = []
+def _groups(results: Results, table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
+    groups, models = [], {model["name"]: model for model in results.models}
     for dataset, rows in table.groupby("dataset", sort=False):
-        made = [_row(int(str(place)), row, chosen) for place, row in rows.iterrows()]
+        made = [_row(int(str(place)), row, chosen, models) for place, row in rows.iterrows()]
         groups.append(Group(str(dataset), int(rows["images"].max()), made))
     return groups
 
 
-def _row(place: int, row: pd.Series, chosen: Sequence[Column]) -> Row:
+def _row(place: int, row: pd.Series, chosen: Sequence[Column], models: Mapping[str, Model]) -> Row:
     ranked = not pd.isna(row["rank"])
     best, worst = row["rank_best"], row["rank_worst"]
     return Row(
@@ -159,6 +174,7 @@ def _row(place: int, row: pd.Series, chosen: Sequence[Column]) -> Row:
         str(row["rank"]) if ranked else "–",
         f"{best}–{worst}" if ranked and best != worst else "",
         [_entry(row, column.key) for column in chosen],
+        pair(row, models[row["model"]]),
     )
 
 

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from robench import two_sided
 from robench.leaderboard import CLEAN, VOTES, column_name
-from robench.report.text import radius
+from robench.report.text import NORMS, radius
+from robench.report.two_sided import words
 from robench.results import Results, Threat
 
 SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 ROLES = {
     "diagnostic": ", diagnostic: in the worst case, not in the average",
     "floor": ", noise floor: not in the worst case",
+    "proof": ", proof: in the worst case counts what it broke",
     "curve": ", at several eps: not in the worst case",
 }
 """What a page adds to the name of a threat that does not count as the attacks do."""
 SUMMARY, ATTACKS = "Summary", "Attacks"
-FLOORS, CURVES = "Noise floors (not in the worst case)", "At several eps (not in the worst case)"
+ENDS = "Proved and attacked, by ball"
+FLOORS, CURVES = "Noise floors", "At several eps"
+NOT_COUNTED = " (not in the worst case)"
 KINDS, SEVERITIES = "Corruptions, mean over severities", "Corruptions at each severity"
 
 
@@ -55,8 +59,11 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
     if results.noisy:
         headline += "; of a noisy model the attack is chosen by other draws than those that count"
     majority = f"the majority of {results.voters} draws of a noisy model"
+    aside = "" if results.proofs else NOT_COUNTED
+    both = "proved – attacked" if results.proofs else ""
     found = [
-        Column("worst_case", "Worst case", SUMMARY, headline, True),
+        Column("worst_case", "Worst case", SUMMARY, headline, True, both),
+        *_ends(results, table),
         Column(CLEAN, "Clean", SUMMARY, "accuracy on unperturbed test images", True),
         *(
             (
@@ -78,8 +85,8 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             "mean over kinds of the mean over severities", True,
         ),
         *(_attack(threat, ATTACKS, with_attacks) for threat in attacks),
-        *(_attack(threat, FLOORS, False) for threat in results.floors),
-        *(_attack(threat, CURVES, False) for threat in results.curves),
+        *(_attack(threat, FLOORS + aside, False) for threat in results.floors),
+        *(_attack(threat, CURVES + aside, False) for threat in results.curves),
         *(
             Column(
                 column_name(kind), threats[0]["corruption"], KINDS,
@@ -97,10 +104,18 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             for threat in threats
         ),
     ]  # fmt: skip
-    if not attacks:  # they would say the clean accuracy a second time
+    if not attacks and not results.proofs:  # they would say the clean accuracy a second time
         found = [column for column in found if column.key not in ("worst_case", VOTES[0])]
     always = ("worst_case", CLEAN)
     return [column for column in found if column.key in always or table[column.key].notna().any()]
+
+
+def roles(results: Results) -> dict[str, str]:
+    """ROLES, and where there are proofs what becomes of curves."""
+    if not results.proofs:
+        return ROLES
+    counts = "in the worst case where it lies in a ball of it"
+    return ROLES | {"floor": f", noise floor: {counts}", "curve": f", at several eps: {counts}"}
 
 
 def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:
@@ -109,6 +124,25 @@ def grouped(chosen: Sequence[Column]) -> dict[str, list[Column]]:
     for column in chosen:
         groups.setdefault(column.group, []).append(column)
     return groups
+
+
+def _ends(results: Results, table: pd.DataFrame) -> list[Column]:
+    """The proved end, and both of every ball: shown at first where the headline has one only."""
+    if not results.proofs:
+        return []
+    note = "share of images for which a proof shows that nothing in the ball is answered wrong"
+    left = "share of images that the clean input and every attack in this ball left"
+    hidden = bool(table["proved"].notna().any())
+    return [
+        Column("proved", "Proved", SUMMARY, note, False),
+        *(
+            Column(
+                two_sided.column(part, ball), part.capitalize(), ENDS, said, not hidden, words(ball)
+            )
+            for ball in two_sided.several(results)
+            for part, said in ((two_sided.PROVED, note), (two_sided.ATTACKED, left))
+        ),
+    ]
 
 
 def _attack(threat: Threat, group: str, shown: bool) -> Column:

@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 
 from robench.errors import RobenchError
 from robench.leaderboard import CLEAN, column_name
-from robench.report.columns import NORMS
-from robench.report.text import radius
+from robench.report.text import NORMS, radius
 from robench.results import Results
 
 SHOWN = 6

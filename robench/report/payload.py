@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robench import two_sided
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
-from robench.report.columns import ROLES
+from robench.report.columns import roles
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
 from robench.report.text import radius
+from robench.report.two_sided import record as ends_record
 from robench.results import Model, Results
 
 RUNS = 8  # of an attack, whose losses by step are drawn
@@ -46,7 +48,7 @@ def payload(
             {"name": kind, "severities": [threat["severity"] for threat in threats]}
             for kind, threats in results.kinds.items()
         ],
-        "roles": ROLES,
+        "roles": roles(results),
         "machines": {
             key: f"{where.get('processor') or 'unknown processor'} ({where.get('device', '?')})"
             for key, where in results.manifest["environments"].items()
@@ -115,7 +117,8 @@ def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
 def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
     names = [threat["name"] for threat in results.threats]
     kinds = list(results.kinds)
-    summary = [*SUMMARY, *(VOTES if results.noisy else ())]
+    ends = [name for name in two_sided.columns(results) if f"{name}_low" in row]
+    summary = [*SUMMARY, *(VOTES if results.noisy else ()), *ends]
     record: dict[str, Any] = {
         "name": model["name"],
         "trainer": row["trainer"],
@@ -144,6 +147,7 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
         seeds = [seed["seed"] for seed in model["seeds"]]
         cells = [[results.cell(model["name"], seed, name) for seed in seeds] for name in names]
         record["cells"] = [[cell["digest"][:12] if cell else None for cell in row] for row in cells]
+    record |= ends_record(results, model, row)
     strongest = strongest_attack(results.attacks, _accuracy(row, names))
     cell = strongest and results.cell(model["name"], model["seeds"][0]["seed"], strongest)
     if cell and cell.get("loss_trace"):

@@ -18,6 +18,7 @@ from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
 from robench.report.learning import gradient_cosines, implied_rates, trajectories
 from robench.report.scatter import clean_against_worst, cost_against_accuracy
+from robench.report.two_sided_plot import both_ends_by_eps
 from robench.results import Results
 
 GROUPS = 4  # data sets that get plots of their own
@@ -26,9 +27,9 @@ GROUPS = 4  # data sets that get plots of their own
 def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
-        heat_map, clean_against_worst, cost_against_accuracy, accuracy_by_eps, accuracy_by_draws,
-        transfer_matrix, accuracy_by_severity, training_curves, gradient_cosines, implied_rates,
-        trajectories,
+        heat_map, both_ends_by_eps, clean_against_worst, cost_against_accuracy, accuracy_by_eps,
+        accuracy_by_draws, transfer_matrix, accuracy_by_severity, training_curves,
+        gradient_cosines, implied_rates, trajectories,
     ]  # fmt: skip
     made: list[Plot] = []
     groups = list(table.groupby("dataset", sort=False))

@@ -34,6 +34,8 @@ class Leader:
     headline: tuple[float, float, float]
     """What it is ranked by, with its 95% interval."""
     beside: float | None
+    proved: float | None
+    """The other end of a worst case, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -122,4 +124,5 @@ def _leader(row: dict[str, Any], headline: str, beside: str) -> Leader:
         alarms=alarms,
         headline=(value, low, high),
         beside=100 * row[beside] if beside and row[beside] is not None else None,
+        proved=100 * row["proved"] if row.get("proved") is not None else None,
     )

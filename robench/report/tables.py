@@ -12,7 +12,9 @@ import pandas as pd
 
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
+from robench.report.two_sided import words
 from robench.results import Results
+from robench.two_sided import several
 
 DIGITS = 6
 TEXTS = ("model", "trainer", "network", "dataset")
@@ -59,8 +61,8 @@ def as_json(
 def as_latex(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
 ) -> str:
-    """A booktabs table in per cent: worst cases with their intervals, averages, clean, every
-    attack.
+    """A booktabs table in per cent: worst cases and what is proved with their intervals, averages,
+    clean, every attack.
 
     A dagger marks the models that diagnostics call doubtful.
     """
@@ -68,6 +70,9 @@ def as_latex(
     attacks = [*results.attacks, *results.floors]
     measured = [
         ("worst case", "worst_case"),
+        ("proved", "proved"),
+        ("open", "open"),
+        *((f"{words(ball)} proved--attacked", f"proved@{ball}") for ball in several(results)),
         ("clean", CLEAN),
         *(zip(("worst case, vote", "clean, vote"), VOTES, strict=True) if results.noisy else ()),
         ("avg. attacks", "average_attacks"),
@@ -76,7 +81,9 @@ def as_latex(
     ]
     always = ("worst_case", CLEAN)
     measured = [
-        (head, name) for head, name in measured if name in always or table[name].notna().any()
+        (head, name)
+        for head, name in measured
+        if name in always or (name in table and table[name].notna().any())
     ]
     lines = [
         f"% {_one_line(results.manifest['report']['title'])}",
@@ -109,7 +116,10 @@ def _percent(row: pd.Series, name: str) -> str:
     if pd.isna(value):
         return "--"
     shown = f"{100 * value:.1f}"
-    if name in (SUMMARY[0], *VOTES):
+    if name.startswith("proved@"):
+        other = row[name.replace("proved", "attacked", 1)]
+        return f"{shown}--{100 * other:.1f}"
+    if name in (SUMMARY[0], "proved", *VOTES):
         shown += (
             rf" {{\scriptsize [{100 * row[name + '_low']:.1f}, {100 * row[name + '_high']:.1f}]}}"
         )

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
 
 def percent(value: float) -> str:
     return f"{100 * value:.1f}"

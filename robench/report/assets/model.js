@@ -95,7 +95,7 @@ function threatTable(model) {
       extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
     h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
   // What counts in the worst case first.
-  const order = ["attack", "diagnostic", "floor", "curve"], rank = (threat) => order.indexOf(threat.role);
+  const order = ["attack", "diagnostic", "proof", "floor", "curve"], rank = (threat) => order.indexOf(threat.role);
   const all = DATA.threats.map((threat, place) => [threat, place]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j);
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [
@@ -160,7 +160,9 @@ function alarms(model) {
   const found = model.verdict;
   if (!found) return [];
   const [tone, said] = {
-    believable: ["good", " No check raised an alarm."],
+    believable: ["good", found.findings?.some((finding) => finding.verdict === "alarm")
+      ? " Some checks suspect the gradients, but measured against proofs the attacks found what can be found."
+      : " No check raised an alarm."],
     unchecked: ["open", " No check raised an alarm, but the cells that would tell are not in this report."],
   }[found.verdict] ?? ["bad", ""];
   const all = found.findings ?? [];
@@ -188,11 +190,11 @@ function view(model) {
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
     model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
-    h("dl", { class: "big" }, DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
+    h("dl", { class: "big" }, endsOf(model) ? endsFact(endsOf(model)) : DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
       DATA.columns.filter((column) => column.key.startsWith("average_") || (model.vote && column.key.endsWith("_vote"))).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
-    alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
+    twoSided(model), alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
     digests(model),
     h("h3", {}, "Card"), h("pre", {}, shorten(Object.entries(model.card).map(([key, value]) => `${key} = ${toml(value)}`).join("\n"), 12000)),
     h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", {}, shorten(JSON.stringify(model.fields, null, 1), 12000))),

@@ -75,6 +75,8 @@ let large = false, whole = FIRST_SHOWN.join(), lean = whole;
 const filled = rows.map(() => whole);
 
 function cellOf(model, column) {
+  const both = column.key === "worst_case" && endsOf(model);
+  if (both) return endsCell(both);
   const kind = `n${column.summary ? " sum" : ""}${column.key === DATA.columns[0].key ? " headline" : ""}`;
   const entry = entryOf(model, column);
   if (entry[0] === null) return `<td class="${kind} none">–</td>`;
@@ -247,7 +249,7 @@ board.addEventListener("pointerover", (event) => {
   const cell = event.target.closest("td.n[style]");
   if (cell && !cell.title) {
     const part = (name) => cell.style.getPropertyValue(name);
-    cell.title = `${part("--v")} (95%: ${part("--l")}–${part("--h")})`;
+    cell.title = part("--p") ? endsTitle(part) : `${part("--v")} (95%: ${part("--l")}–${part("--h")})`;
   }
 });
 addEventListener("hashchange", () => {
