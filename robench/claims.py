@@ -92,7 +92,7 @@ def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
         return None
     if threat != WORST:
         return results.correct(model, threat)
-    return results.worst_case(model) if results.attacks else None
+    return results.worst_case(model) if results.attacked else None
 
 
 def _interval(first: Floats, second: Floats) -> tuple[float, float]:

@@ -160,10 +160,10 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
         if correct is not None:
             single[column_name(name)] = correct
     survived = results.worst_case(model)
-    headlines = {"worst_case": survived} if results.attacks else {}
+    headlines = {"worst_case": survived} if results.attacked else {}
     if results.noisy:
         headlines |= {VOTES[1]: results.vote(model, CLEAN)}
-        headlines |= {VOTES[0]: results.worst_vote(model)} if results.attacks else {}
+        headlines |= {VOTES[0]: results.worst_vote(model)} if results.attacked else {}
     single |= {name: left for name, left in headlines.items() if left is not None}
     single |= two_sided.accuracies(results, model)
     averages: dict[str, list[Threat]] = {

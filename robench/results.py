@@ -92,6 +92,11 @@ class Results:
         (two_sided.py)."""
         return self._role("proof")
 
+    @property
+    def attacked(self) -> bool:
+        """Whether there is a worst case."""
+        return bool(self.attacks or self.proofs)
+
     @cached_property
     def curves(self) -> list[Threat]:
         """Attacks at several eps, to be plotted."""

@@ -87,14 +87,15 @@ def ends(results: Results, model: Mapping[str, Any], ball: Ball | None = None) -
     known = [part for part in found if part is not None]
     if left is None or not known or len(known) < len(found):
         return None
-    names = tuple(threat["name"] for threat in threats if threat["kind"] == "attack")
+    met = results.met(model, threats)
+    names = tuple(threat["name"] for threat in met if threat["kind"] == "attack")
     return Ends(ball, reduce(np.minimum, known), left, names)
 
 
 def proved(results: Results, model: Mapping[str, Any], ball: Ball) -> Floats | None:
     """(seeds, images) in [0, 1]: the most that any proof of a ball around this one shows; None
     where there is no such proof, one has no outcome, or none applies to the model."""
-    reaching = [threat for threat in results.proofs if Ball.of(threat).holds(ball)]
+    reaching = [t for t in results.met(model, results.proofs) if Ball.of(t).holds(ball)]
     tables = [
         [results.table(model["name"], seed["seed"], threat["name"]) for seed in model["seeds"]]
         for threat in reaching

@@ -12,6 +12,7 @@ from synthetic import attack_threat
 
 from robench.digest import digest
 from robench.results import Results
+from robench.store import rows_digest
 
 
 def proof_threat(name: str, eps: float, **more: Any) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def proven(
                 manifest["cells"].append(
                     {
                         "model": model["name"], "seed": seed["seed"], "threat": name,
-                        "digest": made, "status": "done", "error": None, "outcome": made,
+                        "digest": made, "status": "done", "error": None, "outcome": rows_digest(rows[made]),
                         "seconds": 20.0, "environment": "e0",
                     }
                 )  # fmt: skip

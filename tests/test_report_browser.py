@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from proofs_by_hand import proven
 from synthetic import (
     Synthetic,
     SyntheticModel,
@@ -384,6 +386,58 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     page.locator("#model h2").wait_for()
     assert page.evaluate("window.pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = proven(Synthetic(quick_models(), quick_threats()).results())
+    return write_report(results, tmp_path_factory.mktemp("proved"))
+
+
+def test_both_ends_stay_when_columns_are_chosen_and_say_their_intervals(
+    browser: Any, proved: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(context.new_page(), proved)
+    page = tab.open()
+    cell = page.locator("#board tr.m", has_text="synthetic/mlp-bp").locator("td.headline")
+    before = cell.evaluate("cell => cell.outerHTML")
+    assert cell.inner_text().startswith("proved ")
+    page.click("#chooser summary")
+    page.get_by_label("Proved", exact=True).check()
+    assert cell.evaluate("cell => cell.outerHTML") == before  # made anew, by the script
+    assert page.locator("#board thead th", has_text="Proved").first.is_visible()
+    page.keyboard.press("Escape")
+    cell.hover()
+    title = page.locator("#board td.two[title]").get_attribute("title")
+    assert re.match(r"proved \d.*\(95%: .*\), attacked \d.*\(95%: ", title or "")
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_view_of_a_model_shows_every_ball_and_every_image(
+    browser: Any, proved: Path, scheme: str, width: int
+) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    tab = Tab(context.new_page(), proved)
+    page = tab.open("#model=synthetic/mlp-glr")
+    assert page.locator("#model td.ends").count() == 3
+    assert page.locator("#model svg.states").count() == 3
+    boxes = "path => path.getAttribute('d').split('M').length - 1"
+    squares = (
+        page.locator("#model svg.states >> nth=0")
+        .locator("path")
+        .evaluate_all(f"all => all.map({boxes})")
+    )
+    assert sum(squares) == 200
+    assert page.evaluate("document.getElementById('model').scrollWidth") <= width
+    page = tab.open("#model=synthetic/snn-nit")
+    assert "Certified by its noise under every perturbation" in page.inner_text("#model")
+    assert page.locator("#model svg.states").count() == 0
     context.close()
     assert tab.complaints == []
 

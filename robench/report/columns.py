@@ -104,7 +104,7 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             for threat in threats
         ),
     ]  # fmt: skip
-    if not attacks and not results.proofs:  # they would say the clean accuracy a second time
+    if not results.attacked:  # they would say the clean accuracy a second time
         found = [column for column in found if column.key not in ("worst_case", VOTES[0])]
     always = ("worst_case", CLEAN)
     return [column for column in found if column.key in always or table[column.key].notna().any()]

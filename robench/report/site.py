@@ -90,7 +90,7 @@ def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
     """rows: of the report's leaderboard.json."""
     card: dict[str, Any] = results.manifest["report"]
     headline, beside = "worst_case", "clean"
-    if not results.attacks:  # ranked by clean accuracy, then
+    if not results.attacked:  # ranked by clean accuracy, then
         headline, beside = "clean", "average_corruptions" if results.kinds else ""
     ranked: dict[str, list[Leader]] = {}
     for row in rows:

@@ -89,7 +89,7 @@ def as_latex(
         f"% {_one_line(results.manifest['report']['title'])}",
         f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
         "brackets: 95% interval",
-        *([] if results.attacks else ["% no attacks: ranked by clean accuracy"]),
+        *([] if results.attacked else ["% no attacks: ranked by clean accuracy"]),
         *(["% dagger: gradient masking suspected, an upper bound"] if doubtful else []),
         r"\begin{tabular}{rl" + "r" * len(measured) + "}",
         r"\toprule",
