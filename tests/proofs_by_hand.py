@@ -62,8 +62,8 @@ def proven(
                 manifest["cells"].append(
                     {
                         "model": model["name"], "seed": seed["seed"], "threat": name,
-                        "digest": made, "status": "done", "error": None, "outcome": rows_digest(rows[made]),
-                        "seconds": 20.0, "environment": "e0",
+                        "digest": made, "status": "done", "error": None,
+                        "outcome": rows_digest(rows[made]), "seconds": 20.0, "environment": "e0",
                     }
                 )  # fmt: skip
     return Results(manifest, rows)
