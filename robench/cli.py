@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from enum import StrEnum
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -72,7 +72,7 @@ StoreOption = Annotated[
 ReportArgument = Annotated[str, typer.Argument(help="Name of a card in reports/.")]
 OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Only models or threats that match this pattern; repeatable."),
+    typer.Option("--only", help="Make only models or threats that match this pattern; repeatable."),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ... [cuda where there is one]")
@@ -284,22 +284,45 @@ def status(
 @app.command()
 def verify(
     report: ReportArgument = "quickstart",
-    cells: Annotated[int, typer.Option("--cells", min=1, help="How many cells to rerun.")] = 10,
+    cells: Annotated[int, typer.Option("--cells", min=0, help="How many cells to rerun.")] = 10,
+    train: Annotated[int, typer.Option("--train", min=0, help="How many models to retrain.")] = 0,
     workspace: WorkspaceOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Rerun a sample of stored cells and compare bits; where they were made on another kind of
-    processor or with another torch, compare the images' outcomes. Exit code 1 when any differs."""
+    """Rerun a sample of stored cells, retrain models, and compare bits; where they were made on
+    another kind of processor or with another torch, compare the images' outcomes. Exit code 1 when
+    any differs."""
     from robench.verify import verify as rerun
+    from robench.verify import verify_training
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
+    kept = _store(here, store)
+    again = rerun(here, report, kept, cells) if cells else ()
+    retrained = verify_training(here, report, kept, train) if train else ()
     differing = 0
-    for found in rerun(here, report, _store(here, store), cells):
+    for found in chain(again, retrained):
         line = f"{found.digest[:12]}  {found.label}: {found.said}"
         out.print(line, markup=False, highlight=False, soft_wrap=True)
         differing += found.failed
     if differing:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def fsck(
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    every: Annotated[bool, typer.Option("--all", help="List what no report needs, too.")] = False,
+) -> None:
+    """Check every file of a store; say what no report needs. Exit code 1 when one is damaged."""
+    from robench import fsck as checking
+    from robench.workspace import open_workspace
+
+    found = checking.check_store(_store(open_workspace(workspace), store))
+    for line in found.lines(every):
+        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    if found.damaged:
         raise typer.Exit(FAILED)
 
 
@@ -391,8 +414,14 @@ def _print(table: Any) -> None:
 
 
 def _command() -> str:
-    """As a page shows it: anybody may read that."""
-    return conceal(" ".join(["robench", *sys.argv[1:]]))
+    """As a page shows it, which is of the whole report, and which anybody may read."""
+    words = ["robench"]
+    before = ""
+    for word in sys.argv[1:]:
+        if before != "--only" and word.partition("=")[0] != "--only":
+            words.append(word)
+        before = word
+    return conceal(" ".join(words))
 
 
 def main() -> None:

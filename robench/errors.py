@@ -24,14 +24,15 @@ class RobenchError(Exception):
     """
 
     def __init__(self, text: object) -> None:
-        lines = [line.strip() for line in conceal(str(text)).splitlines() if line.strip()]
-        super().__init__("\n".join(_short(printable(line)) for line in lines[:LINES]))
+        said = conceal(cut(str(text), 100 * LONGEST))
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        super().__init__("\n".join(cut(printable(line), LONGEST) for line in lines[:LINES]))
 
 
 SECRET = r"token|secret|passw|pwd|signature|sig|key|credential"
 """What names of settings have in them whose values nobody else may read."""
-_IN_URLS = re.compile(r"(\w[\w+.-]*://)[^\s'\"]*@")
-_IN_QUERIES = re.compile(rf"([?&][\w-]*(?:{SECRET})[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
+_IN_URLS = re.compile(r"(://)[^\s'\"]{1,2000}@")
+_IN_QUERIES = re.compile(rf"([?&][\w-]{{0,60}}(?:{SECRET})[\w-]{{0,60}}=)[^&\s'\"]+", re.IGNORECASE)
 _secrets: set[str] = set()
 
 
@@ -44,9 +45,10 @@ def keep_secret(secret: str) -> None:
 
 def secrets_of(url: str) -> Iterator[str]:
     """Passwords and tokens in a URL, as they stand there and as they are meant."""
-    for said in re.findall(r"://([^\s]*)@", url):
-        for part in {said.partition(":")[2] or said}:
-            yield from {part, unquote(part)}
+    for scheme, said in re.findall(r"(\w*)://([^\s]*)@", url):
+        user, colon, password = said.partition(":")
+        if secret := password if colon else user if scheme.startswith("http") else "":
+            yield from {secret, unquote(secret)}
     for key, value in re.findall(r"[?&]([\w-]+)=([^&\s]+)", url):
         if re.search(SECRET, key, re.IGNORECASE):
             yield from {value, unquote(value)}
@@ -59,10 +61,11 @@ def conceal(text: str) -> str:
     return _IN_QUERIES.sub(r"\1***", _IN_URLS.sub(r"\1***@", text))
 
 
-def _short(line: str) -> str:
-    if len(line) <= LONGEST:
-        return line
-    return f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 + 5 :]}"
+def cut(text: str, length: int) -> str:
+    """Without its middle where it is too long."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]} ... {text[-length // 2 + 5 :]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

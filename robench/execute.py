@@ -10,6 +10,7 @@ import gc
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -86,11 +87,12 @@ class Run:
         The weights of its model and of its surrogate must be there, and whatever a proof is to be
         handed. Raises Damaged where an outcome of that is.
         """
-        found, inputs = self._identify(cell)
+        found, inputs = self.identity_of(cell)
         self.digests[cell] = digest(found)
         return found, inputs
 
-    def _identify(self, cell: Cell) -> tuple[Identity, Shared | None]:
+    def identity_of(self, cell: Cell) -> tuple[Identity, Shared | None]:
+        """What `identify` finds, without remembering it."""
         surrogate = self.weights[cell.surrogate] if cell.surrogate else None
         inputs = self._identities.inputs(cell, surrogate)
         broken = self.broken(cell)
@@ -105,7 +107,7 @@ class Run:
         found: dict[int, str] = {}
         for other in before:
             if all(self.weights_of(t) for t in (other.training, other.surrogate) if t is not None):
-                name = self.digests.get(other) or digest(self._identify(other)[0])
+                name = self.digests.get(other) or digest(self.identity_of(other)[0])
                 for image in self._wrongly_answered(name):
                     found.setdefault(image, other.threat.name)
         return found
@@ -120,6 +122,12 @@ class Run:
                 return []
             self._wrong[name] = np.flatnonzero(correct < 1).tolist()
         return self._wrong[name]
+
+    def training_of(self, training: Training) -> Train:
+        """The task that trains a model."""
+        resolved = self.resolved[training.card.name]
+        name, said = self.model_digest(training), resolved.identity(training.seed)
+        return Train(training, name, said, self.store.url, self.device)
 
     def evaluation(self, cell: Cell, identified: Identity, inputs: Shared | None) -> Evaluate:
         """The task that evaluates a cell."""
@@ -193,9 +201,9 @@ def execute(
 
 
 def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:
-    for _ in range(2):  # a second round makes again what was set aside as damaged
+    for last in (False, True):  # a second round makes again what was set aside as damaged
         pool = start(listener.told) if start else _pool(jobs, listener.told)
-        scheduler = _Scheduler(run, listener, pool)
+        scheduler = _Scheduler(run, listener, pool, last)
         try:
             scheduler.work()
         finally:
@@ -228,8 +236,8 @@ def _read_back(run: Run, listener: Listener) -> bool:
 class _Scheduler:
     """Submits tasks as soon as what they need is there."""
 
-    def __init__(self, run: Run, listener: Listener, pool: Pool) -> None:
-        self.run, self.listener, self.pool = run, listener, pool
+    def __init__(self, run: Run, listener: Listener, pool: Pool, last: bool) -> None:
+        self.run, self.listener, self.pool, self.last = run, listener, pool, last
         self.store_url = run.store.url
         self.ready: deque[Task] = deque()
         self.flying: dict[Future[Any], Task] = {}
@@ -276,7 +284,7 @@ class _Scheduler:
                 self.ready.append(task)
                 return
             failure = Failure("WorkerDied", f"{died}; tried {ATTEMPTS} times", "")
-        if failure is not None and failure.damaged:
+        if failure is not None and failure.damaged and not self.last:
             self.listener.note(failure.message)  # the second round makes it again
             self.sound = False
             return
@@ -320,10 +328,7 @@ class _Scheduler:
         if name in self.submitted:
             self.waiting[name] += self.waiting.pop(training, [])  # the same work under another card
             return
-        resolved = self.run.resolved[training.card.name]
-        self._submit(
-            Train(training, name, resolved.identity(training.seed), self.store_url, self.run.device)
-        )
+        self._submit(self.run.training_of(training))
 
     def _release(self, key: Training | Cell | str) -> None:
         """Whatever `key` names is there, or will never be: look again at the cells that waited."""
@@ -406,6 +411,27 @@ class _Scheduler:
                 )
             )
         self.waiting[name].append(cell)
+
+
+def with_the_rest(run: Run, plan: Plan, listener: Listener) -> Run:
+    """A run over all of `plan`, of which `run` was a part: beside what that made or missed, what
+    the store holds."""
+    whole = open_run(plan, run.store, run.device)
+    whole.failures, whole.lost, whole.outcomes = run.failures, run.lost, run.outcomes
+    known = run.store.cells()
+    for training in plan.trainings:
+        with suppress(Damaged):  # it counts as missing
+            whole.weights_of(training)
+    for cell in plan.cells:
+        models = [t for t in (cell.training, cell.surrogate) if t is not None]
+        with suppress(Damaged):
+            if all(training in whole.weights for training in models):
+                whole.identify(cell)
+    whole.digests = {
+        cell: name for cell, name in whole.digests.items() if name in known or cell in run.digests
+    }
+    _read_back(whole, listener)
+    return whole
 
 
 def unborn(cell: Cell) -> str:

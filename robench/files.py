@@ -63,6 +63,14 @@ class Files:
                 found = (path.rsplit("/", 1)[-1] for path in self.fs.find(self.path(folder)))
             yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
 
+    def sizes(self) -> dict[str, int]:
+        """Every file under the root, by relative name -> its bytes."""
+        found: dict[str, int] = {}
+        with self._saying("", "cannot be read"):
+            for path, about in self.fs.find(self.root, detail=True).items():
+                found[path.removeprefix(self.root.rstrip("/")).lstrip("/")] = about["size"] or 0
+        return found
+
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError, and NotRegular for what is there and no file."""
         with self._saying(name, "cannot be read"):

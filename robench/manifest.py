@@ -76,7 +76,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
             row["outcome"] = run.outcomes.digests[name]
             row["seconds"] = noted["seconds"]
             row["environment"] = environment(noted)
-            identified, shared = run.identify(cell)
+            identified, shared = run.identity_of(cell)
             if shared is not None:
                 row["inputs"] = shared.digest
                 inputs[shared.digest] = shared.identity

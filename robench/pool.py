@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from robench import loading, time_limit
-from robench.errors import RobenchError, conceal, printable
+from robench.errors import RobenchError, conceal, cut, printable
 from robench.store import Damaged
 
 Told = Callable[[str, float, str], None]
@@ -49,10 +49,10 @@ class Failure:
     def short(self) -> str:
         """Its first line, as pages and terminals may show it."""
         lines = self.message.strip().split("\n")
-        text = _cut(printable(lines[0]), FIRST_LINE)
+        text = cut(printable(lines[0]), FIRST_LINE)
         if len(lines) > 1 and (where := WHERE.search(lines[-1])):
-            text += printable(where[0])
-        return text if self.error == "RobenchError" else f"{_cut(self.error, 80)}: {text}"
+            text += cut(printable(where[0]), FIRST_LINE)
+        return text if self.error == "RobenchError" else f"{cut(self.error, 80)}: {text}"
 
 
 SAID, FIRST_LINE, WHOLE = 200, 300, 20_000
@@ -90,7 +90,7 @@ def perform(task: Any, tell: Told, every: float = 0.1) -> Failure | None:
         now = time.monotonic()
         if now - last > every:
             last = now
-            tell(task.label, done, _cut(printable(conceal(str(text)[:SAID])), SAID))
+            tell(task.label, done, cut(printable(conceal(str(text)[:SAID])), SAID))
 
     try:
         with loading.held_still():
@@ -127,7 +127,7 @@ def _where(error: BaseException) -> str:
     ]
     said = [f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"] if own else []
     said += getattr(error, "__notes__", [])
-    return printable(f" ({', '.join(said)})") if said else ""
+    return cut(printable(conceal(f" ({', '.join(said)})")), FIRST_LINE) if said else ""
 
 
 def _readable(error: BaseException) -> str:
@@ -140,15 +140,8 @@ def _readable(error: BaseException) -> str:
 def _kept(text: str) -> str:
     """What can be written to a page, a terminal or a file: no passwords, no controls, not too
     long."""
-    lines = _cut(conceal(text[: 10 * WHOLE]), WHOLE).split("\n")
+    lines = cut(conceal(cut(text, 10 * WHOLE)), WHOLE).split("\n")
     return "\n".join(map(printable, lines))
-
-
-def _cut(text: str, length: int) -> str:
-    """Without its middle where it is too long."""
-    if len(text) <= length:
-        return text
-    return f"{text[: length // 2]} ... {text[len(text) - length // 2 + 5 :]}"
 
 
 def worn() -> str | None:

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from robench import loading
 from robench.cluster import Cluster
-from robench.execute import choose_device, execute, open_run, survey
+from robench.execute import choose_device, execute, open_run, survey, with_the_rest
 from robench.manifest import describe
-from robench.plan import make_plan
+from robench.plan import Cell, make_plan
 from robench.progress import Terminal
 from robench.report import write_report
 from robench.results import Results, load_results
@@ -27,7 +27,7 @@ class Done:
 
     page: Path
     incomplete: int
-    """Cells that have no outcome."""
+    """Cells that were asked for and have no outcome."""
     results: Results
 
 
@@ -65,8 +65,14 @@ def run_report(
         debug=debug,
     )
     page = write_report(results, folder or workspace.output / "reports" / report)
-    incomplete = sum(cell["status"] != "done" for cell in results.manifest["cells"])
-    return Done(page, incomplete, results)
+    asked = {_place(cell) for cell in make_plan(workspace, report, only).cells} if only else None
+    missing = [cell for cell in results.manifest["cells"] if cell["status"] != "done"]
+    incomplete = [c for c in missing if not asked or (c["model"], c["seed"], c["threat"]) in asked]
+    return Done(page, len(incomplete), results)
+
+
+def _place(cell: Cell) -> tuple[str, int, str]:
+    return cell.training.card.name, cell.training.seed, cell.threat.name
 
 
 @loading.held_still()
@@ -93,6 +99,9 @@ def make_results(
         gpu_share: share of a GPU that one task takes there.
         debug: whether tracebacks of what failed are shown.
 
+    With `only` the results are still those of the whole report: what was made now, what was there
+    before, and the rest as missing.
+
     Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
     """
     plan = make_plan(workspace, report, only)
@@ -112,14 +121,16 @@ def make_results(
                 execute(state, terminal, start=lambda told: cluster.pool(told, device))
         finally:
             cluster.close()
+    missing = sum(state.digests.get(cell) not in state.outcomes for cell in state.plan.cells)
+    if only:  # the page is of the whole report, whatever else there is of it
+        state = with_the_rest(state, make_plan(workspace, report), terminal)
     manifest = describe(state, command)
     store.write_run(report, manifest)
-    missing = [cell for cell in manifest["cells"] if cell["status"] != "done"]
     made, kept = terminal.made, terminal.kept
     given = f"{made['given']} given, " if made["given"] else ""
     console.print(
         f"models: {made['models']} trained, {given}{kept['model']} kept; "
-        f"cells: {made['cells']} evaluated, {kept['cell']} kept, {len(missing)} without outcome",
+        f"cells: {made['cells']} evaluated, {kept['cell']} kept, {missing} without outcome",
         highlight=False,
     )
     return load_results(store, report, state.outcomes)

@@ -112,6 +112,21 @@ class Train:
 
     @own_state()
     def run(self, tell: Tell) -> str:
+        store = Store(self.store)
+        scratch = store.scratch(self.digest)
+        weights, payload = self.train(tell, scratch)
+        store.write_model(self.digest, payload)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        store.clear_failure(self.digest)
+        return weights
+
+    def train(self, tell: Tell, scratch: Path | None = None) -> tuple[str, bytes]:
+        """The digest of the weights and the file of the model, without writing it.
+
+        Args:
+            scratch: where the training may leave what it needs to go on.
+        """
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
         for kind, spec in SPECS.items():
@@ -119,9 +134,8 @@ class Train:
         splits = load_splits(card)
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
-        store = Store(self.store)
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
-        trainer.scratch = store.scratch(self.digest)
+        trainer.scratch = scratch
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         work = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
         before = splits.seal()
@@ -144,12 +158,7 @@ class Train:
             "history": history,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        payload = safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
-        store.write_model(self.digest, payload)
-        if trainer.scratch is not None:
-            shutil.rmtree(trainer.scratch, ignore_errors=True)
-        store.clear_failure(self.digest)
-        return weights
+        return weights, safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
 
 
 @dataclass(frozen=True)

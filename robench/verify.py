@@ -1,11 +1,13 @@
-"""Does the code still give what the store holds? Reruns a sample of cells and compares bits, or,
-where the stored ones were made on another kind of processor, the images' outcomes."""
+"""Does the code still give what the store holds? Reruns a sample of cells, retrains a sample of
+models and compares bits, or, where the stored ones were made on another kind of processor, the
+images' outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from robench.store import Damaged, Store
 from robench.tasks import environment
 from robench.workspace import Workspace
 
+Item = TypeVar("Item")
 PROMISED = ("device", "processor", "capability", "torch")
 """Of an environment: where all of these are equal, the same bits are promised."""
 ROUNDING = 0.01
@@ -65,6 +68,52 @@ class Verified:
         return f"other processor: compared within rounding: {beyond}{moved} ({self.elsewhere})"
 
 
+@dataclass(frozen=True)
+class Retrained:
+    """One model, trained again."""
+
+    label: str
+    digest: str
+    same: bool
+    """Whether all weights have the same bits."""
+    elsewhere: str
+    """As in Verified: where it is not empty, other weights are no failure."""
+
+    @property
+    def failed(self) -> bool:
+        return not self.same and not self.elsewhere
+
+    @property
+    def said(self) -> str:
+        """The verdict in words."""
+        if self.same:
+            return "same weights"
+        return f"other weights, as may be ({self.elsewhere})" if self.elsewhere else "DIFFERENT"
+
+
+def verify_training(
+    workspace: Workspace, report: str, store: Store, models: int
+) -> Iterator[Retrained]:
+    """Train `models` stored models of a report again, without writing anything.
+
+    Which ones is drawn at random, the same for the same report and number; weights that were given
+    are left out. Raises RobenchError when none is stored.
+    """
+    run = open_run(make_plan(workspace, report), store, choose_device(None))
+    tasks = [run.training_of(t) for t in run.plan.trainings if run.weights_of(t) is not None]
+    trained = [task for task in tasks if task.trains]
+    if not trained:
+        raise RobenchError(
+            f"{report}: no trained models in {store.url}; run it first: robench run {report}"
+        )
+    for task in _sample(trained, models, "verify training", report, models):
+        _, stored = _there(partial(store.read_model, task.digest), task.label)
+        weights, _ = task.train(lambda done, text: None)
+        there, here = stored["provenance"]["environment"], environment(run.device)
+        same = weights == stored["tensors"]
+        yield Retrained(task.label, task.digest, same, differences(there, here))
+
+
 def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Iterator[Verified]:
     """Evaluate `cells` finished cells of a report again, without writing anything.
 
@@ -84,14 +133,9 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
         raise RobenchError(
             f"{report}: no finished cells in {store.url}; run it first: robench run {report}"
         )
-    rng = np.random.default_rng(derived_seed("verify", report, cells))
-    chosen = rng.choice(len(finished), size=min(cells, len(finished)), replace=False)
-    for cell, identified, inputs in (finished[index] for index in sorted(chosen)):
+    for cell, identified, inputs in _sample(finished, cells, "verify", report, cells):
         name = run.digests[cell]
-        try:
-            stored = store.read_cell(name)
-        except Damaged as damaged:
-            raise RobenchError(f"{cell.label}: {damaged}; run the report again") from None
+        stored = _there(partial(store.read_cell, name), cell.label)
         there, here = stored.provenance["environment"], environment(run.device)
         again = run.evaluation(cell, identified, inputs).evaluate()
         yield Verified(
@@ -119,3 +163,17 @@ def _changed(stored: pa.Table, again: pa.Table) -> int:
         return len(again)
     before, now = (rows.column("correct").to_numpy() for rows in (stored, again))
     return int((before != now).sum())
+
+
+def _sample(found: Sequence[Item], number: int, *seed: Any) -> list[Item]:
+    """So many of what was found, in its order."""
+    rng = np.random.default_rng(derived_seed(*seed))
+    chosen = rng.choice(len(found), size=min(number, len(found)), replace=False)
+    return [found[index] for index in sorted(chosen)]
+
+
+def _there(read: Callable[[], Item], label: str) -> Item:
+    try:
+        return read()
+    except (Damaged, FileNotFoundError) as error:
+        raise RobenchError(f"{label}: {error}; run the report again") from None
