@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 from enum import StrEnum
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -18,6 +19,7 @@ from robench.errors import RobenchError, conceal, printable
 
 if TYPE_CHECKING:
     from robench.store import Store
+    from robench.verify import Retrained, Verified
     from robench.workspace import Workspace
 
 FAILED, USAGE, UNDER, INTERRUPTED = 1, 2, 3, 130
@@ -298,7 +300,7 @@ def verify(
 
     here = open_workspace(workspace)
     kept = _store(here, store)
-    again = rerun(here, report, kept, cells) if cells else ()
+    again: Iterable[Verified | Retrained] = rerun(here, report, kept, cells) if cells else ()
     retrained = verify_training(here, report, kept, train) if train else ()
     differing = 0
     for found in chain(again, retrained):

@@ -168,7 +168,7 @@ def test_what_a_failure_says_is_printable_and_short(what: str) -> None:
     failure = perform(Raises(TEXTS[what]), lambda label, done, text: heard.append(text))
     assert failure is not None
     assert failure.short.isprintable()
-    assert len(failure.short) <= FIRST_LINE + 100
+    assert len(failure.short) <= 2 * FIRST_LINE + 100
     for text in (failure.message, failure.traceback):
         assert len(text) <= 12 * WHOLE
         assert all(line.isprintable() for line in text.split("\n"))
@@ -214,8 +214,8 @@ def test_a_plugins_class_of_the_name_damaged_is_a_failure_like_any_other(
         'title = "t"\nmodels = ["small"]\nattacks = ["d", "e"]\nimages = 20\ndiagnostics = false\n',
     )
     run, ears = carry_out(open_workspace(small.root))
-    assert ears.failed["small seed 0 x d"].short == "Damaged: mine"
-    assert ears.failed["small seed 0 x e"].short == "Damaged: theirs"
+    assert ears.failed["small seed 0 x d"].short.startswith("Damaged: mine")
+    assert ears.failed["small seed 0 x e"].short.startswith("Damaged: theirs")
     assert len(run.failures) == 2
 
 
