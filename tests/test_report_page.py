@@ -234,3 +234,19 @@ def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_pa
         assert value == pytest.approx(np.mean(expected))
     assert len(found) == 10
     assert '"classes":{"0":' in write_report(results, tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_two_hundred_models_under_a_hundred_threats_fit_the_page(tmp_path: Path) -> None:
+    models = [
+        SyntheticModel(f"synthetic/model-{i}", trainer=f"trainer-{i % 9}", slope=0.8 + 0.003 * i)
+        for i in range(200)
+    ]
+    threats = [
+        clean_threat(),
+        *(attack_threat(f"attack-{i}", 0.1, 0.2 + 0.05 * i) for i in range(9)),
+        *(corruption_threat(f"kind_{i}", s, 0.03 * s) for i in range(18) for s in range(1, 6)),
+    ]
+    file = write_report(Synthetic(models, threats, images=8, distinct=60).results(), tmp_path)
+    assert file.stat().st_size < 5_000_000
+    assert file.read_text().count('"pictures":[') == 200, "all models have example images"
