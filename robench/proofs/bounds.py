@@ -115,16 +115,20 @@ def lead(
 
 def tie(reading: Reading, bounds: list[StageBounds], label: int) -> Floats:
     """By how much the last p of `label` may lead that of each class and the answer still be that
-    class, (classes,): where p is read through a squashing that float32 rounds to a tie."""
+    class, (classes,)."""
     last = bounds[-1]
+    lowest, highest = np.minimum(last.low, last.low[label]), np.maximum(last.high, last.high[label])
+    return tie_slack(reading, lowest, highest)
+
+
+def tie_slack(reading: Reading, low: Floats, high: Floats) -> Floats:
+    """By how much one of two last p in [low, high] may lead the other although their answers tie or
+    are the other way round: where p is read through a squashing that float32 rounds."""
     if reading.squashed is None:
-        return np.zeros(len(last.low))
+        return np.zeros_like(low)
     # Read values lie below 2, where float32 is off by at most 2^-24 each; sigmoid itself by 1e-6.
     apart = 1000 * (2 * UNIT + 2 * 1e-9) * 1.01
-    ends = np.stack(
-        [np.minimum(last.low, last.low[label]), np.maximum(last.high, last.high[label])]
-    )
-    squashed = 1 / (1 + np.exp(-np.clip(ends - reading.squashed, -500, 500)))
-    least = (squashed * (1 - squashed)).min(0)
-    slack: Floats = apart / np.maximum(least, 1e-300)
+    ends = np.clip(np.stack([low, high]) - reading.squashed, -500, 500)
+    squashed = 1 / (1 + np.exp(-ends))
+    slack: Floats = apart / np.maximum((squashed * (1 - squashed)).min(0), 1e-300)
     return slack

@@ -43,6 +43,7 @@ class Program:
         margin: how far p must stay from the ends of its piece, in units of its rounding: 0 to
             prove, where both sides of a jump are allowed within rounding; 1 or more to find a
             point that stays what it is in float32.
+        keep: the classes that are asked about, as far as the last layer goes; None: all.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Program:
         low: Floats,
         high: Floats,
         margin: float = 0.0,
+        keep: set[int] | None = None,
     ) -> None:
-        self.reading, self.bounds, self.margin = reading, bounds, margin
+        self.reading, self.bounds, self.margin, self.keep = reading, bounds, margin, keep
         self.lower: list[float] = low.tolist()
         self.upper: list[float] = high.tolist()
         self.integers: list[int] = []
@@ -104,6 +106,10 @@ class Program:
             p_low, p_high = float(bound.low[unit]), float(bound.high[unit])
             pieces = stage.unit.pieces(p_low, p_high)
             last = number == len(self.reading.stages) - 1
+            if stage.answers and self.keep is not None and unit not in self.keep:
+                made.append([({}, 0.0)] * stage.unit.outputs)
+                potentials.append(({}, 0.0))
+                continue
             if len(pieces) == 1 and not pieces.slope.any() and not pieces.width.any() and not last:
                 made.append([({}, float(value)) for value in pieces.offset[0]])
                 continue

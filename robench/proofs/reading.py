@@ -47,6 +47,8 @@ class Stage:
     unit: Unit
     operations: int
     """Roundings on the way to p, at most."""
+    answers: bool = False
+    """Whether its units are the classes."""
 
     @property
     def size(self) -> int:
@@ -113,7 +115,7 @@ def _perceptron(network: MLP | FC) -> Reading:
         last = index == len(matrices) - 1
         source = Source(index - 1 if index else PIXELS, 0, weight)
         stages.append(
-            Stage((source,), bias, Identity() if last else phi, weight.shape[1] + (4, 2)[last])
+            Stage((source,), bias, Identity() if last else phi, weight.shape[1] + 4, last)
         )
     if isinstance(network, FC):
         return Reading(tuple(stages), 2 * network.span, -network.span)
@@ -146,7 +148,9 @@ def _spiking(network: SNN) -> Reading:
                 sources.append(Source(len(stages) - 1, 1))
             ends = last and step == network.steps - 1 and network.readout != "rate"
             phi = Identity() if ends else membrane
-            stages.append(Stage(tuple(sources), np.zeros(len(weight)), phi, weight.shape[1] + 4))
+            stages.append(
+                Stage(tuple(sources), np.zeros(len(weight)), phi, weight.shape[1] + 4, last)
+            )
             following.append((len(stages) - 1, 0))
         spikes = tuple(following)
     votes = spikes if network.readout == "rate" else ()

@@ -1,0 +1,258 @@
+"""Branch and bound over the pre-activations of one hidden layer, many nodes at a time.
+
+A node is a box of pre-activations and one wrong class. Its bound is Lagrangian (dual.py); what
+stays positive is parted in two at a jump, a kink or, where units are curved, in the middle. Each
+bound also points to a corner of the ball: those are tried as witnesses. Where nothing is left to be
+parted, a linear program decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import thread_time
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from robench.proofs.dual import Bound, bound, product
+from robench.proofs.shallow import Nodes, Shallow
+from robench.proofs.solver import quiet
+from robench.proofs.units import Floats
+
+TOGETHER = 64
+"""Nodes that are bounded at a time."""
+STEPS = (60, 14, 120)
+"""Subgradient steps at the root, at later nodes, which begin with their parent's multipliers, and
+before a program is asked."""
+FOUND = "found"
+CLOSE = "wrong only within rounding, or not at all"
+
+Node = tuple[Floats, Floats, int, Floats]
+"""Least and greatest pre-activations, wrong class, multipliers to begin with."""
+Try = Callable[[Floats], bool]
+"""Whether a point, (pixels,), is a witness."""
+
+
+@dataclass
+class Tree:
+    """How the search went.
+
+    left: why something is left open; empty: nothing is.
+    """
+
+    found: bool = False
+    left: str = ""
+    nodes: int = 0
+    programs: int = 0
+
+
+def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attempt: Try) -> Tree:
+    """Whether any of the classes wins anywhere in the ball.
+
+    Args:
+        nodes, seconds: limits; seconds of this thread's processor time.
+        attempt: asks the real network about a point.
+    """
+    tree, until = Tree(), thread_time() + seconds
+    nothing = np.zeros(len(image.units))
+    pending: list[Node] = [(image.low, image.high, target, nothing) for target in targets]
+    steps = STEPS[0]
+    leaf = Leaf(image)
+    while pending:
+        if thread_time() > until or tree.nodes >= nodes:
+            tree.left = "out of time" if tree.nodes < nodes else "out of nodes"
+            return tree
+        together = min(TOGETHER, nodes - tree.nodes)
+        batch, pending = pending[-together:], pending[:-together]
+        tree.nodes += len(batch)
+        boxes = Nodes(
+            np.array([node[0] for node in batch]),
+            np.array([node[1] for node in batch]),
+            np.array([node[2] for node in batch], dtype=np.intp),
+        )
+        found = bound(image, boxes, np.array([node[3] for node in batch]), steps, image.scale / 4)
+        steps = STEPS[1]
+        standing = np.flatnonzero(found.value >= 0)
+        for index in standing[np.argsort(found.value[standing])][-2:]:
+            if attempt(found.corner[index]):
+                tree.found = True
+                return tree
+        children: list[tuple[float, list[Node]]] = []
+        unit, at = parting(image, boxes, found)
+        whole = standing[unit[standing] < 0]
+        if len(whole):
+            said = _decide(image, leaf, boxes, found, whole, attempt, tree)
+            if tree.found:
+                return tree
+            tree.left = tree.left or said
+        for index in standing[unit[standing] >= 0].tolist():
+            node = batch[index]
+            low, high = node[0].copy(), node[1].copy()
+            high[unit[index]] = low[unit[index]] = at[index]
+            begin = found.multipliers[index]
+            pair = [(node[0], high, node[2], begin), (low, node[1], node[2], begin)]
+            if found.p[index, unit[index]] < at[index]:
+                pair.reverse()
+            children.append((float(found.value[index]), pair))
+        children.sort(key=lambda child: child[0])
+        pending += [node for _, pair in children for node in pair]
+    return tree
+
+
+def _decide(
+    image: Shallow,
+    leaf: Leaf,
+    boxes: Nodes,
+    found: Bound,
+    which: NDArray[np.intp],
+    attempt: Try,
+    tree: Tree,
+) -> str:
+    """Nodes with nothing left to part: a longer bound, then a program. Why one is left open, or
+    empty; whether a witness was found is told to the tree."""
+    if image.sigmoid:
+        return CLOSE
+    boxes = Nodes(boxes.low[which], boxes.high[which], boxes.target[which])
+    left = ""
+    longer = bound(image, boxes, found.multipliers[which], STEPS[2], image.scale / 4)
+    for index in np.flatnonzero(longer.value >= 0).tolist():
+        tree.programs += 1
+        target = int(boxes.target[index])
+        said = leaf.settle(boxes.low[index], boxes.high[index], target, attempt)
+        if said == FOUND:
+            tree.found = True
+            break
+        left = left or said
+    return left
+
+
+def parting(image: Shallow, nodes: Nodes, found: Bound) -> tuple[NDArray[np.intp], Floats]:
+    """Which unit of each node to part, -1 where none is left, and where: the jump or kink that
+    matters most, and above all one that the bound has on another side than its corner has."""
+    if found.goal.curve is not None:
+        return _halving(nodes, found.goal.curve)
+    _, _, there = image.clipped(nodes)
+    both = there[..., 1:] & there[..., :-1]
+    at = image.ends[0][1:]
+    slope, offset = found.goal.slope, found.goal.offset
+    jump = slope[..., 1:] * at + offset[..., 1:] - slope[..., :-1] * at - offset[..., :-1]
+    room = np.minimum(at - nodes.low[..., None], nodes.high[..., None] - at)
+    score = np.abs(jump) + np.abs(slope[..., 1:] - slope[..., :-1]) * np.maximum(room, 0.0)
+    seen = product(found.corner, image.weight.T) + image.bias
+    sides = (seen[..., None] > at) != (found.p[..., None] > at)
+    score = np.where(both, (score + 1e-12) * np.where(sides, 1.0, 0.3), -1.0)
+    flat = score.reshape(len(score), -1)
+    which = flat.argmax(1)
+    unit = np.where(flat.max(1) > 0, which // score.shape[2], -1)
+    return unit, at[which % score.shape[2]]
+
+
+def _halving(nodes: Nodes, factor: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """The unit farthest from its chord, parted at its inflection or in the middle."""
+
+    def sigmoid(p: Floats) -> Floats:
+        return 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+
+    low, high = nodes.low, nodes.high
+    central = (low < 0) & (high > 0) & (np.minimum(-low, high) * 4 > high - low)
+    middle = np.where(central, 0.0, (low + high) / 2)
+    rise = sigmoid(high) - sigmoid(low)
+    share = (middle - low) / np.maximum(high - low, 1e-12)
+    away = np.abs(sigmoid(middle) - sigmoid(low) - rise * share)
+    score = np.abs(factor) * np.maximum(away, np.where((low < 0) & (high > 0), 0.05 * rise, 0.0))
+    unit = score.argmax(1)
+    rows = np.arange(len(unit))
+    return np.where(score[rows, unit] > 1e-9, unit, -1), middle[rows, unit]
+
+
+class Leaf:
+    """Nodes in which every unit is on one line: a linear program says whether a class wins there.
+
+    Pieces are closed and widened by rounding, so that infeasible means impossible in float32, too;
+    what is feasible is tried, first as deep inside the pieces as can be.
+    """
+
+    def __init__(self, image: Shallow) -> None:
+        self.image = image
+        self.highs: highspy.Highs | None = None
+
+    def settle(self, low: Floats, high: Floats, target: int, attempt: Try) -> str:
+        """FOUND, empty where no point wins, or why that is not known."""
+        image = self.image
+        pixels, units = len(image.middle), len(image.units)
+        if self.highs is None:
+            self.highs = quiet()
+            self.highs.setOptionValue("primal_feasibility_tolerance", 1e-9)
+            lp = highspy.HighsLp()
+            # Columns: pixels, then how deep inside all pieces the point is, in units of rounding.
+            lp.num_col_, lp.num_row_ = pixels + 1, 2 * units
+            lp.col_cost_ = np.zeros(pixels + 1)
+            lp.col_lower_ = np.append(image.middle - image.radius, -1.0)
+            lp.col_upper_ = np.append(image.middle + image.radius, 100.0)
+            deep = (image.rounding + 1e-6)[:, None]
+            matrix = np.vstack([np.hstack([image.weight, -deep]), np.hstack([image.weight, deep])])
+            lp.row_lower_, lp.row_upper_ = np.zeros(2 * units), np.zeros(2 * units)
+            lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+            lp.a_matrix_.start_ = np.arange(2 * units + 1) * (pixels + 1)
+            lp.a_matrix_.index_ = np.tile(np.arange(pixels + 1, dtype=np.int32), 2 * units)
+            lp.a_matrix_.value_ = matrix.ravel()
+            self.highs.passModel(lp)
+        nodes = Nodes(low[None], high[None], np.array([target], dtype=np.intp))
+        _, _, there = image.clipped(nodes)
+        goal = image.functional(nodes, there)
+        piece = there[0].argmax(1)
+        if image.silent(piece) and image.label < target:
+            return ""  # exactly 0 against 0: the first class is the answer
+        take = np.arange(units), piece
+        slope, offset = goal.slope[0][take], goal.offset[0][take]
+        infinite = highspy.kHighsInf
+        inner = low > image.low, high < image.high  # the ends of the ball are no jumps
+        for row in range(units):
+            self.highs.changeRowBounds(
+                row, low[row] - image.bias[row] if inner[0][row] else -infinite, infinite
+            )
+            self.highs.changeRowBounds(
+                units + row, -infinite, high[row] - image.bias[row] if inner[1][row] else infinite
+            )
+        # The lead on this piece: slope (w x + b) + offset + constant >= threshold.
+        gain = slope @ image.weight
+        constant = float(slope @ image.bias + offset.sum() + goal.constant[0])
+        constant += float(np.abs(slope) @ image.rounding)
+        need = float(goal.threshold[0]) - 1e-6 - constant
+        used = np.flatnonzero(gain).astype(np.int32)
+        if len(used) == 0 and need > 0:
+            return ""
+        self.highs.addRow(need, infinite, len(used), used, np.ascontiguousarray(gain[used]))
+        try:
+            self.highs.changeColCost(pixels, -1.0)
+            self.highs.run()
+            status = self.highs.getModelStatus()
+            if status == highspy.HighsModelStatus.kInfeasible:
+                return ""
+            if status != highspy.HighsModelStatus.kOptimal:
+                return f"the solver gave up: {self.highs.modelStatusToString(status)}"
+            point = np.array(self.highs.getSolution().col_value)
+        finally:
+            rows = np.array([2 * units], dtype=np.int32)
+            self.highs.deleteRows(1, rows)
+        if attempt(point[:pixels]):
+            return FOUND
+        if slope.any() and self._farther(gain, attempt):
+            return FOUND
+        return CLOSE
+
+    def _farther(self, gain: Floats, attempt: Try) -> bool:
+        """Whether the point that leads most, clear of all jumps, is a witness."""
+        pixels, highs = len(gain), self.highs
+        assert highs is not None
+        every = np.arange(pixels + 1, dtype=np.int32)
+        highs.changeColsCost(pixels + 1, every, np.append(-gain, 0.0))
+        highs.changeColBounds(pixels, 2.0, 100.0)
+        highs.run()
+        solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        point = np.array(highs.getSolution().col_value) if solved else None
+        highs.changeColsCost(pixels + 1, every, np.zeros(pixels + 1))
+        highs.changeColBounds(pixels, -1.0, 100.0)
+        return point is not None and attempt(point[:pixels])

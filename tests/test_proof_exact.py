@@ -1,0 +1,249 @@
+"""What the exact search says is what trying everything says, on networks small enough for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from robench.cards import AttackCard
+from robench.data.base import Part
+from robench.networks.base import Network
+from robench.networks.fc import FC
+from robench.networks.lif import integrate
+from robench.networks.mlp import MLP
+from robench.networks.snn import SNN
+from robench.networks.surrogate import Step
+from robench.proofs import branch, exact, solver
+from robench.proofs.exact import Exact
+from robench.proofs.units import SpikeTrain
+from robench.scoring import Perturbed, attack_slice
+
+SHAPE, CLASSES, EPS = (1, 1, 2), 3, 0.15
+UNITS = ("relu", "abs", "threshold", "sign", "staircase", "sigmoid")
+
+
+def perceptron(kind: type[MLP] | type[FC], seed: int, **settings: Any) -> Network:
+    torch.manual_seed(seed)
+    made = kind(SHAPE, CLASSES, **settings)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.normal_(0, 4 if settings["activation"] == "staircase" else 1.5)
+        if kind is MLP:  # so that every unit of the first layer switches somewhere in the square
+            first = made.layers[0].op
+            first.bias[:] = -(first.weight * torch.rand_like(first.weight)).sum(1)
+            for layer in made.layers[1:]:
+                layer.op.bias.normal_(0, 0.2)
+    return made.eval().requires_grad_(False)
+
+
+def spiking(seed: int, **settings: Any) -> Network:
+    torch.manual_seed(seed)
+    made = SNN(SHAPE, CLASSES, **settings)
+    with torch.no_grad():
+        for layer in made.layers:
+            layer.op.weight.normal_(0.3, 1.0)
+    return made.eval().requires_grad_(False)
+
+
+def images(network: Network, count: int, seed: int) -> Part:
+    x = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return Part(x.numpy(), network(x).argmax(1).numpy())
+
+
+def settle(network: Network, part: Part, eps: float = EPS, **settings: Any) -> Perturbed:
+    spec = {"name": "exact"}
+    card = AttackCard(
+        attack=spec, access="weights", role="proof", eps=eps, name="exact", root=Path()
+    )
+    attack = Exact(**{"steps": 0, "seconds": 30.0} | settings)
+    return attack_slice(
+        network, attack, card, eps, part, noisy=False, seed=0, batch_size=100,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def everywhere(network: Network, image: np.ndarray, eps: float, points: int = 121) -> Tensor:
+    """The answers of the network on a grid over the ball, its corners included."""
+    axes = [
+        torch.linspace(float(max(p - eps, 0)), float(min(p + eps, 1)), points)
+        for p in image.ravel()
+    ]
+    grid = torch.cartesian_prod(*axes).view(-1, *SHAPE)
+    return network(grid)
+
+
+def check(network: Network, seed: int, eps: float = EPS, count: int = 12) -> tuple[int, int]:
+    """Hold every answer against the grid; how many were broken and proved."""
+    part = images(network, count, seed)
+    made = settle(network, part, eps)
+    wrong = network(torch.from_numpy(made.images)).argmax(1).numpy() != part.labels
+    for index in range(count):
+        answers = everywhere(network, part.images[index], eps)
+        tried = bool((answers.argmax(1) != int(part.labels[index])).any())
+        best = answers.topk(2, dim=1).values
+        tied = bool((best[:, 0] - best[:, 1] < 1e-6).any())  # silent outputs: open, or right
+        assert made.proved is not None
+        assert tied or wrong[index] or made.proved[index] == 1, made.notes.get(index)
+        assert not (made.proved[index] and (tried or wrong[index]))
+    return int(wrong.sum()), int((made.proved == 1).sum())
+
+
+@pytest.mark.parametrize("activation", UNITS)
+@pytest.mark.parametrize("hidden", [(4,), (3, 3)])
+def test_perceptrons(activation: str, hidden: tuple[int, ...]) -> None:
+    if activation == "sigmoid" and len(hidden) > 1:
+        pytest.skip("bands around sigmoids of two layers leave images open")
+    seen = [
+        check(perceptron(MLP, seed, hidden=hidden, activation=activation), seed, EPS * len(hidden))
+        for seed in range(6)
+    ]
+    broken, proved = np.sum(seen, axis=0)
+    assert broken
+    assert proved
+
+
+def test_networks_that_see_their_pixels_centred() -> None:
+    broken, proved = check(perceptron(FC, 1, hidden=(4,), activation="relu", span=2.0), 1)
+    assert broken
+    assert proved
+
+
+@pytest.mark.parametrize("readout", ["last", "membrane", "rate"])
+@pytest.mark.parametrize(("hidden", "steps"), [((4,), 1), ((4,), 2), ((4,), 3), ((3, 3), 3)])
+def test_spiking_networks(readout: str, hidden: tuple[int, ...], steps: int) -> None:
+    seen = [
+        check(spiking(seed, hidden=hidden, steps=steps, readout=readout, threshold=0.4), seed)
+        for seed in range(3)
+    ]
+    broken, proved = np.sum(seen, axis=0)
+    assert broken
+    assert proved
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize(("decay", "threshold"), [(0.2, 0.5), (0.9, 0.3), (0.0, 1.0), (1.0, 1.0)])
+def test_spike_trains_change_where_the_neuron_does(
+    steps: int, decay: float, threshold: float
+) -> None:
+    train = SpikeTrain(steps, decay, threshold)
+    pieces = train.pieces(-1.0, 2.0)
+    inside = np.linspace(-1, 2, 4001)
+    around = [np.nextafter(np.float32(b), np.float32(b + s)) for b in pieces.high for s in (-1, 1)]
+    currents = np.array([*inside, *around, *pieces.high[:-1]], dtype=np.float32)
+    series, _ = integrate(torch.from_numpy(currents)[None], steps, decay, Step(at=threshold))
+    real = torch.stack(list(series), 1).numpy()
+    for current, spikes in zip(currents.tolist(), real, strict=True):
+        near = 8 * steps * 2**-24 * abs(current)  # what a program adds for rounding
+        hit = (pieces.low - near <= current) & (current <= pieces.high + near)
+        assert any((pieces.offset[k] == spikes).all() for k in np.flatnonzero(hit))
+
+
+@pytest.mark.parametrize("steps", [0, 1, -1, 2, -2, 5, -5, 60, -60])
+@pytest.mark.parametrize("activation", ["threshold", "sign", "staircase"])
+def test_a_unit_within_rounding_of_its_jump_is_never_proved_wrongly(
+    activation: str, steps: int
+) -> None:
+    """One unit decides; the ball ends at its jump, so many float32 steps before or behind."""
+    network = MLP(SHAPE, 2, hidden=(1,), activation=activation)
+    first, last = (layer.op for layer in network.layers)
+    with torch.no_grad():
+        first.weight[:] = torch.tensor([[0.7, 1 / 3]])
+        corner = torch.tensor([[0.3, 0.6]]) + torch.tensor(0.1)
+        bias = -(first.weight @ corner.t()).item()
+        for _ in range(abs(steps)):
+            bias = float(np.nextafter(np.float32(bias), np.float32(np.sign(steps) * 10)))
+        first.bias[:] = bias
+        last.weight[:] = torch.tensor([[0.0], [1.0]])
+        last.bias[:] = torch.tensor([0.5 if activation != "staircase" else 0.4, 0.0])
+    network.eval().requires_grad_(False)
+    part = Part(np.array([[[[0.3, 0.6]]]], dtype=np.float32), np.array([0]))
+    made = settle(network, part, eps=0.1)
+    low, high = torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.7])
+    corners = torch.cartesian_prod(*torch.stack([low, high], 1)).view(-1, *SHAPE)
+    edge = torch.from_numpy(part.images) + torch.tensor(0.1)
+    wrong = bool(network(torch.cat([corners, edge])).argmax(1).any())
+    assert made.proved is not None
+    assert not (wrong and made.proved[0])
+    if abs(steps) >= 60:
+        assert made.proved[0] == (steps < 0)
+
+
+def test_a_solver_that_dies_or_is_too_slow_leaves_images_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shallow = perceptron(MLP, 0, hidden=(4,), activation="threshold")
+    deep = perceptron(MLP, 2, hidden=(3, 3), activation="threshold")
+    part = images(shallow, 12, 0)
+    for network, module, name in ((shallow, exact, "search"), (deep, solver.Solver, "ask")):
+        own = Part(part.images, network(torch.from_numpy(part.images)).argmax(1).numpy())
+        sure = settle(network, own)
+        late = settle(network, own, seconds=1e-9)
+        few = settle(network, own, nodes=1)
+        with monkeypatch.context() as patch:
+
+            def dies(*_: Any, **__: Any) -> None:
+                raise MemoryError("killed")
+
+            patch.setattr(module, name, dies)
+            dead = settle(network, own)
+        for made, why in ((late, "out of time"), (few, "out of nodes"), (dead, "the solver died")):
+            assert sure.proved is not None
+            assert made.proved is not None
+            assert (made.proved <= sure.proved).all()
+            if why != "out of nodes" or network is shallow:
+                assert any(why in note for note in made.notes.values())
+            open_ = {i for i in range(12) if not made.proved[i]}
+            assert {*made.notes} <= open_
+
+
+def test_what_cannot_be_read_stays_open_and_says_why() -> None:
+    class Mine(MLP):
+        pass
+
+    torch.manual_seed(0)
+    cases: list[tuple[Network, str]] = [
+        (Mine(SHAPE, CLASSES), "no encoding of Mine"),
+        (MLP(SHAPE, CLASSES, activation="tanh"), "no encoding of tanh units"),
+        (SNN(SHAPE, CLASSES, encoding="bernoulli"), "draws numbers"),
+    ]
+    for network, why in cases:
+        part = images(network.eval(), 3, 0)
+        made = settle(network, part)
+        assert made.proved is not None
+        assert not made.proved.any()
+        assert all(why in note for note in made.notes.values())
+    hooked = perceptron(MLP, 0, hidden=(4,), activation="relu")
+    part = images(hooked, 3, 0)
+    hooked.register_forward_hook(lambda *_: None)
+    assert "hooks" in settle(hooked, part).notes[0]
+
+
+def test_nothing_is_said_that_a_bound_does_not_say() -> None:
+    """The Lagrangian bound lies above every lead in the ball, whatever its multipliers."""
+    from robench.proofs.bounds import intervals
+    from robench.proofs.reading import read
+    from robench.proofs.shallow import Nodes, Shallow
+
+    rng = np.random.default_rng(0)
+    for activation in UNITS:
+        network = perceptron(MLP, 3, hidden=(4,), activation=activation)
+        x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
+        label = int(network(x).argmax())
+        low, high = (x - EPS).clamp(0, 1).numpy().ravel(), (x + EPS).clamp(0, 1).numpy().ravel()
+        low, high = low.astype(float), high.astype(float)
+        reading = read(network)
+        image = Shallow(reading, intervals(reading, low, high), label, low, high)
+        points = torch.from_numpy(rng.uniform(low, high, (4000, 2)).astype(np.float32))
+        logits = network(points.view(-1, *SHAPE)).double().numpy()
+        targets = [c for c in range(CLASSES) if c != label]
+        nodes = Nodes(np.tile(image.low, (2, 1)), np.tile(image.high, (2, 1)), np.array(targets))
+        for steps in (0, 3, 40):
+            start = rng.normal(0, 1, (2, len(image.units)))
+            value = branch.bound(image, nodes, start, steps, 0.1).value
+            for target, most in zip(targets, value, strict=True):
+                assert most >= (logits[:, target] - logits[:, label]).max() - 1e-6
