@@ -36,8 +36,9 @@ def perceptron(kind: type[MLP] | type[FC], seed: int, **settings: Any) -> Networ
         if kind is MLP:  # so that every unit of the first layer switches somewhere in the square
             first = made.layers[0].op
             first.bias[:] = -(first.weight * torch.rand_like(first.weight)).sum(1)
-            for layer in made.layers[1:]:
-                layer.op.bias.normal_(0, 0.2)
+            for layer in made.layers[1:]:  # about the middle of what comes in
+                middle = 0.0 if settings["activation"] == "sign" else 0.5
+                layer.op.bias[:] = -middle * layer.op.weight.sum(1)
     return made.eval().requires_grad_(False)
 
 
