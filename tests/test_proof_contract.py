@@ -114,7 +114,6 @@ class Claims(Attack):
         ("", "image .*claims.*proves at least 1 everywhere in the ball, but fgsm breaks it"),
         (", moves = true", "claims.* but (fgsm|its own image, right in 0% of 1 answers) breaks it"),
         (", bound = 1.5", "a bound that is no probability"),
-        (", bound = nan", "a bound that is no probability"),
     ],
 )
 def test_a_false_proof_fails_and_both_are_named(
