@@ -22,8 +22,8 @@ def averaging(subject: Subject) -> Finding:
 
     Inputs: noisy models; white-box attacks that are the same but for the draws that each gradient
         is averaged over (eot), within one ball.
-    Computation: accuracy against the draws; the fall from the last number of draws but one to the
-        last, paired by image and seed, bootstrap interval.
+    Computation: accuracy against the draws; by how much the most draws leave less than the
+        strongest of the others, paired by image and seed, bootstrap interval.
     Threshold: alarm where the fall is more than one point and its interval lies above zero: as
         many draws as the attacks of the report can spare are then too few.
     """
@@ -32,10 +32,12 @@ def averaging(subject: Subject) -> Finding:
     curves = by_draws(white_box([t for ts in subject.balls.values() for t in ts]))
     if not curves:
         return Finding.not_applicable(DRAWS, "No attack was run with several numbers of draws.")
-    falls = [
-        (difference(subject.known(curve[-2]) - subject.known(curve[-1])), curve) for curve in curves
-    ]
-    fall, curve = max(falls, key=lambda item: item[0].low)
+    falls = []
+    for curve in curves:
+        fewer = min(curve[:-1], key=subject.accuracy)
+        fall = difference(subject.known(fewer) - subject.known(curve[-1]), len(curves))
+        falls.append((fall, fewer, curve))
+    fall, fewer, curve = max(falls, key=lambda item: item[0].low)
     draws = [draws_of(threat) for threat in curve]
     left = [share(subject.known(threat)) for threat in curve]
     evidence = {
@@ -45,7 +47,7 @@ def averaging(subject: Subject) -> Finding:
         "fall": fall.evidence(),
     }
     at = ", ".join(f"{percent(one.value)} at {n}" for n, one in zip(draws, left, strict=True))
-    numbers = f"{at} draws; from {draws[-2]} to {draws[-1]} it falls by {fall.points} points"
+    numbers = f"{at} draws; from {draws_of(fewer)} to {draws[-1]} it falls by {fall.points} points"
     if fall.value > LEAST and fall.low > 0:
         text = f"Averaging gradients over more draws still lowers the accuracy: {numbers}."
         return Finding(
@@ -53,7 +55,7 @@ def averaging(subject: Subject) -> Finding:
             "Average over more draws (eot) until two numbers agree; until then the accuracy is an "
             "upper bound.",
         )  # fmt: skip
-    text = f"Averaging gradients over more draws has come to an end: {numbers}."
+    text = f"Averaging gradients over more draws does little more: {numbers}."
     return Finding(DRAWS, "pass", text, evidence)
 
 
