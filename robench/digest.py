@@ -3,8 +3,8 @@
 An identity is a plain dictionary. It holds what determines the numbers and nothing else:
 
 - in: weights, every field of the threat (defaults written out), versions of the plugins (code from
-  outside robench counts by all that it reaches, reach.py), the data set's fingerprint, the slice, seeds, draws, the batch size
-  where results depend on it, `SCHEMA`.
+  outside robench counts by all that it reaches, reach.py), the data set's fingerprint, the slice,
+  seeds, draws, the batch size where results depend on it, `SCHEMA`.
 - out, because the same work must be found again: device, host, time, thread count, library
   versions,
   cost. They are provenance, stored beside the result.

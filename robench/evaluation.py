@@ -18,6 +18,7 @@ from robench.cards import ModelCard
 from robench.data.handed import data_handed_over
 from robench.errors import RobenchError
 from robench.identity import load_splits
+from robench.networks.answers import named_by_answers, questions
 from robench.networks.handed import handed_over
 from robench.networks.module import Outputs
 from robench.notebook import Evaluation
@@ -110,6 +111,8 @@ def evaluate(
         trainer={"name": "given", "weights": weights},
     )
     splits = load_splits(card)
+    factory = named_by_answers(factory, questions(splits, mean, std))
+    card = card.model_copy(update={"network": card.network.model_copy(update={"factory": factory})})
     if data is not None:
         card = _with_all_classes(card, splits.input_shape, len(splits.classes), data)
     asked = threats_asked(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import Ears, carry_out
 
+import robench
 from robench import loading, reach
+from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.execute import execute, open_run
 from robench.identity import resolve_model, threat_fields
+from robench.networks.answers import named_by_answers, questions
+from robench.networks.handed import handed_over
 from robench.plan import make_plan
 from robench.reach import code_of
 from robench.store import Store
@@ -379,3 +386,125 @@ def test_attacks_count_by_what_they_reach(put: Callable[[dict[str, str]], Worksp
 
     before = fields(put({**files, **BESIDE}))
     assert fields(put({"attacks/helpers.py": "SIGMA = 2.0"})) != before
+
+
+# -- modules in memory -----------------------------------------------------------------------------
+
+SIGN = 1.0
+
+
+class Global(torch.nn.Linear):
+    """Answers by a global of its file."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return SIGN * super().forward(x.flatten(1))
+
+
+class Called(torch.nn.Linear):
+    """Answers by a function that it holds, or by that of a class."""
+
+    act: Any = staticmethod(lambda x: x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.act(super().forward(x.flatten(1)))
+        return answer
+
+
+def closing(over: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: over * x
+
+
+def by_closure(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    module.act = closing(sign)
+
+
+def by_default(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    module.act = lambda x, sign=sign: sign * x
+
+
+def by_partial(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    module.act = partial(torch.mul, sign)
+
+
+def by_hook(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    module.register_forward_hook(lambda m, i, o: sign * o)
+
+
+def by_pre_hook(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    module.register_forward_pre_hook(lambda m, i: (i[0] if sign > 0 else 1 - i[0],))
+
+
+def by_global(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sys.modules[__name__], "SIGN", sign)
+
+
+def by_class(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Called, "act", staticmethod(lambda x: sign * x))
+
+
+def by_gradient(module: torch.nn.Module, sign: float, patch: pytest.MonkeyPatch) -> None:
+    """The same answers: only what an attack sees is another."""
+    module.register_full_backward_hook(lambda m, given, wanted: (sign * given[0],))
+
+
+IN_MEMORY = {
+    "a closure": (Called, by_closure),
+    "a default": (Called, by_default),
+    "a partial": (Called, by_partial),
+    "a forward hook": (Called, by_hook),
+    "a hook before": (Called, by_pre_hook),
+    "a global": (Global, by_global),
+    "its class": (Called, by_class),
+    "a backward hook": (Called, by_gradient),
+}
+
+
+@pytest.mark.parametrize("way", IN_MEMORY)
+def test_a_module_in_memory_is_named_by_what_it_answers(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, change = IN_MEMORY[way]
+    images, weights = questions(Digits().load()), kind(64, 10).state_dict()
+
+    def named(sign: float) -> str:
+        module = kind(64, 10)
+        module.load_state_dict(weights)
+        change(module, sign, monkeypatch)
+        return str(named_by_answers(handed_over(module)[0], images))
+
+    assert named(1.0) != named(-1.0)
+
+
+def test_evaluate_sees_that_a_module_has_changed_in_memory(
+    put: Callable[[dict[str, str]], Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = put({"models/own.py": "SIGMA = 1.0" + TRAINER}).root
+    asked = {"workspace": root, "images": 40, "attacks": ["fgsm"], "progress": False}
+    data = Digits().load().train
+    module = Global(64, 10)
+    x, y = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    good = float(robench.evaluate(module, "digits", **asked).to_pandas()["clean"].iloc[0])
+    monkeypatch.setattr(sys.modules[__name__], "SIGN", -1.0)
+    bad = float(robench.evaluate(module, "digits", **asked).to_pandas()["clean"].iloc[0])
+    assert good > 0.8
+    assert bad < 0.1
+
+
+def test_a_worker_in_which_a_module_answers_otherwise_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = questions(Digits().load())
+    source = named_by_answers(handed_over(Global(64, 10))[0], images)
+    assert isinstance(source.make(), Global)
+    elsewhere = pickle.loads(pickle.dumps(source))
+    elsewhere.make.sure.clear()  # as in another process
+    assert isinstance(elsewhere.make(), Global)
+    elsewhere.make.sure.clear()
+    monkeypatch.setattr(sys.modules[__name__], "SIGN", -1.0)  # where the file was imported anew
+    with pytest.raises(RobenchError, match="answers otherwise in a worker process"):
+        elsewhere.make()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import CellType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError
 from robench.networks.weights import plain_state
 from robench.plugins import Source
+from robench.reach import code_of
 
 WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
 """Where the classes are from that only run what they hold: DataParallel, compiled modules."""
@@ -29,10 +31,11 @@ def handed_over(module: nn.Module) -> tuple[Source, Source]:
     """A module that is in memory, as a factory and as weights.
 
     It is copied now and at every use, and known by its weights, its attributes and the source of
-    its code. Code whose source cannot be read (a notebook's), and attributes that are no plain
-    values, count as different in every session. What follows from the weights (tensors with a
-    graph, such as a normalised weight or the last output) is copied as it is and does not count.
-    Raises RobenchError for a module that cannot be copied, or has no weights yet.
+    its code; robench.evaluate adds what it answers (answers.py). Code whose source cannot be read
+    (a notebook's), and attributes that are no plain values, count as different in every session.
+    What follows from the weights (tensors with a graph, such as a normalised weight or the last
+    output) is copied as it is and does not count. Raises RobenchError for a module that cannot be
+    copied, or has no weights yet.
     """
     module = _unwrapped(module)
     name = type(module).__name__
@@ -124,7 +127,12 @@ def _plain(value: Tensor) -> Tensor:
 def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
     """What a module holds beside its weights and parts; `training` is off in use."""
     known = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
-    return sorted((key, item) for key, item in vars(part).items() if key not in known)
+    return sorted(
+        # Hooks lie under numbers that say only how many there were before.
+        (key, [*item.values()] if key.endswith("_hooks") and isinstance(item, Mapping) else item)
+        for key, item in vars(part).items()
+        if key not in known
+    )
 
 
 def _described(value: Any) -> Any:
@@ -162,12 +170,32 @@ def _code(thing: Any) -> str:
                 file = inspect.getsourcefile(item)
             except (TypeError, OSError):
                 file = None
-            there = file is not None and Path(file).is_file()
-            name += f"@{digest_bytes(Path(file).read_bytes()) if there else _unknown(item)}"  # type: ignore[arg-type]
+            if file is not None and Path(file).is_file():
+                name += f"@{code_of(Path(file), Path(file).parent).digest}"
+            else:
+                name += f"@{_unknown(item)}"
         found.append(name)
+        if id(item) not in _WALKING:  # a function may close over itself
+            _WALKING.add(id(item))
+            try:
+                for held in ("__closure__", "__defaults__", "__kwdefaults__"):
+                    if getattr(item, held, None):
+                        found.append(canonical(_described(_contents(getattr(item, held)))))
+            finally:
+                _WALKING.discard(id(item))
     return " ".join(found)
 
 
+def _contents(held: Any) -> Any:
+    """What a function closes over, or its defaults."""
+    if not isinstance(held, tuple):
+        return held
+    cells = [item for item in held if isinstance(item, CellType)]
+    return [cell.cell_contents for cell in cells if cell != CellType()] if cells else held
+
+
+_WALKING: set[int] = set()
+"""Functions that are being described."""
 _SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 

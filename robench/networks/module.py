@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from robench import plugins
 from robench.cards import Card
-from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.plugins import Source
