@@ -71,6 +71,8 @@ class ResolvedModel:
     jumps: bool
     """Whether there are steps or spikes in the network, whose derivative is a surrogate."""
     parameters: int
+    notes: tuple[str, ...] = ()
+    """What pages say of its data."""
 
     def identity(self, seed: int) -> Identity:
         return {
@@ -117,6 +119,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         stochastic=built.random_input or (card.inference_noise and built.noisy),
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
+        notes=splits.notes,
     )
 
 

@@ -51,6 +51,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
                 "stochastic": resolved.stochastic,
                 "jumps": resolved.jumps,
                 "seeds": seeds,
+                **({"notes": list(resolved.notes)} if resolved.notes else {}),
             }
         )
     cells, identities, inputs = [], dict[str, Any](), dict[str, Any]()

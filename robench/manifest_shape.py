@@ -55,6 +55,7 @@ class _Model(_Named):
     fields: _Fields
     stochastic: bool = False
     jumps: bool = False
+    notes: list[str] = []
     seeds: list[_Seed] = Field(min_length=1)
 
 

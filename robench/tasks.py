@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import platform
 import shutil
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -40,6 +35,7 @@ from robench.identity import forget_splits, load_splits
 from robench.networks.base import Network
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
+from robench.provenance import provenance
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
@@ -513,40 +509,3 @@ def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
         loss_trace=metadata["loss_trace"],
         loss_runs=metadata["loss_runs"],
     )
-
-
-def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
-    """Where, when, with what and for how long: stored beside a result, never part of its
-    identity."""
-    return {
-        "seconds": round(seconds, 4),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(str(device)),
-    }
-
-
-@lru_cache(maxsize=4)
-def environment(device: str) -> dict[str, Any]:
-    """Hardware and versions of this process, for provenance."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    return {
-        "device": device,
-        "processor": name,
-        "capability": torch.backends.cpu.get_cpu_capability(),  # which vector code torch chose
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("robench", "torch", "numpy")},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (a device file)
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -16,8 +16,8 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.execute import choose_device, open_run
 from robench.plan import make_plan
+from robench.provenance import environment
 from robench.store import Damaged, Store
-from robench.tasks import environment
 from robench.workspace import Workspace
 
 Item = TypeVar("Item")

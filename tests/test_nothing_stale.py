@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import data_files
+import numpy as np
 import pytest
 import torch
 from small_runs import Ears, carry_out
 
 import robench
-from robench import loading, reach
+from robench import loading, provenance, reach
 from robench.data.digits import Digits
+from robench.data.mnist import MNIST, FashionMNIST, _content
 from robench.errors import RobenchError
 from robench.execute import execute, open_run
 from robench.identity import resolve_model, threat_fields
+from robench.manifest import describe
 from robench.networks.answers import named_by_answers, questions
 from robench.networks.handed import handed_over
 from robench.plan import make_plan
 from robench.reach import code_of
+from robench.report import write_report
+from robench.results import load_results
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 
@@ -508,3 +515,62 @@ def test_a_worker_in_which_a_module_answers_otherwise_refuses(
     monkeypatch.setattr(sys.modules[__name__], "SIGN", -1.0)  # where the file was imported anew
     with pytest.raises(RobenchError, match="answers otherwise in a worker process"):
         elsewhere.make()
+
+
+# -- data and provenance ---------------------------------------------------------------------------
+
+
+def test_data_under_the_publisher_s_file_names_that_are_not_the_publisher_s_are_said(
+    put: Callable[[dict[str, str]], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    data_files.mnist(tmp_path / "data")
+    monkeypatch.setenv("ROBENCH_DATA", str(tmp_path / "data"))
+    model = MODEL.format(network="mlp", trainer="bp").replace('"digits"', '"mnist"')
+    report = REPORT.replace("images = 20", "images = 5")
+    workspace = put({"models/small.toml": model, "reports/small.toml": report})
+    run, _ = carry_out(workspace)
+    said = "mnist: not the publisher's data: train-images-idx3-ubyte.gz, "
+    manifest = describe(run, "")
+    assert manifest["models"][0]["notes"][0].startswith(said)
+    run.store.write_run("small", manifest)
+    page = write_report(load_results(run.store, "small"), tmp_path / "page").read_text()
+    assert "mnist: not the publisher&#39;s data: train-images" in page
+
+
+def test_only_the_file_whose_content_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(10, dtype=np.uint8)
+    monkeypatch.setattr(MNIST, "contents", dict.fromkeys(MNIST.contents, _content(labels)))
+    arrays = dict.fromkeys(MNIST.contents, labels)
+    assert MNIST()._notes(arrays) == ()
+    arrays["t10k-labels-idx1-ubyte.gz"] = labels[::-1]
+    assert MNIST()._notes(arrays) == ("mnist: not the publisher's data: t10k-labels-idx1-ubyte.gz",)
+
+
+@pytest.mark.data
+def test_the_publisher_s_data_is_taken_for_it() -> None:
+    assert MNIST().load().notes == FashionMNIST().load().notes == ()
+
+
+def test_provenance_has_the_commit_and_whether_files_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*asked: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *asked],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+    package = tmp_path / "robench"
+    package.mkdir()
+    (package / "provenance.py").write_text("one")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert provenance.commit.__wrapped__() == {"commit": head, "tree": "as committed"}
+    (package / "provenance.py").write_text("two")
+    assert provenance.commit.__wrapped__() == {"commit": head, "tree": "changed"}

@@ -12,9 +12,9 @@ from small_runs import carry_out
 
 from robench import verify as module
 from robench.errors import RobenchError
+from robench.provenance import environment
 from robench.scoring import score_slice
 from robench.store import Store
-from robench.tasks import environment
 from robench.verify import Verified, differences, verify
 from robench.workspace import Workspace
 

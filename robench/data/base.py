@@ -46,6 +46,8 @@ class Raw:
     images: np.ndarray
     labels: np.ndarray
     official_train: int
+    notes: tuple[str, ...] = ()
+    """What pages say of the data, such as that a file is not the publisher's."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Splits:
     classes: tuple[str, ...]
     graph: Graph | None = None
     """Where the items are nodes: what is around them."""
+    notes: tuple[str, ...] = ()
+    """What pages say of the data."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -160,7 +164,7 @@ class Dataset(Plugin):
                 f"{raw.labels.max()}, but {len(classes)} classes, which count from 0"
             )
         train, validation, test = (_part(raw, items) for items in sets)
-        return Splits(train, validation, test, classes)
+        return Splits(train, validation, test, classes, notes=raw.notes)
 
 
 def _part(raw: Raw, index: np.ndarray) -> Part:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,6 +38,14 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
+def _content(array: np.ndarray) -> str:
+    """MD5 of the idx file that holds an array."""
+    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    found = hashlib.md5(header, usedforsecurity=False)
+    found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
 class MNIST(Dataset):
     """Handwritten digits, 28x28 grey, 60,000 + 10,000 (LeCun et al. 1998)."""
 
@@ -50,6 +60,14 @@ class MNIST(Dataset):
         "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
     }
+
+    contents: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+    }
+    """MD5 of what the publisher's files unpack to: packing them again changes nothing."""
 
     def raw(self) -> Raw:
         urls = {name: self.base_url + name for name in self.hashes}
@@ -69,7 +87,16 @@ class MNIST(Dataset):
             block = 28 // self.resize
             blocks = images.reshape(-1, 1, self.resize, block, self.resize, block)
             images = blocks.mean((3, 5), dtype=np.float32) / np.float32(255)
-        return Raw(images, labels, official_train=len(arrays[1]))
+        return Raw(
+            images, labels, len(arrays[1]), self._notes(dict(zip(urls, arrays, strict=True)))
+        )
+
+    def _notes(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """What is to be said of files that are not the publisher's, whatever they are called."""
+        odd = [name for name, array in arrays.items() if _content(array) != self.contents[name]]
+        if not odd:
+            return ()
+        return (f"{self.folder}: not the publisher's data: {', '.join(odd)}",)
 
 
 class FashionMNIST(MNIST):
@@ -82,6 +109,13 @@ class FashionMNIST(MNIST):
         "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
         "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    }
+
+    contents: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte.gz": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte.gz": "15d484375f8d13e6eb1aabb0c3f46965",
     }
 
     def class_names(self) -> tuple[str, ...]:

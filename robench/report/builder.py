@@ -106,6 +106,7 @@ def render(
         costs=costs(results),
         certificates=certificates(results, table),
         failures=results.failures(),
+        notes=list(dict.fromkeys(n for m in results.models for n in m.get("notes", ()))),
         verdicts=verdicts,
         claims=claims,
         made_from=made_from,
