@@ -83,6 +83,17 @@ class _Corruption(_Named):
     severity: Annotated[int, Field(ge=1, le=5)]
 
 
+class _Seconds(_Shape):
+    median: Number
+    max: Number
+
+
+class _Proof(_Shape):
+    images: Count
+    open: dict[str, str]
+    seconds: _Seconds
+
+
 class _Cell(_Shape):
     model: str
     seed: Count
@@ -99,6 +110,7 @@ class _Cell(_Shape):
     input_shape: list[Count] | None = None
     loss_trace: list[float | None] | None = None
     loss_runs: list[Count] | None = None
+    proof: _Proof | None = None
 
 
 class _Claim(_Shape):

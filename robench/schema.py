@@ -83,13 +83,15 @@ def _leaderboard() -> dict[str, Any]:
     row |= {name: {"type": "integer"} for name in ("seeds", "images")}
     row["complete"] = {"type": "boolean"}
     row |= {name: {"type": ["integer", "null"]} for name in FIXED if name.startswith("rank")}
-    for column in ("worst_case", "clean", "average_attacks", "average_corruptions"):
+    for column in ("worst_case", "proved", "clean", "average_attacks", "average_corruptions"):
         row |= {column + suffix: accuracy for suffix in SUFFIXES}
+    row["open"] = accuracy
     return {
         "$schema": DRAFT,
         "title": "robench: leaderboard.json of a report",
         "description": "Accuracies in [0, 1]; each has _low and _high (95% interval) and _sd "
-        "(between seeds). Every threat is a column by its name.",
+        "(between seeds). Every threat is a column by its name. proved and open are there where a "
+        "report has proofs.",
         "type": "object",
         "required": ["schema", "report", "title", "threat_set", "rows"],
         "properties": {

@@ -211,9 +211,31 @@ def _draws(results: Results, model: Mapping[str, Any], threat: Threat) -> Floats
 
 def _shown(results: Results, model: Mapping[str, Any], proof: Threat) -> Floats | None:
     """(seeds, images): the column `proved` of one proof, nothing where it is null; None where a
-    seed has no outcome, or it is null throughout: the proof does not apply."""
+    seed has no outcome, or the proof does not apply: it is null throughout, or none was tried."""
     tables = [results.table(model["name"], seed["seed"], proof["name"]) for seed in model["seeds"]]
     found = [table.column(PROVED) for table in tables if table and PROVED in table.column_names]
     if len(found) < len(tables) or all(part.null_count == len(part) for part in found):
         return None
+    cells = [results.cell(model["name"], seed["seed"], proof["name"]) for seed in model["seeds"]]
+    if all(_untried(cell) for cell in cells):
+        return None
     return np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in found])
+
+
+def _untried(cell: Mapping[str, Any] | None) -> bool:
+    """Whether the proof looked at no image, and left what was standing open for one reason: it does
+    not know such networks."""
+    noted = (cell or {}).get("proof") or {}
+    return noted.get("images") == 0 and len(set(noted.get("open", {}).values())) == 1
+
+
+def efforts(results: Results, model: Mapping[str, Any], ball: Ball) -> list[Mapping[str, Any]]:
+    """What the proofs in just this ball noted of themselves, seed by seed: images, seconds of an
+    image (median, p95, max), and of open images why."""
+    proofs = [t for t in results.met(model, results.proofs) if Ball.of(t) == ball]
+    cells = [
+        results.cell(model["name"], seed["seed"], proof["name"])
+        for proof in proofs
+        for seed in model["seeds"]
+    ]
+    return [cell["proof"] for cell in cells if cell and cell.get("proof")]

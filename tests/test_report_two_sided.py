@@ -14,7 +14,7 @@ from synthetic import quick_threats as threats
 from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.site import write_site
-from robench.results import Results
+from robench.results import Results, load_published
 
 HOSTILE = "<script>window.pwned=1</script>\"'"
 
@@ -91,6 +91,24 @@ def test_the_record_of_a_model_says_of_every_image_what_became_of_it(page: str) 
     summary = records["synthetic/mlp-glr"]["summary"]
     assert proved == [summary[f"proved@linf-{eps}"][0] for eps in ("0.02", "0.05", "0.1")]
     assert "states" not in records["synthetic/snn-nit"]["ends"][0]
+
+
+def test_the_record_of_a_model_says_what_the_proofs_took_and_why_images_are_open(
+    tmp_path: Path,
+) -> None:
+    models = [SyntheticModel("synthetic/a", seeds=(0, 1))]
+    made = proven(Synthetic(models, [clean_threat(), attack_threat("pgd", 0.1, 0.3)]).results())
+    for cell in made.manifest["cells"]:
+        if cell["threat"] == "exact@0.1":
+            seconds = {"median": 0.2, "p95": 1.0, "max": 4.0 + cell["seed"]}
+            cell["proof"] = {"images": 50, "open": {"3": "out of time"}, "seconds": seconds}
+    file = write_report(made, tmp_path)
+    [record] = embedded_data(file.read_text())["models"]
+    small, _, large = record["ends"]
+    assert "asked" not in small
+    assert [large[key] for key in ("asked", "median", "longest")] == [100, 0.2, 5.0]
+    assert large["why"] == {"out of time": 2}
+    assert load_published(tmp_path).manifest == made.manifest
 
 
 def test_a_model_that_no_proof_applies_to_has_one_end(tmp_path: Path) -> None:

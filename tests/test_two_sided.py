@@ -117,6 +117,29 @@ def test_a_proof_that_lacks_an_outcome_or_does_not_apply_proves_nothing_of_the_m
     assert ends(results, results.models[0]) is None
 
 
+def noted(made: Outcomes, images: int, *why: str) -> Results:
+    """With what the last proof noted of itself."""
+    results = made.results()
+    results.manifest["cells"][-1]["proof"] = {
+        "images": images,
+        "open": {str(image): text for image, text in enumerate(why)},
+        "seconds": {"median": 0.5, "p95": 1.0, "max": 2.0},
+    }
+    return results
+
+
+def test_a_proof_that_does_not_know_such_networks_proves_nothing_of_them() -> None:
+    made = Outcomes(images=4).clean().attack("pgd", 0.5)
+    made.attack("exact", 1.0, role="proof", proved=proved(4, 0))
+    for images, why, both in (
+        (0, ["it draws numbers"] * 2, False),
+        (2, ["out of time"] * 2, True),
+        (0, [], True),  # attacks broke them all
+    ):
+        results = noted(made, images, *why)
+        assert (ends(results, results.models[0]) is not None) is both
+
+
 def test_a_row_without_a_proof_is_open() -> None:
     made = Outcomes(images=4).clean().attack("pgd", 1.0)
     made.attack("exact", 1.0, role="proof", proved=proved(4, 2))

@@ -46,7 +46,7 @@ class Subject:
     @property
     def headline(self) -> bool:
         """Whether there is a worst case: clean images and every attack that counts were met."""
-        counted = self.results.attacks
+        counted = self.results.met(self.model, self.results.attacks)
         met = all(self.correct(threat) is not None for threat in counted)
         return bool(counted) and met and self.clean is not None
 

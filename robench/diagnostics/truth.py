@@ -45,6 +45,10 @@ class Ledger:
     """Of images that are proved: what it is at least."""
 
     @property
+    def missed(self) -> int:
+        return self.breakable - self.together
+
+    @property
     def excess(self) -> float:
         """By how much the accuracy that attacks leave lies above the interval of the truth,
         whatever becomes of open images."""
@@ -80,14 +84,17 @@ def truth(subject: Subject) -> Finding:
     known = [ledger for ledger in read.values() if ledger is not None]
     if not known:
         return Finding.not_applicable(CHECK, "No proof reaches a ball that is attacked.")
-    worst = max(known, key=lambda ledger: (ledger.excess, not ledger.within))
+    worst = max(
+        known,
+        key=lambda one: (max(one.excess, 0.0), not one.within, one.missed, one.ball.eps),
+    )
     best = ", ".join(f"{name} {count}" for name, count in list(worst.found.items())[:NAMED])
     evidence = {
         "norm": worst.ball.norm,
         "eps": worst.ball.eps,
         "breakable": worst.breakable,
         "found": worst.together,
-        "missed": worst.breakable - worst.together,
+        "missed": worst.missed,
         "found_by_attack": worst.found,
         "open": worst.unknown,
         "left_by_attacks": round(worst.left, 4),
@@ -99,12 +106,11 @@ def truth(subject: Subject) -> Finding:
         f"{worst.together} of {worst.breakable} breakable images at {worst.where} are found "
         f"({best}), which leaves {percent(worst.left)}"
     )
-    missed = worst.breakable - worst.together
-    if worst.excess > 0 and missed >= LEAST * worst.images:
+    if worst.excess > 0 and worst.missed >= LEAST * worst.images:
         return Finding(
             CHECK, "alarm",
-            f"The attacks miss {missed} of {worst.breakable} breakable images: {numbers}, where in "
-            f"truth no more than {percent(worst.most.value)} ({worst.most.range}) are robust.",
+            f"The attacks miss {worst.missed} of {worst.breakable} breakable images: {numbers}, "
+            f"where in truth at most {percent(worst.most.value)} ({worst.most.range}) are robust.",
             evidence,
             f"Quote what is proved, or {STRONGER}.",
         )  # fmt: skip

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
 
 from robench.balls import Ball
-from robench.report.text import NORMS, radius
+from robench.report.text import NORMS, radius, shorten
 from robench.results import Model, Results
-from robench.two_sided import ATTACKED, OPEN, PROVED, balls, column, ends
+from robench.two_sided import ATTACKED, OPEN, PROVED, balls, column, efforts, ends
 
 DRAWN = 2000
 """Images of a model that are drawn one by one, all seeds together."""
+REASONS, REASON = 4, 120
+"""Reasons for open images that are named, and their characters."""
 NAMED = 4
 """Noisy models whose certificates the page names."""
 
@@ -67,11 +71,27 @@ def record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
         one = {"ball": words(ball), "key": str(ball), "attacks": len(found.attacks)}
         if found.proved.size <= DRAWN and not model.get("stochastic"):
             one["states"] = ["".join(seed) for seed in found.states.tolist()]
-        made.append(one)
+        made.append(one | _effort(results, model, ball))
     if not made:
         return {}
     said = certified(row, balls(results)) if model.get("stochastic") else ""
     return {"ends": made, **({"certified": said} if said else {})}
+
+
+def _effort(results: Results, model: Model, ball: Ball) -> dict[str, Any]:
+    """Images that the proofs of a ball were asked about, seconds of one, and why some are open."""
+    noted = efforts(results, model, ball)
+    asked = sum(one["images"] for one in noted)
+    if not asked:
+        return {}
+    why = Counter(shorten(text, REASON) for one in noted for text in one["open"].values())
+    times = [one["seconds"] for one in noted if one["images"]]
+    return {
+        "asked": asked,
+        "median": float(f"{median(time['median'] for time in times):.3g}"),
+        "longest": float(f"{max(time['max'] for time in times):.3g}"),
+        **({"why": dict(why.most_common(REASONS))} if why else {}),
+    }
 
 
 def certificates(results: Results, table: pd.DataFrame) -> list[str]:
@@ -91,5 +111,9 @@ def certified(row: pd.Series, where: Sequence[Ball]) -> str:
         if names and not pd.isna(row[names[0]]):
             shares.append((ball, float(row[names[0]])))
     some = [f"{100 * share:.1f}% at {words(ball)}" for ball, share in shares if share >= 5e-4]
-    none = [words(ball) for ball, share in shares if share < 5e-4]
-    return ", ".join([*some, *(["nothing at " + " or ".join(none)] if none else [])])
+    none = [ball for ball, share in shares if share < 5e-4]
+    if len({(ball.norm, ball.part) for ball in none}) == 1 and len(none) > 1:
+        some.append(f"nothing from {words(none[0])} on")
+    elif none:
+        some.append("nothing at " + " or ".join(words(ball) for ball in none))
+    return ", ".join(some)

@@ -41,8 +41,9 @@ def both_ends_by_eps(drawing: Drawing, name: str) -> Plot | None:
     title = f"Proved and attacked, by radius{drawing.suffix}"
     return Plot(
         title,
-        "The robust accuracy on these images lies in the hatched band, and that on others between "
-        f"the dotted lines, at 95%. At eps = 0 both ends are the clean accuracy.{drawing.left_out}",
+        "At each marked radius the robust accuracy on these images lies in the hatched band, and "
+        "that on others between the dotted lines, at 95%. At eps = 0 both ends are the clean "
+        f"accuracy.{drawing.left_out}",
         svg(drawn, name, title),
         ["model", "eps", "proved", "95% interval", "attacked", "95% interval"],
         [

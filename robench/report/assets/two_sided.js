@@ -8,6 +8,8 @@ const endsOf = (model, key = "") => {
 const endsStyle = ({ low, high }) => [["p", low[0]], ["pl", low[1]], ["ph", low[2]], ["v", high[0]], ["l", high[1]], ["h", high[2]]]
   .map(([name, value]) => `--${name}:${tenths(value)}`).join(";");
 
+const FEW = 4; // maps of a model that are open at first
+
 // Numbers only: what people named is never written as markup.
 function endsCell({ low, high, word }) {
   return `<td class="n sum headline two" style="${endsStyle({ low, high })}"><span><i>${word}</i> ${tenths(low[0])} –</span> ` +
@@ -25,7 +27,7 @@ function endsFact(found) {
 
 // One square for each image: filled where it is proved, hollow where it is open, pale where it is broken.
 function stateMap(states, label) {
-  const across = 50, side = 8, gap = 2, rows = Math.ceil(states.length / across);
+  const across = states.length <= 64 ? states.length : 50, side = 8, gap = 2, rows = Math.ceil(states.length / across);
   const width = Math.min(across, states.length) * (side + gap) - gap;
   const squares = ["b", "p", "o"].map((kind) => {
     const inset = kind === "o" ? 0.8 : 0, size = side - 2 * inset;
@@ -49,11 +51,15 @@ function twoSided(model) {
     const which = `${one.ball}${one.states.length > 1 ? `, seed ${model.seeds[place].seed}` : ""}: ${told}`;
     return h("figure", { class: "strip" }, h("figcaption", {}, which), stateMap(states, which));
   }));
+  const tried = balls.filter((one) => one.asked).map(({ ball, asked, median, longest, why }) =>
+    `${ball}: the program was asked about ${asked} images that attacks had left, ${number(median)} s each in the median, ${number(longest)} s at most.` +
+    (why ? ` Open: ${Object.entries(why).map(([text, images]) => `${images} (${text})`).join("; ")}.` : ""));
   return [h("h3", {}, "Proved and attacked"),
     model.certified ? h("p", {}, `Certified by its noise under every perturbation: ${model.certified}.`) : "",
     h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "ball"), ["both ends", "proved, 95%", "attacked, 95%", "open", "attacks"].map((head) => h("th", { scope: "col", class: "n" }, head)))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "ball"), ["both ends", "proved, 95%", "attacked, 95%", "open", "attacks and proofs"].map((head) => h("th", { scope: "col", class: "n" }, head)))),
       h("tbody", {}, balls.map(line)))),
-    maps.length ? h("details", { open: "" }, h("summary", {}, "Image by image"),
+    tried.length ? h("ul", { class: "note" }, tried.map((one) => h("li", {}, one))) : "",
+    maps.length ? h("details", maps.length > FEW ? {} : { open: "" }, h("summary", {}, "Image by image"),
       h("p", { class: "note" }, "A square is a test image, in the order of the test set: filled where it is proved, hollow where it is open, pale where it is broken."), maps) : ""];
 }
