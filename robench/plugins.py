@@ -128,6 +128,9 @@ class Plugin:
     """
 
     version: ClassVar[int] = 1
+    files: ClassVar[tuple[str, ...]] = ()
+    """Data files that it reads, beside the file of its class: they count in its identity. Reading
+    another file of its workspace makes a plugin fail."""
     _fields: ClassVar[type[BaseModel] | None] = None
 
     def __init__(self, **settings: Any) -> None:

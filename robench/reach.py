@@ -103,6 +103,8 @@ def code_of(path: Path, root: Path, classes: Sequence[type] = ()) -> Code:
 def _declared(base: type) -> Iterator[Path]:
     """The data files that a class names, beside the file that it lies in."""
     named = vars(base).get("files", ())
+    if "ClassVar" not in str(vars(base).get("__annotations__", {}).get("files", "ClassVar")):
+        return  # a setting of that name
     own = getattr(sys.modules.get(base.__module__), "__file__", None)
     if own is None or not isinstance(named, (list, tuple)):
         return

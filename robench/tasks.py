@@ -293,7 +293,9 @@ class Evaluate:
             images = perturbed.images
             if not (work.own and plugins.own("attacks", self.cell.threat.attack.attack)):
                 # What strangers had in their hands is not what is scored.
+                fits = network.rows_at_once
                 network = _trained(self.cell.training, self.model, weights, self.store, self.device)
+                network.rows_at_once = fits
         else:
             images = part.images
         rows, observations = score_slice(
