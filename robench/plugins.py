@@ -75,6 +75,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "apgd": "robench.attacks.gradient:APGD",
         "nattack": "robench.attacks.nattack:NAttack",
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
+        "spikes": "robench.attacks.spikes:Spikes",
         "square": "robench.attacks.square:Square",
         "exact": "robench.proofs.exact:Exact",
         "autoattack": "robench.attacks.autoattack:AutoAttack",

@@ -122,6 +122,24 @@ class GradientAttack(Attack):
         return {key: value for key, value in fields.items() if key not in unused}
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        contest = Contest(x)
+        self.compete(contest, target, x, y, rng)
+        return contest.images
+
+    def compete(
+        self,
+        contest: Contest,
+        target: WhiteBoxTarget,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator,
+        alone: bool = True,
+    ) -> None:
+        """Attack the images of a contest that stand, and enter what is found.
+
+        Args:
+            alone: whether no other attack takes part.
+        """
         self.finite_eps(target)
         runs = [
             (surrogate, aim, restart)
@@ -129,7 +147,6 @@ class GradientAttack(Attack):
             for aim in self._aims(target, x, y)
             for restart in range(self.restarts)
         ]
-        contest = Contest(x)
         for surrogate, aim, restart in runs:
             rows = torch.arange(len(x), device=x.device)
             clean, labels, aimed = x, y, aim
@@ -145,8 +162,7 @@ class GradientAttack(Attack):
                     centre, reach = contest.images[rows], 0.5
                 start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
             run = Run(self, target, contest, surrogate, rng)
-            run.go(start, clean, labels, aimed, rows, judged=len(runs) > 1)
-        return contest.images
+            run.go(start, clean, labels, aimed, rows, judged=not alone or len(runs) > 1)
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:
         """The derivatives to run with; a network without jumps has no use for a second one."""
