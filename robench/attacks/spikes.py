@@ -1,4 +1,4 @@
-"""An ensemble for networks that jump: spiking, threshold, sign, staircase. A budget is all it takes.
+"""An ensemble for networks that jump, be it by spikes or by thresholds: a budget is all it takes.
 
 Networks with jumps have no gradient, and no stand-in for it finds everything. The members are runs
 of the one gradient loop in the order that pays; each gets the images that those before it left, and
