@@ -40,6 +40,9 @@ class Exact(Attack):
     network of several hidden layers."""
     nodes: int = Field(default=100_000, ge=1)
     """Most nodes of branch and bound for one image: a limit that does not depend on the machine."""
+    units: int = Field(default=1000, ge=1)
+    """Images with more units than this that the ball leaves open are not searched: for reports that
+    have no time for what is hopeless."""
     steps: int = Field(default=20, ge=0)
     """Of the quick attack that comes first, BIM on the margin; 0: none."""
 
@@ -118,6 +121,8 @@ class Search:
         image = Shallow(self.reading, self.bounds, self.label, self.low, self.high)
         if not len(image.units):
             return None, ""  # the answer is the same everywhere, and right where the ball begins
+        if image.undecided > self.attack.units:
+            return None, f"more than {self.attack.units} units are open"
         found: list[Tensor] = []
 
         def attempt(point: Floats) -> bool:

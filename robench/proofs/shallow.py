@@ -78,12 +78,14 @@ class Shallow:
             self.slopes, self.offsets = pieces.slope, pieces.offset  # (pieces, outputs)
             inside = (self.ends[0] < first.high[:, None]) & (self.ends[1] > first.low[:, None])
             one = inside.sum(1) == 1
+            self.undecided = int((~one).sum())
             settled = one & ~(self.slopes.any(1) & inside).any(1)
             which = inside.argmax(1)
             constant = np.where(settled[:, None], self.offsets[which], 0.0)
         else:
             settled = np.zeros(hidden.size, dtype=bool)
             constant = np.zeros((hidden.size, 1))
+            self.undecided = hidden.size
         self.units = np.flatnonzero(~settled)
         self.low, self.high = first.low[self.units], first.high[self.units]
         self.rounding = first.rounding[self.units]
