@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from robench import plugins
 from robench.cards import Card
-from robench.leaderboard import FIXED, SUFFIXES
+from robench.leaderboard import FIXED, SUFFIXES, SUMMARY, VOTES
 from robench.plugins import Kind
 from robench.workspace import CARD_TYPES, Folder
 
@@ -83,7 +83,7 @@ def _leaderboard() -> dict[str, Any]:
     row |= {name: {"type": "integer"} for name in ("seeds", "images")}
     row["complete"] = {"type": "boolean"}
     row |= {name: {"type": ["integer", "null"]} for name in FIXED if name.startswith("rank")}
-    for column in ("worst_case", "proved", "clean", "average_attacks", "average_corruptions"):
+    for column in ("proved", "clean", *SUMMARY, *VOTES):
         row |= {column + suffix: accuracy for suffix in SUFFIXES}
     row["open"] = accuracy
     return {
@@ -91,7 +91,7 @@ def _leaderboard() -> dict[str, Any]:
         "title": "robench: leaderboard.json of a report",
         "description": "Accuracies in [0, 1]; each has _low and _high (95% interval) and _sd "
         "(between seeds). Every threat is a column by its name. proved and open are there where a "
-        "report has proofs.",
+        "report has proofs, worst_case_vote and clean_vote where it has noisy models.",
         "type": "object",
         "required": ["schema", "report", "title", "threat_set", "rows"],
         "properties": {
