@@ -102,7 +102,8 @@ class guarded:  # noqa: N801 (a context manager, written as one)
     ) -> None:
         opened = self._noticed.stop() if self._noticed is not None else set()
         # First, since what follows uses them.
-        replaced = self._originals.put_back() if self._originals else []
+        imported = len(sys.modules) != self._modules
+        replaced = self._originals.put_back(imported) if self._originals else []
         if self._random is not None:
             _restore_random(self._random)
         changed = [f"replaces {', '.join(replaced[:NAMED])}"] if replaced else []

@@ -19,12 +19,15 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from robench.reach import PLATFORM, installed
 
 LIBRARIES: tuple[Any, ...] = (
     *(
@@ -46,9 +49,10 @@ LIBRARIES: tuple[Any, ...] = (
     *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
     *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
 )
-CHANGING = {"_fields", "Storage", "manual_seed", "step"}
-"""What classes of robench set on themselves when they are first used, and what torch replaces
-itself: with the default dtype, when it imports its compiler, when an optimiser is made."""
+CHANGING = {"_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook"}
+"""What classes of robench set on themselves when they are first used, what torch replaces itself
+(with the default dtype, when it imports its compiler, when an optimiser is made), and what shows
+errors."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,13 @@ class Snapshot:
     tables: list[tuple[str, Any, Any]]
     """Name, table, and a copy of what it held."""
 
-    def put_back(self) -> list[str]:
-        """Names of what has been replaced since; they stand for what they did again."""
+    def put_back(self, imported: bool = False) -> list[str]:
+        """Names of what has been replaced since; they stand for what they did again.
+
+        Args:
+            imported: whether libraries were imported meanwhile: what an installed one replaces with
+                its own is put back and not named.
+        """
         replaced = []
         try:
             same = self.values == _values(self.places)  # at once, for the very same objects
@@ -87,7 +96,8 @@ class Snapshot:
             now = place.where.__dict__
             for name, value in found.items():
                 if name in place.names and now.get(name, self) is not value:
-                    replaced.append(place.called(name))
+                    if not (imported and _of_library(now.get(name))):
+                        replaced.append(place.called(name))
                     setattr(place.where, name, value)
             if inspect.isclass(place.where):  # a new name may hide one of its bases'
                 for name in [n for n in now if n not in found and n not in CHANGING]:
@@ -113,6 +123,14 @@ def _values(places: list[_Place]) -> list[Any]:
     for place in places:
         found.extend(place.where.__dict__.values())
     return found
+
+
+def _of_library(value: Any) -> bool:
+    """Whether an installed library has made it, and none that robench is built on."""
+    module = getattr(value, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    top = module.partition(".")[0]
+    return file is not None and top not in PLATFORM and installed(Path(file))
 
 
 def _own(item: Any) -> Mapping[str, Any]:

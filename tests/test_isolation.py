@@ -581,3 +581,22 @@ def test_one_module_changes_nothing_for_the_next(small: Workspace) -> None:
     with pytest.raises(RobenchError, match=r"network 'module' .* changes its input in place"):
         clean(InPlace(answer), "b")
     assert clean(answer, "c") == before
+
+
+@pytest.mark.parametrize(("place", "named"), [("site-packages", False), ("own", True)])
+def test_what_an_installed_library_replaces_when_it_is_imported_is_put_back_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, named: bool
+) -> None:
+    """torch-geometric does so; people's own code is refused."""
+    (tmp_path / place).mkdir()
+    code = "import torch\ndef odd(*a): raise ValueError\ntorch.select = odd"
+    (tmp_path / place / f"patching_{named}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path / place)
+    before, said = torch.select, ""
+    try:
+        with guarded("it"):
+            __import__(f"patching_{named}")
+    except RobenchError as error:
+        said = str(error)
+    assert torch.select is before
+    assert ("it replaces torch.select" in said) == named

@@ -39,7 +39,7 @@ class Slow(Attack):
         for word in ("begin", "end") if log.exists() else ():
             with log.open("a") as file:
                 file.write(f"{word} {self.number} {ray.get_runtime_context().get_node_id()}\\n")
-            time.sleep(1.0 if word == "begin" else 0)
+            time.sleep(2.0 if word == "begin" else 0)
         return target.ball.project(x + 0.2 * torch.rand(x.shape, generator=rng) - 0.1, x)
 """
 
