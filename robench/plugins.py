@@ -78,6 +78,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "spikes": "robench.attacks.spikes:Spikes",
         "square": "robench.attacks.square:Square",
         "exact": "robench.proofs.exact:Exact",
+        "noise-certificate": "robench.proofs.certificate:NoiseCertificate",
         "autoattack": "robench.attacks.autoattack:AutoAttack",
         "flips": "robench.attacks.flips:Flips",
         "noise": "robench.attacks.noise:Noise",

@@ -375,9 +375,10 @@ def check_proof(
     draws = len(rows.column("predictions")[0]) if len(rows) else 1
     for image in np.flatnonzero(proved > 0).tolist():
         bound, seen = float(proved[image]), float(correct[image])
+        least = bound if bound < 1 else 0.5  # of a noisy model, 1 can only be said of its vote
         if not noisy and image in broken:
             witness = broken[image]
-        elif seen < 1 if not noisy else binom.cdf(round(seen * draws), draws, bound) < LUCK:
+        elif seen < 1 if not noisy else binom.cdf(round(seen * draws), draws, least) < LUCK:
             witness = f"its own image, right in {seen:.0%} of {draws} answers"
         else:
             continue

@@ -98,6 +98,8 @@ def effect(make: Make, norm: str) -> Finding:
     attack, (network, x, y) = make(), reference()
     trial = attempt(attack, attack.needs, norm, RADII[norm][-1])
     if torch.equal(trial.x_adv, x):
+        if attack.needs == "weights":
+            return Finding("effect", True, "a proof that finds no witness")
         return Finding("effect", False, "a no-op: it returns the clean images")
     clean = float((network(x).argmax(1) != y).float().mean())
     better = trial.success > clean
