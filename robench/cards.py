@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +25,18 @@ from robench.errors import RobenchError, nearest, printable
 Access = Literal["weights", "white-box", "score", "decision", "transfer"]
 Norm = Literal["linf", "l2", "l1", "l0", "none"]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
+FRACTION = re.compile(r"\s*(\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*")
+
+
+def as_number(value: Any) -> Any:
+    """ "8/255" as a number; everything else as it is."""
+    found = FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not float(found[2]):
+        return value
+    return float(found[1]) / float(found[2])
+
+
+Radius = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 
 
 class Spec(BaseModel):
@@ -107,9 +120,9 @@ class AttackCard(Card):
     attack: SpecField
     access: Access
     norm: Norm = "linf"
-    eps: Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], ...]
-    """Radius of the norm ball, pixels in [0, 1]; a list makes one threat of each value: a curve,
-    unless the role says that they are proofs."""
+    eps: Radius | tuple[Radius, ...]
+    """Radius of the norm ball, pixels in [0, 1], also as "8/255"; a list makes one threat of each
+    value: a curve, unless the role says that they are proofs."""
     part: Literal["features", "edges"] = "features"
     """Which part of an item may change. Images are features throughout; where items are nodes of a
     graph, features are their words and edges what they are linked to."""
@@ -260,7 +273,7 @@ def read_card(card_type: type[AnyCard], path: Path, root: Path, name: str) -> An
     except ValueError:
         shown = path
     try:
-        values = tomllib.loads(path.read_bytes().decode())
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # which editors may mark
     except RecursionError:
         raise RobenchError(f"{shown}: not valid TOML: nested too deeply") from None
     except ValueError as error:  # also numbers of too many digits, and bytes that are no text

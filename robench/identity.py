@@ -18,6 +18,7 @@ from robench.attacks.sequential import VERSION as LEAVING
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
 from robench.data.base import Dataset, NotHere, Splits
+from robench.data.ready import ready
 from robench.digest import Identity, Written, canonical, digest
 from robench.errors import RobenchError, cause
 from robench.guard import AtWork, guarded
@@ -40,7 +41,8 @@ def _load_splits(wanted: _Wanted) -> Splits:
     who = plugins.called("datasets", card.dataset, card)
     try:
         with guarded(AtWork(who, plugins.own("datasets", card.dataset))):
-            return dataset.load()
+            splits = dataset.load()
+        return ready(splits, who)
     except NotHere:
         raise
     except Exception as error:  # more points than there is memory for, whatever a plugin raises
@@ -278,7 +280,14 @@ def _origin(cell: Cell) -> dict[str, Any]:
     threat, card = cell.threat, cell.threat.corruption_card
     corruption: Corruption = plugins.build("corruptions", card.corruption, card)
     try:
-        return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
+        numbers = load_splits(cell.training.card).test.numbers
+        if numbers is None:
+            return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
+        found = [
+            corruption.origin(threat.corruption, threat.severity, int(n), int(n) + 1)
+            for n in numbers[cell.start : cell.stop]
+        ]
+        return found[0] if all(one == found[0] for one in found) else {"images": found}
     except RobenchError as error:
         raise RobenchError(f"{card.file}: {error}") from None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from robench import __version__, identity
 from robench.belongs import model_part, rest_of, threat_part
+from robench.cards import ModelCard
 from robench.digest import SCHEMA as IDENTITY_SCHEMA
 from robench.digest import Written, digest
 from robench.execute import Run, unborn
@@ -52,6 +53,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
                 "jumps": resolved.jumps,
                 "seeds": seeds,
                 **({"notes": list(resolved.notes)} if resolved.notes else {}),
+                **_sample(card, run.plan.report.images),
             }
         )
     cells, identities, inputs = [], dict[str, Any](), dict[str, Any]()
@@ -102,6 +104,19 @@ def describe(run: Run, command: str) -> dict[str, Any]:
         "inputs": inputs,
         "environments": environments,
     }
+
+
+def _sample(card: ModelCard, images: int) -> dict[str, Any]:
+    """What is to be said of the test images that a model meets; mostly nothing."""
+    splits = identity.load_splits(card)
+    seen = set(splits.test.labels[:images].tolist())
+    absent = [name for label, name in enumerate(splits.classes) if label not in seen]
+    said: dict[str, Any] = {}
+    if splits.test.numbers is not None and images < len(splits.test):
+        said["sample"] = "stratified"
+    if absent and images < len(splits.test):
+        said["absent"] = absent
+    return said
 
 
 def _describe_seed(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from robench import plugins
 from robench.attacks.base import Attack
-from robench.cards import AnyCard, AttackCard, ReportCard, explain
+from robench.cards import AnyCard, AttackCard, ReportCard, as_number, explain
 from robench.errors import RobenchError, nearest
 from robench.report.text import radius
 from robench.workspace import Workspace
@@ -177,7 +177,7 @@ def _radii(eps: float | Sequence[float] | None) -> tuple[float, ...]:
         return ()
     given = eps if isinstance(eps, (list, tuple)) else (eps,)
     try:
-        radii = tuple(float(one) for one in given)
+        radii = tuple(float(as_number(one)) for one in given)
     except (TypeError, ValueError):
         raise RobenchError(f"evaluate: eps = {eps!r}: a radius, as in 8/255, or a list") from None
     if not radii or not all(one >= 0 for one in radii):

@@ -315,7 +315,7 @@ def score_slice(
     bytes_ = [np.round(image * 255).astype(np.uint8).tobytes() for image in images[:shown]]
     rows = pa.table(
         {
-            "image": pa.array(np.arange(len(part), dtype=np.int32)),
+            "image": pa.array(_numbers(part)),
             "label": pa.array(part.labels.astype(np.int16)),
             "predictions": pa.array(list(predicted), pa.list_(pa.int16())),
             "correct": pa.array((predicted == part.labels[:, None]).mean(1, dtype=np.float32)),
@@ -391,6 +391,12 @@ def check_proof(
 def _change(logits: Tensor, first: Tensor) -> float:
     """Largest difference between two answers, relative to the largest logit."""
     return float((logits - first).abs().amax() / first.abs().amax().clamp_min(1e-12))
+
+
+def _numbers(part: Part) -> np.ndarray:
+    """Which of the publisher's test images the rows are about."""
+    found = np.arange(len(part)) if part.numbers is None else part.numbers
+    return found.astype(np.int32)
 
 
 def _batch(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -206,6 +206,7 @@ class MakeInputs:
                     threat.severity,
                     self.report.seed,
                     part.labels.copy(),
+                    part.numbers,
                 )
             tensors = {"images": np.ascontiguousarray(images, np.float32)}
         else:
@@ -439,7 +440,9 @@ def _attack(
 
 def _slice(cell: Cell) -> Part:
     test = load_splits(cell.training.card).test
-    return Part(test.images[cell.start : cell.stop], test.labels[cell.start : cell.stop])
+    here = slice(cell.start, cell.stop)
+    numbers = None if test.numbers is None else test.numbers[here]
+    return Part(test.images[here], test.labels[here], numbers)
 
 
 def _fresh(card: ModelCard, seed: int) -> Network:

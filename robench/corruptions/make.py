@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from robench.corruptions.base import Corruption
+from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError, nearest
 
@@ -24,6 +25,7 @@ def corrupt_images(
     severity: int,
     seed: int,
     labels: np.ndarray | None = None,
+    numbers: np.ndarray | None = None,
 ) -> np.ndarray:
     """The corrupted images, made one by one or taken from a set made before.
 
@@ -33,6 +35,7 @@ def corrupt_images(
         kind: one of `corruption.kinds`. severity: 1 to 5.
         seed: of the report.
         labels: (n,), what the labels of a set made before must be; None: they are not compared.
+        numbers: (n,), which of its publisher's images each is; None: consecutive ones.
 
     Returns (n, c, h, w), float32 in [0, 1]. Raises RobenchError for an unknown kind, a severity
     outside 1 to 5, images that are not such, a set made before that does not fit, and a plugin that
@@ -44,7 +47,7 @@ def corrupt_images(
     if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5):
         raise RobenchError(f"{who}: severity = {severity!r}: must be 1, 2, 3, 4 or 5")
     _check_images(images, first_index, f"{who}: {kind}")
-    given = corruption.given(kind, severity, first_index, first_index + len(images))
+    given = _given(corruption, kind, severity, first_index, len(images), numbers)
     if given is not None:
         where = f"{who}: {kind} at severity {severity}"
         if labels is not None and not np.array_equal(given.labels, labels):
@@ -68,6 +71,23 @@ def corrupt_images(
             np.moveaxis(np.asarray(answer), -1, 0) if np.ndim(answer) == 3 else answer, image, where
         )
     return made
+
+
+def _given(
+    corruption: Corruption, kind: str, severity: int, first: int, count: int,
+    numbers: np.ndarray | None,
+) -> Part | None:  # fmt: skip
+    """The images of a set made before, in the order that is asked for."""
+    if numbers is None:
+        return corruption.given(kind, severity, first, first + count)
+    found = [corruption.given(kind, severity, int(n), int(n) + 1) for n in numbers]
+    parts = [part for part in found if part is not None]
+    if not parts:
+        return None
+    return Part(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+    )
 
 
 def image_rng(entropy: int, index: int) -> np.random.Generator:

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from robench.data.checked import checked_labels
 from robench.data.graph import Graph, ItemPart
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
@@ -33,6 +34,8 @@ class Part:
 
     images: np.ndarray
     labels: np.ndarray
+    numbers: np.ndarray | None = None
+    """Which of the publisher's images each is; None: they are in its order."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -158,6 +161,9 @@ class Dataset(Plugin):
 
     def _splits(self, raw: Raw, *sets: np.ndarray) -> Splits:
         classes = self.class_names()
+        if np.asarray(raw.labels).dtype.kind not in "iu":
+            who = f"dataset {type(self).__name__}: labels"
+            raw = replace(raw, labels=checked_labels(raw.labels, len(raw.images), who, classes)[0])
         if len(raw.labels) and not 0 <= raw.labels.min() <= raw.labels.max() < len(classes):
             raise RobenchError(
                 f"dataset {type(self).__name__}: has labels from {raw.labels.min()} to "

@@ -43,14 +43,20 @@ def checked_images(values: Any, where: str) -> np.ndarray:
             "height, width): x.transpose(0, 3, 1, 2) in numpy, x.permute(0, 3, 1, 2) in torch"
         )
     made = np.array(images, dtype=np.float32, order="C")
-    if not np.isfinite(made).all():
-        raise RobenchError(f"{where}: pixels that are NaN or infinite")
-    low, high = float(made.min()), float(made.max())
-    if low < 0 or high > 1:
-        raise RobenchError(
-            f"{where}: pixels from {low:.4g} to {high:.4g}, not in [0, 1]: {_likely(low, high)}"
-        )
+    wrong = wrong_pixels(made)
+    if wrong:
+        raise RobenchError(f"{where}: {wrong}")
     return made
+
+
+def wrong_pixels(images: np.ndarray) -> str:
+    """What is wrong with pixels that are not in [0, 1]; empty: nothing."""
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and high <= 1:
+        return ""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "pixels that are NaN or infinite"
+    return f"pixels from {low:.4g} to {high:.4g}, not in [0, 1]: {_likely(low, high)}"
 
 
 def _likely(low: float, high: float) -> str:

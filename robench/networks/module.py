@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
@@ -132,12 +135,27 @@ class Module(Network):
         return answer
 
     def _drawn(self, x: Tensor) -> Any:
-        """What the module answers when it draws from torch's global state, seeded from ours."""
+        """What the module answers when it draws from global states, seeded from ours."""
         source = self.generator or torch.Generator(x.device).manual_seed(0)
         seed = int(torch.randint(2**62, (), generator=source, device=x.device))
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            return self.module(x)
+            with numpy_and_python_seeded(seed % 2**32):
+                return self.module(x)
+
+
+@contextmanager
+def numpy_and_python_seeded(seed: int) -> Iterator[None]:
+    """What draws from the global states of numpy and `random` inside the block draws the same every
+    time; they are then as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def _kind_of(answer: Any) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import column_name
+from robench.leaderboard import column_name, dataset_labels
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
@@ -85,6 +85,7 @@ def render(
         resamples=RESAMPLES,
         images=image_count(table["images"], results.manifest["report"]["images"]),
         machine=_machine,
+        samples=_samples(results),
         evaluation=_evaluation(results),
         tones={"holds": "good", "does not hold": "bad"},
         results=results,
@@ -151,6 +152,26 @@ class Group:
     dataset: str
     images: int
     rows: list[Row]
+
+
+def _samples(results: Results) -> list[str]:
+    """What is to be said of the test images: a sample of a sorted set, classes that are not met."""
+    labels, said = dataset_labels(results), dict[str, None]()
+    for model in results.models:
+        name = shorten(labels[model["name"]], 60)
+        if model.get("sample") == "stratified":
+            said[
+                f"{name}: the test set comes class by class, so that the images are a sample of "
+                "it, stratified by class, the same in every run."
+            ] = None
+        absent = [str(one) for one in model.get("absent") or []]
+        if absent:
+            shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+            said[
+                f"{name}: {len(absent)} classes are missing from the test images "
+                f"({shorten(shown, 120)}): the accuracies say nothing about them."
+            ] = None
+    return list(said)
 
 
 def _groups(results: Results, table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
