@@ -102,6 +102,8 @@ class ModelCard(Card):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
     inference_noise: bool = False
     """Whether the noise of the noisy layers stays on when the model is used and attacked."""
+    time_limit: float | None = Field(default=None, gt=0)
+    """Seconds that the training may take, and the scoring of a cell; None: a week, and a day."""
     published: dict[str, Accuracy] = Field(default_factory=dict)
     """Accuracies that the paper prints, by threat name ('clean' included), in [0, 1]."""
 
@@ -131,7 +133,7 @@ class AttackCard(Card):
     max_queries: int | None = Field(default=None, ge=1)
     """Forward passes per image that the attack may ask for; None: no limit."""
     time_limit: float | None = Field(default=None, gt=0)
-    """Seconds that one cell of this attack may take; None: no limit."""
+    """Seconds that one cell of this attack may take, and as many its scoring; None: a day."""
     role: Literal["attack", "diagnostic", "floor", "curve", "proof"] = "attack"
     """attack: counts in the worst case and in the average; diagnostic: counts in the worst case
     only; floor: noise that every attack must beat, shown beside them; curve: accuracy against eps

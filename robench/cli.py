@@ -113,7 +113,12 @@ def run(
     device: DeviceOption = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Worker processes. [one per core; 1 on CUDA]"),
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=0,
+            help="Worker processes; 0: none, for a debugger. [one per core; 1 on CUDA]",
+        ),
     ] = None,
     ray: Annotated[
         str | None,

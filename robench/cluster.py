@@ -8,18 +8,22 @@ have robench installed. When a node dies, the tasks that it held are tried again
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Collection
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from typing import Any
 
 from robench import loading
-from robench.errors import RobenchError
+from robench.errors import RobenchError, system_words
 from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker, worn
 
 HERE = "here"
 """The address that starts a cluster of this machine alone."""
+HEAD, SILENT = 2.0, 20.0
+"""Seconds between two looks whether the cluster's head answers, and until it counts as gone."""
 LISTEN, LOOK = 0.5, 5.0
 """Seconds between two looks at what workers say, and at how large the cluster is."""
 
@@ -60,6 +64,9 @@ class Cluster:
                 reason = str(error).strip().split("\n")[0]
                 raise RobenchError(f"--ray {address}: cannot be reached: {reason}") from None
 
+        self._head = _address_of_head(ray)
+        self._answered = time.monotonic()
+
     @property
     def has_gpu(self) -> bool:
         return bool(self._ray.cluster_resources().get("GPU", 0) >= self._gpu_share)
@@ -77,10 +84,29 @@ class Cluster:
         gpus = self._gpu_share if device.startswith("cuda") else 0
         return OnRay(self, told, device, {"num_cpus": 1, "num_gpus": gpus})
 
+    def check_head(self) -> None:
+        """Raises RobenchError when nobody has answered where the head was for SILENT seconds. Ray
+        itself would wait for a minute, and then end the process."""
+        if not self._head:
+            return
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD).close()
+            self._answered = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._answered > SILENT:
+                raise RobenchError(
+                    f"--ray: the head of the cluster at {self._head} is gone: "
+                    f"{system_words(error)}; what is finished is kept: run the same command to "
+                    "continue"
+                ) from None
+
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; one that was started here ends. Without a head it may not answer."""
         if self._own:
-            self._ray.shutdown()
+            leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
+            leaving.start()
+            leaving.join(timeout=SILENT)
 
 
 class OnRay:
@@ -119,6 +145,12 @@ class OnRay:
         inner.add_done_callback(lambda done: self._done(future, done))
         return future
 
+    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+        """Those that are done, once one is. Raises RobenchError when the cluster's head is gone."""
+        while not (done := wait(futures, HEAD, FIRST_COMPLETED).done):
+            self._cluster.check_head()
+        return done
+
     def _done(self, future: Future[Any], done: Future[Any]) -> None:
         from ray.exceptions import RayTaskError
 
@@ -141,13 +173,26 @@ class OnRay:
                     self._told(*message)
 
     def close(self) -> None:
+        """With a limit: a cluster whose head is gone answers nothing."""
         self._closed.set()
+        closing = threading.Thread(target=self._leave, daemon=True)
+        closing.start()
+        closing.join(timeout=SILENT)
+        self._listener.join(timeout=2 * LISTEN)
+
+    def _leave(self) -> None:
         for reference in list(self._refs.values()):
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
         with suppress(Exception):
             self._ray.kill(self._ears)
-        self._listener.join(timeout=2 * LISTEN)
+
+
+def _address_of_head(ray: Any) -> str:
+    """host:port; empty where this process is none of the cluster's (ray://)."""
+    with suppress(Exception):
+        return str(ray.get_runtime_context().gcs_address)
+    return ""
 
 
 def _beside_the_driver(ray: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections import defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,9 +25,10 @@ from robench.identity import Shared
 from robench.loading import held_still
 from robench.outcomes import Outcomes
 from robench.plan import Cell, Plan, Training
-from robench.pool import Failure, Inline, Pool, Processes, Told, WorkerDied
+from robench.pool import Failure, Inline, Pool, Told, WorkerDied
 from robench.store import Damaged, Store
 from robench.tasks import Evaluate, MakeInputs, Task, Train
+from robench.workers import Processes, may_copy
 
 ATTEMPTS = 3
 """How often a task is tried when the process or the machine that runs it dies under it."""
@@ -182,12 +183,12 @@ def choose_device(named: str | None) -> str:
 
 @held_still()
 def execute(
-    run: Run, listener: Listener, jobs: int = 1, start: Callable[[Told], Pool] | None = None
+    run: Run, listener: Listener, jobs: int = 0, start: Callable[[Told], Pool] | None = None
 ) -> None:
     """Make what is missing of a run: train, make shared inputs, evaluate.
 
     Args:
-        jobs: worker processes; 1: this process.
+        jobs: worker processes; 0: this process, where nothing that hangs can be ended.
         start: makes the pool that the tasks go to instead, such as one on a Ray cluster.
 
     Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
@@ -202,7 +203,7 @@ def execute(
 
 def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:
     for last in (False, True):  # a second round makes again what was set aside as damaged
-        pool = start(listener.told) if start else _pool(jobs, listener.told)
+        pool = start(listener.told) if start else _pool(run, jobs, listener.told)
         scheduler = _Scheduler(run, listener, pool, last)
         try:
             scheduler.work()
@@ -213,8 +214,18 @@ def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Po
         run.weights.clear()
 
 
-def _pool(jobs: int, told: Told) -> Pool:
-    return Inline(told) if jobs == 1 else Processes(jobs, told)
+def _pool(run: Run, jobs: int, told: Told) -> Pool:
+    """One worker is one that this process is copied to: it costs next to nothing. Where that cannot
+    be, the work of one is done here."""
+    copy = run.store.files.local and may_copy(run.device)
+    if jobs == 0 or (jobs == 1 and not copy):
+        return Inline(told)
+    if not run.store.files.shared:
+        raise RobenchError(
+            f"--store {run.store.url}: lives in one process: --jobs {jobs} would lose what they "
+            "make; say --jobs 1, or choose a folder"
+        )
+    return Processes(jobs, told, copy)
 
 
 def _read_back(run: Run, listener: Listener) -> bool:
@@ -263,7 +274,7 @@ class _Scheduler:
             # Few at a time: waiting costs as much as there is in flight.
             while self.ready and len(self.flying) < self.pool.slots:
                 self._fly(self.ready.popleft())
-            done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
+            done = self.pool.wait(self.flying)
             for future in [future for future in self.flying if future in done]:
                 self._done(self.flying.pop(future), future)
 
@@ -454,8 +465,9 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
 
     known = set[Training]()
     for training in run.plan.trainings:
-        if run.weights_of(training) is not None:
-            known.add(training)
+        with suppress(Damaged):  # it counts as missing
+            if run.weights_of(training) is not None:
+                known.add(training)
         count(models, training in known, run.model_digest(training))
     finished = run.store.cells()
     for cell in run.plan.cells:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
 import re
-import signal
 import sys
 import sysconfig
-import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +65,10 @@ class Pool(Protocol):
         ...
 
     def submit(self, task: Any) -> Future[Any]: ...
+
+    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+        """Those that are done, once one is."""
+        ...
 
     def close(self) -> None: ...
 
@@ -157,16 +153,22 @@ class Inline:
 
     def __init__(self, told: Told) -> None:
         self._told = told
-        self._beside: Processes | None = None
+        self._beside: Pool | None = None
 
     def submit(self, task: Any) -> Future[Any]:
         if worn() and _travels(task):
+            from robench.workers import Processes
+
             self._beside = self._beside or Processes(1, self._told)
             return self._beside.submit(task)
         future: Future[Any] = Future()
         self._told(task.label, 0.0, "")
         future.set_result(perform(task, self._told))
         return future
+
+    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+        done = {future for future in futures if future.done()}
+        return done or (self._beside.wait(futures) if self._beside is not None else set())
 
     def close(self) -> None:
         if self._beside is not None:
@@ -181,139 +183,6 @@ def _travels(task: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Flight:
-    """A task in the hands of a process."""
-
-    executor: ProcessPoolExecutor
-    process: BaseProcess | None
-    task: Any
-    future: Future[Any]
-    started: float
-
-    def code(self) -> int | None:
-        """How its process exited, as far as is known."""
-        return self.process.exitcode if self.process is not None else None
-
-
-def _process(executor: ProcessPoolExecutor) -> BaseProcess | None:
-    return next(iter((executor._processes or {}).values()), None)
-
-
-class Processes:
-    """Worker processes on this machine, one torch thread each.
-
-    Every process is an executor of its own: one that dies takes its own task with it and no other.
-    """
-
-    def __init__(self, jobs: int, told: Told) -> None:
-        self.slots = 2 * jobs  # the next task is at hand when one is done
-        self._context = multiprocessing.get_context("spawn")
-        self._queue: Any = self._context.SimpleQueue()
-        self._listener = threading.Thread(target=_listen, args=(self._queue, told), daemon=True)
-        self._listener.start()
-        self._lock = threading.RLock()
-        self._waiting: deque[tuple[Any, Future[Any]]] = deque()
-        self._executors = [self._executor() for _ in range(jobs)]
-        self._idle = list(self._executors)
-        self._closed = False
-
-    def _executor(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            1, self._context, initializer=_start_worker, initargs=(self._queue,)
-        )
-
-    def submit(self, task: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        with self._lock:
-            self._waiting.append((task, future))
-            self._start()
-        return future
-
-    def _start(self) -> None:
-        """Give waiting tasks to idle processes. The lock is held."""
-        while self._idle and self._waiting and not self._closed:
-            executor = self._idle.pop()
-            try:
-                inner = executor.submit(_work, self._waiting[0][0])
-            except BrokenProcessPool:  # it died with nothing to do
-                self._idle.append(self._replace(executor))
-                continue
-            task, future = self._waiting.popleft()
-            flight = _Flight(executor, _process(executor), task, future, time.monotonic())
-            inner.add_done_callback(partial(self._done, flight))
-
-    def _done(self, flight: _Flight, done: Future[Any]) -> None:
-        """A process is free again, or gone. Called from its executor's own thread."""
-        executor, task, future = flight.executor, flight.task, flight.future
-        error = CancelledError() if done.cancelled() else done.exception()
-        failure, why = done.result() if error is None else (None, None)
-        with self._lock:
-            if self._closed:
-                return
-            if isinstance(error, BrokenProcessPool) or why is not None:
-                executor = self._replace(executor)
-            self._idle.append(executor)
-            self._start()
-        if error is None:
-            future.set_result(failure)
-        elif time_limit.ended(task.time_limit, time.monotonic() - flight.started, flight.code()):
-            said = f"it had to be ended with its process {time_limit.GRACE:g} s later"
-            future.set_result(
-                Failure(
-                    "RobenchError", f"ran past its time_limit of {task.time_limit:g} s; {said}", ""
-                )
-            )
-        elif isinstance(error, BrokenProcessPool):
-            future.set_exception(WorkerDied("its worker process died (out of memory?)"))
-        else:  # the task itself could not be sent
-            future.set_result(Failure(type(error).__name__, _readable(error), ""))
-
-    def _replace(self, executor: ProcessPoolExecutor) -> ProcessPoolExecutor:
-        executor.shutdown(wait=False, cancel_futures=True)
-        self._executors.remove(executor)
-        self._executors.append(self._executor())
-        return self._executors[-1]
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-        processes = []
-        for executor in self._executors:
-            processes += list((executor._processes or {}).values())
-            executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-        self._queue.put(None)
-        self._listener.join(timeout=5)
-
-
-def _listen(queue: Any, told: Told) -> None:
-    while (message := queue.get()) is not None:
-        told(*message)
-
-
-_tell: Told = lambda label, done, text: None  # noqa: E731 (replaced in each worker)
-
-
-def _start_worker(queue: Any) -> None:
-    """Leave Ctrl-C to the parent, end with it, compute on one thread."""
-    global _tell
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    prepare_worker()
-    _tell = lambda label, done, text: queue.put((label, done, text))  # noqa: E731
-
-
 def prepare_worker() -> None:
     """One thread and steady convolutions, so that bits depend neither on the machine nor on chance;
     what hangs may end the process."""
@@ -324,9 +193,3 @@ def prepare_worker() -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     time_limit.may_end_process = True
-
-
-def _work(task: Any) -> tuple[Failure | None, str | None]:
-    """Why the task failed, and why its process is to be renewed."""
-    _tell(task.label, 0.0, "")
-    return perform(task, _tell), worn()

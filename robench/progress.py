@@ -21,6 +21,10 @@ LATE = 0.25
 """What a task that takes longer than its like still needs, as a share of what it took so far."""
 
 
+DRAWN = 0.1
+"""Seconds between two drawings, at least."""
+
+
 class TimeLeft:
     """Seconds left, from the durations of like tasks that are done.
 
@@ -103,7 +107,10 @@ class Terminal:
             TextColumn("{task.fields[text]}", style="dim"),
             console=console,
             transient=True,
+            # Drawn when something is told: a thread that draws would be copied with the process.
+            auto_refresh=False,
         )
+        self._drawn = 0.0
         self._left = TimeLeft(jobs)
         self._groups: dict[str, str] = {}
         self._bars: dict[str, BarID] = {}

@@ -22,7 +22,7 @@ from robench.files import read_regular
 from robench.manifest_shape import check_shape
 from robench.outcomes import Outcomes, Tables
 from robench.seal import check_room, rows_match
-from robench.store import Damaged, Outcome, Store, as_manifest
+from robench.store import Damaged, Outcome, Store, as_manifest, as_read
 from robench.worst_case import expected, vote, votes
 
 Floats = NDArray[np.float64]
@@ -289,16 +289,22 @@ def answers(table: pa.Table) -> NDArray[np.int16]:
     return np.asarray(lists.flatten().to_numpy().reshape(len(lists), -1))
 
 
-def load_results(store: Store, report: str, outcomes: Outcomes | None = None) -> Results:
+def load_results(
+    store: Store,
+    report: str,
+    outcomes: Outcomes | None = None,
+    manifest: dict[str, Any] | None = None,
+) -> Results:
     """The report's outcomes from the store; what cannot be read becomes missing, and says so.
 
     Args:
         outcomes: cells that were read already; the rest is read from the store.
+        manifest: that of a run that has just ended; None: that of the last run.
 
     Raises RobenchError when the report was never run.
     """
     try:
-        manifest = store.read_run(report)
+        manifest = as_read(manifest) if manifest is not None else store.read_run(report)
     except Damaged as damaged:
         raise RobenchError(f"{damaged}; make it again with: robench run {report}") from None
     if manifest is None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from robench import loading
 from robench.cluster import Cluster
+from robench.errors import RobenchError
 from robench.execute import choose_device, execute, open_run, survey, with_the_rest
 from robench.manifest import describe
 from robench.plan import Cell, make_plan
@@ -125,7 +126,12 @@ def make_results(
     if only:  # the page is of the whole report, whatever else there is of it
         state = with_the_rest(state, make_plan(workspace, report), terminal)
     manifest = describe(state, command)
-    store.write_run(report, manifest)
+    try:
+        store.write_run(report, manifest)
+    except RobenchError as error:
+        if missing or any(terminal.made.values()):
+            raise
+        terminal.note(f"{error}; the report is finished, and is shown")
     made, kept = terminal.made, terminal.kept
     given = f"{made['given']} given, " if made["given"] else ""
     console.print(
@@ -133,7 +139,7 @@ def make_results(
         f"cells: {made['cells']} evaluated, {kept['cell']} kept, {missing} without outcome",
         highlight=False,
     )
-    return load_results(store, report, state.outcomes)
+    return load_results(store, report, state.outcomes, manifest)
 
 
 @dataclass(frozen=True)

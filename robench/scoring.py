@@ -34,7 +34,7 @@ from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
-from robench.time_limit import OutOfTime, until
+from robench.time_limit import DAY, OutOfTime, until
 from robench.torch_state import own_state
 
 DISPLAYED = 8
@@ -163,7 +163,8 @@ def attack_slice(
     check_fit(attack, card)
     work = work or AtWork(f"attack {card.attack.name!r} ({card.file})")
     ball = Ball(card.norm, eps, part)
-    deadline = time.monotonic() + card.time_limit if card.time_limit else None
+    limit = card.time_limit or DAY
+    deadline = time.monotonic() + limit
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []
     runs: list[int] = []
@@ -187,7 +188,7 @@ def attack_slice(
                     x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
             except OutOfTime:
                 raise BudgetExceeded(
-                    f"attack {card.attack.name!r} ran past its time_limit of {card.time_limit:g} s"
+                    f"attack {card.attack.name!r} ran past its time_limit of {limit:g} s"
                 ) from None
         _check_untouched(
             x, data.images[start : start + batch_size], f"{work.who} writes into the data set"

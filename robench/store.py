@@ -251,6 +251,11 @@ def as_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, UNSEALED: True}
 
 
+def as_read(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as `read_run` gives it after it was written."""
+    return _as_object(_json(manifest))
+
+
 def _as_object(data: bytes) -> dict[str, Any]:
     found = json.loads(data)
     if not isinstance(found, dict):

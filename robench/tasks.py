@@ -39,6 +39,7 @@ from robench.provenance import provenance
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
+from robench.time_limit import DAY, WEEK, within
 from robench.torch_state import own_state
 from robench.trainers.base import History, Trainer, forget_peak_memory, peak_memory_mb
 
@@ -70,8 +71,9 @@ class Task(Protocol):
         ...
 
     @property
-    def time_limit(self) -> float | None:
-        """Seconds after which its attack is ended; None: never."""
+    def time_limit(self) -> float:
+        """Seconds that it may take: the least that a card of its says, else what anything gets. An
+        attack and the scoring of what it made have as much each."""
         ...
 
     def run(self, tell: Tell) -> Any: ...
@@ -103,8 +105,8 @@ class Train:
         return f"train {self.training.card.name}"
 
     @property
-    def time_limit(self) -> float | None:
-        return None
+    def time_limit(self) -> float:
+        return self.training.card.time_limit or WEEK
 
     @own_state()
     def run(self, tell: Tell) -> str:
@@ -137,7 +139,8 @@ class Train:
         before = splits.seal()
         forget_peak_memory(device)
         began = time.perf_counter()
-        with guarded(replace(work, aside=trainer.scratch), derived_seed("train", "global", seed)):
+        guard = guarded(replace(work, aside=trainer.scratch), derived_seed("train", "global", seed))
+        with within(self.time_limit, work.who), guard:
             found = trainer.fit(network, splits, rng, tell)
         took, peak = time.perf_counter() - began, peak_memory_mb(device)
         if splits.seal() != before:
@@ -179,7 +182,7 @@ class MakeInputs:
         return f"make {_family(self.cell.threat)}"
 
     @property
-    def time_limit(self) -> float | None:
+    def time_limit(self) -> float:
         return _time_limit(self.cell.threat)
 
     @own_state()
@@ -197,7 +200,8 @@ class MakeInputs:
             # Nature touches what an item is like, not what it is linked to.
             features = load_splits(self.cell.training.card).pixels("features") or slice(None)
             work = _at_work(("corruptions", card.corruption, card))
-            with guarded(work, derived_seed("corruption", "global", self.report.seed)):
+            guard = guarded(work, derived_seed("corruption", "global", self.report.seed))
+            with within(self.time_limit, work.who), guard:
                 images[..., features] = corrupt_images(
                     corruption,
                     np.ascontiguousarray(part.images[..., features]),
@@ -265,8 +269,8 @@ class Evaluate:
         return f"{self.cell.training.card.name} x {_family(self.cell.threat)}"
 
     @property
-    def time_limit(self) -> float | None:
-        return None if self.inputs else _time_limit(self.cell.threat)
+    def time_limit(self) -> float:
+        return _time_limit(self.cell.threat, self.cell.training.card)
 
     def run(self, tell: Tell) -> None:
         Store(self.store).write_cell(self.digest, self.evaluate())
@@ -299,17 +303,18 @@ class Evaluate:
                 network.rows_at_once = fits
         else:
             images = part.images
-        rows, observations = score_slice(
-            network,
-            images,
-            part,
-            noisy=card.inference_noise,
-            draws=self.identity["draws"],
-            seed=report.seed,
-            batch_size=report.batch_size,
-            device=device,
-            work=work,
-        )
+        with within(self.time_limit, work.who):
+            rows, observations = score_slice(
+                network,
+                images,
+                part,
+                noisy=card.inference_noise,
+                draws=self.identity["draws"],
+                seed=report.seed,
+                batch_size=report.batch_size,
+                device=device,
+                work=work,
+            )
         observations |= self._check_proof(rows, perturbed)
         return Outcome(
             rows=with_costs(rows, perturbed),
@@ -375,8 +380,10 @@ def _family(threat: Threat) -> str:
     return threat.kind if threat.kind == "clean" else f"{threat.kind} {threat.card.name}"  # type: ignore[union-attr]
 
 
-def _time_limit(threat: Threat) -> float | None:
-    return threat.attack.time_limit if threat.kind == "attack" else None
+def _time_limit(threat: Threat, model: ModelCard | None = None) -> float:
+    said = [threat.attack.time_limit] if threat.kind == "attack" else []
+    said += [model.time_limit] if model is not None else []
+    return min((limit for limit in said if limit is not None), default=DAY)
 
 
 def _check_code(kind: plugins.Kind, spec: Spec, card: Card, wanted: Mapping[str, Any]) -> None:

@@ -7,17 +7,29 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from robench.errors import RobenchError
 
 GRACE = 2.0
 """Seconds after the limit until a worker process is ended that did not heed the exception."""
 LONGEST = 10.0**8
 """Seconds; timers of the system do not count further."""
 
+DAY = 86_400.0
+"""Seconds that an evaluation may take whose card says nothing."""
+WEEK = 7 * DAY
+"""And a training."""
+LONGEST_TASK = WEEK
+"""And whatever a worker does beside them, such as reading a data set."""
+
 may_end_process = False
 """Whether this process is a worker, which another one replaces; pool.py says so there."""
+announce: Callable[[float | None], None] | None = None
+"""Tells whoever watches this process that it may be ended so many seconds from now, and GRACE
+later; None: no more. workers.py sets it in its workers; others end themselves."""
 
 
 class OutOfTime(BaseException):
@@ -45,8 +57,11 @@ def until(deadline: float | None) -> Iterator[None]:
             raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    silence = open(os.devnull, "w") if may_end_process else None  # noqa: PTH123, SIM115
+    watched = announce
+    silence = open(os.devnull, "w") if may_end_process and not watched else None  # noqa: PTH123, SIM115
     try:
+        if watched is not None:
+            watched(max(left, 0))
         if silence is not None:
             faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=silence)
         try:  # within both, wherever the exception strikes
@@ -58,11 +73,19 @@ def until(deadline: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if watched is not None:
+            with suppress(OSError):
+                watched(None)
         if silence is not None:
             faulthandler.cancel_dump_traceback_later()
             silence.close()
 
 
-def ended(limit: float | None, seconds: float, code: int | None) -> bool:
-    """Whether a worker that exited with `code` after so many seconds was ended for its limit."""
-    return limit is not None and seconds >= limit + GRACE and code == 1
+@contextmanager
+def within(seconds: float, who: str) -> Iterator[None]:
+    """Raises RobenchError, which names `who`, where the block takes longer."""
+    try:
+        with until(time.monotonic() + seconds):
+            yield
+    except OutOfTime:
+        raise RobenchError(f"{who} ran past its time_limit of {seconds:g} s") from None

@@ -37,7 +37,7 @@ class Ears:
 
 
 def carry_out(
-    workspace: Workspace, report: str = "small", jobs: int = 1, only: tuple[str, ...] = ()
+    workspace: Workspace, report: str = "small", jobs: int = 0, only: tuple[str, ...] = ()
 ) -> tuple[Run, Ears]:
     run = open_run(make_plan(workspace, report, only), Store(workspace.root / ".robench"), "cpu")
     ears = Ears()

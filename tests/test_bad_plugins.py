@@ -246,7 +246,9 @@ def test_what_hangs_for_good_or_dies_takes_no_other_cell_with_it(
     said = why(run)
     ended = "ran past its time_limit of 0.1 s; it had to be ended with its process"
     assert ended in str(said["small", "deaf"])
-    assert "its worker process died (out of memory?); tried 3 times" in str(said["small", "dies"])
+    assert "its worker process died, signal 9 (out of memory?); tried 3 times" in str(
+        said["small", "dies"]
+    )
     assert said["small", "clean"] is said["small", "fgsm"] is None
     assert len(ears.failed) == 2
 
@@ -277,7 +279,7 @@ class Cut:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [0, 1, 2])
 def test_an_interrupted_run_keeps_what_is_finished(small: Workspace, jobs: int) -> None:
     store = Store(small.root / ".robench")
     run, cut = open_run(make_plan(small, "small"), store, "cpu"), Cut()
