@@ -32,6 +32,7 @@ from robench.memory import in_pieces, joined
 from robench.networks.adaptive import AdaptiveSurrogate
 from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noise_source
+from robench.networks.stand_in import stand_ins, standing_in
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 from robench.replay import Ask, replays_of
@@ -88,6 +89,7 @@ class DecisionTarget:
     ) -> None:
         self._hidden = network
         self._weights = list(network.parameters())
+        self._stand_ins = stand_ins(network)
         self.ball = ball
         self.images = images
         self.record = Record(images)
@@ -262,7 +264,7 @@ class WhiteBoxTarget(ScoreTarget):
             one_piece = "the attack adapts its derivatives to them together"
         together = self._copies and view is None
         given = (x.detach(), y) if aim is None else (x.detach(), y, aim)
-        with _frozen(self._weights):
+        with _frozen(self._weights), standing_in(self._stand_ins):
             goes = _goes(draws, len(x)) if together else [1] * draws
             if vote:  # all draws of an image have a say in each other's gradient
                 goes = [draws]
@@ -380,7 +382,7 @@ class WhiteBoxTarget(ScoreTarget):
         """Logits with a graph back to `x`, for libraries. One query for each row, and one gradient
         when it is asked for."""
         self._count(len(x), index)
-        with _frozen(self._weights):
+        with _frozen(self._weights), standing_in(self._stand_ins):
             seen = x
             if torch.is_grad_enabled() and x.requires_grad:
                 seen = x.view_as(x)
