@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from handed import Plain
+from PIL import Image
 from torch import Tensor, nn
 
 import robench
 from robench.cards import AttackCard, as_number
 from robench.corruptions.base import Corruption
+from robench.corruptions.given import Given
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Dataset, Part, Raw, Splits
 from robench.data.digits import Digits
@@ -128,6 +130,23 @@ def test_a_set_made_before_follows_the_sample() -> None:
     images = np.zeros((3, 1, 2, 2), np.float32)
     found = corrupt_images(Numbered(), images, 0, "fog", 1, 0, numbers % 10, numbers)
     assert found[:, 0, 0, 0] == pytest.approx(numbers / 1000)
+
+
+def test_3d_common_corruptions_are_given_as_their_publisher_ships_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kara et al. 2022 (arXiv 2203.01441): KIND/SEVERITY/CLASS/IMAGE, as ImageNet-C."""
+    monkeypatch.setenv("ROBENCH_DATA", str(tmp_path))
+    for place, name in enumerate(("n01440764", "n01443537")):
+        folder = tmp_path / "3dcc" / "fog_3d" / "4" / name
+        folder.mkdir(parents=True)
+        pixels = np.full((8, 8, 3), 100 * place, np.uint8)
+        Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_0000000{place + 1}.png")
+    made = Given(path="3dcc", layout="folders", kinds=("fog_3d", "near_focus"))
+    found = made.given("fog_3d", 4, 0, 2)
+    assert found.labels.tolist() == [0, 1]
+    assert found.images.shape == (2, 3, 8, 8)
+    assert found.images[1] == pytest.approx(100 / 255)
 
 
 # -- data sets with mistakes -----------------------------------------------------------------------
