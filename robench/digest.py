@@ -6,8 +6,7 @@ An identity is a plain dictionary. It holds what determines the numbers and noth
   outside robench counts by all that it reaches, reach.py), the data set's fingerprint, the slice,
   seeds, draws, the batch size where results depend on it, `SCHEMA`.
 - out, because the same work must be found again: device, host, time, thread count, library
-  versions,
-  cost. They are provenance, stored beside the result.
+  versions, cost. They are provenance, stored beside the result.
 - out, because they do not change a number: names and descriptions of cards, published figures, the
   report that asked, the order of keys, the path of a workspace.
 """
