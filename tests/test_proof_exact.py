@@ -248,3 +248,18 @@ def test_nothing_is_said_that_a_bound_does_not_say() -> None:
             value = branch.bound(image, nodes, start, steps, 0.1).value
             for target, most in zip(targets, value, strict=True):
                 assert most >= (logits[:, target] - logits[:, label]).max() - 1e-6
+
+
+@pytest.mark.parametrize("activation", ["relu", "abs", "threshold", "sign", "staircase"])
+def test_two_ways_to_search_say_the_same(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branch and bound over the hidden units, and the mixed-integer program of all of them."""
+    network = perceptron(MLP, 5, hidden=(5,), activation=activation)
+    part = images(network, 12, 5)
+    branched = settle(network, part)
+    monkeypatch.setattr(exact, "shallow", lambda _: False)
+    programmed = settle(network, part)
+    assert not branched.notes
+    assert not programmed.notes
+    assert branched.proved is not None
+    assert programmed.proved is not None
+    assert branched.proved.tolist() == programmed.proved.tolist()

@@ -26,6 +26,8 @@ TOGETHER = 64
 STEPS = (60, 14, 120)
 """Subgradient steps at the root, at later nodes, which begin with their parent's multipliers, and
 before a program is asked."""
+CLIMBS = 12
+"""Steps uphill from a corner that did not win."""
 FOUND = "found"
 CLOSE = "wrong only within rounding, or not at all"
 
@@ -76,7 +78,8 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
         steps = STEPS[1]
         standing = np.flatnonzero(found.value >= 0)
         for index in standing[np.argsort(found.value[standing])][-2:]:
-            if attempt(found.corner[index]):
+            corner = found.corner[index]
+            if attempt(corner) or any(map(attempt, climb(image, corner, batch[index][2]))):
                 tree.found = True
                 return tree
         children: list[tuple[float, list[Node]]] = []
@@ -99,6 +102,31 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
         children.sort(key=lambda child: child[0])
         pending += [node for _, pair in children for node in pair]
     return tree
+
+
+def climb(image: Shallow, corner: Floats, target: int) -> list[Floats]:
+    """A point uphill from a corner, where a class leads more: by steps towards other corners (Frank
+    and Wolfe 1956). Of curved units only; for lines a program finds what there is."""
+    if not image.sigmoid:
+        return []
+    factor = image.out[target] - image.out[image.label]
+
+    def rise(point: Floats) -> tuple[float, Floats]:
+        p = np.clip(image.weight @ point + image.bias, -500, 500)
+        share = 1 / (1 + np.exp(-p))
+        return float(factor @ share), (factor * share * (1 - share)) @ image.weight
+
+    point, (height, slope) = corner, rise(corner)
+    step = 1.0
+    for _ in range(CLIMBS):
+        goal = image.middle + np.sign(slope) * image.radius
+        ahead = point + step * (goal - point)
+        higher, turned = rise(ahead)
+        if higher > height:
+            point, height, slope = ahead, higher, turned
+        else:
+            step /= 2
+    return [point]
 
 
 def _decide(
