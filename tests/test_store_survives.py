@@ -261,6 +261,38 @@ def test_a_disk_that_is_full_ends_the_run_with_one_error_and_keeps_what_is_finis
     assert kept.items() <= finished(several).items()
 
 
+WRITES = range(16)  # more than the run has
+
+
+@pytest.mark.parametrize(
+    "room", [n if n in (0, 1, 5) else pytest.param(n, marks=pytest.mark.release) for n in WRITES]
+)
+def test_a_disk_that_is_full_at_any_write_is_one_error_and_nothing_is_lost(
+    small: Workspace, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Of a file's bytes, or of what makes it last: each write has two such places."""
+    before = outcomes(carry_out(small)[0])
+    put_aside(small, "whole")
+    left = iter(range(room))
+
+    def synchronise(descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", synchronise)
+    try:
+        _, ears = carry_out(small)
+        assert room > 7 or ears.failed
+    except RobenchError as error:
+        assert "No space left on device; free space or choose" in str(error)  # noqa: PT017
+    monkeypatch.undo()
+    kept = finished(small)
+    check_all_sound(Store(small.root / ".robench"))
+    assert list((small.root / ".robench").rglob("*.tmp")) == []
+    assert outcomes(carry_out(small)[0]) == before
+    assert kept.items() <= finished(small).items()
+
+
 def test_a_folder_that_cannot_be_written_is_one_error_and_no_loop(
     small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
