@@ -282,7 +282,7 @@ def test_a_disk_that_is_full_at_any_write_is_one_error_and_nothing_is_lost(
     monkeypatch.setattr(os, "fsync", synchronise)
     try:
         _, ears = carry_out(small)
-        assert room > 7 or ears.failed
+        assert room > 6 or ears.failed  # the last one is of a folder, which not all systems have
     except RobenchError as error:
         assert "No space left on device; free space or choose" in str(error)  # noqa: PT017
     monkeypatch.undo()
