@@ -17,6 +17,7 @@ from robench.report.curves import (
 from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
 from robench.report.learning import gradient_cosines, implied_rates, trajectories
+from robench.report.recall import recall_against_cost
 from robench.report.scatter import clean_against_worst, cost_against_accuracy
 from robench.report.two_sided_plot import both_ends_by_eps
 from robench.results import Results
@@ -27,8 +28,9 @@ GROUPS = 4  # data sets that get plots of their own
 def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
-        heat_map, both_ends_by_eps, clean_against_worst, cost_against_accuracy, accuracy_by_eps,
-        accuracy_by_draws, transfer_matrix, accuracy_by_severity, training_curves,
+        heat_map, both_ends_by_eps, recall_against_cost, clean_against_worst,
+        cost_against_accuracy, accuracy_by_eps, accuracy_by_draws,
+        transfer_matrix, accuracy_by_severity, training_curves,
         gradient_cosines, implied_rates, trajectories,
     ]  # fmt: skip
     made: list[Plot] = []
