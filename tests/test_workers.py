@@ -356,3 +356,10 @@ def test_a_finished_report_in_a_read_only_store_is_shown_by_run(
     assert again.page.is_file()
     monkeypatch.undo()
     assert before == {path: path.read_bytes() for path in (small.root / ".robench").rglob("*.*")}
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_the_whole_of_a_run_goes_through_with_so_many_workers(small: Workspace, jobs: int) -> None:
+    quiet, store = Console(quiet=True), Store(small.root / ".robench")
+    done = run_report(small, "small", store=store, console=quiet, command="", jobs=jobs)
+    assert done.incomplete == 0
