@@ -77,6 +77,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
         "spikes": "robench.attacks.spikes:Spikes",
         "square": "robench.attacks.square:Square",
+        "standard": "robench.attacks.standard:Standard",
         "exact": "robench.proofs.exact:Exact",
         "noise-certificate": "robench.proofs.certificate:NoiseCertificate",
         "autoattack": "robench.attacks.autoattack:AutoAttack",

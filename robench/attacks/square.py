@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, judge
+from robench.attacks.contest import ROUNDING, Contest, judge, rank
 from robench.attacks.sequential import confirmed
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
@@ -34,11 +34,22 @@ class Square(Attack):
     paper: ClassVar[str] = "Andriushchenko et al. 2020, arXiv 1912.00049"
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        contest = Contest(x)
+        self.compete(contest, target, x, y, rng)
+        return contest.images
+
+    def compete(
+        self, contest: Contest, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
+    ) -> None:
+        """Attack the images of a contest that stand, and enter what is found."""
         self.finite_eps(target)
-        found, labels = x.clone(), y
-        index = torch.arange(len(x), device=x.device)
-        low, high = target.ball.bounds(x)
-        best, margins = x, torch.full((len(x),), -torch.inf, device=x.device)
+        index = contest.standing()
+        if not len(index):
+            return
+        best, labels = x[index], y[index]
+        low, high = target.ball.bounds(best)
+        margins = torch.full((len(best),), -torch.inf, device=x.device)
+        ranks = margins.clone()
         for step in range(-1, self.queries):
             if not target.affords(self.eot if target.stochastic else 1):
                 break
@@ -50,10 +61,11 @@ class Square(Attack):
                 square = _square(best, self._side(step, *x.shape[2:]), rng)
                 colour = pick(_signs(best[:, :, :1, :1], rng), low, high)
                 tried = pick(square, best, colour)
-            _, gap = judge(target, tried, labels, self.eot, index)
+            share, gap = judge(target, tried, labels, self.eot, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
             best = pick(per_image(better, best), best, tried)
             margins = torch.where(better, gap, margins)
+            ranks = torch.where(better, rank(gap, share if target.stochastic else None), ranks)
             fooled = (margins > ROUNDING) & better
             if not bool(fooled.any()):
                 continue
@@ -63,13 +75,15 @@ class Square(Attack):
                 if not bool(fooled.any()):
                     continue
             gone, stay = torch.nonzero(fooled)[:, 0], torch.nonzero(~fooled)[:, 0]
-            found.index_copy_(0, index[gone], best.index_select(0, gone))
-            index, labels, margins = index[stay], labels[stay], margins[stay]
+            contest.enter(index[gone], best.index_select(0, gone), ranks[gone])
+            contest.broken[index[gone]] = True
+            index, labels, margins, ranks = (
+                part.index_select(0, stay) for part in (index, labels, margins, ranks)
+            )
             best, low, high = (part.index_select(0, stay) for part in (best, low, high))
             if not len(index):
-                return found
-        found.index_copy_(0, index, best)
-        return found
+                return
+        contest.enter(index, best, ranks)
 
     def _side(self, step: int, height: int, width: int) -> int:
         """Side of the square at a step, in pixels."""

@@ -1,0 +1,48 @@
+"""The standard evaluation: an ensemble that has no settings, for any network. A budget is all it
+takes.
+
+Its members are those of AutoAttack (Croce & Hein 2020, arXiv 2003.01690) as runs of the native
+loops, each on the images that those before it left: APGD on cross-entropy, APGD towards each likely
+class on the margin, and Square, which needs no gradient. Networks that jump and noisy ones meet the
+ensemble for them (spikes.py) between the two. FAB is not among them: the margin towards each class
+does its work at a fixed radius.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robench.attacks.base import Attack
+from robench.attacks.contest import Contest
+from robench.attacks.gradient import APGD, GradientAttack
+from robench.attacks.spikes import DRAWS, members
+from robench.attacks.square import Square
+from robench.attacks.target import WhiteBoxTarget
+
+QUERIES = 5000
+"""Of Square, as AutoAttack has it."""
+
+
+class Standard(Attack):
+    """The evaluation to begin with: an ensemble for any network, without settings."""
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
+
+    def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        contest = Contest(x)
+        eot = DRAWS if target.stochastic else 1
+        attacks: list[GradientAttack] = [
+            APGD(steps=100, eot=eot),
+            APGD(steps=100, eot=eot, loss="margin", targets=9),
+        ]
+        if target.jumps or target.stochastic:
+            attacks += members(target.stochastic, target.jumps)
+        for attack in attacks:
+            attack.compete(contest, target, x, y, rng, alone=False)
+        if target.norm == "linf":
+            Square(queries=QUERIES, eot=eot).compete(contest, target, x, y, rng)
+        return contest.images
