@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 
 
@@ -29,3 +31,17 @@ def own_state() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(kind)
+
+
+@contextmanager
+def numpy_and_python_seeded(seed: int) -> Iterator[None]:
+    """What draws from the global states of numpy and `random` inside the block draws the same every
+    time; they are then as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
@@ -17,6 +14,7 @@ from robench.cards import Card
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.plugins import Source
+from robench.torch_state import numpy_and_python_seeded
 
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
@@ -142,20 +140,6 @@ class Module(Network):
             torch.manual_seed(seed)
             with numpy_and_python_seeded(seed % 2**32):
                 return self.module(x)
-
-
-@contextmanager
-def numpy_and_python_seeded(seed: int) -> Iterator[None]:
-    """What draws from the global states of numpy and `random` inside the block draws the same every
-    time; they are then as they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 def _kind_of(answer: Any) -> str:
