@@ -33,7 +33,7 @@ class TimeLeft:
     """
 
     def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+        self._jobs = max(jobs, 1)  # without workers, this process
         self._waiting: dict[str, int] = defaultdict(int)
         self._took: dict[str, list[float]] = defaultdict(list)
         self._running: dict[str, tuple[str, float, float]] = {}
