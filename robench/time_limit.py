@@ -72,7 +72,8 @@ def until(deadline: float | None) -> Iterator[None]:
             armed = False
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        if signal.getsignal(signal.SIGALRM) is interrupt:
+            signal.signal(signal.SIGALRM, before)  # else the guard around sees who changed it
         if watched is not None:
             with suppress(OSError):
                 watched(None)
