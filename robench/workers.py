@@ -15,9 +15,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -132,7 +132,7 @@ class Processes:
         process = self._context.Process(
             target=_serve, args=(theirs, others, first), daemon=True, name="robench worker"
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_threads(self._copy):
             warnings.simplefilter("ignore", DeprecationWarning)  # of copies with threads
             process.start()
         theirs.close()
@@ -228,6 +228,22 @@ def _kill_group(process: BaseProcess) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with suppress(OSError):
         process.kill()
+
+
+@contextmanager
+def _without_threads(copied: bool) -> Iterator[None]:
+    """OpenCV without its threads while this process is copied: the copy would wait for ever for
+    those it does not have."""
+    cv2: Any = sys.modules.get("cv2") if copied else None
+    if cv2 is None or cv2.getNumThreads() <= 1:
+        yield
+        return
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 # -- in the worker ---------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from rich.console import Console
 from small_runs import Ears, carry_out, outcomes
@@ -20,6 +22,7 @@ from robench.plan import make_plan
 from robench.pool import Inline
 from robench.run import run_report
 from robench.store import Store
+from robench.time_limit import within
 from robench.workers import Processes, may_copy
 from robench.workspace import Workspace, open_workspace
 
@@ -363,3 +366,17 @@ def test_the_whole_of_a_run_goes_through_with_so_many_workers(small: Workspace, 
     quiet, store = Console(quiet=True), Store(small.root / ".robench")
     done = run_report(small, "small", store=store, console=quiet, command="", jobs=jobs)
     assert done.incomplete == 0
+
+
+@copies
+def test_a_process_with_threads_of_opencv_can_be_copied(small: Workspace) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.ones((2000, 2000)), (9, 9), 2)  # which starts them
+    try:
+        with within(120, "the run"):
+            _, ears = carry_out(small, jobs=1)
+        assert not ears.failed
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
