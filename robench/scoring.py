@@ -144,6 +144,7 @@ def attack_slice(
     batch_size: int,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
+    limit: float | None = None,
     work: AtWork | None = None,
 ) -> Perturbed:
     """Let an attack perturb a slice of test data, within its budget.
@@ -155,6 +156,7 @@ def attack_slice(
         noisy: whether the noise of the noisy layers is on.
         broken: what a proof is told: images that something else has broken in a ball no larger ->
             the threat that did.
+        limit: seconds that the attack may take; None: as its card says.
         work: the plugins that are called (see guard.py).
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
@@ -163,7 +165,7 @@ def attack_slice(
     check_fit(attack, card)
     work = work or AtWork(f"attack {card.attack.name!r} ({card.file})")
     ball = Ball(card.norm, eps, part)
-    limit = card.time_limit or DAY
+    limit = limit or card.time_limit or DAY
     deadline = time.monotonic() + limit
     made: list[dict[str, np.ndarray | None]] = []
     trace: list[list[float]] = []

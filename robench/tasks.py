@@ -441,6 +441,7 @@ def _attack(
         batch_size=report.batch_size,
         device=device,
         broken=broken,
+        limit=_time_limit(cell.threat, model),
         work=work,
     )
 
