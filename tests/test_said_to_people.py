@@ -1,0 +1,109 @@
+"""What the terminal says of a run: what was trained and what only read, what failed and where."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+from command_line import robench
+from torch import nn
+
+from robench.store import Store
+from robench.workspace import Workspace
+
+Write = Callable[[str, str], Path]
+
+BOOM = """
+from robench import Trainer
+
+class Boom(Trainer):
+    steps: int = 0
+
+    def loss(self, network, x, y, rng):
+        type(self).steps += 1
+        if type(self).steps == 3:
+            raise ValueError("r.py:boom: [bold]no[/bold]")
+        return network(x).square().mean()
+"""
+OWN_LOOP = """
+from robench import Trainer
+
+class OwnLoop(Trainer):
+    def fit(self, network, data, rng, progress):
+        return [{"loss": 1.0}, {"loss": 0.5}]
+"""
+
+
+def test_a_failing_trainer_says_file_line_epoch_and_step(small: Workspace, write: Write) -> None:
+    write("models/boom.py", BOOM)
+    write("models/small.toml", 'dataset = "digits"\nnetwork = "mlp"\ntrainer = "./boom.py:Boom"\n')
+    done = robench("run", "small", "--jobs", "1", cwd=small.root)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "r.py:boom: [bold]no[/bold]" in said, "neither emoji nor markup"
+    assert "boom.py:10 in loss, epoch 1, step 3" in said
+    assert "Traceback" not in said
+    assert "0 kept, 3 without outcome" in said, "what failed is not counted as kept"
+    whole = robench("--debug", "run", "small", "--jobs", "1", cwd=small.root)
+    assert "Traceback" in whole.stderr
+    assert "raise ValueError" in whole.stderr
+
+
+def test_weights_that_are_read_are_not_counted_as_trained(small: Workspace, write: Write) -> None:
+    factory = 'network = { name = "module", factory = "./flat.py:make" }\n'
+    made = "nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
+    flat = f"from torch import nn\n\ndef make():\n    return {made}\n"
+    write("models/flat.py", flat)
+    state = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict()
+    safetensors.torch.save_file(state, small.root / "models/w.safetensors")
+    trainer = 'trainer = { name = "given", weights = "w.safetensors" }\n'
+    write("models/small.toml", 'dataset = "digits"\n' + factory + trainer)
+    done = robench("run", "small", "--jobs", "1", cwd=small.root)
+    assert "models: 0 trained, 1 given, 0 kept" in done.stderr
+
+
+def test_a_loop_of_ones_own_has_its_cost_measured(small: Workspace, write: Write) -> None:
+    write("models/own.py", OWN_LOOP)
+    text = 'dataset = "digits"\nnetwork = "mlp"\ntrainer = "./own.py:OwnLoop"\n'
+    write("models/small.toml", text)
+    assert robench("run", "small", "--jobs", "1", cwd=small.root).returncode == 0
+    manifest = Store(small.root / ".robench").read_run("small")
+    assert manifest is not None
+    rows = manifest["models"][0]["seeds"][0]["history"]
+    assert [row["loss"] for row in rows] == [1.0, 0.5]
+    assert all(row["seconds"] >= 0 and row["peak_memory_mb"] > 0 for row in rows)
+
+
+def test_bare_robench_is_its_help(tmp_path: Path) -> None:
+    done = robench(cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "Usage: robench" in done.stdout + done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(small: Workspace, write: Write) -> None:
+    write("models/small.toml", (small.root / "models/small.toml").read_text().replace("3", "3000"))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "robench", "run", "small", "--jobs", "1"],
+        cwd=small.root,
+        env=os.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (small.root / ".robench").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)  # until it has begun
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted; what is finished is kept: run the same command to continue" in said
+
+
+def test_the_shell_completes(tmp_path: Path) -> None:
+    done = robench("--show-completion", "bash", cwd=tmp_path)
+    assert "_ROBENCH_COMPLETE" in done.stdout or "complete" in done.stdout
