@@ -219,7 +219,7 @@ def _pool(run: Run, jobs: int, told: Told) -> Pool:
     be, the work of one is done here."""
     copy = run.store.files.local and may_copy(run.device)
     if jobs == 0 or (jobs == 1 and not copy):
-        return Inline(told)
+        return Inline(told, renew=run.store.files.shared)
     if not run.store.files.shared:
         raise RobenchError(
             f"--store {run.store.url}: lives in one process: --jobs {jobs} would lose what they "

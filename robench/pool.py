@@ -147,16 +147,20 @@ def worn() -> str | None:
 
 
 class Inline:
-    """Runs each task at once, here; once this process is worn, in one that is renewed."""
+    """Runs each task at once, here; once this process is worn, in one that is renewed.
+
+    Args:
+        renew: whether another process may do the work: not where the store lives in this one.
+    """
 
     slots = 1
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, told: Told, renew: bool = True) -> None:
+        self._told, self._renew = told, renew
         self._beside: Pool | None = None
 
     def submit(self, task: Any) -> Future[Any]:
-        if worn() and _travels(task):
+        if self._renew and worn() and _travels(task):
             from robench.workers import Processes
 
             self._beside = self._beside or Processes(1, self._told)

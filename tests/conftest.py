@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 
+from robench import guard
 from robench.workspace import FOLDERS, Workspace, open_workspace
 
 torch.set_num_threads(1)
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if marker in item.keywords:
                     item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _unworn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plugins of earlier tests left in this process renews no worker of this one."""
+    monkeypatch.setattr(guard, "worn", None)
 
 
 @pytest.fixture

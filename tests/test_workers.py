@@ -380,3 +380,14 @@ def test_a_process_with_threads_of_opencv_can_be_copied(small: Workspace) -> Non
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
+
+
+def test_a_store_that_lives_in_this_process_is_not_left_by_a_worn_one(
+    small: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robench.guard.worn", "a plugin has left 65 files open")
+    run = open_run(make_plan(small, "small"), Store("memory://worn"), "cpu")
+    ears = Ears()
+    execute(run, ears, 1)
+    assert not ears.failed
+    assert len(run.outcomes.digests) == len(run.plan.cells)
