@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from robench.errors import RobenchError
 from robench.leaderboard import CLEAN, column_name
 from robench.report.text import NORMS, radius
-from robench.results import Results
+from robench.results import Results, Threat
 
 SHOWN = 6
 """Images, and attacks, of the picture with examples."""
@@ -23,8 +23,7 @@ def threats(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Axe
     """Accuracy on clean images, under each attack and in the worst case, with 95% intervals."""
     bars = {"worst case": "worst_case", CLEAN: CLEAN}
     for threat in [*results.attacks, *results.floors]:
-        at = f" ({NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])})"
-        bars[threat["name"] + at] = column_name(threat["name"])
+        bars[_with_ball(threat)] = column_name(threat["name"])
     bars |= {kind: column_name(kind) for kind in results.kinds}
     known = {label: key for label, key in bars.items() if not pd.isna(row[key])}
     ax = ax or plt.subplots(figsize=(6, 0.3 * len(known) + 1))[1]
@@ -45,9 +44,9 @@ def eps(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Axes:
     lines = {card: points for card, points in cards.items() if len(dict(points)) > 1}
     if not lines:
         raise RobenchError("plot: no attack was run at several eps; evaluate with eps = [...]")
-    return _lines(
-        {card: [(0.0, CLEAN), *points] for card, points in lines.items()}, name, row, ax, "eps"
-    )
+    norms = {str(NORMS.get(t["norm"], t["norm"])) for t in results.curves}
+    drawn = {card: [(0.0, CLEAN), *points] for card, points in lines.items()}
+    return _lines(drawn, name, row, ax, f"eps ({', '.join(sorted(norms))})")
 
 
 def severity(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Axes:
@@ -65,7 +64,8 @@ def examples(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Ax
     """The first images: clean in the first row, then as each attack left them, with what the module
     says of them."""
     rows: list[tuple[str, list[np.ndarray], list[str]]] = []
-    for threat in ["clean", *(t["name"] for t in results.attacks)][: 1 + SHOWN]:
+    labels = {CLEAN: CLEAN, **{t["name"]: _with_ball(t) for t in results.attacks}}
+    for threat, label in list(labels.items())[: 1 + SHOWN]:
         table, cell = results.table(name, 0, threat), results.cell(name, 0, threat)
         if table is None or cell is None or "input" not in table.column_names:
             continue
@@ -73,7 +73,7 @@ def examples(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Ax
         kept = [bytes_ for bytes_ in table.column("input").to_pylist()[:SHOWN] if bytes_]
         pictures = [np.frombuffer(b, np.uint8).reshape(shape).transpose(1, 2, 0) for b in kept]
         said = [str(drawn[0]) for drawn in table.column("predictions").to_pylist()[: len(kept)]]
-        rows.append((threat, pictures, said))
+        rows.append((label, pictures, said))
     if not rows or not rows[0][1]:
         raise RobenchError("plot: the results hold no images")
     height, width = rows[0][1][0].shape[:2]
@@ -99,6 +99,13 @@ PLOTS: dict[str, Callable[[Results, str, pd.Series, Axes | None], Axes]] = {
     "severity": severity,
     "examples": examples,
 }
+
+
+def _with_ball(threat: Threat) -> str:
+    """An attack by its name and budget."""
+    return (
+        f"{threat['name']} ({NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])})"
+    )
 
 
 def _lines(
