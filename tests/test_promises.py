@@ -26,6 +26,8 @@ def test_every_promise_is_held_by_a_test_that_is_there() -> None:
         for name in named:
             file, _, function = name.removeprefix("tests/").partition("::")
             there = file in code if file.endswith(".py") else False
+            if "=" in name:  # how it is run, and not what
+                continue
             wanted = function or ("" if there else name)
             places = [code[file]] if there else list(code.values())
             assert any(f"def {wanted}(" in text for text in places) or (there and not wanted), name
