@@ -30,15 +30,6 @@ from robench.scoring import check_fit
 from robench.trainers.conformance import check_trainer
 from robench.workspace import FOLDERS, Folder, Workspace
 
-SPECS: dict[Kind, str] = {
-    "datasets": "dataset",
-    "networks": "network",
-    "trainers": "trainer",
-    "attacks": "attack",
-    "corruptions": "corruption",
-}
-"""Which key of a card names a plugin of a kind."""
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -145,7 +136,7 @@ def _same(named: Path, path: Path) -> bool:
 
 
 def _specs(card: Card) -> list[tuple[Kind, Spec]]:
-    return [(kind, getattr(card, key)) for kind, key in SPECS.items() if hasattr(card, key)]
+    return [(kind, getattr(card, key)) for kind, key in plugins.SPECS.items() if hasattr(card, key)]
 
 
 def lines(checked: Checked) -> Iterator[str]:

@@ -29,6 +29,14 @@ from robench.reach import Code, code_of, installed
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
+SPECS: dict[Kind, str] = {
+    "datasets": "dataset",
+    "networks": "network",
+    "trainers": "trainer",
+    "attacks": "attack",
+    "corruptions": "corruption",
+}
+"""Which key of a card names a plugin of a kind."""
 PRIVATE_PACKAGE = "robench_workspace"
 BASES: dict[Kind, str] = {
     "networks": "robench.networks.base:Network",
@@ -262,6 +270,20 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise RobenchError(f"{where}{kind[:-1]} {name!r}: {found!r} is not a subclass of {base}")
     return found
+
+
+def beside(name: str, card: Card, where: str) -> Path:
+    """The file that a setting names beside a card, or by its whole path; there may be none.
+
+    Raises RobenchError, which begins with `where`, for one that a relative name leads out of the
+    workspace to.
+    """
+    path = resolved(card.home / name, where)
+    if not (Path(name).is_absolute() or path.is_relative_to(card.root.resolve())):
+        raise RobenchError(
+            f"{where}: lies outside the workspace; move it inside, or say its whole path"
+        )
+    return path
 
 
 def held(kind: Kind, plugin: type[Plugin]) -> str:

@@ -13,13 +13,7 @@ from robench.plugins import Kind
 from robench.workspace import CARD_TYPES, Folder
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-OF_SPECS: dict[str, Kind] = {
-    "dataset": "datasets",
-    "network": "networks",
-    "trainer": "trainers",
-    "attack": "attacks",
-    "corruption": "corruptions",
-}
+OF_SPECS = {key: kind for kind, key in plugins.SPECS.items()}
 What = Literal["models", "attacks", "corruptions", "reports", "leaderboard"]
 
 

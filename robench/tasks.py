@@ -46,12 +46,6 @@ from robench.trainers.base import History, Trainer, forget_peak_memory, peak_mem
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
 
-SPECS: dict[plugins.Kind, str] = {
-    "datasets": "dataset",
-    "networks": "network",
-    "trainers": "trainer",
-}
-"""Which key of a model card names a plugin of a kind."""
 KEPT = 2**28
 """Bytes of trained networks that a process keeps, the last used ones: cells that share an input
 come one after the other, each with another network."""
@@ -127,8 +121,9 @@ class Train:
         """
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
-        for kind, spec in SPECS.items():
-            _check_code(kind, getattr(card, spec), card, self.identity[spec])
+        for kind, spec in plugins.SPECS.items():
+            if hasattr(card, spec):
+                _check_code(kind, getattr(card, spec), card, self.identity[spec])
         splits = load_splits(card)
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field, InstanceOf
 from robench.cards import Card
 from robench.data.base import Dataset, Part, Splits, _ratio
 from robench.data.checked import checked_images, checked_labels
-from robench.errors import RobenchError, resolved, system_words
-from robench.plugins import Source
+from robench.errors import RobenchError, system_words
+from robench.plugins import Source, beside
 
 LARGEST = 2**33
 """Bytes that the arrays of a file may unpack to."""
@@ -42,11 +42,7 @@ class Arrays(Dataset):
         if not isinstance(name, str) or isinstance(name, Source):
             return dict(settings)
         where = f"{card.file}: file = {name!r}"
-        path = resolved(card.home / name, where)
-        if not (Path(name).is_absolute() or path.is_relative_to(card.root.resolve())):
-            raise RobenchError(
-                f"{where}: lies outside the workspace; move it inside, or say its whole path"
-            )
+        path = beside(name, card, where)
         if not path.is_file():
             raise RobenchError(f"{where}: no such file: {path}")
         stat = path.stat()

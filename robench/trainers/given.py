@@ -15,11 +15,11 @@ from torch import Tensor
 
 from robench.cards import Card
 from robench.data.base import Splits
-from robench.errors import RobenchError, resolved, system_words
+from robench.errors import RobenchError, system_words
 from robench.networks.base import Network
 from robench.networks.module import Module
 from robench.networks.weights import load_state
-from robench.plugins import Source
+from robench.plugins import Source, beside
 from robench.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
 
@@ -42,11 +42,7 @@ class Given(Trainer):
         if not isinstance(name, str) or isinstance(name, Source):
             return dict(settings)
         where = f"{card.file}: weights = {name!r}"
-        path = resolved(card.home / name, where)
-        if not (Path(name).is_absolute() or path.is_relative_to(card.root.resolve())):
-            raise RobenchError(
-                f"{where}: lies outside the workspace; move it inside, or say its whole path"
-            )
+        path = beside(name, card, where)
         try:
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a device may never end
