@@ -309,20 +309,19 @@ def _shared(ours: Evaluation, theirs: Evaluation) -> Iterator[tuple[str, np.ndar
         labels = side.per_image[side.per_image["threat"] == CLEAN]
         model = next(m for m in side.results.models if m["name"] == side.name)
         data = model["fields"]["dataset"].get("fingerprint")
-        sides.append((data, labels[["image", "label"]].to_numpy().tolist(), correct))
-    (data, images, mine), (others_data, others, other) = sides
+        worst = side.results.worst_case(model)
+        sides.append((data, labels[["image", "label"]].to_numpy().tolist(), correct, worst))
+    (data, images, mine, worst), (others_data, others, other, others_worst) = sides
     if data != others_data or images != others:
         raise RobenchError(
             f"compare: {ours.name} and {theirs.name} met different images; evaluate both on one "
             "data set, with the same number of images"
         )
     fields = {t["name"]: t.get("fields") for t in theirs.results.threats}
-    attacks = [t["name"] for t in ours.results.attacks]
-    if attacks and set(attacks) == {t["name"] for t in theirs.results.attacks}:
-        worst = [
-            np.min([side[name] for name in [CLEAN, *attacks]], axis=0) for side in (mine, other)
-        ]
-        yield "worst case", worst[0], worst[1]
+    attacks = {t["name"] for t in ours.results.attacks}
+    same = bool(attacks) and attacks == {t["name"] for t in theirs.results.attacks}
+    if same and worst is not None and others_worst is not None:
+        yield "worst case", worst[0], others_worst[0]
     for threat in ours.results.threats:
         name = threat["name"]
         if name in mine and name in other and threat.get("fields") == fields.get(name):

@@ -219,6 +219,7 @@ def test_two_results_are_compared_image_by_image(
     assert clean["only_ours"] - clean["only_theirs"] == round(60 * clean["difference"])
     assert clean["p"] < 0.001
     assert list(table.index[:2]) == ["worst case", "clean"]
+    assert table.loc["worst case", "ours"] == pytest.approx(result.worst_case)
     same = result.compare(result).set_index("threat").loc["clean"]
     assert same["difference"] == 0
     assert same["p"] == 1
