@@ -86,9 +86,8 @@ def _report(workspace: Workspace, wanted: str, own: bool) -> tuple[ReportCard, t
     sets = {name.rpartition("/")[0] for name in cards} - {""}
     if wanted in known:
         card = workspace.card("reports", wanted)
-        if own:
-            card = card.model_copy(update={"claims": (), "baselines": (), "transfer": ()})
-        return card.model_copy(update={"claims": (), "baselines": ()}), card.attacks
+        about_models = ("claims", "baselines", *(("transfer",) if own else ()))
+        return card.model_copy(update=dict.fromkeys(about_models, ())), card.attacks
     if not (own or wanted in sets or wanted in cards):
         raise RobenchError(
             f"evaluate: report = {wanted!r}: neither a report card nor a set of attacks; "

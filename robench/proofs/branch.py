@@ -47,7 +47,6 @@ class Tree:
     found: bool = False
     left: str = ""
     nodes: int = 0
-    programs: int = 0
 
 
 def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attempt: Try) -> Tree:
@@ -146,7 +145,6 @@ def _decide(
     left = ""
     longer = bound(image, boxes, found.multipliers[which], STEPS[2], image.scale / 4)
     for index in np.flatnonzero(longer.value >= 0).tolist():
-        tree.programs += 1
         target = int(boxes.target[index])
         said = leaf.settle(boxes.low[index], boxes.high[index], target, attempt)
         if said == FOUND:
