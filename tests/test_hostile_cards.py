@@ -21,7 +21,7 @@ from hostile import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench import check, plugins
+from robench import plugins
 from robench.workspace import Workspace
 
 alone, workspace = hostile.alone, hostile.workspace  # fixtures
@@ -83,6 +83,6 @@ def test_any_setting_of_any_plugin_is_taken_or_named(
     keys = st.one_of(st.sampled_from(fields), TEXTS) if fields else TEXTS
     spec = {"name": plugin, **data.draw(st.dictionaries(keys, CARD_VALUES, max_size=3))}
     name = {"attacks": "attacks/near", "corruptions": "corruptions/noisy"}.get(kind, "models/small")
-    card = {**CARDS[name], check.SPECS[kind]: spec}
+    card = {**CARDS[name], plugins.SPECS[kind]: spec}
     (workspace.root / f"{name}.toml").write_text(card_text(card), encoding="utf-8")
     works_or_says(lambda: looked_at(workspace), A_CARD)
