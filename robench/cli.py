@@ -133,6 +133,10 @@ def run(
         typer.Option("--gpu-share", min=0.01, max=1, help="With --ray: GPUs that a task takes."),
     ] = 1.0,
     only: OnlyOption = None,
+    keep_images: Annotated[
+        bool,
+        typer.Option("--keep-images", help="Keep all adversarial images; see robench images."),
+    ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,6 +171,7 @@ def run(
         ray=ray,
         gpu_share=gpu_share,
         only=only or (),
+        keep_images=keep_images,
         console=err,
         command=_command(),
         debug="--debug" in sys.argv,
@@ -206,6 +211,38 @@ def report(
     out.print(f"page: {page}", soft_wrap=True, highlight=False)
     if open_page:
         typer.launch(str(page))
+
+
+class ImageFormat(StrEnum):
+    """What `robench images` writes."""
+
+    npz = "npz"
+    png = "png"
+
+
+@app.command()
+def images(
+    report: Annotated[str, typer.Argument(help="Name of a card in reports/.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    form: Annotated[
+        ImageFormat,
+        typer.Option("--format", help="npz: exact, float32; png: rounded to 8 bits."),
+    ] = ImageFormat.npz,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Only models or threats that match this pattern; repeatable."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write the images that a run with --keep-images kept, for other programs."""
+    from robench.images import export
+    from robench.results import load_results
+    from robench.workspace import open_workspace
+
+    kept = _store(open_workspace(workspace), store)
+    for path in export(kept, load_results(kept, report), folder, form.value, only or ()):
+        out.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -56,6 +56,7 @@ def evaluate(
     store: str | Path | None = None,
     device: str | None = None,
     jobs: int = 1,
+    keep_images: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Attack, corrupt and diagnose a trained module as a report does its models.
@@ -87,6 +88,7 @@ def evaluate(
         store: folder or fsspec URL of results; None: .robench in the workspace.
         device: None: CUDA where there is one.
         jobs: processes; more than one needs a module that pickles and whose class is in a file.
+        keep_images: whether all adversarial images are kept in the store, for `result.images`.
         progress: whether bars are drawn.
 
     Raises RobenchError for bad input, and where the module does not answer as it should.
@@ -128,15 +130,17 @@ def evaluate(
         update={**update, "images": min(wanted, len(splits.test)) if images is None else wanted}
     )
     threads, steady = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    kept = Store(store if store is not None else here.output / ".robench")
     try:
         results = make_results(
             here.holding(card, whole, *asked.cards),
             whole.name,
-            store=Store(store if store is not None else here.output / ".robench"),
+            store=kept,
             console=console,
             command=f"robench.evaluate({name}, dataset={_said(dataset)}, report={report!r})",
             device=device,
             jobs=jobs,
+            keep_images=keep_images,
         )
     finally:
         # A run computes on one thread, with steady convolutions; the caller's own work need not.
@@ -145,7 +149,7 @@ def evaluate(
     if results.table(name, 0, "clean") is None:
         why = next(failed["error"] for failed in results.failures() if failed["model"] == name)
         raise RobenchError(f"evaluate: {name}: {why}")
-    return Evaluation(results, name)
+    return Evaluation(results, name, kept)
 
 
 def _with_all_classes(

@@ -22,6 +22,7 @@ from robench.cards import ModelCard
 from robench.digest import Identity, digest
 from robench.errors import RobenchError
 from robench.identity import Shared
+from robench.keeping import KeepImages
 from robench.loading import held_still
 from robench.outcomes import Outcomes
 from robench.plan import Cell, Plan, Training
@@ -53,6 +54,8 @@ class Run:
     store: Store
     device: str
     resolved: dict[str, identity.ResolvedModel]
+    keep_images: bool = False
+    """Whether what attacks make of the images is kept, which changes no identity."""
     weights: dict[Training, str] = field(default_factory=dict)
     digests: dict[Cell, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -142,10 +145,11 @@ class Run:
             model=self.model_digest(cell.training),
             inputs=inputs.digest if inputs else None,
             broken=self.broken(cell),
+            keep=self.keep_images,
         )
 
 
-def open_run(plan: Plan, store: Store, device: str) -> Run:
+def open_run(plan: Plan, store: Store, device: str, keep_images: bool = False) -> Run:
     """Check every card of the plan against its plugins before any work starts.
 
     Raises RobenchError naming card, key and value.
@@ -163,7 +167,7 @@ def open_run(plan: Plan, store: Store, device: str) -> Run:
             f"{plan.report.file}: images = {plan.report.images}: the smallest test split has "
             f"{fewest}"
         )
-    return Run(plan, store, device, resolved)
+    return Run(plan, store, device, resolved, keep_images)
 
 
 def choose_device(named: str | None) -> str:
@@ -260,6 +264,8 @@ class _Scheduler:
         that a proof is handed: not yet known by their digests, or not yet evaluated."""
         self.planned = set(run.plan.cells)
         self.cells = run.store.cells()
+        self.images = run.store.images() if run.keep_images else set()
+        """Cells whose adversarial images are kept."""
         self.sound = True
         """False once a task met something damaged in the store, which has been set aside."""
 
@@ -391,6 +397,12 @@ class _Scheduler:
                 return
         cell_identity, inputs = run.identify(cell)
         name = run.digests[cell]
+        if run.keep_images and name in self.cells and name not in self.images:
+            again = KeepImages(run.evaluation(cell, cell_identity, inputs))
+            done = again.digest in self.submitted or again.digest in run.failures
+            if again.evaluation.attacks and name not in self.submitted and not done:
+                self._submit(again)
+                return
         if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("failed" if name in run.failures else "cell")
             return

@@ -13,7 +13,12 @@ from robench.digest import SCHEMA
 from robench.store import Store, as_manifest, as_outcome, as_tensors
 
 Facts = dict[str, Any]
-KINDS = {"models": ".safetensors", "inputs": ".safetensors", "cells": ".parquet"}
+KINDS = {
+    "models": ".safetensors",
+    "inputs": ".safetensors",
+    "cells": ".parquet",
+    "images": ".safetensors",
+}
 LEFT = {
     "damaged": "set aside as damaged",
     "scratch": "of trainings that were stopped",
@@ -49,7 +54,8 @@ class Checked:
         for what, found in self.left.items():
             yield f"{what}: {len(found)} files, {_size(sum(found.values()))}"
             yield from (f"  {name}" for name in sorted(found) if every)
-        kinds = ", ".join(f"{self.sound[kind]} {kind}" for kind in KINDS)
+        there = [kind for kind in KINDS if self.sound[kind] or kind != "images"]
+        kinds = ", ".join(f"{self.sound[kind]} {kind}" for kind in there)
         yield f"sound: {kinds}, {self.reports} reports; damaged: {len(self.damaged)} files"
 
 
@@ -62,7 +68,7 @@ def check_store(store: Store) -> Checked:
     found, facts = Checked(), dict[str, dict[str, Facts]]()
     sizes = store.files.sizes()
     readers: dict[str, Callable[[bytes, str], Facts]] = {
-        "models": _tensors, "inputs": _tensors, "cells": _outcome
+        "models": _tensors, "inputs": _tensors, "cells": _outcome, "images": _tensors
     }  # fmt: skip
     for kind, suffix in KINDS.items():
         facts[kind] = {}
@@ -117,6 +123,7 @@ def _needed(
             found.missing[report] += [f"{kind}/{key}" for key in gone if key not in broken]
         if not found.missing[report]:
             del found.missing[report]
+    needed["images"] |= needed["cells"] & {*facts["images"]}  # also where a later run kept none
     # What inputs and cells of before name only in their own identities.
     needed["inputs"] |= {facts["cells"][c]["inputs"] for c in needed["cells"] & {*facts["cells"]}}
     crafted = {facts["inputs"][key]["surrogate"] for key in needed["inputs"] & {*facts["inputs"]}}
@@ -131,6 +138,7 @@ def _used(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
         "models": {seed["digest"] for seed in seeds if seed["status"] == "done"},
         "inputs": {cell["inputs"] for cell in cells if cell.get("inputs")},
         "cells": {cell["digest"] for cell in cells},
+        "images": {cell["digest"] for cell in cells if cell.get("images")},
     }
 
 

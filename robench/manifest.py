@@ -11,6 +11,7 @@ threat, and its `inputs` the shared inputs that it was given, whose own identity
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from robench import __version__, identity
@@ -20,6 +21,7 @@ from robench.digest import SCHEMA as IDENTITY_SCHEMA
 from robench.digest import Written, digest
 from robench.execute import Run, unborn
 from robench.plan import Threat, Training
+from robench.store import Damaged
 
 SCHEMA = 2
 """Of the manifest. Those of schema 1 had no seal."""
@@ -62,6 +64,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     for model, card in zip(models, run.plan.models, strict=True):
         for seed in model["seeds"]:
             parts[Training(card, seed["seed"])] = model_part(model, seed)
+    kept = run.store.images()
     for cell in run.plan.cells:
         name = run.digests.get(cell)
         why = run.failures.get(name or unborn(cell))
@@ -79,6 +82,8 @@ def describe(run: Run, command: str) -> dict[str, Any]:
             row["outcome"] = run.outcomes.digests[name]
             row["seconds"] = noted["seconds"]
             row["environment"] = environment(noted)
+            if name in kept and (images := _images(run, name)):
+                row["images"] = images
             identified, shared = run.identity_of(cell)
             if shared is not None:
                 row["inputs"] = shared.digest
@@ -104,6 +109,19 @@ def describe(run: Run, command: str) -> dict[str, Any]:
         "inputs": inputs,
         "environments": environments,
     }
+
+
+def _images(run: Run, cell: str) -> str | None:
+    """Digest of the adversarial images of a finished cell; None where the store does not hold
+    those of its outcome."""
+    said = run.outcomes.provenance[cell].get("images")
+    if said is not None:
+        return str(said)
+    with suppress(Damaged, FileNotFoundError):  # kept later than the outcome was written
+        about = run.store.read_images(cell)[1]
+        if about["outcome"] == run.outcomes.digests[cell]:
+            return str(about["tensors"])
+    return None
 
 
 def _sample(card: ModelCard, images: int) -> dict[str, Any]:

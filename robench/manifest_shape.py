@@ -104,6 +104,7 @@ class _Cell(_Shape):
     outcome: str | None = None
     identity: str | None = None
     inputs: str | None = None
+    images: str | None = None
     seconds: Number | None = None
     environment: str | None = None
     inference_ms: Number | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jinja2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from robench.diagnostics.finding import Verdict
 from robench.diagnostics.verdicts import diagnose
@@ -22,6 +23,7 @@ from robench.leaderboard import CLEAN, column_name, leaderboard
 from robench.report import PAGE, write_report
 from robench.report.text import NORMS, percent, radius
 from robench.results import Results, Threat
+from robench.store import Store
 
 if TYPE_CHECKING:  # drawing is imported where something is drawn
     from matplotlib.axes import Axes
@@ -40,11 +42,13 @@ SUMMARY = {
 class Evaluation:
     """How a module fared: shown as a table in notebooks.
 
-    results: every outcome, as reports have them. name: what the module is called in them.
+    results: every outcome, as reports have them. name: what the module is called in them. store:
+        where they are kept.
     """
 
     results: Results = field(repr=False)
     name: str
+    store: Store | None = field(default=None, repr=False)
 
     @property
     def clean(self) -> float:
@@ -79,6 +83,19 @@ class Evaluation:
                 frames.append(frame.assign(threat=threat["name"]))
         rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
         return rows.reindex(columns=["image", "label", "threat", "correct"])
+
+    def images(self, threat: str) -> NDArray[np.float32]:
+        """What the module was shown under a threat: (n, channels, height, width), float32, in
+        [0, 1], in the order of `per_image`. Of attacks: where `evaluate` was told
+        keep_images=True; corrupted images and those crafted on a surrogate always.
+
+        Raises RobenchError where they were not kept.
+        """
+        from robench.images import read_images
+
+        if self.store is None:
+            raise RobenchError("images: this result does not know its store")
+        return read_images(self.store, self.results, self.name, 0, threat).images
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TaskID as BarID
 
+from robench.keeping import KeepImages
 from robench.pool import Failure
-from robench.tasks import Task, Train
+from robench.tasks import Evaluate, Task, Train
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""
@@ -115,7 +116,7 @@ class Terminal:
         self._groups: dict[str, str] = {}
         self._bars: dict[str, BarID] = {}
         self._models = self._cells = BarID(-1)
-        self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0}
+        self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0, "images": 0}
         self.kept = {"model": 0, "cell": 0, "failed": 0}
         self.failed: list[tuple[str, Failure]] = []
         self._plain = not console.is_terminal
@@ -203,7 +204,10 @@ class Terminal:
             elif task.group.startswith("make "):
                 self.made["inputs"] += failure is None
             else:
-                self.made["cells"] += failure is None
+                later = isinstance(task, KeepImages)
+                self.made["cells"] += failure is None and not later
+                keeps = later or (isinstance(task, Evaluate) and task.keeps)
+                self.made["images"] += failure is None and keeps
                 self._progress.advance(self._cells)
             self._show_left()
 

@@ -40,7 +40,8 @@ COLUMNS = {
 """Of the rows: what all pages need."""
 PROVED = pa.float32()
 """Of the column `proved`, null but where the threat is a proof; pages of before it lack it."""
-ELSEWHERE = ("seconds", "environment", "finished")  # provenance that the manifest says in its way
+ELSEWHERE = ("seconds", "environment", "finished", "images")
+"""Provenance that the manifest says in its way."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -28,7 +29,7 @@ class Done:
 
     page: Path
     incomplete: int
-    """Cells that were asked for and have no outcome."""
+    """Cells that were asked for and have no outcome, or not the images that were to be kept."""
     results: Results
 
 
@@ -45,6 +46,7 @@ def run_report(
     ray: str | None = None,
     gpu_share: float = 1.0,
     only: Sequence[str] = (),
+    keep_images: bool = False,
     debug: bool = False,
 ) -> Done:
     """Make what is missing of a report (see `make_results`) and write its page.
@@ -63,13 +65,23 @@ def run_report(
         ray=ray,
         gpu_share=gpu_share,
         only=only,
+        keep_images=keep_images,
         debug=debug,
     )
     page = write_report(results, folder or workspace.output / "reports" / report)
     asked = {_place(cell) for cell in make_plan(workspace, report, only).cells} if only else None
-    missing = [cell for cell in results.manifest["cells"] if cell["status"] != "done"]
+    missing = [
+        cell
+        for cell in results.manifest["cells"]
+        if cell["status"] != "done" or (keep_images and _lacks_images(results, cell))
+    ]
     incomplete = [c for c in missing if not asked or (c["model"], c["seed"], c["threat"]) in asked]
     return Done(page, len(incomplete), results)
+
+
+def _lacks_images(results: Results, cell: Mapping[str, Any]) -> bool:
+    attacks = {threat["name"] for threat in results.threats if threat["kind"] == "attack"}
+    return cell["threat"] in attacks and not (cell.get("images") or cell.get("inputs"))
 
 
 def _place(cell: Cell) -> tuple[str, int, str]:
@@ -89,6 +101,7 @@ def make_results(
     ray: str | None = None,
     gpu_share: float = 1.0,
     only: Sequence[str] = (),
+    keep_images: bool = False,
     debug: bool = False,
 ) -> Results:
     """Make what is missing of a report and return its results.
@@ -98,6 +111,8 @@ def make_results(
         jobs: worker processes; None: one per core on a CPU, one on CUDA.
         ray: address of a Ray cluster that does the work instead (see cluster.py).
         gpu_share: share of a GPU that one task takes there.
+        keep_images: whether what attacks make of the images is kept (images.py); of cells that are
+            finished without, the attacks run again.
         debug: whether tracebacks of what failed are shown.
 
     With `only` the results are still those of the whole report: what was made now, what was there
@@ -110,14 +125,14 @@ def make_results(
         device = choose_device(device)
         if jobs is None:
             jobs = (os.cpu_count() or 1) if device == "cpu" else 1
-        state = open_run(plan, store, device)
+        state = open_run(plan, store, device, keep_images)
         with Terminal(console, jobs, debug) as terminal:
             execute(state, terminal, jobs)
     else:
         cluster = Cluster(ray, jobs, gpu_share)
         try:
             device = device or ("cuda" if cluster.has_gpu else "cpu")
-            state = open_run(plan, store, device)
+            state = open_run(plan, store, device, keep_images)
             with Terminal(console, cluster.tasks_at_once(device), debug) as terminal:
                 execute(state, terminal, start=lambda told: cluster.pool(told, device))
         finally:
@@ -136,7 +151,8 @@ def make_results(
     given = f"{made['given']} given, " if made["given"] else ""
     console.print(
         f"models: {made['models']} trained, {given}{kept['model']} kept; "
-        f"cells: {made['cells']} evaluated, {kept['cell']} kept, {missing} without outcome",
+        f"cells: {made['cells']} evaluated, {kept['cell']} kept, {missing} without outcome"
+        + (f"; adversarial images of {made['images']} kept" if keep_images else ""),
         highlight=False,
     )
     return load_results(store, report, state.outcomes, manifest)

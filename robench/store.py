@@ -4,6 +4,8 @@
     inputs/<digest>.safetensors   perturbed inputs that several models share (corrupted test sets,
                                   examples crafted on a surrogate)
     cells/ab/<digest>.parquet     one row per image; identity and provenance in the metadata
+    images/ab/<digest>.safetensors  what an attack made of the images of the cell of that name,
+                                  where that was asked for (adversarial.py)
     failures/<digest>.json        what went wrong, for people; not a result
     scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
@@ -137,6 +139,28 @@ class Store:
     def read_cell(self, cell: str) -> Outcome:
         """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
         return self._read(_cell_path(cell), lambda data: as_outcome(data, cell))
+
+    # -- images ---------------------------------------------------------------------------------
+
+    def images(self) -> set[str]:
+        """Digests of the cells whose adversarial images are kept: one listing."""
+        return set(self.files.names("images", ".safetensors"))
+
+    def write_images(self, cell: str, payload: bytes, outcome: str) -> None:
+        """Keep the images of a cell. Those of another outcome give way: a run that was killed has
+        left them, on a machine that gives other bits.
+
+        Args:
+            outcome: digest of the rows that they were scored for.
+        """
+        with suppress(FileNotFoundError, Damaged):
+            if self.read_images(cell)[1]["outcome"] == outcome:
+                return
+        self.files.write(_images_path(cell), payload)
+
+    def read_images(self, cell: str) -> tuple[bytes, dict[str, Any]]:
+        """The safetensors bytes and their metadata. Raises Damaged."""
+        return self._read(_images_path(cell), lambda data: as_tensors(data, cell))
 
     # -- failures and runs ----------------------------------------------------------------------
 
@@ -273,6 +297,10 @@ def _inputs_path(name: str) -> str:
 
 def _cell_path(cell: str) -> str:
     return f"cells/{cell[:2]}/{cell}.parquet"
+
+
+def _images_path(cell: str) -> str:
+    return f"images/{cell[:2]}/{cell}.safetensors"
 
 
 def _leaf(name: str) -> str:

@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from robench import plugins
+from robench.adversarial import images_file
 from robench.attacks.base import Attack
 from robench.cards import Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
@@ -254,6 +255,8 @@ class Evaluate:
     """Digest of the shared inputs in the store."""
     broken: Mapping[int, str] | None = None
     """Of a proof: images that are broken already -> the threat that did."""
+    keep: bool = False
+    """Whether what an attack makes of the images is kept, too."""
 
     @property
     def label(self) -> str:
@@ -267,12 +270,32 @@ class Evaluate:
     def time_limit(self) -> float:
         return _time_limit(self.cell.threat, self.cell.training.card)
 
-    def run(self, tell: Tell) -> None:
-        Store(self.store).write_cell(self.digest, self.evaluate())
+    @property
+    def attacks(self) -> bool:
+        """Whether it makes images of its own, which nothing else holds."""
+        return self.cell.threat.kind == "attack" and self.inputs is None
 
-    @own_state()
+    @property
+    def keeps(self) -> bool:
+        """Whether images are kept: shared inputs always are, under their own name."""
+        return self.keep and self.attacks
+
+    def run(self, tell: Tell) -> None:
+        store, (outcome, images) = Store(self.store), self.carry_out()
+        if not self.keeps or images is None:
+            store.write_cell(self.digest, outcome)
+            return
+        outcome.provenance["images"], payload = images_file(outcome, images)
+        store.write_cell(self.digest, outcome)
+        store.write_images(self.digest, payload, outcome.digest)
+
     def evaluate(self) -> Outcome:
         """The outcome, without writing it."""
+        return self.carry_out()[0]
+
+    @own_state()
+    def carry_out(self) -> tuple[Outcome, np.ndarray | None]:
+        """The outcome, and what an attack made of the images; writes nothing."""
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
@@ -311,7 +334,7 @@ class Evaluate:
                 work=work,
             )
         observations |= self._check_proof(rows, perturbed)
-        return Outcome(
+        outcome = Outcome(
             rows=with_costs(rows, perturbed),
             identity=self.identity,
             provenance={
@@ -322,6 +345,7 @@ class Evaluate:
                 **observations,
             },
         )
+        return outcome, images if self.attacks else None
 
     def _check_proof(self, rows: pa.Table, perturbed: Perturbed | None) -> dict[str, Any]:
         """What is noted of a proof that contradicts nothing; of anything else, nothing."""
@@ -472,7 +496,7 @@ def _trained(training: Training, model: str, weights: str, store: str, device: s
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key][0]
-    payload, metadata = _there(Store(store).read_model, model)
+    payload, metadata = there(Store(store).read_model, model)
     if metadata["tensors"] != weights:
         raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = _fresh(training.card, training.seed)
@@ -493,7 +517,7 @@ def _forget(network: Network) -> None:
             del _kept[key]
 
 
-def _there(read: Callable[[str], Read], name: str) -> Read:
+def there(read: Callable[[str], Read], name: str) -> Read:
     """What the store held when this task was made. Raises store.Damaged when it does not any
     more, such as when another task has set it aside: then it is made again."""
     try:
@@ -503,7 +527,7 @@ def _there(read: Callable[[str], Read], name: str) -> Read:
 
 
 def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
-    payload, metadata = _there(store.read_inputs, name)
+    payload, metadata = there(store.read_inputs, name)
     tensors = safetensors.numpy.load(payload)
     if "distance" not in tensors:
         return tensors["images"], None
