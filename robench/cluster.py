@@ -23,7 +23,7 @@ from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker, wor
 HERE = "here"
 """The address that starts a cluster of this machine alone."""
 HEAD, SILENT = 2.0, 20.0
-"""Seconds between two looks whether the cluster's head answers, and until it counts as gone."""
+"""Seconds that the cluster's head has to answer, and of silence until it counts as gone."""
 LISTEN, LOOK = 0.5, 5.0
 """Seconds between two looks at what workers say, and at how large the cluster is."""
 
@@ -145,9 +145,11 @@ class OnRay:
         inner.add_done_callback(lambda done: self._done(future, done))
         return future
 
-    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
-        """Those that are done, once one is. Raises RobenchError when the cluster's head is gone."""
-        while not (done := wait(futures, HEAD, FIRST_COMPLETED).done):
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
+        """Those that are done, once one is, or after so many seconds. Raises RobenchError when the
+        cluster's head is gone."""
+        done = wait(futures, seconds, FIRST_COMPLETED).done
+        if not done:
             self._cluster.check_head()
         return done
 

@@ -7,6 +7,7 @@ recorded and the rest goes on. The order of tasks changes no result.
 from __future__ import annotations
 
 import gc
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,6 +24,7 @@ from robench.digest import Identity, digest
 from robench.errors import RobenchError
 from robench.identity import Shared
 from robench.keeping import KeepImages
+from robench.leases import LOOK, Leases
 from robench.loading import held_still
 from robench.outcomes import Outcomes
 from robench.plan import Cell, Plan, Training
@@ -43,6 +45,10 @@ class Listener(Protocol):
     def told(self, label: str, done: float, text: str) -> None: ...
     def finished(self, task: Task, failure: Failure | None) -> None: ...
     def found(self, what: str) -> None: ...
+    def elsewhere(self, task: Task) -> None:
+        """What was queued is done: by another run."""
+        ...
+
     def note(self, text: str) -> None: ...
 
 
@@ -208,11 +214,15 @@ def execute(
 def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:
     for last in (False, True):  # a second round makes again what was set aside as damaged
         pool = start(listener.told) if start else _pool(run, jobs, listener.told)
-        scheduler = _Scheduler(run, listener, pool, last)
+        leases = Leases(run.store.files, listener.note)
+        scheduler = _Scheduler(run, listener, pool, leases, last)
         try:
             scheduler.work()
         finally:
-            pool.close()
+            try:
+                pool.close()
+            finally:
+                leases.close()
         if _read_back(run, listener) and scheduler.sound:
             return
         run.weights.clear()
@@ -249,13 +259,19 @@ def _read_back(run: Run, listener: Listener) -> bool:
 
 
 class _Scheduler:
-    """Submits tasks as soon as what they need is there."""
+    """Submits tasks as soon as what they need is there, and no other run is at them."""
 
-    def __init__(self, run: Run, listener: Listener, pool: Pool, last: bool) -> None:
+    def __init__(
+        self, run: Run, listener: Listener, pool: Pool, leases: Leases, last: bool
+    ) -> None:
         self.run, self.listener, self.pool, self.last = run, listener, pool, last
+        self.leases = leases
         self.store_url = run.store.url
         self.ready: deque[Task] = deque()
         self.flying: dict[Future[Any], Task] = {}
+        self.elsewhere: deque[Task] = deque()
+        """What other runs are at: looked at again every LOOK seconds."""
+        self.looked, self.told = 0.0, False
         self.submitted: set[str] = set()
         """Digests of tasks that are ready, in flight or over."""
         self.attempts: dict[str, int] = defaultdict(int)
@@ -276,13 +292,56 @@ class _Scheduler:
             self.waiting[cell.training].append(cell)
         for training in plan.trainings:
             self._need_model(training)
-        while self.ready or self.flying:
+        while self.ready or self.flying or self.elsewhere:
             # Few at a time: waiting costs as much as there is in flight.
             while self.ready and len(self.flying) < self.pool.slots:
-                self._fly(self.ready.popleft())
-            done = self.pool.wait(self.flying)
-            for future in [future for future in self.flying if future in done]:
-                self._done(self.flying.pop(future), future)
+                self._take(self.ready.popleft())
+            if self.flying:
+                done = self.pool.wait(self.flying, LOOK)
+                for future in [future for future in self.flying if future in done]:
+                    self._done(self.flying.pop(future), future)
+            elif not self.ready:
+                self._wait_for_others()
+            if time.monotonic() - self.looked > LOOK:
+                self.looked = time.monotonic()
+                self.ready += self.elsewhere
+                self.elsewhere.clear()
+
+    def _wait_for_others(self) -> None:
+        if self.elsewhere:
+            task = self.elsewhere[0]
+            if not self.told:
+                self.listener.note(f"{task.label}: {self.leases.holder(task.digest)} is at it")
+                self.told = True
+            time.sleep(LOOK)
+
+    def _take(self, task: Task) -> None:
+        """Do a task, unless another run does it or has done it."""
+        if not self.leases.holds(task.digest):
+            if not self._is_there(task) and not self.leases.take(task.digest, task.label):
+                self.elsewhere.append(task)
+                return
+            if self._is_there(task):
+                self.leases.release(task.digest)
+                self._made_elsewhere(task)
+                return
+        self._fly(task)
+
+    def _is_there(self, task: Task) -> bool:
+        store = self.run.store
+        if isinstance(task, Train):
+            return store.has_model(task.digest)
+        if isinstance(task, MakeInputs):
+            return store.has_inputs(task.digest)
+        if isinstance(task, KeepImages):
+            return store.has_images(task.evaluation.digest)
+        return store.has_cell(task.digest)
+
+    def _made_elsewhere(self, task: Task) -> None:
+        self.listener.elsewhere(task)
+        if isinstance(task, Evaluate) and task.keeps and not self._is_there(KeepImages(task)):
+            self._submit(KeepImages(task))  # the other did not keep them
+        self._made(task)
 
     def _submit(self, task: Task) -> None:
         self.submitted.add(task.digest)
@@ -301,6 +360,7 @@ class _Scheduler:
                 self.ready.append(task)
                 return
             failure = Failure("WorkerDied", f"{died}; tried {ATTEMPTS} times", "")
+        self.leases.release(task.digest)
         if failure is not None and failure.damaged and not self.last:
             self.listener.note(failure.message)  # the second round makes it again
             self.sound = False
@@ -308,7 +368,11 @@ class _Scheduler:
         self.listener.finished(task, failure)
         if failure is not None:
             self._failed(task, failure)
-        elif isinstance(task, Train):
+        else:
+            self._made(task)
+
+    def _made(self, task: Task) -> None:
+        if isinstance(task, Train):
             self._release(task.training)
         elif isinstance(task, MakeInputs):
             self._release(task.digest)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 
 from robench.errors import RobenchError, conceal, keep_secret, secrets_of, system_words
 
@@ -78,8 +79,44 @@ class Files:
                 return read_regular(self.path(name))
             return bytes(self.fs.cat_file(self.path(name)))
 
-    def write(self, name: str, data: bytes) -> None:
-        """Atomic: a reader sees the whole file or none, also after a power cut."""
+    @property
+    def exclusive(self) -> bool:
+        """Whether a file can be created only where there is none, at once: on this machine, and on
+        remote stores whose library does it itself (fsspec's own way is to look and then to write).
+        """
+        kind = type(self.fs)
+        if issubclass(kind, AsyncFileSystem):
+            return kind._pipe_file is not AsyncFileSystem._pipe_file
+        return self.local or kind.pipe_file is not fsspec.AbstractFileSystem.pipe_file
+
+    def create(self, name: str, data: bytes, exclusive: bool = True) -> bool:
+        """Write a file where there is none; False: there is one. It need not outlast a power cut.
+
+        Args:
+            exclusive: whether of several that do so at once only one may be told that it did.
+        """
+        path = self.path(name)
+        what = "cannot be written", "; free space or choose another place with --store"
+        with self._saying(name, *what):
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            try:
+                if self.local:
+                    _create(path, data)
+                elif exclusive:
+                    try:
+                        self.fs.pipe_file(path, data, mode="create")
+                    except (TypeError, NotImplementedError):  # it has never heard of it
+                        self.fs.pipe_file(path, data)
+                elif self.fs.exists(path):
+                    return False
+                else:
+                    self.fs.pipe_file(path, data)
+            except FileExistsError:
+                return False
+            return True
+
+    def write(self, name: str, data: bytes, lasting: bool = True) -> None:
+        """Atomic: a reader sees the whole file or none; where `lasting`, also after a power cut."""
         path = self.path(name)
         what = "cannot be written", "; free space or choose another place with --store"
         with self._saying(name, *what):
@@ -92,9 +129,11 @@ class Files:
                 with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
                     file.write(data)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if lasting:
+                        os.fsync(file.fileno())
                 Path(temporary).replace(path)
-                _sync_folder(path.rsplit("/", 1)[0])
+                if lasting:
+                    _sync_folder(path.rsplit("/", 1)[0])
             finally:
                 Path(temporary).unlink(missing_ok=True)
 
@@ -136,6 +175,17 @@ class Files:
                 raise
             said = f"{type(error).__name__}: {error}"  # libraries of remote stores have their own
             raise RobenchError(f"{self.path(name)}: {what}: {said}{advice}") from error
+
+
+def _create(path: str, data: bytes) -> None:
+    """Raises FileExistsError; where there is no room nothing is left."""
+    with open(path, "xb", buffering=0) as file:  # noqa: PTH123
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
 
 
 def read_regular(path: str | Path) -> bytes:

@@ -66,8 +66,8 @@ class Pool(Protocol):
 
     def submit(self, task: Any) -> Future[Any]: ...
 
-    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
-        """Those that are done, once one is."""
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
+        """Those that are done, once one is, or after so many seconds."""
         ...
 
     def close(self) -> None: ...
@@ -170,9 +170,9 @@ class Inline:
         future.set_result(perform(task, self._told))
         return future
 
-    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         done = {future for future in futures if future.done()}
-        return done or (self._beside.wait(futures) if self._beside is not None else set())
+        return done or (self._beside.wait(futures, seconds) if self._beside is not None else set())
 
     def close(self) -> None:
         if self._beside is not None:

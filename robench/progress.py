@@ -47,6 +47,10 @@ class TimeLeft:
     def queue(self, task: Task) -> None:
         self._waiting[task.group] += 1
 
+    def drop(self, task: Task) -> None:
+        """It is done by somebody else."""
+        self._waiting[task.group] -= 1
+
     def told(self, label: str, group: str, done: float) -> None:
         started = self._running.get(label, (group, time.monotonic(), 0.0))[1]
         self._running[label] = (group, started, done)
@@ -210,6 +214,12 @@ class Terminal:
                 self.made["images"] += failure is None and keeps
                 self._progress.advance(self._cells)
             self._show_left()
+
+    def elsewhere(self, task: Task) -> None:
+        with self._lock:
+            self._left.drop(task)
+        if not task.group.startswith("make "):
+            self.found("model" if isinstance(task, Train) else "cell")
 
     def found(self, what: str) -> None:
         self.kept[what] += 1

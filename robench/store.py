@@ -9,6 +9,7 @@
     failures/<digest>.json        what went wrong, for people; not a result
     scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
+    leases/<digest>.json          which run is at it (leases.py); not a result
 
 A file is written under a temporary name and renamed, and never edited. One that does not match its
 own digest is set aside under `damaged/` and made again.
@@ -145,6 +146,9 @@ class Store:
     def images(self) -> set[str]:
         """Digests of the cells whose adversarial images are kept: one listing."""
         return set(self.files.names("images", ".safetensors"))
+
+    def has_images(self, cell: str) -> bool:
+        return self.files.exists(_images_path(cell))
 
     def write_images(self, cell: str, payload: bytes, outcome: str) -> None:
         """Keep the images of a cell. Those of another outcome give way: a run that was killed has

@@ -77,10 +77,14 @@ class Processes:
         self._give()
         return future
 
-    def wait(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
-        """Those that are done, once one is."""
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
+        """Those that are done, once one is, or after so many seconds."""
+        until = time.monotonic() + seconds
         while not (done := {future for future in futures if future.done()}):
-            self.turn(LOOK)
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self.turn(min(left, LOOK))
         return done
 
     def turn(self, seconds: float) -> None:

@@ -17,6 +17,7 @@ class Ears:
         self.done: list[str] = []
         self.failed: dict[str, Failure] = {}
         self.kept = 0
+        self.elsewhere_made: list[str] = []
         self.notes: list[str] = []
 
     def begin(self, models: int, cells: int) -> None: ...
@@ -31,6 +32,9 @@ class Ears:
 
     def found(self, what: str) -> None:
         self.kept += 1
+
+    def elsewhere(self, task: Task) -> None:
+        self.elsewhere_made.append(task.label)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

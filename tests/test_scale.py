@@ -74,7 +74,7 @@ def test_a_resume_lists_the_store_once_and_reads_no_cell_before_its_first_task(
     monkeypatch.setattr(Inline, "submit", first)
     again, ears = carry_out(many)
     assert ears.done == [run.plan.cells[-1].label]
-    assert at_the_first == [Counter(cells=1, has_inputs=1, read_model=4)]
+    assert at_the_first == [Counter(cells=1, has_inputs=1, has_cell=2, read_model=4)]
     assert Counter(asked)["read_cell"] == len(run.plan.cells), "each once, for the page"
     monkeypatch.undo()
     assert outcomes(again) == outcomes(run)
