@@ -216,7 +216,7 @@ class ReportCard(Card):
     the transfer matrix. They count in the worst case, not in the average."""
     corruptions: tuple[str, ...] = ()
     images: int = Field(default=500, ge=1)
-    """Test images per cell, the first of the test split."""
+    """Test images per cell: a sample of the test split, drawn by class (data/sample.py)."""
     draws: int = Field(default=8, ge=1, le=10_000)
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
     vote: int | None = Field(default=None, ge=1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from robench import plugins
@@ -17,9 +18,10 @@ from robench.attacks.base import Attack
 from robench.attacks.sequential import VERSION as LEAVING
 from robench.cards import ModelCard, ReportCard
 from robench.corruptions.base import Corruption
-from robench.data.base import Dataset, NotHere, Splits
+from robench.data.base import Dataset, NotHere, Part, Splits
 from robench.data.ready import ready
-from robench.digest import Identity, Written, canonical, digest
+from robench.data.sample import BY_CLASS, drawn, said
+from robench.digest import Identity, Written, canonical, digest, digest_bytes
 from robench.errors import RobenchError, cause
 from robench.guard import AtWork, guarded
 from robench.networks.base import Network
@@ -42,7 +44,7 @@ def _load_splits(wanted: _Wanted) -> Splits:
     try:
         with guarded(AtWork(who, plugins.own("datasets", card.dataset))):
             splits = dataset.load()
-        return ready(splits, who)
+        return ready(splits, who, dataset.split_seed)
     except NotHere:
         raise
     except Exception as error:  # more points than there is memory for, whatever a plugin raises
@@ -53,6 +55,15 @@ def load_splits(card: ModelCard) -> Splits:
     """The data set of a model card, kept in memory for the next card that names the same one."""
     fields = canonical(plugins.resolve("datasets", card.dataset, card))
     return _load_splits(_Wanted(fields, card))
+
+
+def load_sample(cell: Cell) -> Part:
+    """The test images of a cell."""
+    part = drawn(load_splits(cell.training.card), cell.stop)
+    if not cell.start:
+        return part
+    numbers = np.arange(len(part)) if part.numbers is None else part.numbers
+    return Part(part.images[cell.start :], part.labels[cell.start :], numbers[cell.start :])
 
 
 def forget_splits() -> None:
@@ -175,6 +186,7 @@ class Identities:
         self._threats: dict[Threat, tuple[Written, bool]] = {}
         self._used: dict[tuple[Training, str], Written] = {}
         self._shared: dict[Hashable, Shared] = {}
+        self._samples: dict[Hashable, Identity] = {}
 
     def inputs(self, cell: Cell, surrogate: str | None) -> Shared | None:
         """The shared inputs that a cell needs; None: there are none.
@@ -185,7 +197,8 @@ class Identities:
         if cell.threat.kind != "corruption" and cell.surrogate is None:
             return None
         fingerprint = self._resolved[cell.training.card.name].dataset["fingerprint"]
-        key = (cell.threat, cell.start, cell.stop, cell.surrogate, surrogate, fingerprint)
+        drawn = canonical(self._sample(cell))
+        key = (cell.threat, cell.start, cell.stop, cell.surrogate, surrogate, fingerprint, drawn)
         if key not in self._shared:
             identity = self._inputs(cell, surrogate, fingerprint)
             self._shared[key] = Shared(digest(identity), identity)
@@ -199,6 +212,7 @@ class Identities:
             "threat": fields,
             "slice": [cell.start, cell.stop],
             "seed": self._report.seed,
+            **self._sample(cell),
         }
         if cell.threat.kind == "corruption":
             identity["origin"] = _origin(cell)
@@ -237,6 +251,7 @@ class Identities:
             # A model that says it is deterministic is asked twice on clean images, to see whether
             # it is.
             "draws": report.draws if model.stochastic else 2 if cell.threat.kind == "clean" else 1,
+            **self._sample(cell),
         }
         if model.stochastic or (inputs is None and drawn):
             identity["batch_size"] = report.batch_size
@@ -245,6 +260,14 @@ class Identities:
         if broken is not None:
             identity["broken"] = sorted(broken)
         return identity
+
+    def _sample(self, cell: Cell) -> Identity:
+        """How the images of a cell were drawn; nothing where they are all that there are."""
+        key = (cell.training.card.name, cell.stop)
+        if key not in self._samples:
+            found = said(load_splits(cell.training.card), cell.stop)
+            self._samples[key] = {"sample": found} if found else {}
+        return self._samples[key]
 
     def stochastic(self, training: Training) -> bool:
         """Whether two answers of a model to the same image may differ."""
@@ -280,14 +303,16 @@ def _origin(cell: Cell) -> dict[str, Any]:
     threat, card = cell.threat, cell.threat.corruption_card
     corruption: Corruption = plugins.build("corruptions", card.corruption, card)
     try:
-        numbers = load_splits(cell.training.card).test.numbers
+        numbers = load_sample(cell).numbers
         if numbers is None:
             return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
         found = [
             corruption.origin(threat.corruption, threat.severity, int(n), int(n) + 1)
-            for n in numbers[cell.start : cell.stop]
+            for n in numbers
         ]
-        return found[0] if all(one == found[0] for one in found) else {"images": found}
+        if all(one == found[0] for one in found):
+            return found[0]
+        return {"source": "given", "fingerprint": digest_bytes(canonical(found).encode())}
     except RobenchError as error:
         raise RobenchError(f"{card.file}: {error}") from None
 
@@ -303,6 +328,7 @@ def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:
                 for t in threats
             ],
             "images": report.images,
+            "sample": BY_CLASS,
             "draws": report.draws,
             "seed": report.seed,
         }

@@ -17,6 +17,8 @@ from typing import Any
 from robench import __version__, identity
 from robench.belongs import model_part, rest_of, threat_part
 from robench.cards import ModelCard
+from robench.data.sample import drawn
+from robench.data.sample import said as sampled
 from robench.digest import SCHEMA as IDENTITY_SCHEMA
 from robench.digest import Written, digest
 from robench.execute import Run, unborn
@@ -125,16 +127,13 @@ def _images(run: Run, cell: str) -> str | None:
 
 
 def _sample(card: ModelCard, images: int) -> dict[str, Any]:
-    """What is to be said of the test images that a model meets; mostly nothing."""
+    """What is to be said of the test images that a model meets: how many of how many they are, and
+    how they were drawn."""
     splits = identity.load_splits(card)
-    seen = set(splits.test.labels[:images].tolist())
+    seen = set(drawn(splits, images).labels.tolist())
     absent = [name for label, name in enumerate(splits.classes) if label not in seen]
-    said: dict[str, Any] = {}
-    if splits.test.numbers is not None and images < len(splits.test):
-        said["sample"] = "stratified"
-    if absent and images < len(splits.test):
-        said["absent"] = absent
-    return said
+    sample = {"images": images, "of": len(splits.test), **sampled(splits, images)}
+    return {"sample": sample, **({"absent": absent} if absent and sampled(splits, images) else {})}
 
 
 def _describe_seed(

@@ -50,12 +50,21 @@ class _Seed(_Shape):
     environment: str | None = None
 
 
+class _Sample(_Shape):
+    images: Count
+    of: Count
+    order: str | None = None
+    seed: Count | None = None
+
+
 class _Model(_Named):
     card: _Card
     fields: _Fields
     stochastic: bool = False
     jumps: bool = False
     notes: list[str] = []
+    sample: _Sample | str | None = None
+    """A word in manifests of before samples were of all data sets."""
     seeds: list[_Seed] = Field(min_length=1)
 
 

@@ -407,10 +407,10 @@ def load_published(folder: Path) -> Results:
 
 def _read_rows(path: Path, manifest: dict[str, Any]) -> pa.Table:
     """Raises ValueError for a table of more rows, or more bytes, than the manifest's cells have."""
-    source = pa.BufferReader(read_regular(path))
-    file = pq.ParquetFile(source, page_checksum_verification=True)
+    data = read_regular(path)
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     done = {cell["digest"] for cell in manifest["cells"] if cell["status"] == "done"}
-    check_room(file.metadata, len(done) * manifest["report"]["images"])
+    check_room(file.metadata, data, len(done) * manifest["report"]["images"])
     return file.read()
 
 

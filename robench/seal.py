@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robench.digest import canonical, digest, digest_bytes
+from robench.parquet_footer import unpacked_sizes
 
 SEAL = "seal"
 SEALS = 4
@@ -106,17 +107,16 @@ def _seal(metadata: Mapping[str, Any]) -> str:
     return digest({"what": "seal", "metadata": metadata}, SEALS)
 
 
-def check_room(file: pq.FileMetaData, rows: int) -> None:
+def check_room(file: pq.FileMetaData, data: bytes, rows: int) -> None:
     """Raises ValueError, before anything is unpacked, for a Parquet file that takes more memory
-    than so many rows can need: a small file may unpack to any size."""
-    room, taken = ROOM + rows * ROW, 0
+    than so many rows can need: a small file may unpack to any size.
+
+    Args:
+        data: the whole file.
+    """
     if file.num_rows > rows:
         raise ValueError(f"{file.num_rows} rows where there can be {rows}")
-    for group in range(file.num_row_groups):
-        for number in range(file.num_columns):
-            column = file.row_group(group).column(number)
-            width = 8 if column.physical_type != "BYTE_ARRAY" else 1
-            taken += max(column.total_uncompressed_size, width * column.num_values)
+    room, taken = ROOM + rows * ROW, sum(unpacked_sizes(data))
     if taken > room:
         raise ValueError(f"{rows} rows that unpack to {taken} bytes, more than {room}")
 

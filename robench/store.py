@@ -248,7 +248,7 @@ def as_outcome(data: bytes, cell: str, schema: int | None = None) -> Outcome:
     if digest(metadata["identity"], schema) != cell:
         raise ValueError("its content does not match its digest")
     start, stop = metadata["identity"].get("slice", (0, file.metadata.num_rows))
-    check_room(file.metadata, stop - start)
+    check_room(file.metadata, data, stop - start)
     rows = file.read(use_threads=False).replace_schema_metadata(None)
     if not rows_match(rows, metadata["rows"]):
         raise ValueError("its content does not match its digest")

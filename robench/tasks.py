@@ -32,7 +32,7 @@ from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
-from robench.identity import forget_splits, load_splits
+from robench.identity import forget_splits, load_sample, load_splits
 from robench.networks.base import Network
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
@@ -185,7 +185,7 @@ class MakeInputs:
     def run(self, tell: Tell) -> None:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
-        threat, part = self.cell.threat, _slice(self.cell)
+        threat, part = self.cell.threat, load_sample(self.cell)
         trace: dict[str, list[Any]] = {"loss_trace": [], "loss_runs": []}
         if self.cell.surrogate is None:
             card = threat.corruption_card
@@ -307,7 +307,7 @@ class Evaluate:
         weights = self.identity["model"]["weights"]
         network = _trained(self.cell.training, self.model, weights, self.store, self.device)
         work = _at_work(("networks", card.network, card))
-        part = _slice(self.cell)
+        part = load_sample(self.cell)
         perturbed: Perturbed | None = None
         if self.inputs is not None:
             images, perturbed = _shared(store, self.inputs)
@@ -463,13 +463,6 @@ def _attack(
         limit=_time_limit(cell.threat, model),
         work=work,
     )
-
-
-def _slice(cell: Cell) -> Part:
-    test = load_splits(cell.training.card).test
-    here = slice(cell.start, cell.stop)
-    numbers = None if test.numbers is None else test.numbers[here]
-    return Part(test.images[here], test.labels[here], numbers)
 
 
 def _fresh(card: ModelCard, seed: int) -> Network:

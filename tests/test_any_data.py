@@ -20,61 +20,82 @@ from robench.corruptions.given import Given
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Dataset, Part, Raw, Splits
 from robench.data.digits import Digits
-from robench.data.ready import is_sorted, ready, stratified
+from robench.data.ready import ready
+from robench.data.sample import drawn, said, stratified
 from robench.errors import RobenchError
 from robench.report import write_report
 from robench.workspace import Workspace
 
-# -- a test set that comes class by class ----------------------------------------------------------
+# -- a report that asks for fewer test images than there are meets a sample of them ----------------
 
 
 @pytest.mark.parametrize("images", [10, 50, 100, 137])
 def test_every_beginning_of_a_sorted_set_is_a_sample_of_all_classes(images: int) -> None:
-    labels = np.repeat(np.arange(10), 50)
-    assert is_sorted(labels)
-    drawn = labels[stratified(labels)][:images]
-    counts = np.bincount(drawn, minlength=10)
+    drawn_labels = drawn(labelled(np.repeat(np.arange(10), 50)), images).labels
+    counts = np.bincount(drawn_labels, minlength=10)
+    assert len(drawn_labels) == images
     assert abs(counts - images / 10).max() <= 1
 
 
 def test_classes_of_unequal_size_get_their_share() -> None:
     labels = np.repeat([0, 1, 2], [700, 200, 100])
-    drawn = labels[stratified(labels)][:100]
-    assert abs(np.bincount(drawn) - [70, 20, 10]).max() <= 1
+    found = labels[stratified(labels)][:100]
+    assert abs(np.bincount(found) - [70, 20, 10]).max() <= 1
 
 
-def test_the_sample_is_the_same_every_time_and_a_permutation() -> None:
+def test_a_sample_is_the_same_every_time_and_another_for_another_seed() -> None:
     labels = np.repeat(np.arange(4), 30)
     assert np.array_equal(stratified(labels), stratified(labels))
     assert np.array_equal(np.sort(stratified(labels)), np.arange(120))
+    assert not np.array_equal(stratified(labels), stratified(labels, seed=1))
 
 
-@pytest.mark.parametrize(
-    ("labels", "sorts"),
-    [
-        (np.repeat(np.arange(10), 20), True),
-        (np.repeat([3, 1, 2, 0], 20), True),  # class by class, whichever comes first
-        (np.tile(np.arange(10), 20), False),
-        (np.zeros(50, np.int64), False),
-        (np.array([0, 1]), False),  # two images are in no order
-        (np.append(np.repeat(np.arange(10), 20), 0), False),
-        (Digits().load().test.labels, False),
-    ],
-    ids=["sorted", "blocks", "mixed", "one class", "two images", "nearly", "digits"],
-)
-def test_a_publishers_order_stays_unless_it_is_that_of_classes(labels: Any, sorts: bool) -> None:
-    images = np.zeros((len(labels), 1, 2, 2), np.float32)
-    names = tuple(map(str, range(10)))
-    made = ready(
-        Splits(
-            Part(images[:0], labels[:0]), Part(images[:0], labels[:0]), Part(images, labels), names
-        ),
-        "d",
-    )
-    assert is_sorted(labels) == sorts
-    assert (made.test.numbers is not None) == sorts
-    if not sorts:
-        assert np.array_equal(made.test.labels, labels)
+def test_images_of_one_class_come_from_everywhere_in_a_publisher_s_order() -> None:
+    """Of MNIST's test images the first half are the easy ones."""
+    labels = np.random.default_rng(0).integers(0, 10, 10_000)
+    assert 400 < np.count_nonzero(stratified(labels)[:1000] < 5000) < 600
+
+
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one_and_says_which_images_it_holds() -> None:
+    splits = labelled(Digits().load().test.labels)
+    small, large = drawn(splits, 100), drawn(splits, 200)
+    assert small.numbers is not None
+    assert large.numbers is not None
+    assert np.array_equal(small.numbers, large.numbers[:100])
+    assert np.array_equal(splits.test.labels[small.numbers], small.labels)
+    assert np.array_equal(splits.test.images[small.numbers], small.images)
+
+
+def test_whoever_asks_for_all_images_gets_them_in_the_publisher_s_order() -> None:
+    splits = labelled(Digits().load().test.labels)
+    for images in (len(splits.test), len(splits.test) + 1):
+        assert drawn(splits, images) is splits.test
+        assert said(splits, images) == {}
+
+
+def test_a_sample_is_part_of_a_cell_s_identity_and_all_images_are_none(tmp_path: Path) -> None:
+    test = Digits().load().test
+    data = (test.images[:60], test.labels[:60])
+    kinds = {}
+    for images in (30, 60):
+        found = robench.evaluate(
+            Plain(), data, attacks=["fgsm"], images=images, store=tmp_path / "s", progress=False
+        )
+        manifest = found.results.manifest
+        (kinds[images],) = {one.get("order") for one in samples_of(manifest)}
+        assert manifest["models"][0]["sample"]["of"] == 60
+    assert kinds == {30: "by class", 60: None}
+
+
+def samples_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [identity.get("sample", {}) for identity in manifest["identities"].values()]
+
+
+def labelled(labels: np.ndarray) -> Splits:
+    """A data set with these labels of test images; each image says which it is."""
+    images = np.arange(len(labels), dtype=np.float32)[:, None, None, None] / len(labels)
+    part, none = Part(images, labels), Part(images[:0], labels[:0])
+    return ready(Splits(none, none, part, tuple(map(str, range(10)))), "d")
 
 
 def sorted_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -93,23 +114,28 @@ def test_a_sorted_set_is_sampled_and_the_page_says_so(tmp_path: Path) -> None:
     assert set(clean["label"]) == set(range(10))
     assert np.array_equal(y[clean["image"]], clean["label"])  # numbers are the user's own
     text = write_report(found.results, tmp_path / "page").read_text()
-    assert "the test set comes class by class" in text
+    assert f"40 of {len(y)} test images, drawn by class, seed 0" in text
     whole = robench.evaluate(
         Plain(), (x, y), attacks=["fgsm"], images=len(y), store=tmp_path / "s", progress=False
     )
-    assert "comes class by class" not in write_report(whole.results, tmp_path / "all").read_text()
+    text = write_report(whole.results, tmp_path / "all").read_text()
+    assert f"all {len(y)} test images" in text
+    assert whole.per_image["image"].unique().tolist() == list(range(len(y)))
 
 
 def test_classes_that_no_test_image_is_of_are_named(tmp_path: Path) -> None:
     test = Digits().load().test
-    few = np.concatenate([np.flatnonzero(test.labels < 3)[:20], np.arange(30)])
-    data = (test.images[few], test.labels[few])
+    few = np.flatnonzero(test.labels < 3)[:20]
+    rare = np.concatenate([few, [np.argmax(test.labels == label) for label in range(3, 10)]])
+    data = (test.images[rare], test.labels[rare])
     found = robench.evaluate(
-        Plain(), data, attacks=["fgsm"], images=20, store=tmp_path / "s", progress=False
+        Plain(), data, attacks=["fgsm"], images=4, store=tmp_path / "s", progress=False
     )
-    assert found.results.models[0]["absent"] == [str(label) for label in range(3, 10)]
+    absent = sorted(set(range(10)) - set(found.per_image["label"]))
+    assert len(absent) >= 6
+    assert found.results.models[0]["absent"] == [str(label) for label in absent]
     text = write_report(found.results, tmp_path / "page").read_text()
-    assert "7 classes are missing from the test images" in text
+    assert f"{len(absent)} classes are missing from the test images" in text
 
 
 class Numbered(Corruption):
@@ -130,6 +156,25 @@ def test_a_set_made_before_follows_the_sample() -> None:
     images = np.zeros((3, 1, 2, 2), np.float32)
     found = corrupt_images(Numbered(), images, 0, "fog", 1, 0, numbers % 10, numbers)
     assert found[:, 0, 0, 0] == pytest.approx(numbers / 1000)
+
+
+class Told(Corruption):
+    """Every image becomes a grey that its own random numbers tell."""
+
+    kinds: tuple[str, ...] = ("fog",)
+
+    def corrupt(
+        self, image: np.ndarray, kind: str, severity: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        return np.full_like(image, rng.random())
+
+
+def test_a_corrupted_image_is_the_same_in_every_sample() -> None:
+    images = np.zeros((10, 1, 2, 2), np.float32)
+    whole = corrupt_images(Told(), images, 0, "fog", 1, 0)
+    numbers = np.array([7, 3, 9])
+    some = corrupt_images(Told(), images[numbers], 0, "fog", 1, 0, None, numbers)
+    assert np.array_equal(some, whole[numbers])
 
 
 def test_3d_common_corruptions_are_given_as_their_publisher_ships_them(

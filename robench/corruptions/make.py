@@ -31,7 +31,7 @@ def corrupt_images(
 
     Args:
         images: consecutive test images, (n, c, h, w), float32 in [0, 1], c = 1 or 3.
-        first_index: index of images[0] in the test set.
+        first_index: index of images[0] in the test set, where `numbers` do not say it.
         kind: one of `corruption.kinds`. severity: 1 to 5.
         seed: of the report.
         labels: (n,), what the labels of a set made before must be; None: they are not compared.
@@ -60,7 +60,7 @@ def corrupt_images(
     entropy = derived_seed("corruption", kind, severity, seed)
     made = np.empty(images.shape, np.float32)
     for offset, image in enumerate(images):
-        index = first_index + offset
+        index = first_index + offset if numbers is None else int(numbers[offset])
         where = f"{who}: {kind} at severity {severity} of image {index}"
         # A copy: transposing leaves grey images in the memory of the test set.
         shown = np.array(image.transpose(1, 2, 0), order="C")

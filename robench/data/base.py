@@ -65,6 +65,8 @@ class Splits:
     """Where the items are nodes: what is around them."""
     notes: tuple[str, ...] = ()
     """What pages say of the data."""
+    sample_seed: int = 0
+    """By which samples of the test images are drawn."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -127,6 +129,8 @@ class Dataset(Plugin):
     """official: the publisher's test set, and the last tenth of the training set for validation;
     a:b = train:test without validation; a:b:c = train:validation:test. Ratios pool and shuffle."""
     split_seed: int = Field(default=0, ge=0)
+    """By which ratios shuffle, and by which a report that asks for fewer test images than there are
+    draws its sample of them."""
 
     def raw(self) -> Raw:
         """All images as the publisher ships them."""

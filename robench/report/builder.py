@@ -155,15 +155,14 @@ class Group:
 
 
 def _samples(results: Results) -> list[str]:
-    """What is to be said of the test images: a sample of a sorted set, classes that are not met."""
+    """What is to be said of the test images: how many of how many they are and how they were drawn,
+    and classes that are not met."""
     labels, said = dataset_labels(results), dict[str, None]()
     for model in results.models:
         name = shorten(labels[model["name"]], 60)
-        if model.get("sample") == "stratified":
-            said[
-                f"{name}: the test set comes class by class, so that the images are a sample of "
-                "it, stratified by class, the same in every run."
-            ] = None
+        text = _sample(model.get("sample"))
+        if text:
+            said[f"{name}: {text}."] = None
         absent = [str(one) for one in model.get("absent") or []]
         if absent:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
@@ -172,6 +171,16 @@ def _samples(results: Results) -> list[str]:
                 f"({shorten(shown, 120)}): the accuracies say nothing about them."
             ] = None
     return list(said)
+
+
+def _sample(sample: Any) -> str:
+    """`200 of 10,000 test images, drawn by class, seed 0`; nothing of manifests that do not say."""
+    if not isinstance(sample, Mapping):
+        return "a sample of the test images, drawn by class" if sample == "stratified" else ""
+    if not sample.get("order"):
+        return f"all {sample['of']:,} test images"
+    how = f"drawn {shorten(sample['order'], 40)}, seed {sample.get('seed')}"
+    return f"{sample['images']:,} of {sample['of']:,} test images, {how}, the same in every run"
 
 
 def _groups(results: Results, table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
