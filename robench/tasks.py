@@ -41,7 +41,7 @@ from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, w
 from robench.seal import sealed, tensors_digest
 from robench.store import Damaged, Outcome, Store
 from robench.time_limit import DAY, WEEK, within
-from robench.torch_state import own_state
+from robench.torch_state import own_state, torch_seeded
 from robench.trainers.base import History, Trainer, forget_peak_memory, peak_memory_mb
 
 Tell = Callable[[float, str], None]
@@ -469,8 +469,7 @@ def _fresh(card: ModelCard, seed: int) -> Network:
     """An untrained network; torch's global generator is left as it was found."""
     splits = load_splits(card)
     own = plugins.own("networks", card.network)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed("network", seed))
+    with torch_seeded(derived_seed("network", seed)):
         network: Network = plugins.build(
             "networks",
             card.network,

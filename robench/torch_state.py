@@ -34,6 +34,24 @@ def own_state() -> Iterator[None]:
 
 
 @contextmanager
+def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """What draws from torch's global generators of the CPU and of `device` inside the block draws
+    the same every time; they are then as they were.
+
+    Not by torch.manual_seed: where no GPU is at work it keeps, for when one will be, its caller's
+    stack as text, which takes longer than the answer of a small network.
+    """
+    where = torch.device(device)
+    gpu = where.type == "cuda"
+    with torch.random.fork_rng(devices=[where] if gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if gpu:
+            number = torch.cuda.current_device() if where.index is None else where.index
+            torch.cuda.default_generators[number].manual_seed(seed)
+        yield
+
+
+@contextmanager
 def numpy_and_python_seeded(seed: int) -> Iterator[None]:
     """What draws from the global states of numpy and `random` inside the block draws the same every
     time; they are then as they were."""

@@ -328,14 +328,14 @@ class DrawsElsewhere(nn.Module):
 
 @pytest.mark.parametrize("source", ["numpy", "random"])
 def test_what_a_stochastic_network_draws_elsewhere_is_the_same_in_every_store(
-    source: str, tmp_path: Path
+    source: str, small: Workspace
 ) -> None:
     torch.manual_seed(0)
     module = DrawsElsewhere(source)
     rows = [
         robench.evaluate(
-            module, "digits", attacks=["fgsm"], images=30, stochastic=True, progress=False,
-            store=tmp_path / store, name="mine",
+            module, "digits", report="small", workspace=small.root, images=30, stochastic=True,
+            progress=False, store=small.root / store, name="mine",
         ).results.table("mine", 0, "clean")
         for store in ("one", "two")
     ]  # fmt: skip

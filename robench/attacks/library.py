@@ -7,14 +7,12 @@ import contextlib
 import inspect
 import io
 import logging
-import random
 import re
 import typing
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
@@ -22,6 +20,7 @@ from torch import Tensor
 from robench.attacks.base import Attack
 from robench.attacks.target import BudgetExceeded, DecisionTarget
 from robench.errors import RobenchError
+from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
 WRONG = 32
 """Draws of a noisy network that must all be wrong about an image for it to be wrong already."""
@@ -133,26 +132,20 @@ def library_call(rng: torch.Generator) -> Iterator[None]:
     The states are seeded from `rng` and restored; warnings, log lines and prints are kept back.
     """
     seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = [rng.device] if rng.device.type == "cuda" else []
     level = logging.root.manager.disable
     with (
-        torch.random.fork_rng(devices=devices),
+        torch_seeded(seed, rng.device),
+        numpy_and_python_seeded(seed),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
         try:
             yield
         finally:
             logging.disable(level)
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
 
 
 def within(target: DecisionTarget, found: Tensor, x: Tensor) -> Tensor:

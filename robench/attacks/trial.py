@@ -23,6 +23,7 @@ from robench.data.digits import Digits
 from robench.guard import guarded
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
+from robench.torch_state import torch_seeded
 
 TARGETS: dict[str, type[DecisionTarget]] = {
     "weights": WeightsTarget,
@@ -64,8 +65,7 @@ def reference() -> tuple[MLP, Tensor, Tensor]:
     """A network 64-32-10 at about 95% on the digits, with 60 test images and labels."""
     data = Digits().load()
     x, y = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seeded(0):
         network = MLP((1, 8, 8), 10, hidden=(32,), sigma=0.3)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     for _ in range(100):

@@ -17,7 +17,7 @@ from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.guard import guarded
 from robench.plugins import Source
-from robench.torch_state import numpy_and_python_seeded
+from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
 EACH = 16
 """Images of each sort that a module is asked about."""
@@ -55,8 +55,7 @@ def answered(module: nn.Module, images: Tensor) -> list[Tensor | str]:
     torch.set_num_threads(1)  # bits must not depend on the machine's cores
     try:
         for ask in (_plain, _alone, _graded):
-            with torch.random.fork_rng(devices=[]), numpy_and_python_seeded(0):
-                torch.manual_seed(0)
+            with torch_seeded(0), numpy_and_python_seeded(0):
                 try:
                     found += ask(module, images.clone())
                 except Exception as error:  # whatever a stranger's module raises

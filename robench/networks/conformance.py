@@ -16,6 +16,7 @@ from robench.errors import RobenchError
 from robench.guard import guarded
 from robench.networks.base import Network
 from robench.networks.module import Module
+from robench.torch_state import torch_seeded
 
 Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
@@ -37,8 +38,7 @@ class Bench:
 
     def built(self, seed: int = 0) -> Network:
         """A fresh network in evaluation mode; torch's global state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch_seeded(seed):
             return self.made().eval()
 
     def made(self) -> Network:

@@ -14,7 +14,7 @@ from robench.cards import Card
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.plugins import Source
-from robench.torch_state import numpy_and_python_seeded
+from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
@@ -136,10 +136,8 @@ class Module(Network):
         """What the module answers when it draws from global states, seeded from ours."""
         source = self.generator or torch.Generator(x.device).manual_seed(0)
         seed = int(torch.randint(2**62, (), generator=source, device=x.device))
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            with numpy_and_python_seeded(seed % 2**32):
-                return self.module(x)
+        with torch_seeded(seed, x.device), numpy_and_python_seeded(seed % 2**32):
+            return self.module(x)
 
 
 def _kind_of(answer: Any) -> str:
