@@ -237,11 +237,12 @@ def _kill_group(process: BaseProcess) -> None:
 @contextmanager
 def _without_threads(copied: bool) -> Iterator[None]:
     """OpenCV without its threads while this process is copied: the copy would wait for ever for
-    those it does not have."""
-    cv2: Any = sys.modules.get("cv2") if copied else None
-    if cv2 is None or cv2.getNumThreads() <= 1:
+    those it does not have. It is imported here, once, and not in every copy (prepare_worker)."""
+    if not copied:
         yield
         return
+    import cv2
+
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
