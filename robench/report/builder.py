@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -49,14 +50,9 @@ class Sheet:
     strips: list[Strip]
 
 
-def render(
-    results: Results,
-    table: pd.DataFrame,
-    verdicts: Mapping[str, Verdict] | None,
-    claims: Sequence[Claim],
-    made_from: str,
-) -> str:
-    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old."""
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates, compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("robench.report", "templates"),
         autoescape=True,
@@ -73,44 +69,59 @@ def render(
         breakable=breakable,
         radius=radius,
     )
+    return environment
+
+
+def render(
+    results: Results,
+    table: pd.DataFrame,
+    verdicts: Mapping[str, Verdict] | None,
+    claims: Sequence[Claim],
+    made_from: str,
+) -> str:
+    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old."""
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
     shown = [column for column in chosen if column.shown]
-    page = environment.get_template("page.html.j2").render(
-        report=results.manifest["report"],
-        manifest=results.manifest,
-        norms=NORMS,
-        roles=roles(results),
-        resamples=RESAMPLES,
-        images=image_count(table["images"], results.manifest["report"]["images"]),
-        machine=_machine,
-        samples=_samples(results),
-        evaluation=_evaluation(results),
-        tones={"holds": "good", "does not hold": "bad"},
-        results=results,
-        style="".join((assets / name).read_text("utf-8") for name in STYLES),
-        script=script,
-        script_hash=_sha256(script),
-        columns=chosen,
-        column_groups=grouped(chosen),
-        shown=shown,
-        groups=_groups(results, table, shown),
-        models={model["name"]: model for model in results.models},
-        trainers=sorted(set(table["trainer"])),
-        networks=sorted(set(table["network"])),
-        datasets=list(dict.fromkeys(table["dataset"])),
-        plots=plots(results, table),
-        sheets=_sheets(results, table),
-        corruption_errors=corruption_errors(results),
-        published=_published(results, table),
-        costs=costs(results),
-        certificates=certificates(results, table),
-        failures=results.failures(),
-        notes=list(dict.fromkeys(n for m in results.models for n in m.get("notes", ()))),
-        verdicts=verdicts,
-        claims=claims,
-        made_from=made_from,
+    page = (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            report=results.manifest["report"],
+            manifest=results.manifest,
+            norms=NORMS,
+            roles=roles(results),
+            resamples=RESAMPLES,
+            images=image_count(table["images"], results.manifest["report"]["images"]),
+            machine=_machine,
+            samples=_samples(results),
+            evaluation=_evaluation(results),
+            tones={"holds": "good", "does not hold": "bad"},
+            results=results,
+            style="".join((assets / name).read_text("utf-8") for name in STYLES),
+            script=script,
+            script_hash=_sha256(script),
+            columns=chosen,
+            column_groups=grouped(chosen),
+            shown=shown,
+            groups=_groups(results, table, shown),
+            models={model["name"]: model for model in results.models},
+            trainers=sorted(set(table["trainer"])),
+            networks=sorted(set(table["network"])),
+            datasets=list(dict.fromkeys(table["dataset"])),
+            plots=plots(results, table),
+            sheets=_sheets(results, table),
+            corruption_errors=corruption_errors(results),
+            published=_published(results, table),
+            costs=costs(results),
+            certificates=certificates(results, table),
+            failures=results.failures(),
+            notes=list(dict.fromkeys(n for m in results.models for n in m.get("notes", ()))),
+            verdicts=verdicts,
+            claims=claims,
+            made_from=made_from,
+        )
     )
     data = payload(results, table, verdicts)
     data["columns"] = _script_columns(chosen, results)
