@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field
 
 from robench.data.checked import checked_labels
 from robench.data.graph import Graph, ItemPart
+from robench.data.pictures import Pictures
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.plugins import Plugin
@@ -30,7 +31,8 @@ from robench.plugins import Plugin
 
 @dataclass(frozen=True)
 class Part:
-    """Images (n, c, h, w), float32 in [0, 1], and labels (n,), int64."""
+    """Images (n, c, h, w), float32 in [0, 1], and labels (n,), int64. Images that stay in their
+    files are sliced like an array (data/pictures.py)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -88,6 +90,8 @@ class Splits:
         sha = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             for array in (part.images, part.labels):
+                if isinstance(array, Pictures):
+                    continue  # nobody writes into what is read anew each time
                 sha.update(np.ascontiguousarray(array).view(np.uint8).data)
         if self.graph is not None:
             for array in (self.graph.features, self.graph.edges, self.graph.adjacency):
@@ -100,6 +104,9 @@ class Splits:
         parts: list[bytes] = []
         for part in (self.train, self.validation, self.test):
             parts.append(str(part.images.shape).encode())
+            if isinstance(part.images, Pictures):
+                parts += [part.images.fingerprint.encode(), part.labels.tobytes()]
+                continue
             for start in range(0, len(part), 1000):  # not all at once: they would double the memory
                 quantised = np.round(part.images[start : start + 1000] * 255 * 256).astype(
                     np.uint16

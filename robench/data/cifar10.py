@@ -18,7 +18,6 @@ CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-ROW = 1 + 3 * 32 * 32
 
 
 class CIFAR10(Dataset):
@@ -37,19 +36,28 @@ class CIFAR10(Dataset):
         return CLASSES
 
 
-def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 3, 32, 32) and labels (n,), uint8. Raises RobenchError for any other file."""
+def read_batch(
+    path: Path, bytes_of_labels: int = 1, classes: int = len(CLASSES)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 3, 32, 32) and labels (n,), uint8. Raises RobenchError for any other file.
+
+    Args:
+        bytes_of_labels: before the pixels of an image; the last one is its label.
+    """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise RobenchError(f"{path}: cannot be read: {error.strerror}") from None
-    if not len(data) or len(data) % ROW:
+    row = bytes_of_labels + 3 * 32 * 32
+    if not len(data) or len(data) % row:
         raise RobenchError(
-            f"{path}: {len(data)} bytes are not whole rows of {ROW}: truncated; remove it to fetch "
+            f"{path}: {len(data)} bytes are not whole rows of {row}: truncated; remove it to fetch "
             "it anew"
         )
-    rows = data.reshape(-1, ROW)
-    labels = rows[:, 0]
-    if labels.max() >= len(CLASSES):
-        raise RobenchError(f"{path}: has label {labels.max()}, CIFAR-10's go from 0 to 9")
-    return rows[:, 1:].reshape(-1, 3, 32, 32), labels
+    rows = data.reshape(-1, row)
+    labels = rows[:, bytes_of_labels - 1]
+    if labels.max() >= classes:
+        raise RobenchError(
+            f"{path}: has label {labels.max()}, CIFAR-{classes}'s go from 0 to {classes - 1}"
+        )
+    return rows[:, bytes_of_labels:].reshape(-1, 3, 32, 32), labels

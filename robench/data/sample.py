@@ -30,7 +30,7 @@ def drawn(splits: Splits, images: int) -> Part:
         return test
     chosen = stratified(test.labels, splits.sample_seed)[:images]
     numbers = chosen if test.numbers is None else test.numbers[chosen]
-    return Part(np.ascontiguousarray(test.images[chosen]), test.labels[chosen], numbers)
+    return Part(test.images.take(chosen, 0), test.labels[chosen], numbers)
 
 
 def said(splits: Splits, images: int) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""CIFAR-100 in the binary layout of its publisher: a byte for the group of classes, one for the
+class, and 3,072 pixel bytes per image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robench.data.base import Dataset, Raw, find_folder
+from robench.data.cifar10 import read_batch
+from robench.errors import RobenchError, system_words
+
+FOLDER = "cifar-100-binary"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+HASH = "md5:03b5dce01913d631647c71ecec9e9cb8"
+FILES = ("train.bin", "test.bin")
+NAMES = "fine_label_names.txt"
+CLASSES = 100
+
+
+class CIFAR100(Dataset):
+    """Small photographs in a hundred classes, 32x32 colour, 50,000 + 10,000 (Krizhevsky 2009)."""
+
+    def raw(self) -> Raw:
+        folder = find_folder(FOLDER, (*FILES, NAMES), URL, HASH)
+        (train, learned), (test, asked) = (read_batch(folder / name, 2, CLASSES) for name in FILES)
+        return Raw(np.concatenate([train, test]), np.concatenate([learned, asked]), len(learned))
+
+    def class_names(self) -> tuple[str, ...]:
+        file = find_folder(FOLDER, (*FILES, NAMES), URL, HASH) / NAMES
+        try:
+            names = tuple(file.read_text("utf-8").split())
+        except (OSError, ValueError) as error:
+            raise RobenchError(f"{file}: cannot be read: {system_words(error)}") from None
+        if len(names) != CLASSES:
+            raise RobenchError(
+                f"{file}: {len(names)} names, not {CLASSES}; remove it and its "
+                "folder to fetch them anew"
+            )
+        return names
