@@ -192,7 +192,7 @@ class MakeInputs:
             wanted = self.identity["threat"]["corruption"]
             _check_code("corruptions", card.corruption, card, wanted)
             corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-            images = part.images.copy()
+            images = np.array(part.images)
             # Nature touches what an item is like, not what it is linked to.
             features = load_splits(self.cell.training.card).pixels("features") or slice(None)
             work = _at_work(("corruptions", card.corruption, card))

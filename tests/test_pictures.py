@@ -21,7 +21,7 @@ from robench.data.cifar100 import CIFAR100
 from robench.data.image_folder import ImageFolder
 from robench.data.imagenet import DEVKIT, META, TRUTH, ImageNet
 from robench.data.pictures import KNOWN, Pictures, Shaping
-from robench.data.ready import ready
+from robench.data.sample import drawn
 from robench.data.svhn import SVHN
 from robench.errors import RobenchError
 from robench.identity import forget_splits, load_splits
@@ -254,14 +254,13 @@ def test_a_picture_of_too_many_pixels_is_named(
         np.asarray(found.test.images)
 
 
-def test_sorted_classes_are_shuffled_undecoded(small: Workspace, write: Write) -> None:
+def test_a_sample_of_them_is_drawn_undecoded(small: Workspace, write: Write) -> None:
     fill(small.root / "models/pets", 6)
     found = splits_of(small, write, "pets", "side = 6")
-    assert isinstance(found.test.images, Pictures)
-    assert found.test.labels.tolist() != sorted(found.test.labels.tolist())
-    assert sorted(found.test.labels[:3].tolist()) == [0, 1, 2], "of each class its share"
-    again = ready(found, "again")
-    assert again.test.images[0].shape == (3, 6, 6)
+    sample = drawn(found, 3)
+    assert isinstance(sample.images, Pictures)
+    assert sorted(sample.labels.tolist()) == [0, 1, 2], "of each class its share"
+    assert [level // 10 for level in levels(sample.images)] == sample.labels.tolist()
 
 
 def test_training_and_attacks_take_them(small: Workspace, write: Write, tmp_path: Path) -> None:
