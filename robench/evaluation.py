@@ -21,6 +21,7 @@ from robench.identity import load_splits
 from robench.networks.answers import named_by_answers, questions
 from robench.networks.handed import handed_over
 from robench.networks.module import Outputs
+from robench.networks.over_time import Encoding, Readout
 from robench.notebook import Evaluation
 from robench.own_threats import Wanted, held_card, threats_asked
 from robench.run import make_results
@@ -52,6 +53,9 @@ def evaluate(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     stochastic: bool = False,
+    steps: int | None = None,
+    encoding: Encoding = "direct",
+    readout: Readout = "rate",
     workspace: str | Path | None = None,
     store: str | Path | None = None,
     device: str | None = None,
@@ -84,6 +88,10 @@ def evaluate(
             class 1 against 0). output: which part, where it answers a tuple or a dictionary.
             mean, std: of each channel, where the module wants normalised images. stochastic:
             whether two answers to one image may differ.
+        steps, encoding, readout: of a spiking module: how many time steps it is shown (None: it
+            keeps the time itself), what it sees at each of them (the image: "direct"; spikes with
+            the pixels as rates: "poisson"; channels that are time x 2 polarities: "events"), and
+            how its outputs (steps, n, classes) are read ("rate", "last" or "membrane").
         workspace: folder whose cards are meant; None: the one at hand, as in the command line.
         store: folder or fsspec URL of results; None: .robench in the workspace.
         device: None: CUDA where there is one.
@@ -101,7 +109,15 @@ def evaluate(
     here = open_workspace(Path(workspace) if workspace is not None else None)
     console = _console(progress)
     factory, weights = handed_over(module)
-    settings = {"outputs": outputs, "output": output, "mean": tuple(mean), "std": tuple(std)}
+    settings: dict[str, Any] = {
+        "outputs": outputs,
+        "output": output,
+        "mean": tuple(mean),
+        "std": tuple(std),
+    }
+    over_time = {"steps": steps, "encoding": encoding, "readout": readout}
+    usual = {"steps": None, "encoding": "direct", "readout": "rate"}
+    settings |= {key: value for key, value in over_time.items() if value != usual[key]}
     data = data_handed_over(dataset, classes)
     card = held_card(
         ModelCard,

@@ -100,6 +100,10 @@ class ResolvedModel:
         return digest(self.identity(seed))
 
 
+SEEN = 32
+"""Test images by which a network is found to be of a kind that its page speaks of."""
+
+
 def resolve_model(card: ModelCard) -> ResolvedModel:
     """Check a model card against its plugins and write out every field.
 
@@ -132,7 +136,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         stochastic=built.random_input or (card.inference_noise and built.noisy),
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
-        notes=splits.notes,
+        notes=(*splits.notes, *built.notes(torch.from_numpy(splits.test.images[:SEEN]))),
     )
 
 

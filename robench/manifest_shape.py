@@ -117,6 +117,7 @@ class _Cell(_Shape):
     seconds: Number | None = None
     environment: str | None = None
     inference_ms: Number | None = None
+    activity: dict[str, Number] | None = None
     input_shape: list[Count] | None = None
     loss_trace: list[float | None] | None = None
     loss_runs: list[Count] | None = None

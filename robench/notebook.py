@@ -102,6 +102,13 @@ class Evaluation:
         """Whether the numbers of each model are to be believed, and why not."""
         return diagnose(self.results)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is to be known of the module and its data: a network that kept its state from
+        one call to the next, for example."""
+        model = next(m for m in self.results.models if m["name"] == self.name)
+        return tuple(model.get("notes", ()))
+
     def assert_robust(
         self, *, below: Literal["low", "value", "high"] = "low", **least: float
     ) -> None:
@@ -162,6 +169,7 @@ class Evaluation:
                     f"| {cell(said)} | {percent(value)}% | {percent(low)}–{percent(high)}% |"
                 )
         lines += [f"\n- {cell(alarm['text'])}" for alarm in self.verdicts[self.name]["alarms"]]
+        lines += [f"\n- {cell(note)}" for note in self.notes]
         lines += [
             f"\n- {cell(f['status'])}: {cell(f['of'])}: {cell(f['error'])}" for f in self._gaps
         ]
@@ -230,6 +238,7 @@ class Evaluation:
         verdict = self.verdicts[self.name]
         lines.append(f"  diagnostics: {verdict['verdict']}")
         lines += [f"    {alarm['text']}" for alarm in verdict["alarms"]]
+        lines += [f"  note: {note}" for note in self.notes]
         lines += [
             f"  {failed['status']}: {failed['of']}: {failed['error']}" for failed in self._gaps
         ]

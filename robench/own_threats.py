@@ -138,6 +138,8 @@ def _of_mapping(workspace: Workspace, wanted: Mapping[str, Any]) -> AttackCard:
     values = dict(wanted)
     if "attack" not in values:
         about_the_card = set(AttackCard.model_fields) - {"name", "root", "attack"}
+        if values.get("access") != "transfer":
+            about_the_card -= {"surrogate"}  # the attack's: a derivative, not a model
         settings = {key: item for key, item in values.items() if key not in about_the_card}
         values = {key: item for key, item in values.items() if key in about_the_card}
         if "name" not in settings:

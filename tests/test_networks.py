@@ -10,6 +10,7 @@ import torch
 from robench.errors import RobenchError
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise
+from robench.networks.over_time import bernoulli
 from robench.networks.snn import SNN
 from robench.networks.surrogate import NAMED, Step, parse_surrogate, surrogate
 
@@ -105,7 +106,9 @@ def test_stbps_convolutional_network_has_its_shape() -> None:
     assert shapes == [(32, 1, 3, 3), (32, 32, 3, 3), (128, 32 * 7 * 7), (10, 128)]
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     assert set(network.activity(torch.rand(2, 1, 28, 28))) == {
-        f"spike_rate_{layer}" for layer in (1, 2, 3, 4)
+        *(f"spike_rate_{layer}" for layer in (1, 2, 3, 4)),
+        "synaptic_operations",
+        "multiply_accumulates",
     }
 
 
@@ -147,7 +150,7 @@ def test_bernoulli_input_spikes_at_the_pixels_rate_and_lets_gradients_through() 
     network = SNN((1, 1, 1), 2, encoding="bernoulli")
     network.generator = generator()
     x = torch.full((20_000, 1), 0.3, requires_grad=True)
-    spikes = network._bernoulli(x)
+    spikes = bernoulli(x, None)
     assert float(spikes.detach().mean()) == pytest.approx(0.3, abs=0.02)
     assert set(spikes.detach().round(decimals=4).unique().tolist()) <= {0.0, 1.0}
     spikes.sum().backward()
@@ -248,9 +251,14 @@ def test_spike_rates_are_spikes_per_neuron_and_step() -> None:
     with torch.no_grad():
         network.layers[0].op.weight.fill_(1.0)
         network.layers[1].op.weight.copy_(torch.tensor([[0.4], [0.0]]))
-    # Hidden spikes always; output 0 at every second step, output 1 never.
-    rates = network.activity(torch.ones(3, 1, 1, 1))
-    assert rates == {"spike_rate_1": 1.0, "spike_rate_2": 0.25}
+    # Hidden spikes always; output 0 at every second step, output 1 never. The pixel is 1, reaches
+    # one neuron once, and each of four spikes reaches two.
+    assert network.activity(torch.ones(3, 1, 1, 1)) == {
+        "spike_rate_1": 1.0,
+        "spike_rate_2": 0.25,
+        "synaptic_operations": 9.0,
+        "multiply_accumulates": 0.0,
+    }
 
 
 @pytest.mark.parametrize("readout", ["last", "rate", "membrane"])

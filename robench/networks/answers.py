@@ -16,6 +16,7 @@ from robench.data.base import Splits
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.guard import guarded
+from robench.networks.spiking import freshened
 from robench.plugins import Source
 from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
@@ -56,6 +57,7 @@ def answered(module: nn.Module, images: Tensor) -> list[Tensor | str]:
     try:
         for ask in (_plain, _alone, _graded):
             with torch_seeded(0), numpy_and_python_seeded(0):
+                freshened(module)
                 try:
                     found += ask(module, images.clone())
                 except Exception as error:  # whatever a stranger's module raises

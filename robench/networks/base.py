@@ -84,6 +84,11 @@ class Network(nn.Module, Plugin):
         )
         return bool(vars(type(self)).get("recordable", False)) and not hooked
 
+    def notes(self, images: Tensor) -> tuple[str, ...]:
+        """What people should know of the network, on its page; it may look at some images, (n, c,
+        h, w)."""
+        return ()
+
     def ties(self, logits: Tensor) -> Tensor:
         """Whether the two highest outputs of each row tie before any tie-break, (n,) bool."""
         top = logits.topk(2, dim=1).values

@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError
+from robench.networks.spiking import freshened, library_of
 from robench.networks.weights import plain_state
 from robench.plugins import Source
 from robench.reach import code_of
@@ -44,12 +45,23 @@ def handed_over(module: nn.Module) -> tuple[Source, Source]:
         kept = _copied(module)
     except Exception as error:
         raise RobenchError(f"{name}: cannot be copied: {type(error).__name__}: {error}") from error
+    freshened(kept)
     parts = [
         [where, _code(type(part)), {key: _described(item) for key, item in _attributes(part)}]
-        for where, part in module.named_modules(remove_duplicate=False)
+        for where, part in _parts(module, kept)
     ]
-    text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(module))}"
+    text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(kept))}"
     return Source.of(text, partial(_copied, kept)), Source.of(text, partial(plain_state, kept))
+
+
+def _parts(module: nn.Module, kept: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a module by name: spiking neurons from its copy, which remembers nothing, all
+    others as they are, since who has been seen before is known again."""
+    copies = kept.named_modules(remove_duplicate=False)
+    for (where, part), (_, copied) in zip(
+        module.named_modules(remove_duplicate=False), copies, strict=True
+    ):
+        yield where, part if library_of(part) is None else copied
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -76,7 +88,8 @@ def _copied(module: nn.Module) -> nn.Module:
     """A deep copy. torch copies no tensor that has a graph; those are copied without."""
     memo: dict[int, Any] = {}
     for part in module.modules():
-        for _, item in _attributes(part):
+        # Buffers too: a neuron's potential, for example.
+        for item in (*(held for _, held in _attributes(part)), dict(part._buffers)):
             for value in _derived(item):
                 memo[id(value)] = value.detach().clone()
     with torch.no_grad():  # else a script's weights would have a graph in their copy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,20 @@ from robench import plugins
 from robench.cards import Card
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.kept_state import KeptState, remembers
+from robench.networks.operations import counted
+from robench.networks.over_time import (
+    Encoding,
+    Reading,
+    Readout,
+    encoded,
+    first_tensor,
+    output_potential,
+    read,
+    series_of,
+    shown,
+)
+from robench.networks.spiking import Spiking, carries_state, freshened
 from robench.plugins import Source
 from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
@@ -41,6 +55,24 @@ class Module(Network):
     """One for each channel, by which images are then divided."""
     stochastic: bool = False
     """Whether two answers to one image may differ. Its draws are then seeded, and averaged over."""
+    steps: int | None = Field(default=None, ge=1)
+    """Time steps that a spiking module is shown, one by one or, where its neurons expect that, all
+    at once as (steps, n, c, h, w). None: it sees an image once and keeps the time itself."""
+    encoding: Encoding = "direct"
+    """What it sees at each of them. direct: the image; poisson: spikes with the pixels as rates;
+    events: channels are time x 2 polarities, and it sees (n, 2, h, w)."""
+    readout: Readout = "rate"
+    """How outputs (steps, n, classes) are read. rate: their mean; last: the last ones; membrane:
+    the last potential of the output neurons."""
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # A module without the settings that came later is the one it was before: what was computed
+        # with it keeps its digest.
+        fields, own = super().resolved(settings), cls.fields().model_fields
+        later = ("steps", "encoding", "readout")
+        unused = [key for key in later if fields[key] == own[key].default]
+        return {key: value for key, value in fields.items() if key not in unused}
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
@@ -66,7 +98,16 @@ class Module(Network):
             raise RobenchError(f"{who}: {type(error).__name__}: {error}") from error
         if not isinstance(made, nn.Module):
             raise RobenchError(f"{who}: made {type(made).__name__}, not a torch.nn.Module")
+        freshened(made)
         self.module = made
+        self._spiking = Spiking(made)
+        self._keeps: list[str] | None = None
+        self._reading: Reading | None = None
+        if self.steps is None and self.encoding != "direct":
+            raise RobenchError(
+                f"network 'module': encoding = {self.encoding!r}: say how many steps, as in "
+                "steps = 8"
+            )
         kinds = {w.dtype for w in made.parameters() if w.is_floating_point()}
         self._kind = kinds.pop() if len(kinds) == 1 else torch.float32
         for name, default in (("mean", 0.0), ("std", 1.0)):
@@ -81,13 +122,137 @@ class Module(Network):
 
     @property
     def random_input(self) -> bool:
-        return self.stochastic
+        return self.stochastic or self.encoding == "poisson"
+
+    def notes(self, images: Tensor) -> tuple[str, ...]:
+        try:
+            kept = self._kept(images.to(self._kind))
+        except Exception:  # it will say so where it is asked
+            return ()
+        if not kept:
+            return ()
+        several = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        return (
+            f"The network keeps its state from one call to the next ({', '.join(kept[:3])}"
+            f"{several}): it is reset before every question.",
+        )
+
+    def activity(self, x: Tensor) -> dict[str, float]:
+        if not self._spiking.neurons:
+            return {}
+        if self._keeps is None:
+            self._keeps = self._kept(x[:8])
+        steps = [0] * len(self._spiking.neurons)
+        fired = [0.0] * len(self._spiking.neurons)
+        with torch.no_grad(), counted(self.module) as operations:
+
+            def count() -> None:
+                for place, neuron in enumerate(self._spiking.neurons):
+                    for spikes in neuron.spikes:
+                        steps[place] += spikes.numel()
+                        fired[place] += float((spikes != 0).sum())
+
+            self._asked(x, count)
+        rates = {
+            f"spike_rate_{place + 1}": count / steps[place]
+            for place, count in enumerate(fired)
+            if steps[place]
+        }
+        return {**rates, **operations.for_each(len(x))}
 
     def forward(self, x: Tensor) -> Tensor:
+        logits = self._asked(x, None)
+        self._reading = None  # which would hold a graph
+        return logits
+
+    def readings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and where the outputs are spikes, the last potential of the output neurons:
+        in its place where it decides the prediction, else lending its gradient to the logits."""
+        logits = self._asked(x, None)
+        found, self._reading = self._reading, None
+        if found is None or found.potential is None or self.outputs != "logits":
+            return logits, logits
+        potential = found.potential.to(logits.dtype)
+        if found.decides:
+            return logits, potential
+        return logits, potential + (logits - potential).detach()
+
+    def ties(self, logits: Tensor) -> Tensor:
+        top = logits.topk(2, dim=1).values
+        gap = top[:, 0] - top[:, 1]
+        return gap < 1e-3 if self._breaks_ties else gap == 0
+
+    _breaks_ties = False
+
+    def _asked(self, x: Tensor, look: Callable[[], None] | None) -> Tensor:
+        """Logits; nothing of what the module held before or holds afterwards is in them.
+
+        Args:
+            look: called once the module has answered, while its neurons' spikes are kept.
+        """
         if self.mean or self.std:
             x = (x - self.get_buffer("_mean")) / self.get_buffer("_std")
         x = x.to(self._kind)  # a module in half precision, or double, wants such images
-        answer = self._part(self._drawn(x) if self.stochastic else self.module(x))
+        if self._keeps is None:
+            self._keeps = self._kept(x[:8])
+        state = KeptState(self.module) if self._keeps or self._spiking.neurons else None
+        try:
+            with self._spiking.asked(len(x), keeps=look is not None):
+                answer = self._read(self._drawn(x) if self.stochastic else self._shown(x), len(x))
+                if look is not None:
+                    look()
+        finally:
+            if state is not None:
+                state.put_back()
+        return self._logits(answer, x)
+
+    def _kept(self, x: Tensor) -> list[str]:
+        """What the module keeps from one call to the next that changes its answers."""
+
+        mine = self.generator
+
+        def ask() -> Tensor:
+            self.generator = torch.Generator(x.device).manual_seed(0)
+            with self._spiking.asked(len(x)):
+                answer = first_tensor(self._shown(x))
+            return answer if isinstance(answer, Tensor) else torch.zeros(0)
+
+        try:
+            return remembers(self.module, ask)
+        finally:
+            self.generator = mine
+
+    def _shown(self, x: Tensor) -> Any:
+        if self.steps is None:
+            return self.module(x)
+        inputs = encoded(x, self.steps, self.encoding, self.generator)
+        return shown(self.module, self._spiking, inputs)
+
+    def _read(self, answer: Any, rows: int) -> Tensor:
+        """One output for each image, whatever the module answers at its time steps."""
+        self._reading = None
+        over_time = bool(self._spiking.neurons) or self.steps is not None
+        chosen = self._part(answer) if self.output is not None or not over_time else answer
+        found = series_of(chosen, rows)
+        if found is None:
+            if over_time and self.output is None:
+                held = self.steps is not None or carries_state(self.module)
+                chosen = self._part(first_tensor(chosen) if held else chosen)
+            self._lend(chosen)
+            return chosen
+        self._reading = read(*found, self.readout, self._spiking)
+        self._breaks_ties = self._reading.tied
+        return self._reading.logits
+
+    def _lend(self, output: Tensor) -> None:
+        """Where the module answers with what its last neurons put out, their potential may lend its
+        gradient."""
+        potential = output_potential(output, self._spiking) if output.dim() == 2 else None
+        if potential is not None:
+            self._reading = Reading(output, potential, False, False)
+
+    def _logits(self, answer: Tensor, x: Tensor) -> Tensor:
+        self._check_kind(answer)
         match self.outputs:
             case "logits":
                 return answer
@@ -118,6 +283,10 @@ class Module(Network):
                 f"network 'module': the module answers {_kind_of(answer)}: say which part are the "
                 "logits, as in output = 'logits' or output = 0"
             )
+        return answer
+
+    def _check_kind(self, answer: Tensor) -> None:
+        """Raises RobenchError where it is not what `outputs` says."""
         one = answer.dim() == 1 or (answer.dim() == 2 and answer.shape[1] == 1)
         if one != (self.outputs in ("logit", "probability")):
             shape = tuple(answer.shape)
@@ -130,14 +299,13 @@ class Module(Network):
                     else ", not one number for each image"
                 )
             )
-        return answer
 
     def _drawn(self, x: Tensor) -> Any:
         """What the module answers when it draws from global states, seeded from ours."""
         source = self.generator or torch.Generator(x.device).manual_seed(0)
         seed = int(torch.randint(2**62, (), generator=source, device=x.device))
         with torch_seeded(seed, x.device), numpy_and_python_seeded(seed % 2**32):
-            return self.module(x)
+            return self._shown(x)
 
 
 def _kind_of(answer: Any) -> str:

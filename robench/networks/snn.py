@@ -20,6 +20,8 @@ from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.lif import integrate
 from robench.networks.noise import NoisyLayer, Series
+from robench.networks.operations import counted
+from robench.networks.over_time import bernoulli
 from robench.networks.surrogate import Step
 
 
@@ -87,11 +89,15 @@ class SNN(Network):
         return self.encoding == "bernoulli"
 
     def activity(self, x: Tensor) -> dict[str, float]:
-        """Mean spikes per neuron and step of every layer, "spike_rate_1", ..."""
-        return {
-            f"spike_rate_{index}": sum(float(step.detach().mean()) for step in spikes) / self.steps
-            for index, (spikes, _) in enumerate(self._run(x), start=1)
-        }
+        """Mean spikes per neuron and step of every layer, "spike_rate_1", ..., and operations for
+        an image (operations.py)."""
+        with counted(self) as operations:
+            rates = {
+                f"spike_rate_{index}": sum(float(step.detach().mean()) for step in spikes)
+                / self.steps
+                for index, (spikes, _) in enumerate(self._run(x), start=1)
+            }
+        return {**rates, **operations.for_each(len(x))}
 
     def forward(self, x: Tensor) -> Tensor:
         """What `readout` says of the output neurons; to spikes, a tie-break by potential is added.
@@ -135,7 +141,7 @@ class SNN(Network):
         x = x if self.convolutions else x.flatten(1)
         inputs: Series = x[None]
         if self.encoding == "bernoulli":
-            inputs = torch.stack([self._bernoulli(x) for _ in range(self.steps)])
+            inputs = torch.stack([bernoulli(x, self.generator) for _ in range(self.steps)])
         for index, layer in enumerate(cast(Iterable[NoisyLayer], self.layers)):
             if index:
                 inputs = self._halved(index, inputs)
@@ -150,8 +156,3 @@ class SNN(Network):
             return spikes
         means = [F.avg_pool2d(step, 2) for step in spikes]
         return means if index < convolutions else [mean.flatten(1) for mean in means]
-
-    def _bernoulli(self, x: Tensor) -> Tensor:
-        """1{x > U(0, 1)}, with the derivative of the expected input (straight-through)."""
-        spikes = (x > torch.rand(x.shape, generator=self.generator, device=x.device)).to(x.dtype)
-        return x + (spikes - x).detach() if x.requires_grad else spikes

@@ -22,6 +22,7 @@ from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
+from robench.report.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spikes
 from robench.report.text import (
     NORMS,
     breakable,
@@ -115,6 +116,8 @@ def render(
             corruption_errors=corruption_errors(results),
             published=_published(results, table),
             costs=costs(results),
+            spikes=spikes(results),
+            picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
             certificates=certificates(results, table),
             failures=results.failures(),
             notes=list(dict.fromkeys(n for m in results.models for n in m.get("notes", ()))),
