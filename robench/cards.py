@@ -36,6 +36,15 @@ def as_number(value: Any) -> Any:
     return float(found[1]) / float(found[2])
 
 
+def _as_aim(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not number and value not in AIMS:
+        raise ValueError(f"say a class by its number (from 0), or one of {', '.join(AIMS)}")
+    return value
+
+
+AIMS = ("likeliest", "least-likely", "each")
+Aim = Annotated[int | str, BeforeValidator(_as_aim)]
 Radius = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 
 
@@ -141,6 +150,13 @@ class AttackCard(Card):
     image what holds for every point of the ball, and what it finds broken counts as a diagnostic's
     would. Proofs, and they alone, have access = "weights"."""
 
+    goal: Literal["untargeted", "targeted"] = "untargeted"
+    """untargeted: any class but the label; targeted: the class that `aim` says, whose success is
+    counted beside the accuracy. A targeted attack counts in the worst case, not in the average."""
+    aim: Aim | None = None
+    """With goal = "targeted": a class by its number, or of each image the `likeliest` wrong class,
+    the `least-likely`, or `each` wrong class in turn; likeliest unless the card says otherwise. An
+    image whose label is the class aimed at stays as it is, and counts in no success."""
     meets: Literal["all", "noisy"] = "all"
     """noisy: only models whose answers differ from draw to draw, the others have no use for it."""
 
@@ -148,7 +164,9 @@ class AttackCard(Card):
     @classmethod
     def _several_radii_are_a_curve(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("eps"), (list, tuple)):
-            return {"role": "curve", **values}
+            values = {"role": "curve", **values}
+        if isinstance(values, dict) and values.get("goal") == "targeted":
+            values = {**values, "aim": AIMS[0] if values.get("aim") is None else values["aim"]}
         return values
 
     @model_validator(mode="after")
@@ -169,6 +187,15 @@ class AttackCard(Card):
             raise ValueError("eps is an empty list")
         if isinstance(self.eps, tuple) and self.role not in ("curve", "proof"):
             raise ValueError('several eps make a curve: drop role or say role = "curve" or "proof"')
+        if self.aim is not None and self.goal != "targeted":
+            raise ValueError('aim goes with goal = "targeted"')
+        if self.goal == "targeted" and self.role == "proof":
+            raise ValueError('a proof is about every class: drop goal = "targeted"')
+        if self.aim == "each" and self.access == "transfer":
+            raise ValueError(
+                'aim = "each" needs the model itself: with access = "transfer" name a class, or '
+                "say likeliest or least-likely"
+            )
         if (self.role == "proof") != (self.access == "weights"):
             raise ValueError('role = "proof" and access = "weights" go together')
         return self
@@ -219,6 +246,12 @@ class ReportCard(Card):
     """Test images per cell: a sample of the test split, drawn by class (data/sample.py)."""
     draws: int = Field(default=8, ge=1, le=10_000)
     """Fresh draws by which a noisy model is scored; a deterministic one is asked once."""
+    top_k: int = Field(default=1, ge=1)
+    """A label counts as answered where it is among so many likeliest classes; attacks are after
+    that, too."""
+    labels: Literal["true", "predicted"] = "true"
+    """predicted: what a network itself answers to the clean image counts as right, so that what is
+    missing to an accuracy of 1 is how often it is fooled; true labels are not asked for."""
     vote: int | None = Field(default=None, ge=1)
     """Draws of a noisy model in a majority vote; at most half of the draws, for the others choose
     the attack; None: half of them."""

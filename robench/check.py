@@ -19,6 +19,7 @@ from robench.data.conformance import check_dataset
 from robench.data.graph import Graph
 from robench.digest import canonical
 from robench.errors import RobenchError, nearest, resolved
+from robench.goals import check_goal
 from robench.identity import load_splits
 from robench.networks.base import Network
 from robench.networks.conformance import Make as NetworkMake
@@ -179,7 +180,9 @@ def _fields(workspace: Workspace, card: Card) -> None:
     for kind, spec in _specs(card):
         plugins.resolve(kind, spec, card)
     if isinstance(card, AttackCard):
-        check_fit(plugins.build("attacks", card.attack, card), card)
+        attack = plugins.build("attacks", card.attack, card)
+        check_fit(attack, card)
+        check_goal(attack, card)
 
 
 def _names(workspace: Workspace, card: Card) -> None:

@@ -42,6 +42,8 @@ def evaluate(
     *,
     norm: Literal["linf", "l2", "l1", "l0"] | None = None,
     eps: float | Sequence[float] | None = None,
+    goal: Literal["untargeted", "targeted"] | None = None,
+    aim: int | Literal["likeliest", "least-likely", "each"] | None = None,
     attacks: Sequence[Wanted] | None = None,
     corruptions: Sequence[str] | None = None,
     images: int | None = None,
@@ -78,6 +80,9 @@ def evaluate(
             byte. Several eps: the first is the headline's, the others are a curve. None: those of a
             report card; where robench's own attack cards are meant, 8/255 for colour and 0.1 for
             grey images, which is said.
+        goal, aim: "targeted" makes the attacks go towards a class: one by its number, or of each
+            image the "likeliest" wrong one, the "least-likely" or "each"; how often they get there
+            is `result.success("pgd")`. Attacks that cannot are left out.
         attacks: instead of those of `report`: names or patterns of cards, {"name": "pgd", "steps":
             50}, instances of robench.Attack. corruptions: names or patterns of cards.
         images: test images per cell; None: as the report says, at most as many as there are.
@@ -134,7 +139,15 @@ def evaluate(
     if data is not None:
         card = _with_all_classes(card, splits.input_shape, len(splits.classes), data)
     asked = threats_asked(
-        here, report, attacks, corruptions, norm=norm, eps=eps, channels=splits.input_shape[0]
+        here,
+        report,
+        attacks,
+        corruptions,
+        norm=norm,
+        eps=eps,
+        channels=splits.input_shape[0],
+        goal=goal,
+        aim=aim,
     )
     if asked.said:
         console.print(f"threat: {asked.said}", highlight=False)

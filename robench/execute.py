@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from robench import identity
+from robench import identity, plugins
 from robench.cards import ModelCard
 from robench.digest import Identity, digest
 from robench.errors import RobenchError
+from robench.goals import check_goal
 from robench.identity import Shared
 from robench.keeping import KeepImages
 from robench.leases import LOOK, Leases
@@ -167,6 +168,8 @@ def open_run(plan: Plan, store: Store, device: str, keep_images: bool = False) -
     plan = plan.where({name for name, model in resolved.items() if model.stochastic})
     for threat in plan.threats:
         identity.threat_fields(threat)
+    if resolved:
+        _check_goals(plan, min(model.classes for model in resolved.values()))
     fewest = min((len(identity.load_splits(card).test) for card in cards.values()), default=0)
     if plan.cells and plan.report.images > fewest:
         raise RobenchError(
@@ -174,6 +177,23 @@ def open_run(plan: Plan, store: Store, device: str, keep_images: bool = False) -
             f"{fewest}"
         )
     return Run(plan, store, device, resolved, keep_images)
+
+
+def _check_goals(plan: Plan, classes: int) -> None:
+    """Raises RobenchError for what cannot be aimed at, or tells no answer from another.
+
+    Args:
+        classes: of the data set that has fewest.
+    """
+    if plan.report.top_k >= classes:
+        raise RobenchError(
+            f"{plan.report.file}: top_k = {plan.report.top_k}: with {classes} classes every answer "
+            "would be right; say less"
+        )
+    for threat in plan.threats:
+        if threat.kind == "attack" and threat.attack.goal == "targeted":
+            card = threat.attack
+            check_goal(plugins.build("attacks", card.attack, card), card, classes)
 
 
 def choose_device(named: str | None) -> str:

@@ -84,6 +84,7 @@ class ResolvedModel:
     jumps: bool
     """Whether there are steps or spikes in the network, whose derivative is a surrogate."""
     parameters: int
+    classes: int
     notes: tuple[str, ...] = ()
     """What pages say of its data."""
 
@@ -136,6 +137,7 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         stochastic=built.random_input or (card.inference_noise and built.noisy),
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
+        classes=len(splits.classes),
         notes=(*splits.notes, *built.notes(torch.from_numpy(splits.test.images[:SEEN]))),
     )
 
@@ -165,6 +167,7 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
         "max_queries": card.max_queries,
         # Left out where it is all that an image has, so that identities are as before there was it.
         **({"part": card.part} if card.part != "features" else {}),
+        **({"goal": card.goal, "aim": card.aim} if card.goal == "targeted" else {}),
     }
 
 
@@ -218,6 +221,8 @@ class Identities:
             "seed": self._report.seed,
             **self._sample(cell),
         }
+        if cell.threat.kind == "attack":
+            identity |= _counted(self._report)
         if cell.threat.kind == "corruption":
             identity["origin"] = _origin(cell)
         if cell.surrogate is not None and surrogate is not None:
@@ -263,7 +268,7 @@ class Identities:
             identity["leaving"] = LEAVING
         if broken is not None:
             identity["broken"] = sorted(broken)
-        return identity
+        return identity | _counted(report)
 
     def _sample(self, cell: Cell) -> Identity:
         """How the images of a cell were drawn; nothing where they are all that there are."""
@@ -335,5 +340,13 @@ def threat_set(threats: tuple[Threat, ...], report: ReportCard) -> str:
             "sample": BY_CLASS,
             "draws": report.draws,
             "seed": report.seed,
+            **_counted(report),
         }
     )
+
+
+def _counted(report: ReportCard) -> dict[str, Any]:
+    """By which rule an answer counts as right; nothing where it is the usual one, as before there
+    were others."""
+    said: dict[str, Any] = {"top_k": report.top_k} if report.top_k > 1 else {}
+    return said | ({"labels": report.labels} if report.labels != "true" else {})

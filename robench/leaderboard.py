@@ -53,6 +53,7 @@ FIXED = (
     "rank", "rank_best", "rank_worst", *SUMMARY,
     *VOTES,
 )  # fmt: skip
+SUCCESS = "success:"
 SUFFIXES = ("", "_low", "_high", "_sd")
 
 
@@ -64,8 +65,10 @@ def leaderboard(results: Results) -> pd.DataFrame:
     open), then accuracies in [0, 1]: worst_case, average_attacks, average_corruptions, where a
     model of the report is noisy worst_case_vote and clean_vote, then clean, every other threat
     under its name, and for every kind of corruption its mean over severities (Acc_c, GLR Eq. 6)
-    under "card/kind". Each accuracy has _low and _high (95% interval) and _sd (between
-    seeds; NaN for one). An accuracy that cannot be had from complete cells is NaN.
+    under "card/kind", and for every targeted attack under "success:NAME" how often the class that
+    it aims at was answered, over the images that have another label. Each has _low and _high (95%
+    interval) and _sd (between seeds; NaN for one). One that cannot be had from complete cells is
+    NaN.
 
     Where the report has proofs, `proved` is the other end of worst_case and `open` the share
     between the two; of every ball in which something is proved, if there are several, proved@BALL,
@@ -111,7 +114,13 @@ def leaderboard(results: Results) -> pd.DataFrame:
 
 def column_name(threat: str) -> str:
     """The column of a threat or of a kind: its name, unless a column of ours has that already."""
-    return f"threat:{threat}" if threat in FIXED or two_sided.taken(threat) else threat
+    ours = threat in FIXED or two_sided.taken(threat) or threat.startswith(SUCCESS)
+    return f"threat:{threat}" if ours else threat
+
+
+def success_column(threat: str) -> str:
+    """The column of how often a targeted attack got the answer that it aims at."""
+    return f"{SUCCESS}{threat}"
 
 
 def dataset_labels(results: Results) -> dict[str, str]:
@@ -141,7 +150,8 @@ def _columns(results: Results) -> list[str]:
     kinds = [column_name(kind) for kind in results.kinds]
     votes = VOTES if results.noisy else ()
     ends = two_sided.columns(results)
-    measured = [SUMMARY[0], *ends, *SUMMARY[1:], *votes, *threats, *kinds]
+    reached = [success_column(threat["name"]) for threat in results.targeted]
+    measured = [SUMMARY[0], *ends, *SUMMARY[1:], *votes, *threats, *reached, *kinds]
     fixed = [name for name in FIXED if name not in (*SUMMARY, *VOTES)]
     return fixed + [
         f"{name}{suffix}"
@@ -179,6 +189,10 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     if known and len(known) == len(kinds):
         reused["average_corruptions"] = np.mean(known, axis=0)
     scores = _summaries(single, reused)
+    for threat in results.targeted:  # over images of their own: those that have another label
+        success = results.success(model, threat["name"])
+        if success is not None:
+            scores |= _summaries({success_column(threat["name"]): success}, {})
     return scores | two_sided.left_open(results, scores), survived
 
 

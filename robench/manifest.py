@@ -184,4 +184,5 @@ def _describe_threat(threat: Threat) -> dict[str, Any]:
         "role": card.role,
         "surrogate": card.surrogate,
         **({"meets": card.meets} if card.meets != "all" else {}),
+        **({"goal": card.goal, "aim": card.aim} if card.goal == "targeted" else {}),
     }

@@ -81,6 +81,8 @@ class _Attack(_Named):
     role: str
     surrogate: str | None = None
     meets: str = "all"
+    goal: str = "untargeted"
+    aim: int | str | None = None
     description: str = ""
     fields: dict[str, Any]
 
@@ -141,6 +143,8 @@ class _Report(_Named):
     images: Count
     draws: Count
     vote: Count | None = None
+    top_k: Annotated[int, Field(ge=1)] = 1
+    labels: str = "true"
     baselines: list[str] = []
     claims: list[_Claim] = []
 

@@ -19,9 +19,9 @@ from robench.diagnostics.finding import Verdict
 from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError, nearest
 from robench.gate import cell
-from robench.leaderboard import CLEAN, column_name, leaderboard
+from robench.leaderboard import CLEAN, column_name, leaderboard, success_column
 from robench.report import PAGE, write_report
-from robench.report.text import NORMS, percent, radius
+from robench.report.text import NORMS, percent, radius, towards
 from robench.results import Results, Threat
 from robench.store import Store
 
@@ -96,6 +96,20 @@ class Evaluation:
         if self.store is None:
             raise RobenchError("images: this result does not know its store")
         return read_images(self.store, self.results, self.name, 0, threat).images
+
+    def success(self, threat: str) -> float:
+        """How often a targeted attack got the answer that it aims at, in [0, 1], over the images
+        that have another label.
+
+        Raises RobenchError for what is no targeted attack of this result.
+        """
+        known = [one["name"] for one in self.results.targeted]
+        if threat not in known:
+            raise RobenchError(
+                f"success: {threat!r} is no targeted attack of this result; "
+                f"{nearest(threat, known)}"
+            )
+        return float(self._row[success_column(threat)])
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -235,6 +249,11 @@ class Evaluation:
         if self.threat:
             lines[0] += f", {self.threat}"
         lines += [f"  {said}: {_shown(row, key)}" for key, said in _summary(row).items()]
+        lines += [
+            f"  success of {threat['name']}, towards {towards(threat)}: "
+            f"{_shown(row, success_column(threat['name']))}"
+            for threat in self.results.targeted
+        ]
         verdict = self.verdicts[self.name]
         lines.append(f"  diagnostics: {verdict['verdict']}")
         lines += [f"    {alarm['text']}" for alarm in verdict["alarms"]]

@@ -40,6 +40,8 @@ def threats_asked(
     norm: str | None,
     eps: float | Sequence[float] | None,
     channels: int,
+    goal: str | None = None,
+    aim: int | str | None = None,
 ) -> Asked:
     """What `report` and `attacks` mean, at the radii that are asked for.
 
@@ -51,6 +53,7 @@ def threats_asked(
             headline; None: those of a report card and of mappings as they are; of cards that
             robench brings along, the usual one for such images.
         channels: of an image.
+        goal, aim: of all attacks, as in a card; those that go towards no class are left out.
 
     Raises RobenchError for names that are not known and settings that do not fit.
     """
@@ -60,10 +63,17 @@ def threats_asked(
     keeps = card.name in workspace.known("reports") and not own
     radii = _radii(eps)
     made: dict[str, AttackCard] = {}
-    for attack, kept in given:
-        kept = kept or keeps or (workspace.fallback is not None and _is_own(workspace, attack))
+    for one_asked, kept in given:
+        kept = kept or keeps or (workspace.fallback is not None and _is_own(workspace, one_asked))
+        attack = _towards(one_asked, goal, aim)
+        if attack is None:
+            continue
         for one in _at(attack, norm, radii, None if kept else (GREY if channels == 1 else COLOUR)):
             made[one.name] = one
+    if given and not made and goal == "targeted":
+        raise RobenchError(
+            "evaluate: goal = 'targeted': none of the attacks asked for goes towards a class"
+        )
     if given and not made:
         raise RobenchError(f"evaluate: norm = {norm!r}: none of the attacks asked for works in it")
     update: dict[str, Any] = {"attacks": tuple(made)}
@@ -140,6 +150,8 @@ def _of_mapping(workspace: Workspace, wanted: Mapping[str, Any]) -> AttackCard:
         about_the_card = set(AttackCard.model_fields) - {"name", "root", "attack"}
         if values.get("access") != "transfer":
             about_the_card -= {"surrogate"}  # the attack's: a derivative, not a model
+        if values.get("goal") not in ("targeted", "untargeted"):
+            about_the_card.discard("goal")  # which attacks may have as a setting of their own
         settings = {key: item for key, item in values.items() if key not in about_the_card}
         values = {key: item for key, item in values.items() if key in about_the_card}
         if "name" not in settings:
@@ -184,6 +196,23 @@ def _radii(eps: float | Sequence[float] | None) -> tuple[float, ...]:
     if not radii or not all(one >= 0 for one in radii):
         raise RobenchError(f"evaluate: eps = {eps!r}: radii are at least 0")
     return radii
+
+
+def _towards(card: AttackCard, goal: str | None, aim: int | str | None) -> AttackCard | None:
+    """The card with the goal asked for; None where its attack cannot have it."""
+    if goal is None and aim is None:
+        return card
+    if goal not in ("targeted", "untargeted"):
+        said = 'goal = "targeted"' if goal is None else f"goal = {goal!r}"
+        raise RobenchError(
+            f"evaluate: {said}: say goal = 'targeted' where you say an aim, or 'untargeted'"
+        )
+    changed = held_like(card, goal=goal, aim=aim)
+    attack = plugins.build("attacks", card.attack, card)
+    own = getattr(attack, "targets", 0) or getattr(attack, "goal", "untargeted") != "untargeted"
+    if goal == "targeted" and (card.role == "proof" or own or not attack.targeted):
+        return None
+    return changed
 
 
 def _at(

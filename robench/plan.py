@@ -222,6 +222,11 @@ def _transfers(
                 f"{report.file}: transfer = {name!r}: examples of a transfer matrix are made by a "
                 "white-box attack with one eps"
             )
+        if card.aim == "each":
+            raise RobenchError(
+                f'{report.file}: transfer = {name!r}: aim = "each" needs the model itself; name a '
+                "class, or say likeliest or least-likely"
+            )
         for model in models:
             update = {"access": "transfer", "surrogate": model.name, "role": "diagnostic"}
             transferred = card.model_copy(update=update)
@@ -258,8 +263,8 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
 
 def _does_the_same(threat: Threat, card: AttackCard, eps: float) -> bool:
     other = threat.attack
-    same = (other.attack, other.access, other.norm, other.part) == (
-        card.attack, card.access, card.norm, card.part
+    same = (other.attack, other.access, other.norm, other.part, other.aim) == (
+        card.attack, card.access, card.norm, card.part, card.aim
     )  # fmt: skip
     return same and threat.eps == eps
 

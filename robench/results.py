@@ -38,6 +38,13 @@ COLUMNS = {
     "correct": pa.float32(),
 }
 """Of the rows: what all pages need."""
+AIMS, REACHED = "aims", "reached"
+"""Of the rows of targeted threats: the classes that an image was to be taken for, and of each the
+share of draws that answered it; lists, empty where an image has no such class."""
+OF_LISTS = {
+    name: pa.list_(pa.field("element", kind))
+    for name, kind in ((AIMS, pa.int16()), (REACHED, pa.float32()))
+}
 PROVED = pa.float32()
 """Of the column `proved`, null but where the threat is a proof; pages of before it lack it."""
 ELSEWHERE = ("seconds", "environment", "finished", "images")
@@ -79,8 +86,14 @@ class Results:
 
     @cached_property
     def averaged(self) -> list[Threat]:
-        """Those that enter the average: the attacks that the report's card names."""
-        return self._role("attack")
+        """Those that enter the average: the attacks that the report's card names and that are after
+        any wrong class."""
+        return [t for t in self._role("attack") if not targeted(t)]
+
+    @cached_property
+    def targeted(self) -> list[Threat]:
+        """Attacks of every role that go towards a class."""
+        return [t for t in self.threats if targeted(t)]
 
     @cached_property
     def floors(self) -> list[Threat]:
@@ -150,6 +163,29 @@ class Results:
                 "run the report again"
             )
         return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
+
+    def success(self, model: Mapping[str, Any], threat: str) -> Floats | None:
+        """(seeds, images that have another label than their aim): share of draws that answered the
+        class aimed at, of several aims their mean.
+
+        None where `correct` is, where the threat is not targeted, and where no image has an aim.
+        """
+        if self.correct(model, threat) is None:
+            return None
+        found = []
+        for seed in model["seeds"]:
+            table = self.table(model["name"], seed["seed"], threat)
+            if table is None or REACHED not in table.column_names:
+                return None
+            lists = table.column(REACHED).combine_chunks()
+            lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+            ends = np.cumsum(lengths)
+            sums = np.concatenate([[0.0], np.cumsum(lists.flatten().to_numpy().astype(float))])
+            has = lengths > 0
+            found.append((sums[ends] - sums[ends - lengths])[has] / lengths[has])
+        if not len(found[0]) or len({len(one) for one in found}) > 1:
+            return None
+        return np.stack(found)
 
     def worst_case(
         self, model: Mapping[str, Any], threats: Sequence[Threat] | None = None
@@ -282,6 +318,11 @@ class Results:
             }
             for (model, seed, status, error), of in found.items()
         ]
+
+
+def targeted(threat: Mapping[str, Any]) -> bool:
+    """Whether a threat is an attack that goes towards a class."""
+    return threat["kind"] == "attack" and threat.get("goal") == "targeted"
 
 
 def answers(table: pa.Table) -> NDArray[np.int16]:
@@ -470,8 +511,19 @@ def _check_rows(table: pa.Table, where: str) -> None:
     if "proved" in table.column_names and table.schema.field("proved").type != PROVED:
         found = table.schema.field("proved").type
         raise RobenchError(f"{where}: column proved is {found}, not {PROVED}")
-    for name in ("correct", "proved"):
-        values = table.column(name).drop_null().to_numpy() if name in table.column_names else []
+    for name, kind in OF_LISTS.items():
+        if name in table.column_names and table.schema.field(name).type != kind:
+            found = table.schema.field(name).type
+            raise RobenchError(f"{where}: column {name} is {found}, not {kind}")
+    if REACHED in table.column_names:
+        lengths = [table.column(name).combine_chunks().value_lengths() for name in OF_LISTS]
+        if AIMS not in table.column_names or not lengths[0].equals(lengths[1]):
+            raise RobenchError(f"{where}: columns {AIMS} and {REACHED} do not go together")
+    for name in ("correct", "proved", REACHED):
+        values = table.column(name).combine_chunks() if name in table.column_names else pa.array([])
+        if name == REACHED and len(values):
+            values = values.flatten()
+        values = values.drop_null().to_numpy(zero_copy_only=False)
         if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
             raise RobenchError(f"{where}: column {name} is not in [0, 1]")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
+from robench.attacks.goal import Goal, among
 from robench.attacks.target import (
     BudgetExceeded,
     DecisionTarget,
@@ -144,6 +145,8 @@ def attack_slice(
     batch_size: int,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
+    aims: np.ndarray | None = None,
+    top_k: int = 1,
     limit: float | None = None,
     work: AtWork | None = None,
 ) -> Perturbed:
@@ -156,6 +159,9 @@ def attack_slice(
         noisy: whether the noise of the noisy layers is on.
         broken: what a proof is told: images that something else has broken in a ball no larger ->
             the threat that did.
+        aims: of a targeted threat, the class that each image is to be taken for, (n,); an image
+            whose aim is negative has none, and stays as it is.
+        top_k: a label counts as answered among so many likeliest classes.
         limit: seconds that the attack may take; None: as its card says.
         work: the plugins that are called (see guard.py).
 
@@ -173,13 +179,23 @@ def attack_slice(
     notes: dict[int, str] = {}
     seconds: list[float] = []
     for start in range(0, len(data), batch_size):
-        x, y = _batch(data, start, batch_size, device)
+        x, y = batch_of(data, start, batch_size, device)
+        goal, whole, given = Goal(top_k=top_k), x, data.images[start : start + batch_size]
+        if aims is not None:
+            wanted = torch.as_tensor(aims[start : start + batch_size], device=device)
+            here = torch.nonzero(wanted >= 0)[:, 0]
+            x, y, goal = x[here], y[here], Goal(wanted[here], top_k)
+            rows = here.cpu().numpy()
+            given = given[rows]
+            if not len(rows):
+                made.append(_untouched(whole))
+                continue
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
         with (
             changing(network, card.part),
             in_use(network, noisy, derived_seed(seed, "attacked", start), device),
         ):
-            target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline)
+            target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline, goal)
             if isinstance(target, WeightsTarget):
                 target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
                     True
@@ -192,17 +208,14 @@ def attack_slice(
                 raise BudgetExceeded(
                     f"attack {card.attack.name!r} ran past its time_limit of {limit:g} s"
                 ) from None
-        _check_untouched(
-            x, data.images[start : start + batch_size], f"{work.who} writes into the data set"
-        )
+        _check_untouched(x, given, f"{work.who} writes into the data set")
         x_adv = _enforce(x_adv, x, ball, card)
-        made.append(
-            {
-                "images": x_adv.cpu().numpy(),
-                "distance": ball.distance(x_adv, x).cpu().numpy(),
-                **target.counts(),
-            }
-        )
+        counted = {
+            "images": x_adv.cpu().numpy(),
+            "distance": ball.distance(x_adv, x).cpu().numpy(),
+            **target.counts(),
+        }
+        made.append(counted if aims is None else _spread(counted, whole, rows))
         if isinstance(target, WeightsTarget):
             made[-1]["proved"] = target.claims
             notes |= {start + index: text for index, text in target.notes.items()}
@@ -230,6 +243,34 @@ def attack_slice(
         notes=notes,
         proof_seconds=seconds,
     )
+
+
+def _untouched(x: Tensor) -> dict[str, np.ndarray | None]:
+    """What is noted of images that no attack has any use for."""
+    none = np.zeros(len(x))
+    return {
+        "images": x.cpu().numpy(),
+        "distance": none.astype(np.float32),
+        "queries": none,
+        "gradients": none,
+        "zero_gradient": none > 0,
+        "fooled_on_the_way": none > 0,
+    }
+
+
+def _spread(
+    counted: Mapping[str, np.ndarray | None], x: Tensor, rows: np.ndarray
+) -> dict[str, np.ndarray | None]:
+    """What is noted of some images of a batch, `rows`, beside the others."""
+    found = _untouched(x)
+    for name, values in counted.items():
+        column = found[name]
+        if values is None or column is None:
+            found[name] = None
+        else:
+            found[name] = column = column.astype(values.dtype)
+            column[rows] = values
+    return found
 
 
 def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
@@ -262,6 +303,7 @@ def score_slice(
     seed: int,
     batch_size: int,
     device: torch.device,
+    top_k: int = 1,
     work: AtWork | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the images by so many draws: one row per image, and what was seen on the way.
@@ -272,6 +314,8 @@ def score_slice(
     draw) and `inference_ms` (milliseconds per image and draw, of the fastest batch).
 
     Args:
+        top_k: a label counts as answered where it is among so many likeliest classes, and stands
+            in `predictions` then.
         work: the network that is called (see guard.py).
 
     Raises RobenchError when the network answers with the wrong shape or not with numbers, or
@@ -281,7 +325,7 @@ def score_slice(
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
     for start in range(0, len(part), batch_size):
-        x, y = _batch(Part(images, part.labels), start, batch_size, device)
+        x, y = batch_of(Part(images, part.labels), start, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         # robench's own networks leave all as it was (tested), and looking costs as much as they.
         watch: AbstractContextManager[None] = nullcontext()
@@ -300,7 +344,8 @@ def score_slice(
                     first = logits
                 else:
                     between = max(between, _change(logits, first))
-                drawn.append(logits.argmax(1))
+                said = logits.argmax(1)
+                drawn.append(said if top_k == 1 else torch.where(among(logits, y, top_k), y, said))
                 lost += cross_entropy_rows(logits, y)
             if start == 0:
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
@@ -402,7 +447,7 @@ def _numbers(part: Part) -> np.ndarray:
     return found.astype(np.int32)
 
 
-def _batch(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def batch_of(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copies: no plugin gets hold of the memory of a data set."""
     images = torch.from_numpy(part.images[start : start + size])
     labels = torch.from_numpy(part.labels[start : start + size])

@@ -31,6 +31,7 @@ from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
+from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_sample, load_splits
 from robench.networks.base import Network
@@ -219,14 +220,18 @@ class MakeInputs:
             network = _trained(
                 self.cell.surrogate, self.surrogate, weights, self.store, self.device
             )
-            perturbed = _attack(
-                self.cell, self.report, network, self.cell.surrogate.card, part, device
-            )
+            model = self.cell.surrogate.card
+            asked = _at_work(("networks", model.network, model))
+            part, answers = _truth(self.cell, self.report, network, model, part, device, asked)
+            towards = _attack(self.cell, self.report, network, model, part, answers, device)
+            perturbed = towards.runs[0]
             trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
             tensors = {
                 name: np.ascontiguousarray(getattr(perturbed, name), np.float32)
                 for name in ("images", "distance", "queries", "gradients")
             }
+            if towards.wanted:
+                tensors["aims"] = towards.wanted[0].astype(np.int16)
         bare = safetensors.numpy.save(tensors)
         metadata = {
             "identity": self.identity,
@@ -307,35 +312,49 @@ class Evaluate:
         weights = self.identity["model"]["weights"]
         network = _trained(self.cell.training, self.model, weights, self.store, self.device)
         work = _at_work(("networks", card.network, card))
-        part = load_sample(self.cell)
-        perturbed: Perturbed | None = None
+        with within(self.time_limit, work.who):
+            part, answers = _truth(
+                self.cell, report, network, card, load_sample(self.cell), device, work
+            )
+        towards = Towards()
         if self.inputs is not None:
-            images, perturbed = _shared(store, self.inputs)
+            images, towards = _shared(store, self.inputs)
         elif self.cell.threat.kind == "attack":
-            perturbed = _attack(self.cell, report, network, card, part, device, self.broken)
-            images = perturbed.images
-            if not (work.own and plugins.own("attacks", self.cell.threat.attack.attack)):
-                # What strangers had in their hands is not what is scored.
-                fits = network.rows_at_once
-                network = _trained(self.cell.training, self.model, weights, self.store, self.device)
-                network.rows_at_once = fits
+            towards = _attack(self.cell, report, network, card, part, answers, device, self.broken)
         else:
             images = part.images
-        with within(self.time_limit, work.who):
-            rows, observations = score_slice(
+        outside = self.attacks and not plugins.own("attacks", self.cell.threat.attack.attack)
+        if outside or (not work.own and (self.attacks or answers is not None)):
+            # What strangers had in their hands is not what is scored.
+            fits = network.rows_at_once
+            network = _trained(self.cell.training, self.model, weights, self.store, self.device)
+            network.rows_at_once = fits
+
+        def score(
+            images: np.ndarray, labels: np.ndarray, seed: int
+        ) -> tuple[pa.Table, dict[str, Any]]:
+            return score_slice(
                 network,
                 images,
-                part,
+                Part(images, labels, part.numbers),
                 noisy=card.inference_noise,
                 draws=self.identity["draws"],
-                seed=report.seed,
+                seed=seed,
                 batch_size=report.batch_size,
                 device=device,
+                top_k=report.top_k,
                 work=work,
             )
+
+        with within(self.time_limit, work.who):
+            perturbed, reached = towards.scored(score, part.labels, report.seed)
+            if self.attacks:
+                assert perturbed is not None
+                images = perturbed.images
+            rows, observations = score(images, part.labels, report.seed)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
-            rows=with_costs(rows, perturbed),
+            rows=with_columns(with_costs(rows, perturbed), reached),
             identity=self.identity,
             provenance={
                 **provenance(device, time.perf_counter() - started),
@@ -438,31 +457,76 @@ def _attack(
     network: Network,
     model: ModelCard,
     part: Part,
+    answers: np.ndarray | None,
     device: torch.device,
     broken: Mapping[int, str] | None = None,
-) -> Perturbed:
-    """Let the cell's attack perturb a slice, on the network of a model. One that strangers had in
-    their hands is not kept."""
+) -> Towards:
+    """Let the cell's attack perturb a slice, on the network of a model; of a targeted threat once
+    towards each class that it names. A network that strangers had in their hands is not kept.
+
+    Args:
+        answers: of the network to the clean images, where the threat is targeted.
+    """
     card = cell.threat.attack
     attack: Attack = plugins.build("attacks", card.attack, card)
+    check_goal(attack, card, network.classes)
     work = _at_work(("attacks", card.attack, card), ("networks", model.network, model))
     if not work.own:
         _forget(network)
-    return attack_slice(
+    wanted: list[np.ndarray] = []
+    if card.goal == "targeted":
+        assert answers is not None
+        wanted = aims(card, answers, part.labels)
+    several: list[np.ndarray | None] = [*wanted] or [None]
+    runs = [
+        attack_slice(
+            network,
+            attack,
+            card,
+            float(cell.threat.eps or 0.0),
+            part,
+            part=load_splits(cell.training.card).pixels(card.part),
+            noisy=model.inference_noise,
+            seed=derived_seed(report.seed, "towards", number) if number else report.seed,
+            batch_size=report.batch_size,
+            device=device,
+            broken=broken,
+            aims=aim,
+            top_k=1 if card.role == "proof" else report.top_k,
+            limit=_time_limit(cell.threat, model),
+            work=work,
+        )
+        for number, aim in enumerate(several)
+    ]
+    return Towards(runs, wanted)
+
+
+def _truth(
+    cell: Cell,
+    report: ReportCard,
+    network: Network,
+    model: ModelCard,
+    part: Part,
+    device: torch.device,
+    work: AtWork,
+) -> tuple[Part, np.ndarray | None]:
+    """The slice with the labels that count, and what the network answers to its clean images, where
+    that is asked for: by a targeted threat, or by a report that measures against it."""
+    threat, own = cell.threat, report.labels == "predicted"
+    if not own and not (threat.kind == "attack" and threat.attack.goal == "targeted"):
+        return part, None
+    if not work.own:
+        _forget(network)
+    answers = clean_answers(
         network,
-        attack,
-        card,
-        float(cell.threat.eps or 0.0),
         part,
-        part=load_splits(cell.training.card).pixels(card.part),
         noisy=model.inference_noise,
         seed=report.seed,
         batch_size=report.batch_size,
         device=device,
-        broken=broken,
-        limit=_time_limit(cell.threat, model),
         work=work,
     )
+    return (Part(part.images, answers.argmax(1), part.numbers) if own else part), answers
 
 
 def _fresh(card: ModelCard, seed: int) -> Network:
@@ -518,12 +582,12 @@ def there(read: Callable[[str], Read], name: str) -> Read:
         raise Damaged(f"{error.filename or name}: is gone") from None
 
 
-def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
+def _shared(store: Store, name: str) -> tuple[np.ndarray, Towards]:
     payload, metadata = there(store.read_inputs, name)
     tensors = safetensors.numpy.load(payload)
     if "distance" not in tensors:
-        return tensors["images"], None
-    return tensors["images"], Perturbed(
+        return tensors["images"], Towards()
+    made = Perturbed(
         images=tensors["images"],
         distance=tensors["distance"],
         queries=tensors["queries"],
@@ -533,3 +597,4 @@ def _shared(store: Store, name: str) -> tuple[np.ndarray, Perturbed | None]:
         loss_trace=metadata["loss_trace"],
         loss_runs=metadata["loss_runs"],
     )
+    return made.images, Towards([made], [tensors["aims"]] if "aims" in tensors else [])

@@ -11,6 +11,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
+from robench.attacks.losses import margin
 from robench.attacks.sequential import LEVEL, MOST, PRIOR, RIGHT, confirmed, evidence, settling
 
 
@@ -21,6 +22,9 @@ class Coin:
         self.right, self.queries = right, queries
         self.asked = torch.zeros(len(right))
         self.rng = torch.Generator().manual_seed(0)
+
+    def gap(self, logits: Tensor, sought: Tensor) -> Tensor:
+        return margin(logits, sought)
 
     def affords(self, questions: int) -> bool:
         return float(self.asked.max()) + questions <= self.queries

@@ -97,7 +97,7 @@ def _fields(name: str) -> type[BaseModel]:
 class ART(LibraryAttack):
     """An evasion attack of ART: `attack` names it, the other keys are its own parameters.
 
-    eps, norm and batch size are the card's and the report's; attacks are untargeted.
+    eps, norm, goal and batch size are the card's and the report's.
     """
 
     attack: Annotated[str, AfterValidator(_offered)]
@@ -112,6 +112,8 @@ class ART(LibraryAttack):
         super().__init__(**settings)
         vars(self)["needs"] = GRADIENT_FREE.get(self.attack, "white-box")
         vars(self)["norms"] = NORMS.get(self.attack, tuple(ORDER))
+        parameters = inspect.signature(_attacks()[self.attack].__init__).parameters  # type: ignore[misc]
+        vars(self)["targeted"] = "targeted" in parameters or self.attack in TOWARDS
 
     @classmethod
     def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
@@ -120,7 +122,7 @@ class ART(LibraryAttack):
 
     def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         attack = self._build(target, x, rows)
-        if self.attack in TOWARDS and isinstance(target, ScoreTarget):
+        if self.attack in TOWARDS and target.aim is None and isinstance(target, ScoreTarget):
             y = target.logits(x, rows).scatter(1, y[:, None], -torch.inf).argmax(1)
         one_hot = np.eye(target.classes, dtype=np.float32)[y.cpu().numpy()]
         found = attack.generate(x.cpu().numpy(), y=one_hot)
@@ -136,7 +138,7 @@ class ART(LibraryAttack):
             "norm": ORDER.get(target.norm, np.inf),
             "eps": target.eps,
             "batch_size": 1 if self.attack == "SimBA" else len(x),  # the one that knows no batches
-            "targeted": False,
+            "targeted": target.aim is not None,
             "verbose": False,
         }
         if "eps" in taken and not np.isfinite(target.eps):

@@ -22,6 +22,9 @@ class Attack(Plugin):
     """The least access the attack can work with: white-box, score or decision."""
     norms: ClassVar[tuple[str, ...]] = ("linf",)
     """Norms that the attack supports."""
+    targeted: ClassVar[bool] = False
+    """Whether it goes towards `target.aim`, a class for each image, where that is not None: raises
+    `target.gap(logits, target.sought(y))` above 0, along `target.gradient(x, target.sought(y))`."""
     randomised: ClassVar[bool] = True
     """Whether it draws numbers; without, results do not depend on how images are batched."""
     paper: ClassVar[str] = ""

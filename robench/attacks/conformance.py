@@ -52,6 +52,8 @@ def check_attack(make: Make, norm: str | None = None) -> list[Finding]:
     if math.isfinite(RADII[norm][-1]):
         checks += [zero_budget, budget, monotone]
     checks += [effect]
+    if attack.targeted:
+        checks.append(goal)
     if "eot" in type(attack).fields().model_fields:
         checks.append(eot)
     return findings(checks, make, norm)
@@ -104,6 +106,17 @@ def effect(make: Make, norm: str) -> Finding:
     clean = float((network(x).argmax(1) != y).float().mean())
     better = trial.success > clean
     return Finding("effect", better, f"error {clean:.3f} clean, {trial.success:.3f} attacked")
+
+
+def goal(make: Make, norm: str) -> Finding:
+    """Told a class to go to, a generous budget gets there more often than no attack does."""
+    attack, (network, x, y) = make(), reference()
+    aim = network(x).scatter(1, y[:, None], -torch.inf).argmax(1)
+    trial = attempt(attack, attack.needs, norm, RADII[norm][-1], towards=aim)
+    before = float((network(x).argmax(1) == aim).float().mean())
+    after = float((network(trial.x_adv).argmax(1) == aim).float().mean())
+    detail = f"the likeliest wrong class: {before:.3f} clean, {after:.3f} attacked"
+    return Finding("goal", after > before, detail)
 
 
 def monotone(make: Make, norm: str) -> Finding:

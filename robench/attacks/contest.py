@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.attacks.losses import margin, mean_output
+from robench.attacks.losses import mean_output
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
@@ -21,16 +21,17 @@ def judge(
     target: ScoreTarget, x: Tensor, y: Tensor, draws: int, index: Tensor, vote: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Share of fresh draws that misclassify each image, and the mean margin, (n,) each; with `vote`
-    the margin of their mean output."""
+    the margin of their mean output. Of a targeted threat y are the classes aimed at, and a share is
+    of the draws that answer them."""
     if not target.stochastic:
-        gap = margin(target.logits(x, index), y)
+        gap = target.gap(target.logits(x, index), y)
         return (gap > 0).to(gap.dtype), gap
     drawn = target.answers(x, draws, index)
-    gaps = margin(drawn, y)
+    gaps = target.gap(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
     share = (gaps > 0).sum(0) / len(drawn)
     if vote:
-        return share, margin(mean_output(drawn), y)
+        return share, target.gap(mean_output(drawn), y)
     return share, gaps.sum(0) / len(drawn)
 
 

@@ -29,12 +29,13 @@ class Flips(Attack):
     1: the gradient is believed."""
     eot: int = Field(default=1, ge=1)
     """Draws to average over, where the network is random."""
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("l0",)
     randomised: ClassVar[bool] = False
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         budget = math.floor(self.finite_eps(target))
-        x_adv = x.clone()
+        x_adv, y = x.clone(), target.sought(y)
         draws = self.eot if target.stochastic else 1
         loss = LOSSES[self.loss]
         rows = torch.arange(len(x), device=x.device)
@@ -68,7 +69,8 @@ class Flips(Attack):
         found = []
         for place in places.split(1, dim=1):  # type: ignore[no-untyped-call]
             flipped = flat.scatter(1, place, 1 - flat.gather(1, place)).view(-1, *shape)
-            losses = [LOSSES[self.loss](target.logits(flipped, rows), y) for _ in range(draws)]
+            loss = target.goal.loss(LOSSES[self.loss])
+            losses = [loss(target.logits(flipped, rows), y) for _ in range(draws)]
             found.append(torch.stack(losses).mean(0))
         return torch.stack(found, dim=1)
 

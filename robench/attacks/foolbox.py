@@ -34,6 +34,11 @@ GRADIENT_FREE = {
 """foolbox's modules whose attacks ask for no gradient, and what they ask for."""
 NOT_OFFERED = {"Attack", "BinarizationRefinementAttack", "DatasetAttack"}
 """The base class, and attacks that need more than a model and images."""
+AIMLESS = {
+    "binarization", "deepfool", "fast_gradient_method", "newtonfool",
+    "virtual_adversarial_attack",
+}  # fmt: skip
+"""Modules whose attacks go towards no class; DeepFool takes one, and goes to the nearest."""
 HIDDEN = {"self", "init_attack", "distance", "tensorboard"}
 NORMS: tuple[str, ...] = ("linf", "l2", "l1", "l0")
 
@@ -82,6 +87,7 @@ class Foolbox(LibraryAttack):
         module = offered.__module__.rsplit(".", 1)[-1]
         vars(self)["needs"] = GRADIENT_FREE.get(module, "white-box")
         vars(self)["norms"] = self._norms()
+        vars(self)["targeted"] = module not in AIMLESS
 
     @classmethod
     def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
@@ -98,8 +104,18 @@ class Foolbox(LibraryAttack):
         here, starts = starting_points(target, x, y, rows)
         if len(here):
             model = foolbox.PyTorchModel(target.module(rows[here]), bounds=(0, 1), device=x.device)
-            found[here] = attack.run(model, x[here], y[here], starting_points=starts)
+            wanted = self._criterion(target, y[here])
+            found[here] = attack.run(model, x[here], wanted, starting_points=starts)
         return found
+
+    def _criterion(self, target: DecisionTarget, y: Tensor) -> Any:
+        """When foolbox is content: not with the label, or with the class that is aimed at."""
+        eagerpy: Any = import_module("eagerpy")
+        criteria: Any = import_module("foolbox.criteria")
+        kind = criteria.Misclassification
+        if target.aim is not None:
+            kind = criteria.TargetedMisclassification
+        return kind(eagerpy.astensor(y))
 
     def _hint(self, target: DecisionTarget) -> str:
         return "; it expects a model without noise" if target.stochastic else ""
@@ -108,9 +124,9 @@ class Foolbox(LibraryAttack):
         """foolbox's `run`: what its `__call__` adds (clipping, counting) is ours to do."""
         eagerpy: Any = import_module("eagerpy")
         criteria: Any = import_module("foolbox.criteria")
-        inputs, labels = eagerpy.astensors(x, y)
-        criterion = criteria.Misclassification(labels)
-        if self.attack == "GenAttack":  # works towards a class: the likeliest wrong one
+        inputs, criterion = eagerpy.astensor(x), self._criterion(target, y)
+        if self.attack == "GenAttack" and target.aim is None:
+            # It works towards a class: the likeliest wrong one.
             scores = model(x).scatter(1, y[:, None], -torch.inf)
             criterion = criteria.TargetedMisclassification(eagerpy.astensor(scores.argmax(1)))
         budget = None if target.eps == float("inf") or target.norm == "none" else target.eps

@@ -92,6 +92,7 @@ class GradientAttack(Attack):
     """best: an image leaves the attack with the first iterate that breaks it, else with the final
     one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
     every image, as the papers do."""
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __init__(self, **settings: Any) -> None:
@@ -141,6 +142,7 @@ class GradientAttack(Attack):
             alone: whether no other attack takes part.
         """
         self.finite_eps(target)
+        y = target.sought(y)
         runs = [
             (surrogate, aim, restart)
             for surrogate in self._surrogates(target)
@@ -174,7 +176,7 @@ class GradientAttack(Attack):
 
     def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
         """The classes to run towards, (n,) each; [None]: away from the right one."""
-        if not self.targets:
+        if not self.targets or target.aim is not None:
             return [None]
         wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
         return list(wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T)

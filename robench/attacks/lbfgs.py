@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robench.attacks.base import Attack
-from robench.attacks.losses import margin
+from robench.attacks.losses import cross_entropy, margin
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.surrogate import parse_surrogate
 
@@ -52,12 +52,13 @@ class LBFGS(Attack):
     better."""
     surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
     """Derivative of steps and spikes; None: the network's own."""
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("l2", "linf", "none")
     paper: ClassVar[str] = "Szegedy et al. 2014, arXiv 1312.6199"
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         aim = self._aim(target, x, y, rng)
-        problem = _Problem(target, x, y, aim, self.confidence, self.surrogate)
+        problem = _Problem(target, x, target.sought(y), aim, self.confidence, self.surrogate)
         c = torch.full((len(x),), self.initial_c, device=x.device)
         low, high = (
             torch.zeros_like(c),
@@ -77,6 +78,8 @@ class LBFGS(Attack):
     ) -> Tensor | None:
         """The class wanted for each image, (n,); None: any wrong one."""
         match self.goal:
+            case _ if target.aim is not None:  # the threat says which, and gaps are of that
+                return None
             case "untargeted":
                 return None
             case "runner-up":
@@ -130,9 +133,8 @@ class _Problem:
         x, y = self.x[rows], self.y[rows]
         aim = None if self.aim is None else self.aim[rows]
         images = z.view_as(x)
-        answer = self.target.gradient(
-            images, y, partial(unlikely, aim=aim), surrogate=self.surrogate, index=rows
-        )
+        wanted = partial(unlikely, aim=aim) if self.target.aim is None else cross_entropy
+        answer = self.target.gradient(images, y, wanted, surrogate=self.surrogate, index=rows)
         r = z - x.flatten(1)
         size = r.square().sum(1)
         gap = answer.margin if aim is None else -margin(answer.logits, aim)

@@ -27,7 +27,8 @@ WRONG = 32
 
 
 class LibraryAttack(Attack):
-    """An attack of a library. Subclasses override `attacked`.
+    """An attack of a library. Subclasses override `attacked`, and say in `targeted` whether it can
+    go towards a class.
 
     Libraries flee the class that a network answers, or towards whichever they are given: an image
     that is wrong already would be healed by that. So they get to see the others only.
@@ -39,6 +40,7 @@ class LibraryAttack(Attack):
     def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if target.eps == 0:
             return x
+        y = target.sought(y)
         right = standing(target, x, y)
         rows = torch.nonzero(right)[:, 0]
         if not len(rows):
@@ -62,6 +64,7 @@ class LibraryAttack(Attack):
         states are seeded, and it is kept silent.
 
         Args:
+            y: their labels, or of a targeted threat the classes aimed at.
             rows: which images of the batch they are; `target.module(rows)` counts by it.
         """
         raise NotImplementedError
@@ -72,12 +75,14 @@ class LibraryAttack(Attack):
 
 
 def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
-    """Whether each image is not wrong already, (n,) bool; of a noisy network: not by every draw."""
+    """Whether each image is not wrong already, (n,) bool; of a noisy network: not by every draw. Of
+    a targeted threat, whose aims y are: not taken for its aim."""
     left = torch.arange(len(x), device=x.device)
     for _ in range(WRONG if target.stochastic else 1):
         if not len(left):
             break
-        left = left[target.labels(x[left], left) != y[left]]
+        equal = target.labels(x[left], left) == y[left]
+        left = left[equal if target.aim is not None else ~equal]
     right = torch.ones(len(x), dtype=torch.bool, device=x.device)
     right[left] = False
     return right
@@ -161,17 +166,21 @@ def starting_points(
     target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Where decision-based attacks start: of each image, the nearest one of the batch that the
-    model calls something else than the image's label.
+    model calls something else than the image's label, or the class that is aimed at.
 
     Args:
+        y: labels, or of a targeted threat the classes aimed at.
         rows: which images of the batch they are.
 
-    Returns (rows of x that are classified right and have such a start, their starts).
+    Returns (rows of x that do not reach the goal yet and have such a start, their starts).
     """
     labels = target.labels(x, rows)
     flat = x.flatten(1)
     gaps = torch.cdist(flat, flat)
-    gaps.masked_fill_(labels[None, :] == y[:, None], torch.inf)
+    there = labels[None, :] != y[:, None]
+    if target.aim is not None:
+        there = ~there
+    gaps.masked_fill_(~there, torch.inf)
     gap, nearest = gaps.min(1)
-    rows = torch.nonzero((labels == y) & gap.isfinite())[:, 0]
+    rows = torch.nonzero(~there.diagonal() & gap.isfinite())[:, 0]
     return rows, x[nearest[rows]]

@@ -27,9 +27,10 @@ def cross_entropy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tenso
     return -cross_entropy_rows(logits, aim)
 
 
-def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
-    """Largest wrong logit (or the one aimed at) minus the right one; positive where fooled. Logits
-    of several draws come as (draws, n, classes), their margins as (draws, n)."""
+def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None, k: int = 1) -> Tensor:
+    """Largest wrong logit, or the k-th largest (or the one aimed at), minus the right one; positive
+    where the right class is not among the k first. Logits of several draws come as
+    (draws, n, classes), their margins as (draws, n)."""
     # Classes first is faster on a CPU; but gradients would lie so, too, and be rounded otherwise.
     axis = -1 if logits.requires_grad else 0
     classes = logits.movedim(-1, axis)
@@ -38,7 +39,9 @@ def margin(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
     where = y.unsqueeze(axis).expand(single)
     right = classes.gather(axis, where).squeeze(axis)
     if aim is None:
-        return classes.scatter(axis, where, -torch.inf).amax(axis) - right
+        wrong = classes.scatter(axis, where, -torch.inf)
+        largest = wrong.amax(axis) if k == 1 else wrong.topk(k, axis).values.select(axis, k - 1)
+        return largest - right
     return classes.gather(axis, aim.unsqueeze(axis).expand(single)).squeeze(axis) - right
 
 
@@ -62,11 +65,11 @@ def mean_output(logits: Tensor) -> Tensor:
     return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
-def accuracy(logits: Tensor, y: Tensor, aim: Tensor | None = None) -> Tensor:
+def accuracy(logits: Tensor, y: Tensor, aim: Tensor | None = None, k: int = 1) -> Tensor:
     """Expected error, smoothed: sigmoid(margin / tau), for the draws of a noisy network, (draws, n,
     classes) -> (draws, n). tau is half the deviation of an image's margin over the draws, so that
     what counts are the draws that may tip. Of a single draw, (n, classes), the margin."""
-    gap = margin(logits, y, aim)
+    gap = margin(logits, y, aim, k)
     if gap.dim() == 1:
         return gap
     tau = gap.detach().std(0, keepdim=True).div_(2).clamp_min_(1e-3)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import ROUNDING
-from robench.attacks.losses import margin
 from robench.attacks.sequential import confirmed
 from robench.attacks.target import ScoreTarget
 from robench.errors import RobenchError
@@ -41,6 +40,7 @@ class NAttack(Attack):
     chunk_rows: int = Field(default=512, ge=1)
     """Perturbed images held in memory at a time; changes nothing but rounding."""
     needs: ClassVar[str] = "score"
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     paper: ClassVar[str] = "Li et al. 2019, arXiv 1905.00441"
 
@@ -49,7 +49,7 @@ class NAttack(Attack):
             raise RobenchError(f"population = {self.population}: antithetic pairs need an even one")
         if self.finite_eps(target) == 0:
             return x
-        found = x.clone()
+        found, y = x.clone(), target.sought(y)
         index = torch.arange(len(x), device=x.device)
         search = _Search(self, target, x)
         for _ in range(self.iterations):
@@ -58,7 +58,7 @@ class NAttack(Attack):
             search.move(y[index], index, rng)
             means = search.means()
             found.index_copy_(0, index, means)
-            fooled = margin(target.logits(means, index), y[index]) > ROUNDING
+            fooled = target.gap(target.logits(means, index), y[index]) > ROUNDING
             if target.stochastic and bool(fooled.any()):
                 rows = torch.nonzero(fooled)[:, 0]
                 fooled[rows] = confirmed(target, means[rows], y[index[rows]], index[rows])
@@ -137,7 +137,7 @@ class _Search:
         for part in z.split(self.attack.chunk_rows):  # type: ignore[no-untyped-call]
             shown = self._shown(part, rows).flatten(0, 1)
             logits = self.target.logits(shown, index.repeat_interleave(len(part)))
-            gap = margin(logits, y.repeat_interleave(len(part)))
+            gap = self.target.gap(logits, y.repeat_interleave(len(part)))
             parts.append(gap.view(len(y), len(part)))
         found = torch.cat(parts, dim=1)
         return found.clamp_max(0) if self.attack.reward == "hinge" else found

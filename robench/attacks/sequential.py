@@ -24,7 +24,6 @@ import torch
 from scipy.special import betainc, betaln
 from torch import Tensor
 
-from robench.attacks.losses import margin
 from robench.attacks.target import ScoreTarget
 
 VERSION = 1
@@ -92,5 +91,5 @@ def confirmed(target: ScoreTarget, x: Tensor, y: Tensor, index: Tensor, wrong: i
         if end > MOST or not target.affords(more):
             return verdict
         drawn = target.answers(x[left], more, index[left])
-        right = right + (~(margin(drawn, y[left]) > 0)).sum(0)
+        right = right + (~(target.gap(drawn, y[left]) > 0)).sum(0)
         draws += more

@@ -63,6 +63,7 @@ by their derivatives only."""
 class Spikes(Attack):
     """An ensemble against networks that jump; a budget is all it takes."""
 
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     paper: ClassVar[str] = "SA-PGD: arXiv 2512.22522"
 

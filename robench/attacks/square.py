@@ -30,6 +30,7 @@ class Square(Attack):
     eot: int = Field(default=1, ge=1)
     """Draws of a stochastic network to average each score over."""
     needs: ClassVar[str] = "score"
+    targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf",)
     paper: ClassVar[str] = "Andriushchenko et al. 2020, arXiv 1912.00049"
 
@@ -46,7 +47,7 @@ class Square(Attack):
         index = contest.standing()
         if not len(index):
             return
-        best, labels = x[index], y[index]
+        best, labels = x[index], target.sought(y)[index]
         low, high = target.ball.bounds(best)
         margins = torch.full((len(best),), -torch.inf, device=x.device)
         ranks = margins.clone()

@@ -18,14 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
-from robench.attacks.losses import (
-    LOSSES,
-    RowLoss,
-    accuracy,
-    cross_entropy,
-    margin,
-    mean_output,
-)
+from robench.attacks.goal import Goal, of_draws
+from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, mean_output
 from robench.attacks.record import Record
 from robench.errors import RobenchError
 from robench.memory import in_pieces, joined
@@ -57,9 +51,9 @@ class Answer(NamedTuple):
     loss: Tensor
     """Mean loss, (n,)."""
     margin: Tensor
-    """Mean margin, (n,): positive where fooled."""
+    """Mean margin, (n,): positive where fooled, or where the class aimed at is reached."""
     fooled: Tensor
-    """Share of the draws that were misclassified, (n,)."""
+    """Share of the draws that were misclassified, or answered the class aimed at, (n,)."""
     logits: Tensor
     """Mean logits, (n, classes)."""
 
@@ -73,6 +67,7 @@ class DecisionTarget:
         images: images in the batch under attack; what is asked is counted for each.
         max_queries: forward passes per image that may be asked for.
         deadline: time.monotonic() after which every question is refused.
+        goal: what the threat is after; None: to be misclassified.
 
     Every question takes an optional `index`: which image of the batch each row is about. An attack
     that drops images as they break, or asks many rows about one image, gives it, so that the counts
@@ -86,8 +81,10 @@ class DecisionTarget:
         images: int,
         max_queries: int | None = None,
         deadline: float | None = None,
+        goal: Goal | None = None,
     ) -> None:
         self._hidden = network
+        self.goal = goal or Goal()
         self._weights = list(network.parameters())
         self._stand_ins = stand_ins(network)
         self.ball = ball
@@ -125,6 +122,24 @@ class DecisionTarget:
     @property
     def norm(self) -> str:
         return self.ball.norm
+
+    @property
+    def aim(self) -> Tensor | None:
+        """Of a targeted threat, the class that each image of the batch is to be taken for, (n,)."""
+        return self.goal.aim
+
+    def sought(self, y: Tensor) -> Tensor:
+        """The labels that `gap` and `gradient` are asked with: the true ones, or the classes that a
+        targeted threat aims at."""
+        return self.goal.sought(y)
+
+    def gap(self, logits: Tensor, sought: Tensor) -> Tensor:
+        """Positive where answers have what the threat is after, (..., n).
+
+        Args:
+            logits: (..., n, classes). sought: of these images, (n,).
+        """
+        return self.goal.gap(logits, sought)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest image in the norm ball around `x` and in [0, 1]."""
@@ -245,6 +260,8 @@ class WhiteBoxTarget(ScoreTarget):
         """Gradient of the loss with respect to the images; only that is computed.
 
         Args:
+            y: true labels, or of a targeted threat the classes aimed at (`sought`), whose loss then
+                is the other way round: it is to be raised.
             draws: fresh draws of a stochastic network to average over (EOT, Athalye et al. 2018).
             surrogate: derivative that stands in for that of steps and spikes; None: the network's.
             index: which image of the batch each row is.
@@ -259,6 +276,7 @@ class WhiteBoxTarget(ScoreTarget):
             through_reset: whether gradients flow through the reset of spiking neurons.
         """
         total: list[Tensor] = []
+        loss = self.goal.loss(loss)
         one_piece = "" if view is None else "the attack transforms them together"
         if isinstance(surrogate, AdaptiveSurrogate):
             one_piece = "the attack adapts its derivatives to them together"
@@ -274,7 +292,8 @@ class WhiteBoxTarget(ScoreTarget):
                 if vote:
                     ask = partial(self._voted, loss=loss, copies=copies, view=view)
                 elif not one_piece and loss in LOSSES.values():  # others may look at values
-                    kind = (loss, copies, surrogate, on, through_reset, str(self.ball.part))
+                    set_ = (surrogate, on, through_reset, str(self.ball.part), self.goal.top_k)
+                    kind = (loss, copies, *set_)
                     ask = self._recorded(kind, ask)
                 with using_surrogate(self._hidden, surrogate, through_reset):
                     parts = in_pieces(self._hidden, ask, *given, together=one_piece)
@@ -318,7 +337,7 @@ class WhiteBoxTarget(ScoreTarget):
             check_shape(logits, copies * len(x), self.classes)
             if copies == 1:
                 rows = loss(read, y)
-            elif _of_draws(loss):
+            elif of_draws(loss):
                 rows = loss(read.view(copies, len(x), -1), y)
             else:
                 rows = torch.stack([loss(part, y) for part in read.view(copies, len(x), -1)])
@@ -328,10 +347,10 @@ class WhiteBoxTarget(ScoreTarget):
         rows, seen = rows.detach(), logits.detach()
         shape = (len(x), -1) if copies == 1 else (copies, len(x), -1)
         seen = seen.view(shape)
-        gap = margin(seen, y)
+        gap = self.gap(seen, y)
         fooled = (gap > 0).to(gap.dtype)
         if on == "potential":
-            gap = margin(read.detach().view(shape), y)
+            gap = self.gap(read.detach().view(shape), y)
         if copies == 1:
             return [grad, rows, gap, fooled, seen]
         return [grad, rows.sum(0), gap.sum(0), fooled.sum(0), seen.sum(0)]
@@ -360,8 +379,8 @@ class WhiteBoxTarget(ScoreTarget):
             (grad,) = torch.autograd.grad(lost.sum(), leaf)
             if self.ball.part is not None:
                 grad.masked_fill_(~self.ball.free(grad), 0)
-            fooled = (margin(drawn.detach(), y[rows]) > 0).to(x.dtype).sum(0)
-            gap = margin(output.detach(), y[rows])
+            fooled = (self.gap(drawn.detach(), y[rows]) > 0).to(x.dtype).sum(0)
+            gap = self.gap(output.detach(), y[rows])
             whole = (grad, lost.detach(), gap)
             parts.append([*(part * copies for part in whole), fooled, drawn.detach().sum(0)])
         return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
@@ -408,8 +427,9 @@ class WeightsTarget(WhiteBoxTarget):
         images: int,
         max_queries: int | None = None,
         deadline: float | None = None,
+        goal: Goal | None = None,
     ) -> None:
-        super().__init__(network, ball, images, max_queries, deadline)
+        super().__init__(network, ball, images, max_queries, deadline, goal)
         self.broken = np.zeros(images, dtype=bool)
         """Images that something else has broken in a ball no larger, (n,): they need no proof."""
         self.claims = np.zeros(images, dtype=np.float32)
@@ -450,11 +470,6 @@ def _gradient(rows: Tensor, leaf: Tensor) -> Tensor:
     # What was summed or broadcast from fewer numbers, such as colours from grey, shares them.
     steps = zip(grad.stride(), grad.shape, strict=True)
     return grad.contiguous() if any(not step and size > 1 for step, size in steps) else grad
-
-
-def _of_draws(loss: RowLoss) -> bool:
-    """Whether a loss, maybe with its aim, is of all draws of an image at once."""
-    return getattr(loss, "func", loss) is accuracy
 
 
 def _goes(draws: int, images: int) -> list[int]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
+from robench.attacks.goal import Goal
 from robench.attacks.target import DecisionTarget, ScoreTarget, WeightsTarget, WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.guard import guarded
@@ -78,9 +79,18 @@ def reference() -> tuple[MLP, Tensor, Tensor]:
 
 
 def attempt(
-    attack: Attack, access: str, norm: str, eps: float, batch: int = 60, noisy: bool = False
+    attack: Attack,
+    access: str,
+    norm: str,
+    eps: float,
+    batch: int = 60,
+    noisy: bool = False,
+    towards: Tensor | None = None,
 ) -> Trial:
     """Run an attack on the reference network; the same arguments draw the same numbers.
+
+    Args:
+        towards: the class that each image is to be taken for, (60,); None: any wrong one.
 
     Raises RobenchError where the attack changes what is not its own.
     """
@@ -93,7 +103,9 @@ def attempt(
     with noise(network, source):
         for x, y in zip(images.split(batch), labels.split(batch), strict=True):  # type: ignore[no-untyped-call]
             rng = torch.Generator().manual_seed(1 + len(found))
-            target = TARGETS[access](network, Ball(norm, eps), len(x))
+            done = sum(map(len, found))
+            goal = None if towards is None else Goal(towards[done : done + len(x)])
+            target = TARGETS[access](network, Ball(norm, eps), len(x), goal=goal)
             with _watched(network, seen), guarded(who, None, network):
                 found.append(attack.perturb(target, x.clone(), y.clone(), rng))
             queries, gradients = queries + target.queries, gradients + target.gradients

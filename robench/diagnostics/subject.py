@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from robench.results import Model, Results, Threat, answers
+from robench.results import Model, Results, Threat, answers, targeted
 from robench.statistics import Floats
 
 Ball = tuple[str, float]
@@ -30,11 +30,12 @@ class Subject:
 
     @cached_property
     def attacks(self) -> list[Threat]:
-        """Attacks of every role; a proof asks no gradient and is none."""
+        """Attacks of every role; a proof asks no gradient and is none, and what goes towards a
+        class does not measure what is left to break."""
         found = [
             threat
             for threat in self.results.threats
-            if threat["kind"] == "attack" and threat["role"] != "proof"
+            if threat["kind"] == "attack" and threat["role"] != "proof" and not targeted(threat)
         ]
         return [threat for threat in found if self.correct(threat) is not None]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from robench import two_sided
-from robench.leaderboard import CLEAN, VOTES, column_name
-from robench.report.text import NORMS, radius
+from robench.leaderboard import CLEAN, VOTES, column_name, success_column
+from robench.report.text import NORMS, radius, towards
 from robench.report.two_sided import words
-from robench.results import Results, Threat
+from robench.results import Results, Threat, targeted
 
 SHOWN_AT_FIRST = 9  # threat columns beyond the summary that a screen takes
 ROLES = {
@@ -23,6 +23,7 @@ ROLES = {
 """What a page adds to the name of a threat that does not count as the attacks do."""
 SUMMARY, ATTACKS = "Summary", "Attacks"
 ENDS = "Proved and attacked, by ball"
+SUCCESS = "Success of targeted attacks"
 FLOORS, CURVES = "Noise floors", "At several eps"
 NOT_COUNTED = " (not in the worst case)"
 KINDS, SEVERITIES = "Corruptions, mean over severities", "Corruptions at each severity"
@@ -85,6 +86,14 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
             "mean over kinds of the mean over severities", True,
         ),
         *(_attack(threat, ATTACKS, with_attacks) for threat in attacks),
+        *(
+            Column(
+                success_column(threat["name"]), threat["name"], SUCCESS,
+                f"how often {threat['name']} gets the answer that it aims at, {towards(threat)}; "
+                "less is better", with_attacks, f"towards {towards(threat)}",
+            )
+            for threat in results.targeted
+        ),
         *(_attack(threat, FLOORS + aside, False) for threat in results.floors),
         *(_attack(threat, CURVES + aside, False) for threat in results.curves),
         *(
@@ -148,5 +157,7 @@ def _ends(results: Results, table: pd.DataFrame) -> list[Column]:
 def _attack(threat: Threat, group: str, shown: bool) -> Column:
     surrogate = f" from {threat['surrogate']}" if threat.get("surrogate") else ""
     strength = f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])}"
-    note = f"{threat['access']}{surrogate}, {strength}. {threat.get('description') or ''}".strip()
+    aim = f", towards {towards(threat)}: not in the average" if targeted(threat) else ""
+    note = f"{threat['access']}{surrogate}, {strength}{aim}. {threat.get('description') or ''}"
+    note = note.strip()
     return Column(column_name(threat["name"]), threat["name"], group, note, shown, strength)

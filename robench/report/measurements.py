@@ -18,6 +18,7 @@ class Measurements:
     vote: accuracy of the majority of `Results.voters` draws, for noisy models.
     tie: share of images whose two largest logits are equal.
     zero_gradient: share of images whose gradient is exactly zero where the attack starts.
+    success: of a targeted attack, share of draws that answered the class aimed at.
     queries, gradients: per image. seconds: per cell. distance: mean norm of the perturbation.
     """
 
@@ -28,6 +29,7 @@ class Measurements:
     gradients: float | None = None
     seconds: float | None = None
     distance: float | None = None
+    success: float | None = None
 
 
 def measurements(results: Results, model: Model, threat: str) -> Measurements:
@@ -39,6 +41,7 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
     tables = [results.rows[cell["digest"]] for cell in known]
     return Measurements(
         vote=_vote(results, model, threat),
+        success=None if (found := results.success(model, threat)) is None else float(found.mean()),
         seconds=_mean([cell["seconds"] for cell in known]),
         **{
             name: _mean([_column_mean(table, name) for table in tables])

@@ -17,9 +17,9 @@ from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
 from robench.report.columns import roles
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
-from robench.report.text import radius
+from robench.report.text import radius, towards
 from robench.report.two_sided import record as ends_record
-from robench.results import Model, Results
+from robench.results import Model, Results, targeted
 
 RUNS = 8  # of an attack, whose losses by step are drawn
 EPOCHS = 60  # points of a training curve that the page keeps
@@ -111,6 +111,8 @@ def embedded(value: Any) -> str:
 def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("name", "kind", "access", "norm", "eps", "role", "surrogate", "description", "severity")
     said = {key: threat[key] for key in kept if threat.get(key) not in (None, "")}
+    if targeted(threat):
+        said["towards"] = towards(threat)
     return said | ({"radius": radius(threat["eps"])} if "eps" in said else {})
 
 

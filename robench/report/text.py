@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -47,6 +48,14 @@ def image_count(met: Iterable[int], asked: int) -> str:
 def breakable(text: str) -> Markup:
     """Escaped, with places where a narrow column may break the line."""
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
+
+
+def towards(threat: Mapping[str, Any]) -> str:
+    """The class that a targeted attack aims at: `class 3`, `the likeliest wrong class`."""
+    aim = threat.get("aim")
+    words = {"likeliest": "the likeliest wrong class", "least-likely": "the least likely class"}
+    words["each"] = "each wrong class in turn"
+    return words.get(str(aim), f"class {aim}")
 
 
 def radius(eps: float | str) -> str:

@@ -73,6 +73,7 @@ function charts(model) {
 function threatTable(model) {
   const extras = [
     ["published", "published", (place, threat) => percent(model.published[threat.name])],
+    ["success", "success", (place) => percent(model.success?.[place])],
     ["vote", "by vote", (place) => percent(model.vote?.[place])],
     ["distance", "distance", (place) => number(model.distance?.[place])],
     ["queries", "queries", (place) => number(model.queries?.[place])],
@@ -82,12 +83,13 @@ function threatTable(model) {
     ["seconds", "seconds", (place) => number(model.seconds?.[place])],
   ].filter(([key]) => (key === "published" ? Object.keys(model.published).length : model[key]));
   const notes = {
+    success: "how often the answer is the class that the attack aims at, %",
     vote: "accuracy of the majority of several draws", queries: "forward passes per image", gradients: "backward passes per image",
     zero_gradient: "share of images whose gradient is exactly zero where the attack starts, %", tie: "share of images whose two largest outputs are equal, %",
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${DATA.roles[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${threat.towards ? `, towards ${threat.towards}` : ""}${DATA.roles[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
