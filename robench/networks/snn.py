@@ -21,7 +21,7 @@ from robench.networks.base import Network
 from robench.networks.lif import integrate
 from robench.networks.noise import NoisyLayer, Series
 from robench.networks.operations import counted
-from robench.networks.over_time import bernoulli
+from robench.networks.over_time import bernoulli, by_time
 from robench.networks.surrogate import Step
 
 
@@ -42,8 +42,9 @@ class SNN(Network):
     """k, the share of the potential that survives one step."""
     threshold: float = 0.5
     """Vth."""
-    encoding: Literal["direct", "bernoulli"] = "direct"
-    """direct: the image is a constant current; bernoulli: a pixel spikes with its value as rate."""
+    encoding: Literal["direct", "bernoulli", "events"] = "direct"
+    """direct: the image is a constant current; bernoulli: a pixel spikes with its value as rate;
+    events: channels are time x 2 polarities, and each step sees its two."""
     readout: Literal["last", "rate", "membrane"] = "last"
     """last: spikes of the last step; rate: mean of the spikes over the steps; membrane: potential
     of the output neurons at the last step, which never ties."""
@@ -64,6 +65,8 @@ class SNN(Network):
 
     def build(self) -> None:
         channels, height, width = self.input_shape
+        if self.encoding == "events":
+            channels = by_time(torch.empty(0, *self.input_shape), self.steps).shape[2]
         layers = []
         for after in self.convolutions:
             if min(height, width) < 2:
@@ -138,8 +141,13 @@ class SNN(Network):
         Spikes only go forward, so that a layer can live through all its steps before the next one
         begins: its products, its noise and its derivatives are then computed in one go.
         """
-        x = x if self.convolutions else x.flatten(1)
-        inputs: Series = x[None]
+        if self.encoding == "events":
+            inputs: Series = by_time(x, self.steps)
+            if not self.convolutions:
+                inputs = torch.stack([step.flatten(1) for step in inputs])
+        else:
+            x = x if self.convolutions else x.flatten(1)
+            inputs = x[None]
         if self.encoding == "bernoulli":
             inputs = torch.stack([bernoulli(x, self.generator) for _ in range(self.steps)])
         for index, layer in enumerate(cast(Iterable[NoisyLayer], self.layers)):

@@ -125,6 +125,8 @@ def _perceptron(network: MLP | FC) -> Reading:
 def _spiking(network: SNN) -> Reading:
     if network.convolutions:
         raise Unreadable("no encoding of convolutional spiking networks")
+    if network.encoding != "direct":
+        raise Unreadable(f"no encoding of spiking networks with {network.encoding} input")
     if not (0 <= network.decay <= 1 and network.threshold > 0 and network.steps >= 1):
         raise Unreadable("spiking units are read with 0 <= decay <= 1 and threshold > 0 only")
     matrices = [weight for weight, _ in _matrices(network.layers)]
