@@ -47,6 +47,8 @@ def evaluate(
     attacks: Sequence[Wanted] | None = None,
     corruptions: Sequence[str] | None = None,
     images: int | None = None,
+    top_k: int | None = None,
+    labels: Literal["true", "predicted"] | None = None,
     classes: Sequence[str] = (),
     beside: Sequence[str] = (),
     name: str | None = None,
@@ -86,6 +88,10 @@ def evaluate(
         attacks: instead of those of `report`: names or patterns of cards, {"name": "pgd", "steps":
             50}, instances of robench.Attack. corruptions: names or patterns of cards.
         images: test images per cell; None: as the report says, at most as many as there are.
+        top_k: a label counts as answered where it is among so many likeliest classes. labels:
+            "predicted": what the module itself answers to clean images counts as right, so that
+            `dataset` may be images alone, and what is missing to 1 is how often it is fooled. None:
+            as the report says.
         classes: names of the classes of (x, y), in the order of the labels.
         beside: model cards to be trained and measured beside the module.
         name: what the module is called; None: its class.
@@ -123,7 +129,9 @@ def evaluate(
     over_time = {"steps": steps, "encoding": encoding, "readout": readout}
     usual = {"steps": None, "encoding": "direct", "readout": "rate"}
     settings |= {key: value for key, value in over_time.items() if value != usual[key]}
-    data = data_handed_over(dataset, classes)
+    if labels not in (None, "true", "predicted"):
+        raise RobenchError(f"evaluate: labels = {labels!r}: 'true' or 'predicted'")
+    data = data_handed_over(dataset, classes, labelled=labels != "predicted")
     card = held_card(
         ModelCard,
         here,
@@ -154,7 +162,13 @@ def evaluate(
     wanted = asked.report.images if images is None else images
     if wanted < 1:
         raise RobenchError(f"evaluate: images = {images!r}: at least 1")
-    update = {"name": f"evaluate/{name}", "models": (name, *beside)}
+    update: dict[str, Any] = {"name": f"evaluate/{name}", "models": (name, *beside)}
+    if top_k is not None:
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise RobenchError(f"evaluate: top_k = {top_k!r}: a whole number, at least 1")
+        update["top_k"] = top_k
+    if labels is not None:
+        update["labels"] = labels
     whole = asked.report.model_copy(
         update={**update, "images": min(wanted, len(splits.test)) if images is None else wanted}
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from robench import __version__, identity
 from robench.belongs import model_part, rest_of, threat_part
-from robench.cards import ModelCard
+from robench.cards import ModelCard, ReportCard
 from robench.data.sample import drawn
 from robench.data.sample import said as sampled
 from robench.digest import SCHEMA as IDENTITY_SCHEMA
@@ -57,7 +57,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
                 "jumps": resolved.jumps,
                 "seeds": seeds,
                 **({"notes": list(resolved.notes)} if resolved.notes else {}),
-                **_sample(card, run.plan.report.images),
+                **_sample(card, run.plan.report),
             }
         )
     cells, identities, inputs = [], dict[str, Any](), dict[str, Any]()
@@ -126,10 +126,12 @@ def _images(run: Run, cell: str) -> str | None:
     return None
 
 
-def _sample(card: ModelCard, images: int) -> dict[str, Any]:
+def _sample(card: ModelCard, report: ReportCard) -> dict[str, Any]:
     """What is to be said of the test images that a model meets: how many of how many they are, and
     how they were drawn."""
-    splits = identity.load_splits(card)
+    splits, images = identity.load_splits(card), report.images
+    if report.labels == "predicted":  # of what classes images are is not asked
+        return {"sample": {"images": images, "of": len(splits.test), **sampled(splits, images)}}
     seen = set(drawn(splits, images).labels.tolist())
     absent = [name for label, name in enumerate(splits.classes) if label not in seen]
     sample = {"images": images, "of": len(splits.test), **sampled(splits, images)}

@@ -21,7 +21,7 @@ from robench.errors import RobenchError, nearest
 from robench.gate import cell
 from robench.leaderboard import CLEAN, column_name, leaderboard, success_column
 from robench.report import PAGE, write_report
-from robench.report.text import NORMS, percent, radius, towards
+from robench.report.text import NORMS, counted, percent, radius, towards
 from robench.results import Results, Threat
 from robench.store import Store
 
@@ -60,6 +60,16 @@ class Evaluation:
         """The headline: the share of images that survive the clean input and every attack, in
         [0, 1]; NaN without attacks."""
         return float(self._row["worst_case"])
+
+    @property
+    def fooling_rate(self) -> float:
+        """Of labels="predicted": the share of images whose answer an attack changes, in [0, 1]."""
+        if self.results.manifest["report"].get("labels") != "predicted":
+            raise RobenchError(
+                "fooling_rate: these accuracies are against true labels; evaluate with "
+                "labels='predicted'"
+            )
+        return 1 - self.worst_case
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -248,6 +258,7 @@ class Evaluation:
         lines = [f"{self.name} on {row['dataset']}, {row['images']} images"]
         if self.threat:
             lines[0] += f", {self.threat}"
+        lines += [f"  {said}" for said in counted(self.results.manifest["report"])]
         lines += [f"  {said}: {_shown(row, key)}" for key, said in _summary(row).items()]
         lines += [
             f"  success of {threat['name']}, towards {towards(threat)}: "

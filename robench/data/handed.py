@@ -21,15 +21,19 @@ from robench.plugins import Source
 
 WHAT = (
     "a name ('cifar10'), {'name': ..., 'split': ...}, (x, y), a torch Dataset or DataLoader, a "
-    "robench.Dataset, or './file.py:Class'"
+    "robench.Dataset, or './file.py:Class'; with labels='predicted' also images alone"
 )
 
 
-def data_handed_over(dataset: Any, classes: Sequence[str] = ()) -> Source | None:
+def data_handed_over(
+    dataset: Any, classes: Sequence[str] = (), labelled: bool = True
+) -> Source | None:
     """The data in memory, known by its content; None for what a model card can name itself.
 
     Args:
         dataset: see `WHAT`. classes: names of the classes, in the order of the labels.
+        labelled: whether labels are asked for; without, images may come alone, and all are of
+            class 0 then.
 
     Raises RobenchError for anything else, and for images and labels that are none.
     """
@@ -44,7 +48,9 @@ def data_handed_over(dataset: Any, classes: Sequence[str] = ()) -> Source | None
     if isinstance(dataset, (list, tuple)) and len(dataset) == 2:
         x, y = dataset
     elif isinstance(dataset, (TorchDataset, DataLoader)):
-        x, y = _stacked(dataset)
+        x, y = _stacked(dataset, labelled)
+    elif not labelled and getattr(dataset, "ndim", 0) in (3, 4):
+        x, y = dataset, np.zeros(len(dataset), dtype=np.int64)
     else:
         raise RobenchError(f"evaluate: dataset is {type(dataset).__name__}; give {WHAT}")
     return _source(arrays_of(x, y, "evaluate: dataset", tuple(map(str, classes))))
@@ -96,7 +102,9 @@ def _loaded(dataset: Any, name: str) -> Splits:
     return splits
 
 
-def _stacked(dataset: TorchDataset[Any] | DataLoader[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _stacked(
+    dataset: TorchDataset[Any] | DataLoader[Any], labelled: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """All images and labels of a torch data set, in its own order: a loader that shuffles would
     give another sample every time."""
     where = "evaluate: dataset"
@@ -105,7 +113,8 @@ def _stacked(dataset: TorchDataset[Any] | DataLoader[Any]) -> tuple[np.ndarray, 
     batched = isinstance(dataset, DataLoader)
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for number, item in enumerate(_items(dataset)):
+    for number, found in enumerate(_items(dataset)):
+        item = found if labelled else _unlabelled(found, batched)
         if not isinstance(item, (list, tuple)) or len(item) != 2:
             raise RobenchError(
                 f"{where}: item {number} is {type(item).__name__}, not (image, label)"
@@ -128,6 +137,12 @@ def _stacked(dataset: TorchDataset[Any] | DataLoader[Any]) -> tuple[np.ndarray, 
     if batched:
         return np.concatenate(images), np.concatenate(labels)
     return np.stack(images), np.stack(labels)
+
+
+def _unlabelled(item: Any, batched: bool) -> tuple[Any, Any]:
+    """An image, or a batch of them, that may come alone, with labels of class 0."""
+    image = item[0] if isinstance(item, (list, tuple)) and item else item
+    return image, np.zeros(len(image) if batched else (), dtype=np.int64)
 
 
 def _items(dataset: Any) -> Iterable[Any]:

@@ -26,6 +26,7 @@ from robench.report.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spikes
 from robench.report.text import (
     NORMS,
     breakable,
+    counted,
     image_count,
     percent,
     radius,
@@ -71,6 +72,12 @@ def _templates() -> jinja2.Environment:
         radius=radius,
     )
     return environment
+
+
+def _notes(results: Results) -> list[str]:
+    """By which rule answers count, and what is to be said of the models' data."""
+    of_models = (note for model in results.models for note in model.get("notes", ()))
+    return list(dict.fromkeys([*counted(results.manifest["report"]), *of_models]))
 
 
 def render(
@@ -120,7 +127,7 @@ def render(
             picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
             certificates=certificates(results, table),
             failures=results.failures(),
-            notes=list(dict.fromkeys(n for m in results.models for n in m.get("notes", ()))),
+            notes=_notes(results),
             verdicts=verdicts,
             claims=claims,
             made_from=made_from,

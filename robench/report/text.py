@@ -50,6 +50,23 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
 
 
+def counted(report: Mapping[str, Any]) -> list[str]:
+    """By which rule answers count as right, in sentences; nothing where it is the usual one."""
+    said = []
+    if (top_k := report.get("top_k", 1)) > 1:
+        said.append(
+            f"Top-{top_k}: a label counts as answered where it is among the {top_k} likeliest "
+            "classes; the attacks are after that, too, but those of libraries, which stop at the "
+            "first."
+        )
+    if report.get("labels", "true") == "predicted":
+        said.append(
+            "Against predicted labels: what a network itself answers to the clean image counts as "
+            "right, so that 100% minus an accuracy is how often it is fooled."
+        )
+    return said
+
+
 def towards(threat: Mapping[str, Any]) -> str:
     """The class that a targeted attack aims at: `class 3`, `the likeliest wrong class`."""
     aim = threat.get("aim")
