@@ -156,15 +156,31 @@ def run(
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
+    watch = None
+    more = (only, ray, keep_images, fail_under, junit, markdown)
+    if not any(more) and device in (None, "cpu"):
+        from robench import unchanged
+        from robench.files import Files
+
+        files = Files(str(store or here.output / ".robench"))
+        folder = out_folder or here.output / "reports" / report
+        asked = unchanged.Asked(here, report, files, folder, _command())
+        if found := unchanged.look(asked):
+            err.print(found.line, highlight=False)
+            out.print(f"page: {folder / 'index.html'}", soft_wrap=True, highlight=False)
+            return
+        watch = unchanged.watch(asked)
     from robench import gate
     from robench.run import run_report
+    from robench.store import Store
 
     wanted = gate.parse(fail_under or ())
 
     done = run_report(
         here,
         report,
-        store=_store(here, store),
+        watch=watch,
+        store=_store(here, store) if watch is None else Store(watch.asked.files),
         folder=out_folder,
         device=device,
         jobs=jobs,

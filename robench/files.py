@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from robench.errors import RobenchError, conceal, keep_secret, secrets_of, system_words
+
+Stamp = tuple[int, int, int, int, int]
+"""What the system says of a file: bytes, when its content and when anything of it was last changed
+(nanoseconds), inode, mode."""
+
+
+def stamp_of(path: str | int) -> Stamp | None:
+    """None: there is nothing."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (of ten thousand paths)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode
 
 
 class NotRegular(ValueError):
@@ -37,6 +52,9 @@ class Files:
             raise RobenchError(f"--store {url}: {error}") from None
         self.local = "file" in _protocols(self.fs)
         self.url = self.root if self.local else url  # absolute: workers may stand elsewhere
+        self.sights: dict[str, tuple[Stamp | None, int, str]] | None = None
+        """Where somebody wants to know: of each local file that was read its stamp before that, the
+        time, and the SHA-256 of its bytes."""
 
     @property
     def shown(self) -> str:
@@ -76,7 +94,11 @@ class Files:
         """Raises FileNotFoundError, and NotRegular for what is there and no file."""
         with self._saying(name, "cannot be read"):
             if self.local:
-                return read_regular(self.path(name))
+                before = None if self.sights is None else (stamp_of(self.path(name)), time_ns())
+                data = read_regular(self.path(name))
+                if self.sights is not None and before is not None:
+                    self.sights[name] = (*before, hashlib.sha256(data).hexdigest())
+                return data
             return bytes(self.fs.cat_file(self.path(name)))
 
     @property

@@ -23,6 +23,7 @@ LEFT = {
     "damaged": "set aside as damaged",
     "scratch": "of trainings that were stopped",
     "failures": "of work that failed",
+    "seen": "that say what was found as it was written",
     "leases": "that say what a run is at, or was when it was killed",
 }
 

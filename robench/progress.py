@@ -170,6 +170,9 @@ class Terminal:
             self._progress.remove_task(bar)
         self._bars.clear()
         self._left.begin()
+        # In a second round what the first has made is found, and kept by nobody.
+        made = {"model": self.made["models"] + self.made["given"], "cell": self.made["cells"]}
+        self.kept = {"model": -made["model"], "cell": -made["cell"], "failed": 0}
         self._models = self._progress.add_task("models", total=models, text="")
         self._cells = self._progress.add_task("cells ", total=cells, text="")
 

@@ -17,9 +17,10 @@ from robench.execute import choose_device, execute, open_run, survey, with_the_r
 from robench.manifest import describe
 from robench.plan import Cell, make_plan
 from robench.progress import Terminal
-from robench.report import write_report
+from robench.report import PAGE, write_files
 from robench.results import Results, load_results
 from robench.store import Store
+from robench.unchanged import Watch
 from robench.workspace import Workspace
 
 
@@ -48,11 +49,13 @@ def run_report(
     only: Sequence[str] = (),
     keep_images: bool = False,
     debug: bool = False,
+    watch: Watch | None = None,
 ) -> Done:
     """Make what is missing of a report (see `make_results`) and write its page.
 
     Args:
         folder: where the page goes; None: reports/REPORT in the workspace.
+        watch: is told what a report was made from of which nothing is missing (unchanged.py).
     """
     results = make_results(
         workspace,
@@ -68,7 +71,10 @@ def run_report(
         keep_images=keep_images,
         debug=debug,
     )
-    page = write_report(results, folder or workspace.output / "reports" / report)
+    if watch is not None:
+        watch.end()
+    folder = folder or workspace.output / "reports" / report
+    files = write_files(results, folder)
     asked = {_place(cell) for cell in make_plan(workspace, report, only).cells} if only else None
     missing = [
         cell
@@ -76,7 +82,9 @@ def run_report(
         if cell["status"] != "done" or (keep_images and _lacks_images(results, cell))
     ]
     incomplete = [c for c in missing if not asked or (c["model"], c["seed"], c["threat"]) in asked]
-    return Done(page, len(incomplete), results)
+    if watch is not None and not missing:
+        watch.remember(results.manifest, store, files)
+    return Done(folder / PAGE, len(incomplete), results)
 
 
 def _lacks_images(results: Results, cell: Mapping[str, Any]) -> bool:

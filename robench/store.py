@@ -9,6 +9,7 @@
     failures/<digest>.json        what went wrong, for people; not a result
     scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
+    seen/<digest>.json            what a finished report was made from (unchanged.py); not a result
     leases/<digest>.json          which run is at it (leases.py); not a result
 
 A file is written under a temporary name and renamed, and never edited. One that does not match its
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,8 +82,8 @@ class Store:
     Clocks play no part: a file is known by its name, and believed when its content fits it.
     """
 
-    def __init__(self, url: str | Path) -> None:
-        self.files = Files(str(url))
+    def __init__(self, url: str | Path | Files) -> None:
+        self.files = url if isinstance(url, Files) else Files(str(url))
         self.url = self.files.url
 
     # -- models ---------------------------------------------------------------------------------
@@ -137,6 +138,11 @@ class Store:
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
         self.clear_failure(cell)
 
+    def needed(self, models: Iterable[str], cells: Iterable[str], report: str) -> list[str]:
+        """The names of the files that a report is made of."""
+        names = [_model_path(name) for name in models] + [_cell_path(name) for name in cells]
+        return [*names, f"runs/{report}.json"]
+
     def read_cell(self, cell: str) -> Outcome:
         """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
         return self._read(_cell_path(cell), lambda data: as_outcome(data, cell))
@@ -188,6 +194,8 @@ class Store:
             if self.files.read(name) == data:
                 return
         self.files.write(name, data)
+        if self.files.sights is not None and self.files.read(name) != data:
+            self.files.sights.pop(name)
 
     def has_run(self, report: str) -> bool:
         return self.files.exists(f"runs/{report}.json")

@@ -51,12 +51,23 @@ def write_report(
 
     Returns the path of the page. Raises RobenchError when the folder cannot be written.
     """
-    page = folder / PAGE
+    write_files(results, folder, verdicts=verdicts, claims=claims)
+    return folder / PAGE
+
+
+def write_files(
+    results: Results,
+    folder: Path,
+    *,
+    verdicts: Mapping[str, Verdict] | None = None,
+    claims: Sequence[Claim] | None = None,
+) -> dict[str, bytes]:
+    """What `write_report` does; returns the folder's files by name, as they now are."""
     manifest = json.dumps(sealed(results.manifest), indent=1, sort_keys=True) + "\n"
     said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
     content = digest_bytes(manifest.encode(), said.encode(), *_source())
-    if _is_current(folder, content):
-        return page
+    if current := _current(folder, content):
+        return current
     try:
         made = _made(results, manifest, content, verdicts, claims)
     except Exception as error:
@@ -69,7 +80,7 @@ def write_report(
         ) from error
     for name, data in made.items():
         _write(folder / name, data)
-    return page
+    return made
 
 
 def _made(
@@ -108,18 +119,21 @@ def _made(
     return made
 
 
-def _is_current(folder: Path, content: str) -> bool:
-    """Whether the folder's page is as it was made from `content`, and the files beside it, too."""
+def _current(folder: Path, content: str) -> dict[str, bytes] | None:
+    """The folder's files, where its page is as it was made from `content`, and those beside it,
+    too; else None."""
     try:
         page = read_regular(folder / PAGE)
         beside = [read_regular(folder / name) for name in BESIDE]
     except (OSError, ValueError):
-        return False
+        return None
     found = re.search(rb'<meta name="robench-made-from" content="(\w{64})">', page[:4000])
     if not found:
-        return False
+        return None
     bare = page[: found.start(1)] + NOTHING.encode() + page[found.end(1) :]
-    return found[1].decode() == _made_from(content, bare, beside)
+    if found[1].decode() != _made_from(content, bare, beside):
+        return None
+    return {PAGE: page, **dict(zip(BESIDE, beside, strict=True))}
 
 
 def _made_from(content: str, page: bytes, beside: Sequence[bytes]) -> str:

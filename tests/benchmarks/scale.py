@@ -11,8 +11,10 @@ of its own:
     resume    all that comes before the first task starts, plan included
     whole     the whole run: the one missing cell, and every cell read once for the page
     page      the page of a run with nothing to do
+    nothing   `robench run` with nothing to do: first as above, then as it is ever after
 
-Seconds are the wall's, without the start of Python and imports; memory is the process's peak.
+Seconds are the wall's, without the start of Python and imports, but for the last step, which is of
+whole processes; memory is the process's peak.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import multiprocessing
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -192,6 +196,27 @@ def measure(step: str, root: Path) -> Cost:
     return Cost(time.perf_counter() - started, time.process_time() - spent, peak_mb(), before)
 
 
+COMMAND = """
+import re, sys, time
+from robench.cli import main
+sys.argv = ["robench", "run", "large", "-j", "1"]
+try:
+    main()
+finally:
+    said = open("/proc/self/status").read()
+    print(time.process_time(), int(re.search(r"VmHWM:\\s+(\\d+)", said)[1]) / 2**10)
+"""
+
+
+def of_the_command(root: Path) -> Cost:
+    """Of `robench run`, start of Python and imports included."""
+    started = time.perf_counter()
+    words = [sys.executable, "-c", COMMAND]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    spent, peak = map(float, done.stdout.splitlines()[-1].split())
+    return Cost(time.perf_counter() - started, spent, peak, 0.0)
+
+
 def peak_mb() -> float:
     """Of this process alone: getrusage begins with the peak of the parent."""
     said = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
@@ -208,8 +233,12 @@ def costs(cells: int, steps: Sequence[str], root: Path) -> Iterator[tuple[str, C
     """Of each step over so many cells, in `root`, which is made where it is not there."""
     if not root.is_dir():
         make_workspace(root, *shape_of(cells))
-        apart(make_store, root, bool({"whole", "page"} & {*steps}))
+        apart(make_store, root, bool({"whole", "page", "nothing"} & {*steps}))
     for step in steps:
+        if step == "nothing":
+            for time_of in ("first", "again"):
+                yield time_of, of_the_command(root)
+            continue
         if step != "page":
             (root / ".robench" / (root / "missing").read_text()).unlink(missing_ok=True)
         yield step, apart(measure, step, root)
@@ -218,7 +247,9 @@ def costs(cells: int, steps: Sequence[str], root: Path) -> Iterator[tuple[str, C
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, nargs="+", default=[1000, 10_000, 100_000, 200_000])
-    parser.add_argument("--steps", nargs="+", default=["plan", "resume", "whole", "page"])
+    parser.add_argument(
+        "--steps", nargs="+", default=["plan", "resume", "whole", "page", "nothing"]
+    )
     parser.add_argument("--folder", type=Path, help="keep workspaces there")
     chosen = parser.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp())
