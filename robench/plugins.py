@@ -56,6 +56,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "module": "robench.networks.module:Module",
         "rnn": "robench.networks.rnn:RNN",
         "snn": "robench.networks.snn:SNN",
+        "timm": "robench.networks.timm:Timm",
     },
     "trainers": {
         "adversarial": "robench.trainers.adversarial:Adversarial",
