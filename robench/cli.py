@@ -352,12 +352,14 @@ def verify(
     """Rerun a sample of stored cells, retrain models, and compare bits; where they were made on
     another kind of processor or with another torch, compare the images' outcomes. Exit code 1 when
     any differs."""
+    from robench.verify import data_notes, verify_training
     from robench.verify import verify as rerun
-    from robench.verify import verify_training
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
     kept = _store(here, store)
+    for note in data_notes(here, report, kept):
+        out.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     again: Iterable[Verified | Retrained] = rerun(here, report, kept, cells) if cells else ()
     retrained = verify_training(here, report, kept, train) if train else ()
     differing = 0

@@ -149,6 +149,12 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
         )
 
 
+def data_notes(workspace: Workspace, report: str, store: Store) -> list[str]:
+    """What is to be said of the data of a report, such as that it is not the publisher's."""
+    run = open_run(make_plan(workspace, report), store, choose_device(None))
+    return list(dict.fromkeys(note for model in run.resolved.values() for note in model.notes))
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What of PROMISED is other, such as `capability AVX512 there, AVX2 here`."""
     return "; ".join(

@@ -7,11 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from robench.data.base import Dataset, Raw, find_folder
+from robench.data.publisher import odd_files
 from robench.errors import RobenchError
 
 FOLDER = "cifar-10-batches-bin"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 HASH = "md5:c32a1d4ab5d03f1284b67883e8d87530"
+HASHES = {
+    "data_batch_1.bin": "sha1:aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+    "data_batch_2.bin": "sha1:c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+    "data_batch_3.bin": "sha1:1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+    "data_batch_4.bin": "sha1:aab85764eb3584312d3c7f65fd2fd016e36a258e",
+    "data_batch_5.bin": "sha1:26e2849e66a845b7f1e4614ae70f4889ae604628",
+    "test_batch.bin": "sha1:67eb016db431130d61cd03c7ad570b013799c88c",
+}
+"""Of what the archive holds, as Apache MXNet lists them (gluon/data/vision/datasets.py)."""
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = "test_batch.bin"
 CLASSES = (
@@ -30,6 +40,7 @@ class CIFAR10(Dataset):
             images=np.concatenate([images for images, _ in batches]),
             labels=np.concatenate([labels for _, labels in batches]),
             official_train=sum(len(labels) for _, labels in batches[:-1]),
+            notes=odd_files("cifar10", {name: folder / name for name in HASHES}, HASHES),
         )
 
     def class_names(self) -> tuple[str, ...]:

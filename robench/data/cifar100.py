@@ -7,12 +7,18 @@ import numpy as np
 
 from robench.data.base import Dataset, Raw, find_folder
 from robench.data.cifar10 import read_batch
+from robench.data.publisher import odd_files
 from robench.errors import RobenchError, system_words
 
 FOLDER = "cifar-100-binary"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 HASH = "md5:03b5dce01913d631647c71ecec9e9cb8"
 FILES = ("train.bin", "test.bin")
+HASHES = {
+    "train.bin": "sha1:e207cd2e05b73b1393c74c7f5e7bea451d63e08e",
+    "test.bin": "sha1:8fb6623e830365ff53cf14adec797474f5478006",
+}
+"""Of what the archive holds, as Apache MXNet lists them (gluon/data/vision/datasets.py)."""
 NAMES = "fine_label_names.txt"
 CLASSES = 100
 
@@ -23,7 +29,12 @@ class CIFAR100(Dataset):
     def raw(self) -> Raw:
         folder = find_folder(FOLDER, (*FILES, NAMES), URL, HASH)
         (train, learned), (test, asked) = (read_batch(folder / name, 2, CLASSES) for name in FILES)
-        return Raw(np.concatenate([train, test]), np.concatenate([learned, asked]), len(learned))
+        return Raw(
+            images=np.concatenate([train, test]),
+            labels=np.concatenate([learned, asked]),
+            official_train=len(learned),
+            notes=odd_files("cifar100", {name: folder / name for name in HASHES}, HASHES),
+        )
 
     def class_names(self) -> tuple[str, ...]:
         file = find_folder(FOLDER, (*FILES, NAMES), URL, HASH) / NAMES

@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from numpy._core.multiarray import _reconstruct
 
 from robench.data.base import Dataset, Part, Splits, find_files
 from robench.data.graph import Graph
+from robench.data.publisher import odd_files
 from robench.errors import RobenchError
 
 BASE = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data"
@@ -109,14 +111,13 @@ class Planetoid(Dataset):
 
     def load(self) -> Splits:
         name = self.name.lower()
-        files = find_files(
-            f"planetoid/{self.name}/raw",
-            {f"ind.{name}.{part}": f"{BASE}/ind.{name}.{part}" for part in PARTS},
-            {f"ind.{name}.{part}": self.hashes[part] for part in PARTS},
-        )
+        hashes = {f"ind.{name}.{part}": self.hashes[part] for part in PARTS}
+        urls = {file: f"{BASE}/{file}" for file in hashes}
+        files = find_files(f"planetoid/{self.name}/raw", urls, hashes)
         read = {part: files[f"ind.{name}.{part}"] for part in PARTS}
         try:
-            return self._splits_of(*assemble(read), len(read_pickle(read["y"])))
+            splits = self._splits_of(*assemble(read), len(read_pickle(read["y"])))
+            return replace(splits, notes=odd_files(name, files, hashes))
         except RobenchError:
             raise
         except Exception as error:  # whatever arrays of any kind and shape lead to

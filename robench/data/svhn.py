@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robench.data.base import Dataset, Raw, find_files
+from robench.data.publisher import odd_files
 from robench.errors import RobenchError, system_words
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -27,6 +28,7 @@ class SVHN(Dataset):
             images=np.concatenate([images for images, _ in parts]),
             labels=np.concatenate([labels for _, labels in parts]),
             official_train=len(parts[0][1]),
+            notes=odd_files("svhn", files, HASHES),
         )
 
 

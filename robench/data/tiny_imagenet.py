@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from robench.data.base import Dataset, Raw, by_number, data_folders, find_folder
+from robench.data.publisher import odd_files
 from robench.errors import RobenchError
 
 FOLDER = "tiny-imagenet-200"
@@ -55,6 +56,7 @@ class TinyImageNet(Dataset):
             images=np.stack(images),
             labels=np.array([label for _, label in (*files, *test)]),
             official_train=len(files),
+            notes=_notes(place),
         )
 
     def class_names(self) -> tuple[str, ...]:
@@ -111,6 +113,17 @@ def _find() -> Place:
                     f"{archive}: not a whole zip file ({error}); remove it to fetch it anew"
                 ) from None
     return find_folder(FOLDER, ("wnids.txt", "train", "val"), URL, HASH)
+
+
+def _notes(place: Place) -> tuple[str, ...]:
+    """Only of the archive a hash is known."""
+    if isinstance(place, Path):
+        return (
+            "tiny-imagenet: not held against the publisher's data: a hash is known of its archive "
+            "only, and this was unpacked before",
+        )
+    archive = Path(str(place.root.filename))
+    return odd_files("tiny-imagenet", {archive.name: archive}, {archive.name: HASH})
 
 
 def _bytes(file: Place) -> bytes:
