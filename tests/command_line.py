@@ -31,7 +31,7 @@ def robench(
 def robench_here(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The same, in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    told = patch.object(sys, "argv", ["robench", *words])
+    told = patch.multiple(sys, argv=["robench", *words], excepthook=sys.excepthook)
     with told, chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
         try:
             main()

@@ -9,9 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from small_runs import small_workspace
 
 from robench import guard
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.workspace import FOLDERS, Workspace
 
 torch.set_num_threads(1)
 
@@ -27,20 +28,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("robench")
-
-MODEL = """
-dataset = "digits"
-network = { name = "mlp", hidden = [16] }
-trainer = { name = "bp", epochs = 3, lr = 1e-2 }
-"""
-REPORT = """
-title = "A small report"
-models = ["small"]
-attacks = ["fgsm", "noise"]
-images = 40
-draws = 2
-diagnostics = false
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,8 +65,6 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 
 @pytest.fixture
-def small(tmp_path: Path, write: Callable[[str, str], Path]) -> Workspace:
+def small(tmp_path: Path) -> Workspace:
     """A workspace with one small model on digits and a report that attacks it twice."""
-    write("models/small.toml", MODEL)
-    write("reports/small.toml", REPORT)
-    return open_workspace(tmp_path)
+    return small_workspace(tmp_path)

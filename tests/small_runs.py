@@ -1,13 +1,38 @@
-"""Runs in this process, and a listener that remembers what it was told."""
+"""A small workspace, runs of it in this process, and a listener that remembers what it was told."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from robench.execute import Run, execute, open_run
 from robench.plan import make_plan
 from robench.pool import Failure
 from robench.store import Store
 from robench.tasks import Task
-from robench.workspace import Workspace
+from robench.workspace import FOLDERS, Workspace, open_workspace
+
+MODEL = """
+dataset = "digits"
+network = { name = "mlp", hidden = [16] }
+trainer = { name = "bp", epochs = 3, lr = 1e-2 }
+"""
+REPORT = """
+title = "A small report"
+models = ["small"]
+attacks = ["fgsm", "noise"]
+images = 40
+draws = 2
+diagnostics = false
+"""
+
+
+def small_workspace(root: Path) -> Workspace:
+    """A workspace in `root` with one small model on digits and a report that attacks it twice."""
+    for folder in FOLDERS:
+        (root / folder).mkdir(exist_ok=True)
+    (root / "models/small.toml").write_text(MODEL)
+    (root / "reports/small.toml").write_text(REPORT)
+    return open_workspace(root)
 
 
 class Ears:

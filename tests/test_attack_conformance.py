@@ -34,7 +34,8 @@ def failed(findings: list[Finding]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", plugins.names("attacks"))
-def test_every_registered_attack_conforms(name: str) -> None:
+def test_every_registered_attack_conforms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robench.attacks.standard.QUERIES", 200)  # it has no settings
     if name == "autoattack" and importlib.util.find_spec("pyautoattack") is None:
         pytest.skip("needs the extra 'autoattack' (pyautoattack)")
     cls = plugins.load("attacks", name)

@@ -35,7 +35,7 @@ def test_a_hand_made_workspace_with_a_ten_line_defense_runs(small: Workspace, wr
         "reports/mine.toml",
         (small.root / "reports/small.toml").read_text().replace('"small"', '"*"'),
     )
-    done = robench("run", "mine", "--workspace", str(small.root), "--jobs", "1")
+    done = robench_here("run", "mine", "--workspace", str(small.root), "--jobs", "1")
     assert done.returncode == 0, done.stderr
     page = small.root / "reports" / "mine" / "index.html"
     assert str(page) in done.stdout
@@ -108,7 +108,7 @@ def test_bad_input_ends_the_process_with_its_line_and_code(small: Workspace) -> 
 
 
 def test_plan_says_what_would_be_done_and_does_nothing(small: Workspace) -> None:
-    done = robench("plan", "small", cwd=small.root)
+    done = robench_here("plan", "small", cwd=small.root)
     assert done.returncode == 0
     assert "cells: 3, of 40 images each" in done.stdout
     assert not (small.root / ".robench").exists()

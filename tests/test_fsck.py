@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from command_line import robench
+from command_line import robench_here
 from hostile import snapshot
 from small_runs import carry_out
 
@@ -153,11 +153,11 @@ def test_what_killed_runs_and_failures_left_is_listed_apart(finished: Workspace)
 
 def test_on_the_command_line_a_damaged_store_gives_exit_code_1(finished: Workspace) -> None:
     words = ("fsck", "-w", str(finished.root))
-    good = robench(*words)
+    good = robench_here(*words)
     assert good.returncode == 0, good.stderr
     assert "sound: 2 models, 1 inputs, 3 cells, 1 reports; damaged: 0 files" in good.stdout
     flip(files(finished, "cells/*/*")[0])
-    bad = robench(*words)
+    bad = robench_here(*words)
     assert bad.returncode == 1
     assert "damaged: cells/" in bad.stdout
 

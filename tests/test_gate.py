@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-from command_line import robench
+from command_line import robench_here
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat
 
 from robench import gate
@@ -86,11 +86,11 @@ def test_the_command_line_exits_with_three_and_writes_both_files(small: Workspac
     junit, table = small.root / "out/junit.xml", small.root / "out/table.md"
     words = ["run", "small", "--jobs", "1", "--fail-under", "clean=0.2", "--fail-under"]
     files = ["--junit", str(junit), "--markdown", str(table)]
-    done = robench(*words, "worst_case=0.99", *files, cwd=small.root)
+    done = robench_here(*words, "worst_case=0.99", *files, cwd=small.root)
     assert done.returncode == 3, done.stderr
     assert "UNDER  small: worst_case" in done.stdout
     assert "ok     small: clean" in done.stdout
     assert ET.fromstring(junit.read_bytes()).get("failures") == "1"
     assert "| small |" in table.read_text()
-    again = robench(*words, "clean=0.1", cwd=small.root)
+    again = robench_here(*words, "clean=0.1", cwd=small.root)
     assert again.returncode == 0, again.stderr

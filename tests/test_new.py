@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import robench
+from command_line import robench_here
 from PIL import Image
 from rich.console import Console
 
@@ -54,14 +54,14 @@ def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) 
 
 
 def test_a_new_workspace_has_a_report_that_can_be_planned(workspace: Workspace) -> None:
-    done = robench("plan", "first", cwd=workspace.root)
+    done = robench_here("plan", "first", cwd=workspace.root)
     assert done.returncode == 0, done.stderr
     assert "digits/mlp-bp: 3 seeds" in done.stdout
     assert (workspace.root / ".gitignore").read_text().splitlines()[-1] == ".robench/"
 
 
 def test_the_command_line_says_what_it_wrote_and_what_comes_next(workspace: Workspace) -> None:
-    done = robench("new", "model", "my-defense", cwd=workspace.root / "models")
+    done = robench_here("new", "model", "my-defense", cwd=workspace.root / "models")
     assert done.returncode == 0, done.stderr
     assert f"wrote {workspace.root}/models/my_defense.py" in done.stdout
     assert "next: robench check models/my-defense && robench run my-defense" in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from command_line import robench
+from command_line import robench, robench_here
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
 from small_runs import carry_out
@@ -107,8 +107,8 @@ def test_a_run_into_a_store_with_a_password_leaves_it_in_no_file_and_no_line(
 
 def test_a_traceback_that_is_asked_for_has_no_password(small: Workspace) -> None:
     url = f"nowhere://u:{PASSWORD}@host/x"
-    for words in ((), ("--debug",)):
-        done = robench(*words, "report", "small", "-w", str(small.root), "--store", url)
+    for how, words in ((robench_here, ()), (robench, ("--debug",))):
+        done = how(*words, "report", "small", "-w", str(small.root), "--store", url)
         assert done.returncode != 0
         assert "nowhere://***@host/x" in done.stderr
         assert PASSWORD not in done.stdout + done.stderr
@@ -184,7 +184,7 @@ def test_a_file_of_failures_from_elsewhere_does_not_reach_the_terminal(small: Wo
     name = run.digests[missing]
     run.store.write_failure(name, {"task": "t", "error": "\x1b[2J"})
     next((small.root / ".robench").rglob(f"{name}.parquet")).unlink()
-    done = robench("status", "small", "-w", str(small.root))
+    done = robench_here("status", "small", "-w", str(small.root))
     assert "\\x1b[2J" in done.stdout
     assert "\x1b" not in done.stdout
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
-from command_line import robench
+from command_line import robench, robench_here
 from torch import nn
 
 from robench.store import Store
@@ -43,14 +43,14 @@ class OwnLoop(Trainer):
 def test_a_failing_trainer_says_file_line_epoch_and_step(small: Workspace, write: Write) -> None:
     write("models/boom.py", BOOM)
     write("models/small.toml", 'dataset = "digits"\nnetwork = "mlp"\ntrainer = "./boom.py:Boom"\n')
-    done = robench("run", "small", "--jobs", "1", cwd=small.root)
+    done = robench_here("run", "small", "--jobs", "1", cwd=small.root)
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
     assert "r.py:boom: [bold]no[/bold]" in said, "neither emoji nor markup"
     assert "boom.py:10 in loss, epoch 1, step 3" in said
     assert "Traceback" not in said
     assert "0 kept, 3 without outcome" in said, "what failed is not counted as kept"
-    whole = robench("--debug", "run", "small", "--jobs", "1", cwd=small.root)
+    whole = robench_here("--debug", "run", "small", "--jobs", "1", cwd=small.root)
     assert "Traceback" in whole.stderr
     assert "raise ValueError" in whole.stderr
 
@@ -64,7 +64,7 @@ def test_weights_that_are_read_are_not_counted_as_trained(small: Workspace, writ
     safetensors.torch.save_file(state, small.root / "models/w.safetensors")
     trainer = 'trainer = { name = "given", weights = "w.safetensors" }\n'
     write("models/small.toml", 'dataset = "digits"\n' + factory + trainer)
-    done = robench("run", "small", "--jobs", "1", cwd=small.root)
+    done = robench_here("run", "small", "--jobs", "1", cwd=small.root)
     assert "models: 0 trained, 1 given, 0 kept" in done.stderr
 
 
@@ -72,7 +72,7 @@ def test_a_loop_of_ones_own_has_its_cost_measured(small: Workspace, write: Write
     write("models/own.py", OWN_LOOP)
     text = 'dataset = "digits"\nnetwork = "mlp"\ntrainer = "./own.py:OwnLoop"\n'
     write("models/small.toml", text)
-    assert robench("run", "small", "--jobs", "1", cwd=small.root).returncode == 0
+    assert robench_here("run", "small", "--jobs", "1", cwd=small.root).returncode == 0
     manifest = Store(small.root / ".robench").read_run("small")
     assert manifest is not None
     rows = manifest["models"][0]["seeds"][0]["history"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from command_line import robench
+from command_line import robench_here
 
 from robench.schema import schema
 from robench.workspace import FOLDERS, reference_root
@@ -53,7 +53,7 @@ def test_fields_are_described_in_the_words_of_the_card_types() -> None:
 
 
 def test_the_command_line_prints_it(tmp_path: Path) -> None:
-    done = robench("schema", "models", cwd=tmp_path)
+    done = robench_here("schema", "models", cwd=tmp_path)
     assert json.loads(done.stdout) == json.loads(json.dumps(schema("models")))
 
 

@@ -215,17 +215,22 @@ def test_the_control_shares_the_noise_of_the_model_it_controls() -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_lrs_reaches_the_papers_accuracy_on_mnist() -> None:
+@pytest.mark.parametrize(
+    ("epochs", "least"), [pytest.param(12, 0.94, marks=pytest.mark.release), (3, 0.925)]
+)
+def test_lrs_reaches_the_papers_accuracy_on_mnist(epochs: int, least: float) -> None:
+    """As its card trains it; by default a quarter of that, which comes near."""
     from robench.data.mnist import MNIST
 
     data = MNIST(resize=14, split="6:4").load()
     chosen = card("glr/mnist14/lrs")
+    trainer = chosen.trainer.model_copy(update={"epochs": epochs})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = plugins.build(
             "networks", chosen.network, chosen, input_shape=data.input_shape, classes=10
         )
-    fit(plugins.build("trainers", chosen.trainer, chosen), network, data)
+    fit(plugins.build("trainers", trainer, chosen), network, data)
     with torch.no_grad():
         hits = network(torch.from_numpy(data.test.images)).argmax(1).numpy() == data.test.labels
-    assert hits.mean() >= 0.94
+    assert hits.mean() >= least

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
-from small_runs import Ears, carry_out, outcomes
+from small_runs import Ears, carry_out, outcomes, small_workspace
 
 from robench.errors import RobenchError
 from robench.execute import execute, open_run, survey
@@ -217,7 +217,10 @@ CLOSED = {
 
 @pytest.mark.parametrize("copy", [pytest.param(True, marks=copies), False])
 @pytest.mark.parametrize("how", CLOSED)
-def test_closing_the_pool_has_a_limit(tmp_path: Path, how: str, copy: bool) -> None:
+def test_closing_the_pool_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, copy: bool
+) -> None:
+    monkeypatch.setattr("robench.workers.PATIENCE", 1.0)
     pool = Processes(1, lambda *said: None, copy)
     noted = tmp_path / "pid.txt"
     future = pool.submit(Sleeps(noted, f"import os, signal, time\n{CLOSED[how]}"))
@@ -287,16 +290,27 @@ def test_a_store_in_memory_cannot_be_shared_and_says_so(small: Workspace) -> Non
     assert len(ears.done) == 4
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Store]:
+    """A small workspace whose report is finished and published, from a store in memory."""
+    workspace = small_workspace(tmp_path_factory.mktemp("published"))
+    store = Store("memory://published")
+    run_report(workspace, "small", store=store, console=Console(quiet=True), command="", jobs=1)
+    return workspace, store
+
+
 METHODS = ["exists", "cat_file", "pipe_file", "makedirs", "find"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("error", [ConnectionError, TimeoutError, RuntimeError, ValueError])
 def test_a_remote_store_that_goes_away_is_one_error(
-    small: Workspace, monkeypatch: pytest.MonkeyPatch, method: str, error: type[Exception]
+    published: tuple[Workspace, Store],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    error: type[Exception],
 ) -> None:
-    store = Store(f"memory://away-{method}-{error.__name__}")
-    run_report(small, "small", store=store, console=Console(quiet=True), command="", jobs=1)
+    small, store = published
     missing = sorted(store.cells())[0]
     store.files.remove(f"cells/{missing[:2]}/{missing}.parquet")
 
