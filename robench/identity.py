@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from robench import plugins
+from robench.asking import VERSION as PROBED
 from robench.attacks.base import Attack
 from robench.attacks.sequential import VERSION as LEAVING
 from robench.cards import ModelCard, ReportCard
@@ -266,6 +267,8 @@ class Identities:
             identity["batch_size"] = report.batch_size
         if model.stochastic and inputs is None and cell.threat.kind == "attack":
             identity["leaving"] = LEAVING
+        if cell.threat.kind == "clean" and report.diagnostics:
+            identity["probed"] = PROBED
         if broken is not None:
             identity["broken"] = sorted(broken)
         return identity | _counted(report)

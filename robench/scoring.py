@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from robench.attacks.goal import Goal, among
 from robench.attacks.target import (
     BudgetExceeded,
     DecisionTarget,
+    NoGradient,
     ScoreTarget,
     WeightsTarget,
     WhiteBoxTarget,
 )
+from robench.attacks.without_gradients import WithoutGradients
 from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.digest import derived_seed
@@ -32,9 +35,10 @@ from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
 from robench.likelihood_ratio import cross_entropy_rows
 from robench.memory import in_pieces, joined
-from robench.networks.base import Network, check_finite, check_shape
+from robench.networks.base import Network
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import GaussianNoise, noise
+from robench.networks.numbers import LOST, NONE, asked, without_a_number
 from robench.time_limit import DAY, OutOfTime, until
 from robench.torch_state import own_state
 
@@ -77,6 +81,8 @@ class Perturbed:
     """Of a proof: image -> why nothing was proved."""
     proof_seconds: list[float] = field(default_factory=list)
     """Of a proof: what each image that it looked at took."""
+    without_gradients: str = ""
+    """Why an attack that follows gradients had none and was made without; empty: it had."""
 
 
 @contextmanager
@@ -165,6 +171,8 @@ def attack_slice(
         limit: seconds that the attack may take; None: as its card says.
         work: the plugins that are called (see guard.py).
 
+    Where the network has no gradient to follow, the attack is made without (without_gradients.py).
+
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
     RobenchError when card and attack do not fit, or a plugin changes what is not its own.
     """
@@ -178,6 +186,7 @@ def attack_slice(
     runs: list[int] = []
     notes: dict[int, str] = {}
     seconds: list[float] = []
+    why = ""
     for start in range(0, len(data), batch_size):
         x, y = batch_of(data, start, batch_size, device)
         goal, whole, given = Goal(top_k=top_k), x, data.images[start : start + batch_size]
@@ -203,7 +212,13 @@ def attack_slice(
             guard = guarded(work, derived_seed(seed, "attack", "global", start), network)
             try:
                 with guard, until(deadline):
-                    x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
+                    try:
+                        x_adv = attack.perturb(target, x.clone(), y.clone(), rng)
+                    except NoGradient as nothing:
+                        if card.access == "weights" or not isinstance(target, ScoreTarget):
+                            raise
+                        why = why or str(nothing)
+                        x_adv = WithoutGradients().perturb(target, x.clone(), y.clone(), rng)
             except OutOfTime:
                 raise BudgetExceeded(
                     f"attack {card.attack.name!r} ran past its time_limit of {limit:g} s"
@@ -242,6 +257,7 @@ def attack_slice(
         proved=column("proved") if card.role == "proof" else None,
         notes=notes,
         proof_seconds=seconds,
+        without_gradients=why,
     )
 
 
@@ -305,48 +321,60 @@ def score_slice(
     device: torch.device,
     top_k: int = 1,
     work: AtWork | None = None,
+    perturbed: bool = False,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the images by so many draws: one row per image, and what was seen on the way.
 
     Observations: `probabilities` (every answer is a point of the simplex, as after a softmax),
     `activity` (what the network says of itself on a few, such as spike rates), `between_draws`
     (largest difference between the logits of two draws, relative to the largest logit; None for one
-    draw) and `inference_ms` (milliseconds per image and draw, of the fastest batch).
+    draw), `inference_ms` (milliseconds per image and draw, of the fastest batch) and, where there
+    are any, `no_number`: images to which some answer was NaN, infinite or an exception. They count
+    as wrong: their prediction is no class (-1).
 
     Args:
         top_k: a label counts as answered where it is among so many likeliest classes, and stands
             in `predictions` then.
         work: the network that is called (see guard.py).
+        perturbed: whether an attack made the images: it may have left none with an answer.
 
-    Raises RobenchError when the network answers with the wrong shape or not with numbers, or
-    changes what is not its own.
+    Raises RobenchError when the network answers with the wrong shape or to no image with numbers,
+    or changes what is not its own.
     """
     work = work or AtWork("the network")
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
+    nothing: list[np.ndarray] = []
     for start in range(0, len(part), batch_size):
         x, y = batch_of(Part(images, part.labels), start, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
+        silent = torch.zeros(len(y), dtype=torch.bool, device=device)
         # robench's own networks leave all as it was (tested), and looking costs as much as they.
         watch: AbstractContextManager[None] = nullcontext()
         if not work.own:
             watch = guarded(work, derived_seed(seed, "score", "global", start), network)
-        asked = in_use(network, noisy, derived_seed(seed, "score", start), device)
-        with torch.no_grad(), asked, watch:
+        use = in_use(network, noisy, derived_seed(seed, "score", start), device)
+        with torch.no_grad(), use, watch:
             first: Tensor | None = None
             for _ in range(draws):
                 started = time.perf_counter()
-                logits = joined(in_pieces(network, network, x))
-                check_shape(logits, len(y), network.classes)
-                check_finite("logits", logits)  # which waits for the device
+                logits = asked(network, x, partial(_whole, network), known=perturbed)
+                bad = without_a_number(logits)  # which waits for the device
                 fastest = min(fastest, (time.perf_counter() - started) / len(y))
                 if first is None:
                     first = logits
                 else:
                     between = max(between, _change(logits, first))
+                if bad is not None:
+                    silent |= bad
+                    logits = torch.where(bad[:, None], 0.0, logits)
                 said = logits.argmax(1)
-                drawn.append(said if top_k == 1 else torch.where(among(logits, y, top_k), y, said))
-                lost += cross_entropy_rows(logits, y)
+                said = said if top_k == 1 else torch.where(among(logits, y, top_k), y, said)
+                lost_now = cross_entropy_rows(logits, y)
+                if bad is not None:
+                    said, lost_now = torch.where(bad, NONE, said), torch.where(bad, LOST, lost_now)
+                drawn.append(said)
+                lost += lost_now
             if start == 0:
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
         _check_untouched(
@@ -357,8 +385,12 @@ def score_slice(
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())
+        nothing.append(silent.cpu().numpy())
         simplex &= bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     predicted = np.concatenate(predictions).astype(np.int16)
+    silent_images = int(np.concatenate(nothing).sum())
+    if silent_images == len(part) and not perturbed:
+        raise RobenchError("the network answers NaN or infinite logits")
     shown = min(DISPLAYED, len(part))
     bytes_ = [np.round(image * 255).astype(np.uint8).tobytes() for image in images[:shown]]
     rows = pa.table(
@@ -377,6 +409,7 @@ def score_slice(
         "activity": activity,
         "between_draws": between if draws > 1 else None,
         "inference_ms": round(1e3 * fastest, 5),
+        **({"no_number": silent_images} if silent_images else {}),
     }
 
 
@@ -436,8 +469,14 @@ def check_proof(
         )
 
 
+def _whole(network: Network, x: Tensor) -> Tensor:
+    """Logits of all rows, in as many pieces as memory needs."""
+    return joined(in_pieces(network, network, x))
+
+
 def _change(logits: Tensor, first: Tensor) -> float:
     """Largest difference between two answers, relative to the largest logit."""
+    logits, first = logits.nan_to_num(0, 0, 0), first.nan_to_num(0, 0, 0)
     return float((logits - first).abs().amax() / first.abs().amax().clamp_min(1e-12))
 
 

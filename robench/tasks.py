@@ -13,6 +13,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -24,6 +25,7 @@ import torch
 
 from robench import plugins
 from robench.adversarial import images_file
+from robench.asking import ASKED, Questions, as_attacked, found_by_asking, may_be_copied
 from robench.attacks.base import Attack
 from robench.cards import Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
@@ -35,11 +37,13 @@ from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_sample, load_splits
 from robench.networks.base import Network
+from robench.networks.surrogate import Step
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
 from robench.provenance import provenance
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
+from robench.slopes import slopes
 from robench.store import Damaged, Outcome, Store
 from robench.time_limit import DAY, WEEK, within
 from robench.torch_state import own_state, torch_seeded
@@ -324,19 +328,25 @@ class Evaluate:
         else:
             images = part.images
         outside = self.attacks and not plugins.own("attacks", self.cell.threat.attack.attack)
-        if outside or (not work.own and (self.attacks or answers is not None)):
-            # What strangers had in their hands is not what is scored.
-            fits = network.rows_at_once
-            network = _trained(self.cell.training, self.model, weights, self.store, self.device)
-            network.rows_at_once = fits
+        stranger = not work.own
+        attacked = network
 
-        def score(
-            images: np.ndarray, labels: np.ndarray, seed: int
+        def fresh() -> Network:
+            """A copy from the same bytes that nobody has asked anything yet."""
+            again = _trained(self.cell.training, self.model, weights, self.store, self.device)
+            again.rows_at_once = attacked.rows_at_once
+            return again
+
+        if outside or (stranger and (self.attacks or answers is not None)):
+            network = fresh()  # what strangers had in their hands is not what is scored
+
+        def answered(
+            asked: Network, images: np.ndarray, part: Part, seed: int = report.seed
         ) -> tuple[pa.Table, dict[str, Any]]:
             return score_slice(
-                network,
+                asked,
                 images,
-                Part(images, labels, part.numbers),
+                part,
                 noisy=card.inference_noise,
                 draws=self.identity["draws"],
                 seed=seed,
@@ -344,7 +354,13 @@ class Evaluate:
                 device=device,
                 top_k=report.top_k,
                 work=work,
+                perturbed=bool(towards.runs),
             )
+
+        def score(
+            images: np.ndarray, labels: np.ndarray, seed: int
+        ) -> tuple[pa.Table, dict[str, Any]]:
+            return answered(network, images, Part(images, labels, part.numbers), seed)
 
         with within(self.time_limit, work.who):
             perturbed, reached = towards.scored(score, part.labels, report.seed)
@@ -352,6 +368,12 @@ class Evaluate:
                 assert perturbed is not None
                 images = perturbed.images
             rows, observations = score(images, part.labels, report.seed)
+            if self.attacks and stranger:
+                observations |= as_attacked(answered, attacked, fresh(), images, part, rows)
+        if "probed" in self.identity:
+            seed = derived_seed(report.seed, "probed")
+            with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
+                observations |= self._probed(network, fresh, part, seed, device, work.own)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),
@@ -361,10 +383,30 @@ class Evaluate:
                 "input_shape": list(part.images.shape[1:]),
                 "loss_trace": perturbed.loss_trace if perturbed else [],
                 "loss_runs": perturbed.loss_runs if perturbed else [],
+                **(_had_no_gradient(perturbed) if perturbed else {}),
                 **observations,
             },
         )
         return outcome, images if self.attacks else None
+
+    def _probed(
+        self,
+        network: Network,
+        fresh: Callable[[], Network],
+        part: Part,
+        seed: int,
+        device: torch.device,
+        own: bool,
+    ) -> dict[str, Any]:
+        """What is found by asking the network before any attack does."""
+        noisy = self.cell.training.card.inference_noise
+        x = torch.from_numpy(part.images[:ASKED].copy()).to(device)
+        questions = Questions(fresh, x, noisy, seed)
+        jumps = any(isinstance(module, Step) for module in network.modules())
+        return {
+            "asked": found_by_asking(questions, not own, may_be_copied(device)),
+            "slopes": {} if jumps else slopes(questions),
+        }
 
     def _check_proof(self, rows: pa.Table, perturbed: Perturbed | None) -> dict[str, Any]:
         """What is noted of a proof that contradicts nothing; of anything else, nothing."""
@@ -412,6 +454,11 @@ def with_cost(history: History, seconds: float, memory_mb: float) -> History:
     rows = history or [{"epoch": 1}]
     each = {"seconds": seconds / len(rows), "peak_memory_mb": memory_mb}
     return [{**row, **each} for row in rows]
+
+
+def _had_no_gradient(perturbed: Perturbed) -> dict[str, str]:
+    why = perturbed.without_gradients
+    return {"without_gradients": why[:200]} if why else {}
 
 
 def _family(threat: Threat) -> str:

@@ -177,7 +177,7 @@ def test_networks_that_answer_wrongly_fail_their_cells_and_no_others(
         assert "SystemExit: I leave" in str(said["exits", threat])
     assert "answers tuple where logits (20, 10) are expected" in str(said["notensor", "clean"])
     assert said["nangradient", "clean"] is None
-    assert "answers NaN or infinite gradients" in str(said["nangradient", "fgsm"])
+    assert said["nangradient", "fgsm"] is None, "an attack without gradients stands in"
     assert not any("Traceback" in str(reason) for reason in said.values())
 
     run.store.write_run("small", describe(run, ""))

@@ -22,10 +22,11 @@ from robench.attacks.goal import Goal, of_draws
 from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, mean_output
 from robench.attacks.record import Record
 from robench.errors import RobenchError
-from robench.memory import in_pieces, joined
+from robench.memory import in_pieces, joined, ran_out
 from robench.networks.adaptive import AdaptiveSurrogate
 from robench.networks.base import Network, all_finite, check_finite, check_shape
 from robench.networks.noise import GaussianNoise, noise_source
+from robench.networks.numbers import LOST, asked, without_a_number
 from robench.networks.stand_in import stand_ins, standing_in
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
@@ -35,12 +36,22 @@ COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""
 
 
+NO_GRADIENT = (
+    "the network's answers have no gradient with respect to the images (torch.no_grad, quantised "
+    "weights or a detour through numpy inside it?): attack it by its scores, or let the module "
+    "name a differentiable stand-in"
+)
+
 On = Literal["output", "potential"]
 """What a loss is of: the network's output, or what Network.readings offers in its place."""
 
 
 class BudgetExceeded(Exception):
     """The attack asked for more than its card allows, or left its norm ball."""
+
+
+class NoGradient(RobenchError):
+    """The network answers, but its answers have no gradient that could be followed."""
 
 
 class Answer(NamedTuple):
@@ -96,6 +107,7 @@ class DecisionTarget:
         self._replays = replays_of(network) if torch.cuda.is_available() else None
         self._max_queries = max_queries
         self._deadline = deadline
+        self._answers = False  # whether it ever answered with numbers
 
     @property
     def queries(self) -> int:
@@ -182,20 +194,39 @@ class DecisionTarget:
     def _logits(self, x: Tensor, copies: int = 1) -> Tensor:
         """One pass, without a graph."""
         ask = self._recorded(("logits", copies), lambda x: [self._hidden(x)])
-        with torch.no_grad():
+
+        def answer(x: Tensor) -> Tensor:
             return joined([logits for (logits,) in in_pieces(self._hidden, ask, x)])
+
+        with torch.no_grad():
+            return answer(x) if copies > 1 else asked(self._hidden, x, answer, self._answers)
 
     def _recorded(self, kind: Hashable, ask: Ask) -> Ask:
         """`ask`, or where passes may be recorded, what records them."""
         return ask if self._replays is None else partial(self._replays, kind, ask)
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Raises RobenchError for an answer that is none. Libraries may ask about images that are
-        not finite themselves, and that is not the network's fault."""
+        """The answers, in which no number stands for being fooled: its row becomes that of a class
+        which is not the likeliest. Raises RobenchError where no answer ever was a number, but for
+        questions that are none: libraries may ask about images that are not finite."""
         check_shape(logits, len(x), self.classes)
-        if not all_finite(logits):
+        bad = without_a_number(logits)
+        if bad is None:
+            self._answers = True
+            return logits
+        if not self._answers and bool(bad.all()):
             check_finite("logits", logits[torch.isfinite(x).flatten(1).all(1)])
-        return logits
+        self._answers = self._answers or not bool(bad.all())
+        return torch.where(bad[:, None], self._fooled(logits, None), logits)
+
+    def _fooled(self, logits: Tensor, y: Tensor | None) -> Tensor:
+        """Answers that get every image wrong, (..., n, classes); without labels, all the same
+        one."""
+        if y is None:
+            wrong = torch.full_like(logits[..., 0], self.classes - 1, dtype=torch.long)
+        else:
+            wrong = ((y + 1) % self.classes).expand(logits.shape[:-1])
+        return F.one_hot(wrong, self.classes).to(logits.dtype) * LOST
 
 
 class ScoreTarget(DecisionTarget):
@@ -217,8 +248,12 @@ class ScoreTarget(DecisionTarget):
             check_shape(logits, copies * len(x), self.classes)
             parts.append(logits.view(copies, len(x), -1))
         together = torch.cat(parts)
-        check_finite("logits", together)
-        return together
+        bad = without_a_number(together)
+        if bad is None:
+            return together
+        if bool(bad.all()):
+            check_finite("logits", together)
+        return torch.where(bad[..., None], self._fooled(together, None), together)
 
     @property
     def _copies(self) -> bool:
@@ -274,7 +309,91 @@ class WhiteBoxTarget(ScoreTarget):
             on: what the loss and the margin are of: the network's output or, where a spiking
                 network has one, the potential that decides it (Network.readings); not of a vote.
             through_reset: whether gradients flow through the reset of spiking neurons.
+
+        Images about which there is no number are fooled, and stay where they are. Raises NoGradient
+        where there are answers and no gradient of any of them.
         """
+        ways = partial(
+            self._answer, loss=loss, draws=draws, surrogate=surrogate, view=view, vote=vote, on=on,
+            through_reset=through_reset,
+        )  # fmt: skip
+        try:
+            answer = ways(x, y, aim=aim, index=index)
+        except (RobenchError, BudgetExceeded):
+            raise
+        except Exception as error:  # whatever a stranger's network raises
+            if ran_out(error):
+                raise
+            answer = self._of_those_that_answer(error, ways, x, y, aim, index)
+        if not all_finite(answer.logits, answer.gradient, answer.loss):
+            answer = self._with_numbers(answer, y)
+        self._answers = True
+        self.record.first_gradient(answer.gradient, index)
+        self.record.note(answer.loss, answer.margin if view is None else None, index)
+        return answer
+
+    def _of_those_that_answer(
+        self,
+        error: Exception,
+        ways: Callable[..., Answer],
+        x: Tensor,
+        y: Tensor,
+        aim: Tensor | None,
+        index: Tensor | None,
+    ) -> Answer:
+        """The answer of a network that raises for some images: to the others, and NaN for these."""
+        self._count(len(x), index)
+        bad = without_a_number(self._logits(x))
+        if bad is None:
+            said = f"{type(error).__name__}: {error}"
+            raise NoGradient(f"the network raises where its gradient is asked for: {said}")
+        if index is None and len(x) == self.images:
+            index = torch.arange(len(x), device=x.device)
+        rows = torch.nonzero(~bad)[:, 0]
+        parts = [torch.full_like(x, torch.nan), *(torch.full_like(x[:, 0, 0, 0], torch.nan),) * 3]
+        parts.append(x.new_full((len(x), self.classes), torch.nan))
+        if len(rows):
+            given = [None if part is None else part[rows] for part in (x, y, aim, index)]
+            answer = ways(given[0], given[1], aim=given[2], index=given[3])
+            for part, found in zip(parts, answer, strict=True):
+                part[rows] = found.to(part.dtype)
+        return Answer(*parts)
+
+    def _with_numbers(self, answer: Answer, y: Tensor) -> Answer:
+        """Rows whose logits are no numbers are fooled; a gradient that is none is zero."""
+        bad = without_a_number(answer.logits)
+        bad = torch.zeros_like(y, dtype=torch.bool) if bad is None else bad
+        lost = ~torch.isfinite(answer.gradient).flatten(1).all(1)
+        if bool(bad.all()) and not self._answers:
+            check_finite("logits", answer.logits)
+        if bool((lost | bad).all()) and not bool(bad.all()):
+            raise NoGradient("the network answers NaN or infinite gradients")
+        grad = answer.gradient.nan_to_num(0, 0, 0)
+        grad[bad] = 0
+        return Answer(
+            gradient=grad,
+            loss=torch.where(bad | ~torch.isfinite(answer.loss), LOST, answer.loss),
+            margin=torch.where(bad, LOST, answer.margin),
+            fooled=torch.where(bad, 1.0, answer.fooled),
+            logits=torch.where(bad[:, None], self._fooled(answer.logits, y), answer.logits),
+        )
+
+    def _answer(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: RowLoss,
+        draws: int,
+        surrogate: str | AdaptiveSurrogate | None,
+        index: Tensor | None,
+        view: Callable[[Tensor], Tensor] | None,
+        aim: Tensor | None,
+        vote: bool,
+        on: On,
+        through_reset: bool,
+    ) -> Answer:
+        """What `gradient` yields where all is as it should be."""
         total: list[Tensor] = []
         loss = self.goal.loss(loss)
         one_piece = "" if view is None else "the attack transforms them together"
@@ -305,13 +424,7 @@ class WhiteBoxTarget(ScoreTarget):
                     total = [a.add_(b) for a, b in zip(total, drawn, strict=True)]
                 else:
                     total = drawn if len(goes) == 1 else [part.clone() for part in drawn]
-        answer = Answer(*(part.div_(draws) if draws > 1 else part for part in total))
-        if not all_finite(answer.logits, answer.gradient):
-            check_finite("logits", answer.logits)
-            check_finite("gradients", answer.gradient)
-        self.record.first_gradient(answer.gradient, index)
-        self.record.note(answer.loss, answer.margin if view is None else None, index)
-        return answer
+        return Answer(*(part.div_(draws) if draws > 1 else part for part in total))
 
     def _drawn(
         self,
@@ -406,7 +519,9 @@ class WhiteBoxTarget(ScoreTarget):
             if torch.is_grad_enabled() and x.requires_grad:
                 seen = x.view_as(x)
                 seen.register_hook(partial(self._library_gradient, index=index))  # type: ignore[no-untyped-call]
-            logits = self._hidden(seen)
+            logits = asked(self._hidden, seen, known=self._answers)
+        if seen is not x and not logits.requires_grad:
+            raise NoGradient(NO_GRADIENT)
         return self._checked(logits, x)
 
     def _library_gradient(self, grad: Tensor, index: Tensor | None) -> None:
@@ -462,11 +577,7 @@ def _gradient(rows: Tensor, leaf: Tensor) -> Tensor:
     if rows.requires_grad:
         (grad,) = torch.autograd.grad(rows, leaf, torch.ones_like(rows), allow_unused=True)
     if grad is None:
-        raise RobenchError(
-            "the network's answers have no gradient with respect to the images (torch.no_grad, "
-            "quantised weights or a detour through numpy inside it?): attack it by its scores, or "
-            "let the module name a differentiable stand-in"
-        )
+        raise NoGradient(NO_GRADIENT)
     # What was summed or broadcast from fewer numbers, such as colours from grey, shares them.
     steps = zip(grad.stride(), grad.shape, strict=True)
     return grad.contiguous() if any(not step and size > 1 for step, size in steps) else grad

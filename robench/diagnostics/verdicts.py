@@ -8,12 +8,14 @@ from dataclasses import asdict
 from robench.diagnostics.above_clean import CHECK as ABOVE_CLEAN
 from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import DETERMINISM, OUTPUTS, determinism, outputs
+from robench.diagnostics.asking import BATCHES, MEMORY, NUMBERS, batches, memory, numbers
 from robench.diagnostics.averaging import averaging
 from robench.diagnostics.finding import Alarm, Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import CHECK as GRADIENT_FREE
 from robench.diagnostics.gradient_free import gradient_free
 from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
+from robench.diagnostics.slopes import slopes
 from robench.diagnostics.strength import EFFORT, GROWING, growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
 from robench.diagnostics.truth import CHECK as TRUTH
@@ -22,6 +24,7 @@ from robench.results import Results
 
 CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     zero_gradients,
+    slopes,
     surrogates,
     gradient_free,
     more_effort,
@@ -33,11 +36,14 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     above_clean,
     determinism,
     outputs,
+    numbers,
+    memory,
+    batches,
 )
 """In the order in which a page shows them: the gradient, what gets past it, how hard was tried,
 what
 the model answers."""
-OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, TRUTH)
+OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, NUMBERS, MEMORY, BATCHES, TRUTH)
 """Checks whose alarms stand whatever is proved: they are not about what gradients may hide."""
 NEEDED = (GRADIENT_FREE, EFFORT, GROWING)
 """Checks without which a model cannot be called believable; the cards in attacks/diagnostics/ make
