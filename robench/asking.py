@@ -73,7 +73,8 @@ class Questions:
 
     def near(self) -> tuple[Tensor, Tensor]:
         """Images that nobody was ever asked about, and others next to them."""
-        x = self.images
+        # Turned, and mixed with others: far from what was asked about before.
+        x = (self.images.flip(-1, 0) + self.images.roll(len(self.images) // 3, 0)) / 2
         rng = torch.Generator().manual_seed(derived_seed(self.seed, "near"))
         first = (x + torch.empty(x.shape).uniform_(-0.05, 0.05, generator=rng).to(x)).clamp(0, 1)
         steps = torch.tensor(NEAR).repeat(len(x) // len(NEAR) + 1)[: len(x)]

@@ -27,10 +27,11 @@ from robench import plugins
 from robench.adversarial import images_file
 from robench.asking import ASKED, Questions, as_attacked, found_by_asking, may_be_copied
 from robench.attacks.base import Attack
-from robench.cards import Card, ModelCard, ReportCard, Spec
+from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
+from robench.data.fresh import relatives
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
 from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
@@ -51,6 +52,7 @@ from robench.trainers.base import History, Trainer, forget_peak_memory, peak_mem
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
+Score = Callable[..., tuple[pa.Table, dict[str, Any]]]
 
 KEPT = 2**28
 """Bytes of trained networks that a process keeps, the last used ones: cells that share an input
@@ -374,6 +376,8 @@ class Evaluate:
             seed = derived_seed(report.seed, "probed")
             with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
                 observations |= self._probed(network, fresh, part, seed, device, work.own)
+        if attacked and _on_relatives(threat.attack):
+            observations["relatives"] = self._on_relatives(fresh, score, part, device)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),
@@ -388,6 +392,23 @@ class Evaluate:
             },
         )
         return outcome, images if self.attacks else None
+
+    def _on_relatives(
+        self, fresh: Callable[[], Network], score: Score, part: Part, device: torch.device
+    ) -> dict[str, Any]:
+        """What the network answers to relatives of the test images, clean and attacked."""
+        card, eps = self.cell.training.card, float(self.cell.threat.eps or 0.0)
+        found: dict[str, Any] = {}
+        for sort, images in relatives(load_splits(card), part, eps, self.report.seed).items():
+            perturbed = _attack(self.cell, self.report, fresh(), card, images, device)
+            clean = score(fresh(), images.images, images)[0].column("correct").to_numpy()
+            left = score(fresh(), perturbed.images, images)[0].column("correct").to_numpy()
+            found[sort] = {
+                "images": len(images),
+                "clean": round(float(clean.mean()), 4),
+                "attacked": round(float(left.mean()), 4),
+            }
+        return found
 
     def _probed(
         self,
@@ -454,6 +475,11 @@ def with_cost(history: History, seconds: float, memory_mb: float) -> History:
     rows = history or [{"epoch": 1}]
     each = {"seconds": seconds / len(rows), "peak_memory_mb": memory_mb}
     return [{**row, **each} for row in rows]
+
+
+def _on_relatives(card: AttackCard) -> bool:
+    plugin = plugins.load("attacks", card.attack.name, card)
+    return bool(getattr(plugin, "on_relatives", False))
 
 
 def _had_no_gradient(perturbed: Perturbed) -> dict[str, str]:

@@ -16,6 +16,7 @@ from robench.attacks.base import Attack
 from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import APGD, PGD
 from robench.attacks.lbfgs import LBFGS
+from robench.attacks.losses import dlr
 from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget
 from robench.errors import RobenchError
@@ -84,4 +85,9 @@ def test_autoattack_takes_few_classes(classes: int) -> None:
 
 def test_a_loss_that_few_classes_cannot_have_says_which_can() -> None:
     with pytest.raises(RobenchError, match=r'"dlr" needs at least 3 classes.*use loss = "margin"'):
-        attacked(APGD(steps=3, loss="dlr"), "linf", 0.3, 2)
+        dlr(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+
+
+def test_an_attack_by_such_a_loss_takes_the_margin_where_there_are_too_few() -> None:
+    left = {loss: attacked(APGD(steps=3, loss=loss), "linf", 0.3, 2) for loss in ("dlr", "margin")}
+    assert left["dlr"] == left["margin"]

@@ -27,6 +27,8 @@ class Attack(Plugin):
     `target.gap(logits, target.sought(y))` above 0, along `target.gradient(x, target.sought(y))`."""
     randomised: ClassVar[bool] = True
     """Whether it draws numbers; without, results do not depend on how images are batched."""
+    on_relatives: ClassVar[bool] = False
+    """Whether it is also run on relatives of the test images, for a diagnostic."""
     paper: ClassVar[str] = ""
 
     def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:

@@ -205,6 +205,14 @@ class PGD(GradientAttack):
     paper: ClassVar[str] = "Madry et al. 2018, arXiv 1706.06083"
 
 
+class PGDOnRelatives(PGD):
+    """PGD that the framework also runs on relatives of the test images (data/fresh.py), to see
+    whether the network knows these."""
+
+    steps: int = Field(default=20, ge=1)
+    on_relatives: ClassVar[bool] = True
+
+
 class MIM(GradientAttack):
     """BIM along a running sum of normalised gradients."""
 

@@ -86,7 +86,9 @@ class Run:
         self.peaks = Peaks(start) if self.target.stochastic else None
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.gone = 0
-        loss = LOSSES[attack.loss]
+        # DLR is a margin in units that two classes do not have.
+        few = attack.loss == "dlr" and self.target.classes < (3 if aim is None else 4)
+        loss = LOSSES["margin" if few else attack.loss]
         x_adv = previous = start
         for step in range(attack.steps):
             index = self.rows if len(self.rows) < self.target.images else None

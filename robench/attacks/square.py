@@ -12,23 +12,31 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import ROUNDING, Contest, judge, rank
+from robench.attacks.losses import margin
 from robench.attacks.sequential import confirmed
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the area of the squares halves (section 3.1)."""
+COMMON = 8
+"""Least number of draws by which an image and its rival are compared on a noisy network."""
+LEAST = 100
+"""Least number of steps there."""
 
 
 class Square(Attack):
     """Random search: a random square is set to +-eps and kept if the margin grows."""
 
     queries: int = Field(default=1000, ge=1)
-    """Steps, each of which asks once about each image (`eot` times on a noisy network)."""
+    """Questions about each image, one for each step. On a noisy network a step takes 2 `eot`, about
+    the image and its rival under the same draws; it gets as many questions, but at least LEAST
+    steps."""
     area: float = Field(default=0.8, gt=0, le=1)
     """p: share of the image that the first squares cover."""
     eot: int = Field(default=1, ge=1)
-    """Draws of a stochastic network to average each score over."""
+    """Draws of a stochastic network to average each score over; at least COMMON."""
+    version: ClassVar[int] = 2
     needs: ClassVar[str] = "score"
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf",)
@@ -51,18 +59,26 @@ class Square(Attack):
         low, high = target.ball.bounds(best)
         margins = torch.full((len(best),), -torch.inf, device=x.device)
         ranks = margins.clone()
-        for step in range(-1, self.queries):
-            if not target.affords(self.eot if target.stochastic else 1):
+        # On a noisy network both are asked again under common draws: what won by luck once would
+        # else stay for good.
+        draws = max(self.eot, COMMON) if target.stochastic else 1
+        steps = max(self.queries // (2 * draws), LEAST) if target.stochastic else self.queries
+        for step in range(-1, steps):
+            if not target.affords(2 * draws if target.stochastic else 1):
                 break
             if step < 0:  # the clean image: what is misclassified already needs no noise
                 tried = best
             elif step == 0:  # vertical stripes
                 tried = pick(_signs(best[:, :, :1], rng), low, high)
             else:
-                square = _square(best, self._side(step, *x.shape[2:]), rng)
+                side = self._side(step * self.queries // steps, *x.shape[2:])
+                square = _square(best, side, rng)
                 colour = pick(_signs(best[:, :, :1, :1], rng), low, high)
                 tried = pick(square, best, colour)
-            share, gap = judge(target, tried, labels, self.eot, index)
+            if target.stochastic and step > 0:
+                (_, margins), (share, gap) = _together(target, best, tried, labels, draws, index)
+            else:
+                share, gap = judge(target, tried, labels, draws, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
             best = pick(per_image(better, best), best, tried)
             margins = torch.where(better, gap, margins)
@@ -91,6 +107,15 @@ class Square(Attack):
         halvings = sum(step > share * self.queries for share in HALVINGS)
         side = round(math.sqrt(self.area / 2**halvings * height * width))
         return min(max(side, 1), height - 1, width - 1)
+
+
+def _together(
+    target: ScoreTarget, best: Tensor, tried: Tensor, y: Tensor, draws: int, index: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Share fooled and mean margin of two images of each row, under the same draws."""
+    both = target.common_answers((best, tried), draws, index)
+    gaps = [margin(drawn, y) for drawn in both]
+    return [((gap > 0).sum(0) / draws, gap.sum(0) / draws) for gap in gaps]
 
 
 def _signs(like: Tensor, rng: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ to give, whatever is done to its answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Literal, NamedTuple
@@ -254,6 +254,20 @@ class ScoreTarget(DecisionTarget):
         if bool(bad.all()):
             check_finite("logits", together)
         return torch.where(bad[..., None], self._fooled(together, None), together)
+
+    def common_answers(
+        self, several: Sequence[Tensor], draws: int, index: Tensor | None = None
+    ) -> list[Tensor]:
+        """The answers to several sets of as many images under common draws of a stochastic network,
+        each (draws, n, classes): what differs is owed to the images."""
+        generator = self._hidden.generator
+        start = None if generator is None else generator.get_state()
+        found = []
+        for x in several:
+            if generator is not None and start is not None:
+                generator.set_state(start)
+            found.append(self.answers(x, draws, index))
+        return found
 
     @property
     def _copies(self) -> bool:

@@ -31,18 +31,19 @@ from robench.attacks.target import ScoreTarget
 class WithoutGradients(Attack):
     """Random search, a fitted network's gradients, and differences."""
 
-    queries: int = Field(default=400, ge=1)
+    queries: int = Field(default=200, ge=1)
     """Of the random search, for each image."""
-    steps: int = Field(default=30, ge=1)
+    steps: int = Field(default=20, ge=1)
     """Along the fitted network's gradients, and half as many along differences."""
-    copies: int = Field(default=12, ge=1)
+    copies: int = Field(default=8, ge=1)
     """Points of each image's ball that the network is fitted to at first."""
     hidden: int = Field(default=128, ge=1)
     """Units of the fitted network's one hidden layer."""
-    fits: int = Field(default=150, ge=1)
+    fits: int = Field(default=60, ge=1)
     """Updates each time that it is fitted: at first, and after every ten steps."""
-    directions: int = Field(default=16, ge=1)
+    directions: int = Field(default=8, ge=1)
     """Pairs of questions for each difference."""
+    paper: ClassVar[str] = "Athalye et al. 2018, arXiv 1802.00420"
     needs: ClassVar[str] = "score"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
 
@@ -136,7 +137,7 @@ class _Fitted:
             for weight in self.network.parameters():
                 weight.requires_grad_(True)
             for _ in range(self.attack.fits):
-                some = torch.randint(len(x), (256,), generator=self.rng, device=x.device)
+                some = torch.randint(len(x), (128,), generator=self.rng, device=x.device)
                 loss = F.mse_loss(self.network(x[some]), answers[some])
                 self.optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

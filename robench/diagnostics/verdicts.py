@@ -15,6 +15,8 @@ from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import CHECK as GRADIENT_FREE
 from robench.diagnostics.gradient_free import gradient_free
 from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
+from robench.diagnostics.known import CHECK as KNOWN
+from robench.diagnostics.known import known
 from robench.diagnostics.slopes import slopes
 from robench.diagnostics.strength import EFFORT, GROWING, growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
@@ -39,11 +41,12 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     numbers,
     memory,
     batches,
+    known,
 )
 """In the order in which a page shows them: the gradient, what gets past it, how hard was tried,
 what
 the model answers."""
-OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, NUMBERS, MEMORY, BATCHES, TRUTH)
+OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, NUMBERS, MEMORY, BATCHES, KNOWN, TRUTH)
 """Checks whose alarms stand whatever is proved: they are not about what gradients may hide."""
 NEEDED = (GRADIENT_FREE, EFFORT, GROWING)
 """Checks without which a model cannot be called believable; the cards in attacks/diagnostics/ make
@@ -68,14 +71,14 @@ def diagnose(results: Results) -> dict[str, Verdict]:
 
 def verdict(findings: list[Finding], headline: bool = True) -> Verdict:
     """What a model's findings come to. headline: whether it has a worst case."""
-    known = any(settles(finding) for finding in findings)
+    certain = any(settles(finding) for finding in findings)
     alarms = [
         Alarm(check=finding.check, text=finding.text, next=finding.next)
         for finding in findings
-        if finding.verdict == "alarm" and (finding.check in OWN or not known)
+        if finding.verdict == "alarm" and (finding.check in OWN or not certain)
     ]
     passed = {finding.check for finding in findings if finding.verdict == "pass"}
-    enough = headline and (known or passed.issuperset(NEEDED))
+    enough = headline and (certain or passed.issuperset(NEEDED))
     return Verdict(
         verdict="doubtful" if alarms else "believable" if enough else "unchecked",
         alarms=alarms,

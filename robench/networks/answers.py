@@ -153,6 +153,9 @@ def _alike(here: Tensor | str, there: Tensor | str) -> bool:
 def named_by_answers(source: Source, images: Tensor) -> Source:
     """A module that was handed over, known also by what it answers to some images."""
     with guarded("the module that is handed over", seed=0):
-        answers = answered(source.make(), images)
+        answers, again = (answered(source.make(), images) for _ in range(2))
+    if not all(map(_alike, answers, again)):
+        # What no seed repeats is no other module in another process; a verdict says so.
+        return Source.of(f"{source}+{_digest(answers)}", source.make)
     made = _Remade(source.make, images, answers, {os.getpid()})
     return Source.of(f"{source}+{_digest(answers)}", made)
