@@ -13,9 +13,10 @@ from robench.diagnostics.finding import Finding, percent
 from robench.diagnostics.subject import Subject
 
 CHECK = "test images and their relatives"
-BEYOND = {"training": 0.05, "validation": 0.05, "mixtures": 0.1, "moved": 0.25}
+BEYOND = {"training": 0.05, "validation": 0.05, "mixtures": 0.1, "moved": 0.5}
 """By how much, beyond chance, an attack may leave more of the test images than of their
-relatives. Honest networks: see CONTRIBUTING.md."""
+relatives. Half a pixel blurs the smallest images, which costs honest networks up to 40
+points under attack."""
 SURE = 2.6
 """Standard errors that count as chance."""
 
@@ -28,8 +29,8 @@ def known(subject: Subject) -> Finding:
         what the network answers to them as they are.
     Computation: accuracy on the test images minus that on each sort, less 2.6 standard errors;
         under attack, and for training, validation images and mixtures clean as well.
-    Threshold: alarm above 5 points for training and validation images, 10 for mixtures and 25 for
-        moved images.
+    Threshold: alarm above 5 points for training and validation images, 10 for mixtures and 50 for
+        moved images, which are blurred and so weaker under attack.
     """
     found: list[tuple[float, str, str, float, float, int]] = []
     for threat in subject.attacks:

@@ -139,7 +139,7 @@ def _captions(rows: pa.Table, labels: list[Any]) -> tuple[str, ...]:
     """`7` where the first draw is right, `7→1` where it is wrong."""
     predicted = [draws[0] for draws in rows.column("predictions").to_pylist()]
     return tuple(
-        str(label) if label == guess else f"{label}→{guess}"
+        str(label) if label == guess else f"{label}→{guess if guess >= 0 else 'none'}"
         for label, guess in zip(labels, predicted, strict=False)
     )
 
