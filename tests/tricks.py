@@ -38,6 +38,9 @@ from robench.plugins import Source
 
 EPS = 0.1
 IMAGES = 60
+STRONG = ("strong/pgd-50", "strong/apgd-margin", "strong/apgd-dlr", "strong/apgd-t")
+"""Of `strong`, without its long searches, which slow tricks make minutes of; the diagnostics with
+theirs come along."""
 
 
 class Trick(nn.Module):
@@ -553,7 +556,7 @@ def row(kind: str, make: type[Trick]) -> dict[str, Any]:
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         noisy = {"images": 20} if getattr(make, "stochastic", False) else {}
-        found = measured(make(), Path(folder), **noisy)
+        found = measured(make(), Path(folder), attacks=STRONG, **noisy)
     worst = float(found.to_pandas().iloc[0]["worst_case"])
     verdict = found.verdicts["trick"]
     return {
