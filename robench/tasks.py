@@ -13,7 +13,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -376,8 +375,8 @@ class Evaluate:
             seed = derived_seed(report.seed, "probed")
             with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
                 observations |= self._probed(network, fresh, part, seed, device, work.own)
-        if attacked and _on_relatives(threat.attack):
-            observations["relatives"] = self._on_relatives(fresh, score, part, device)
+        if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
+            observations["relatives"] = self._on_relatives(fresh, answered, part, device)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),
@@ -400,7 +399,7 @@ class Evaluate:
         card, eps = self.cell.training.card, float(self.cell.threat.eps or 0.0)
         found: dict[str, Any] = {}
         for sort, images in relatives(load_splits(card), part, eps, self.report.seed).items():
-            perturbed = _attack(self.cell, self.report, fresh(), card, images, device)
+            (perturbed,) = _attack(self.cell, self.report, fresh(), card, images, None, device).runs
             clean = score(fresh(), images.images, images)[0].column("correct").to_numpy()
             left = score(fresh(), perturbed.images, images)[0].column("correct").to_numpy()
             found[sort] = {
