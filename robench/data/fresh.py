@@ -46,7 +46,7 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
     some = rng.permutation(len(splits.train))[:SEARCHED]
     others, labels = splits.train.images[some], splits.train.labels[some]
-    flat = others.reshape(len(others), -1)
+    flat = others.reshape(len(others), int(np.prod(splits.input_shape)))
     made: list[np.ndarray] = []
     said: list[int] = []
     for image, label in zip(test.images[:MOST], test.labels[:MOST], strict=True):
