@@ -48,6 +48,9 @@ class SNN(Network):
     readout: Literal["last", "rate", "membrane"] = "last"
     """last: spikes of the last step; rate: mean of the spikes over the steps; membrane: potential
     of the output neurons at the last step, which never ties."""
+    gates: float = Field(default=1.0, gt=0, le=1)
+    """Probability that a hidden spike is passed on, drawn anew for every neuron and step, in
+    training and in use (StoG: Ding et al., AAAI 2024)."""
     sigma: float = 1.0
     """Initial standard deviation of the membrane noise, where a trainer or model card turns it
     on."""
@@ -56,11 +59,13 @@ class SNN(Network):
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # A network without convolutions is the one it was before that field came: what was made
-        # with it keeps its digest.
+        # A network without convolutions, or gates, is the one it was before those fields came: what
+        # was made with it keeps its digest.
         fields = super().resolved(settings)
         if not fields["convolutions"]:
             del fields["convolutions"]
+        if fields["gates"] == 1:
+            del fields["gates"]
         return fields
 
     def build(self) -> None:
@@ -89,7 +94,7 @@ class SNN(Network):
 
     @property
     def random_input(self) -> bool:
-        return self.encoding == "bernoulli"
+        return self.encoding == "bernoulli" or self.gates < 1
 
     def activity(self, x: Tensor) -> dict[str, float]:
         """Mean spikes per neuron and step of every layer, "spike_rate_1", ..., and operations for
@@ -152,10 +157,20 @@ class SNN(Network):
             inputs = torch.stack([bernoulli(x, self.generator) for _ in range(self.steps)])
         for index, layer in enumerate(cast(Iterable[NoisyLayer], self.layers)):
             if index:
-                inputs = self._halved(index, inputs)
+                inputs = self._halved(index, self._gated(inputs))
             currents = layer.over_time(inputs, self.steps)
             inputs, potential = integrate(currents, self.steps, self.decay, self.spike)
             yield inputs, potential
+
+    def _gated(self, spikes: Series) -> Series:
+        """Those that are passed on."""
+        if self.gates == 1:
+            return spikes
+        return [
+            step
+            * (torch.rand(step.shape, generator=self.generator, device=step.device) < self.gates)
+            for step in spikes
+        ]
 
     def _halved(self, index: int, spikes: Series) -> Series:
         """What layer `index` gets of the spikes before it."""
