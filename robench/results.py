@@ -165,8 +165,8 @@ class Results:
         return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
 
     def success(self, model: Mapping[str, Any], threat: str) -> Floats | None:
-        """(seeds, images that have another label than their aim): share of draws that answered the
-        class aimed at, of several aims their mean.
+        """(seeds, images whose label is not the class aimed at, in any seed): share of draws that
+        answered that class, of several classes their mean.
 
         None where `correct` is, where the threat is not targeted, and where no image has an aim.
         """
@@ -182,10 +182,13 @@ class Results:
             ends = np.cumsum(lengths)
             sums = np.concatenate([[0.0], np.cumsum(lists.flatten().to_numpy().astype(float))])
             has = lengths > 0
-            found.append((sums[ends] - sums[ends - lengths])[has] / lengths[has])
-        if not len(found[0]) or len({len(one) for one in found}) > 1:
-            return None
-        return np.stack(found)
+            shares = np.full(len(lengths), np.nan)
+            shares[has] = (sums[ends] - sums[ends - lengths])[has] / lengths[has]
+            found.append(shares)
+        together = np.stack(found)
+        # Of predicted labels each seed has its own.
+        common = ~np.isnan(together).any(axis=0)
+        return together[:, common] if common.any() else None
 
     def worst_case(
         self, model: Mapping[str, Any], threats: Sequence[Threat] | None = None

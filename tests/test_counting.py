@@ -283,6 +283,22 @@ def test_against_its_own_answers_a_network_is_right_until_it_is_fooled(
     assert table.loc["small", "fgsm"] < 1
 
 
+def test_of_seeds_with_labels_of_their_own_success_is_over_the_images_that_all_may_reach(
+    small: Workspace, write: Write, counted: Callable[[str], Results]
+) -> None:
+    text = (small.root / "models/small.toml").read_text()
+    write("models/small.toml", text + "seeds = [0, 1, 2]\n")
+    results = counted('labels = "predicted"\n')
+    tables = [results.table("small", seed, "to-3") for seed in (0, 1, 2)]
+    columns = [table.column("reached").to_pylist() for table in tables if table is not None]
+    assert len({sum(map(len, column)) for column in columns}) > 1  # some are 3 to one seed only
+    common = [shares for shares in zip(*columns, strict=True) if all(shares)]
+    expected = np.mean([[share for (share,) in shares] for shares in common])
+    row = leaderboard(results).set_index("model").loc["small"]
+    assert row["success:to-3"] == pytest.approx(expected)
+    assert row["success:to-3_low"] <= expected <= row["success:to-3_high"]
+
+
 def test_a_surrogate_is_attacked_against_its_own_answers(
     small: Workspace, write: Write, counted: Callable[[str], Results]
 ) -> None:
