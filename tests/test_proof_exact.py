@@ -245,7 +245,7 @@ def test_nothing_is_said_that_a_bound_does_not_say() -> None:
         nodes = Nodes(np.tile(image.low, (2, 1)), np.tile(image.high, (2, 1)), np.array(targets))
         for steps in (0, 3, 40):
             start = rng.normal(0, 1, (2, len(image.units)))
-            value = branch.bound(image, nodes, start, steps, 0.1).value
+            value = branch.bound(image, nodes, start, steps, 1.0).value
             for target, most in zip(targets, value, strict=True):
                 assert most >= (logits[:, target] - logits[:, label]).max() - 1e-6
 
@@ -263,3 +263,74 @@ def test_two_ways_to_search_say_the_same(activation: str, monkeypatch: pytest.Mo
     assert branched.proved is not None
     assert programmed.proved is not None
     assert branched.proved.tolist() == programmed.proved.tolist()
+
+
+@pytest.mark.parametrize("activation", [*UNITS, "spikes"])
+def test_what_is_cut_from_a_box_cannot_win_there(activation: str) -> None:
+    """Points of the ball at which the wrong class leads keep all their pre-activations."""
+    from robench.proofs.bounds import intervals
+    from robench.proofs.dual import tighten
+    from robench.proofs.reading import read
+    from robench.proofs.shallow import Nodes, Shallow
+
+    rng = np.random.default_rng(0)
+    kept = cut = 0
+    for seed in range(12):
+        if activation == "spikes":
+            network = spiking(seed, hidden=(6,), steps=4, threshold=0.4)
+        else:
+            network = perceptron(MLP, seed, hidden=(6,), activation=activation)
+        x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(seed))
+        label = int(network(x).argmax())
+        low, high = (x - EPS).clamp(0, 1).numpy().ravel(), (x + EPS).clamp(0, 1).numpy().ravel()
+        low, high = low.astype(float), high.astype(float)
+        reading = read(network)
+        image = Shallow(reading, intervals(reading, low, high), label, low, high)
+        if not len(image.units):
+            continue
+        points = rng.uniform(low, high, (4000, 2)).astype(np.float32)
+        answers = network(torch.from_numpy(points).view(-1, *SHAPE)).argmax(1).numpy()
+        for target in {*range(CLASSES)} - {label}:
+            nodes = Nodes(image.low[None], image.high[None], np.array([target]))
+            found = branch.bound(image, nodes, np.zeros((1, len(image.units))), 40, 4.0)
+            boxes = tighten(image, nodes, found)
+            cut += int((boxes.low > nodes.low).sum() + (boxes.high < nodes.high).sum())
+            p = points[answers == target].astype(float) @ image.weight.T + image.bias
+            kept += len(p)
+            if found.value[0] >= 0:
+                assert (p >= boxes.low - 1e-6).all()
+                assert (p <= boxes.high + 1e-6).all()
+            else:
+                assert not len(p)
+    assert kept
+    assert cut or activation in ("relu", "abs")  # whose pieces meet, so that neither is cut alone
+
+
+def test_a_tie_of_what_is_read_is_never_wider_than_the_slack_for_it() -> None:
+    """Potentials that the tie-break of a last spike does not tell apart in float32."""
+    from robench.proofs.bounds import tie_slack
+    from robench.proofs.reading import read
+
+    network = spiking(0, hidden=(4,), steps=2, readout="last", threshold=0.4)
+    reading = read(network)
+    rng = np.random.default_rng(0)
+    told = 0
+    for middle in (-60.0, -20.0, -5.0, -0.5, 0.0, 0.4, 0.41, 1.0, 4.0, 8.0, 12.0):
+        for width in (1e-6, 1e-5, 1e-4, 1e-2, 0.5):
+            own, other = (rng.uniform(-width, width, 2000).astype(np.float32) for _ in range(2))
+            label, target = (torch.from_numpy(np.float32(middle) + p) for p in (own, other))
+            read_label, read_target = (
+                (p > 0.4).float() + torch.sigmoid(p - 0.4) / 1000 for p in (label, target)
+            )
+            lost = (read_target >= read_label).numpy()
+            ahead = label.double().numpy() - target.double().numpy()
+            slack = tie_slack(
+                reading,
+                np.array([float(target.min())]),
+                np.array([float(target.max())]),
+                np.array([float(label.min())]),
+                np.array([float(label.max())]),
+            )
+            assert (ahead[lost] <= slack[0]).all(), (middle, width)
+            told += int((lost & (ahead > 0)).sum())
+    assert told

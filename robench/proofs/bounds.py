@@ -18,6 +18,11 @@ from robench.proofs.units import Floats
 UNIT = 2.0**-24
 TINY = 1e-9
 """Added to every radius: what float64 rounds here, by far."""
+READ_APART = 1000 * (2 * UNIT + 2 * 1e-9) * 1.01
+"""Sigmoids that are read apart for sure from others, thousandths of them being added to a number
+below 2: there float32 is off by at most 2^-24 each, and a sigmoid by 1e-6."""
+RELATIVE_TO = 70
+"""How far below 0 a sigmoid's relative error is still that of a normal float32."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +122,45 @@ def tie(reading: Reading, bounds: list[StageBounds], label: int) -> Floats:
     """By how much the last p of `label` may lead that of each class and the answer still be that
     class, (classes,)."""
     last = bounds[-1]
-    lowest, highest = np.minimum(last.low, last.low[label]), np.maximum(last.high, last.high[label])
-    return tie_slack(reading, lowest, highest)
+    return tie_slack(reading, last.low, last.high, last.low[label], last.high[label])
 
 
-def tie_slack(reading: Reading, low: Floats, high: Floats) -> Floats:
-    """By how much one of two last p in [low, high] may lead the other although their answers tie or
-    are the other way round: where p is read through a squashing that float32 rounds."""
+def tie_slack(
+    reading: Reading, low: Floats, high: Floats, label_low: Floats, label_high: Floats
+) -> Floats:
+    """By how much the last p of the right class may lead that of another and their answers still
+    tie or be the other way round: where p is read through a squashing that float32 rounds.
+
+    Args:
+        low, high: p of the other class; label_low, label_high: of the right one.
+    """
     if reading.squashed is None:
-        return np.zeros_like(low)
-    # Read values lie below 2, where float32 is off by at most 2^-24 each; sigmoid itself by 1e-6.
-    apart = 1000 * (2 * UNIT + 2 * 1e-9) * 1.01
-    ends = np.clip(np.stack([low, high]) - reading.squashed, -500, 500)
-    squashed = 1 / (1 + np.exp(-ends))
-    slack: Floats = apart / np.maximum((squashed * (1 - squashed)).min(0), 1e-300)
+        return np.zeros_like(high)
+    lowest = np.minimum(low, label_low) - reading.squashed
+    if reading.votes:
+        highest = np.maximum(high, label_high) - reading.squashed
+        return READ_APART / np.maximum(np.minimum(_rise(lowest), _rise(highest)), 1e-300)
+    # Both above the threshold: 1 + sigmoid / 1000, read to within what float32 rounds near 1. As
+    # the sigmoid flattens, the slack is widest where both are as high as both can be.
+    other, own = high - reading.squashed, label_high - reading.squashed
+    top = np.minimum(other, _logit(_sigmoid(own) - READ_APART))
+    above = _logit(_sigmoid(top) + READ_APART) - top
+    # Neither above it: sigmoid / 1000 alone, whose relative error is that of a few roundings and of
+    # p - threshold in the exponent; log sigmoid rises by at least 1/2. One above, one not: no tie.
+    below = np.where(lowest > -RELATIVE_TO, 4 * gamma(8 + RELATIVE_TO), np.inf)
+    slack: Floats = np.maximum(np.where(np.minimum(other, own) > 0, above, 0.0), below) + TINY
     return slack
+
+
+def _sigmoid(p: Floats) -> Floats:
+    share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+    return share
+
+
+def _rise(p: Floats) -> Floats:
+    return _sigmoid(p) * (1 - _sigmoid(p))
+
+
+def _logit(share: Floats) -> Floats:
+    inside = np.clip(share, 1e-15, 1 - 1e-15)
+    return np.where(share < 1 - 1e-15, np.log(inside / (1 - inside)), np.inf)

@@ -16,16 +16,16 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from robench.proofs.dual import Bound, bound, product
+from robench.proofs.dual import Bound, bound, pieces, tighten
 from robench.proofs.shallow import Nodes, Shallow
 from robench.proofs.solver import quiet
 from robench.proofs.units import Floats
 
 TOGETHER = 64
 """Nodes that are bounded at a time."""
-STEPS = (60, 14, 120)
-"""Subgradient steps at the root, at later nodes, which begin with their parent's multipliers, and
-before a program is asked."""
+STEPS, DROPS = (60, 14, 120), (4.0, 1.0, 1.0)
+"""Steps of the multipliers and how far the first one aims: at the root, at later nodes, which
+begin with their parent's, and before a program is asked."""
 CLIMBS = 12
 """Steps uphill from a corner that did not win."""
 FOUND = "found"
@@ -59,7 +59,7 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
     tree, until = Tree(), thread_time() + seconds
     nothing = np.zeros(len(image.units))
     pending: list[Node] = [(image.low, image.high, target, nothing) for target in targets]
-    steps = STEPS[0]
+    steps, drop = STEPS[0], DROPS[0]
     leaf = Leaf(image)
     while pending:
         if thread_time() > until or tree.nodes >= nodes:
@@ -73,8 +73,8 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
             np.array([node[1] for node in batch]),
             np.array([node[2] for node in batch], dtype=np.intp),
         )
-        found = bound(image, boxes, np.array([node[3] for node in batch]), steps, image.scale / 4)
-        steps = STEPS[1]
+        found = bound(image, boxes, np.array([node[3] for node in batch]), steps, drop)
+        steps, drop = STEPS[1], DROPS[1]
         standing = np.flatnonzero(found.value >= 0)
         for index in standing[np.argsort(found.value[standing])][-2:]:
             corner = found.corner[index]
@@ -82,7 +82,8 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
                 tree.found = True
                 return tree
         children: list[tuple[float, list[Node]]] = []
-        unit, at = parting(image, boxes, found)
+        boxes = tighten(image, boxes, found)
+        unit, at, upper = parting(image, boxes, found)
         whole = standing[unit[standing] < 0]
         if len(whole):
             said = _decide(image, leaf, boxes, found, whole, attempt, tree)
@@ -91,11 +92,14 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
             tree.left = tree.left or said
         for index in standing[unit[standing] >= 0].tolist():
             node = batch[index]
-            low, high = node[0].copy(), node[1].copy()
+            low, high = boxes.low[index].copy(), boxes.high[index].copy()
             high[unit[index]] = low[unit[index]] = at[index]
             begin = found.multipliers[index]
-            pair = [(node[0], high, node[2], begin), (low, node[1], node[2], begin)]
-            if found.p[index, unit[index]] < at[index]:
+            pair = [
+                (boxes.low[index], high, node[2], begin),
+                (low, boxes.high[index], node[2], begin),
+            ]
+            if not upper[index]:
                 pair.reverse()
             children.append((float(found.value[index]), pair))
         children.sort(key=lambda child: child[0])
@@ -143,7 +147,7 @@ def _decide(
         return CLOSE
     boxes = Nodes(boxes.low[which], boxes.high[which], boxes.target[which])
     left = ""
-    longer = bound(image, boxes, found.multipliers[which], STEPS[2], image.scale / 4)
+    longer = bound(image, boxes, found.multipliers[which], STEPS[2], DROPS[2])
     for index in np.flatnonzero(longer.value >= 0).tolist():
         target = int(boxes.target[index])
         said = leaf.settle(boxes.low[index], boxes.high[index], target, attempt)
@@ -154,43 +158,51 @@ def _decide(
     return left
 
 
-def parting(image: Shallow, nodes: Nodes, found: Bound) -> tuple[NDArray[np.intp], Floats]:
-    """Which unit of each node to part, -1 where none is left, and where: the jump or kink that
-    matters most, and above all one that the bound has on another side than its corner has."""
+def parting(
+    image: Shallow, nodes: Nodes, found: Bound
+) -> tuple[NDArray[np.intp], Floats, NDArray[np.bool_]]:
+    """Which unit of each node to part, -1 where none is left; where; and which side promises more.
+
+    The bound exceeds the lead where it is met by a sum over the units, of how far the bound of
+    each lies above what the unit adds there. The one that exceeds most is parted: between that
+    place and the piece whose line, of all others, holds the bound up.
+    """
+    seen = np.clip(found.seen, nodes.low, nodes.high)
+    rows = np.arange(len(seen))
     if found.goal.curve is not None:
-        return _halving(nodes, found.goal.curve)
-    _, _, there = image.clipped(nodes)
-    both = there[..., 1:] & there[..., :-1]
-    at = image.ends[0][1:]
-    slope, offset = found.goal.slope, found.goal.offset
-    jump = slope[..., 1:] * at + offset[..., 1:] - slope[..., :-1] * at - offset[..., :-1]
-    room = np.minimum(at - nodes.low[..., None], nodes.high[..., None] - at)
-    score = np.abs(jump) + np.abs(slope[..., 1:] - slope[..., :-1]) * np.maximum(room, 0.0)
-    seen = product(found.corner, image.weight.T) + image.bias
-    sides = (seen[..., None] > at) != (found.p[..., None] > at)
-    score = np.where(both, (score + 1e-12) * np.where(sides, 1.0, 0.3), -1.0)
-    flat = score.reshape(len(score), -1)
-    which = flat.argmax(1)
-    unit = np.where(flat.max(1) > 0, which // score.shape[2], -1)
-    return unit, at[which % score.shape[2]]
+        gap, at = _bends(nodes, found, seen)
+        unit = gap.argmax(1)
+        upper = found.p[rows, unit] > at[rows, unit]
+        return np.where(gap[rows, unit] > 1e-9, unit, -1), at[rows, unit], upper
+    low, high, there = image.clipped(nodes)
+    goal = found.goal
+    values = pieces(goal, low, high, there, found.multipliers)
+    own = np.where(there & (low <= seen[..., None]), np.arange(there.shape[2]), 0).max(2)[..., None]
+    adds = np.take_along_axis(goal.slope, own, 2)[..., 0] * seen
+    adds = adds + np.take_along_axis(goal.offset, own, 2)[..., 0]
+    gap = values.max(2) + found.multipliers * seen - adds
+    np.put_along_axis(values, own, -np.inf, 2)
+    other = values.argmax(2)[..., None]
+    gap = np.where(np.take_along_axis(values, other, 2)[..., 0] > -np.inf, gap + 1e-9, -1.0)
+    unit = gap.argmax(1)
+    piece, upper = other[rows, unit, 0], (other > own)[rows, unit, 0]
+    at = np.where(upper, image.ends[0][piece], image.ends[1][piece])
+    return np.where(gap[rows, unit] > 0, unit, -1), at, upper
 
 
-def _halving(nodes: Nodes, factor: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """The unit farthest from its chord, parted at its inflection or in the middle."""
+def _bends(nodes: Nodes, found: Bound, seen: Floats) -> tuple[Floats, Floats]:
+    """Of sigmoids: how far each one's bound lies above what it adds, and where to part it."""
+    factor = found.goal.curve
+    assert factor is not None
 
     def sigmoid(p: Floats) -> Floats:
-        return 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+        share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+        return share
 
-    low, high = nodes.low, nodes.high
-    central = (low < 0) & (high > 0) & (np.minimum(-low, high) * 4 > high - low)
-    middle = np.where(central, 0.0, (low + high) / 2)
-    rise = sigmoid(high) - sigmoid(low)
-    share = (middle - low) / np.maximum(high - low, 1e-12)
-    away = np.abs(sigmoid(middle) - sigmoid(low) - rise * share)
-    score = np.abs(factor) * np.maximum(away, np.where((low < 0) & (high > 0), 0.05 * rise, 0.0))
-    unit = score.argmax(1)
-    rows = np.arange(len(unit))
-    return np.where(score[rows, unit] > 1e-9, unit, -1), middle[rows, unit]
+    gap = factor * (sigmoid(found.p) - sigmoid(seen)) - found.multipliers * (found.p - seen)
+    width = nodes.high - nodes.low
+    at = np.clip(seen, nodes.low + 0.2 * width, nodes.high - 0.2 * width)
+    return np.where(width > 1e-6, gap, -1.0), at
 
 
 class Leaf:

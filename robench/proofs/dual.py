@@ -6,7 +6,9 @@ With a multiplier l_i for p_i = w_i x + b_i (within its rounding e_i), whatever 
 
 and both maxima have closed forms: over the ends of pieces (or a sigmoid's turning point), and over
 the box of the pixels. So a bound is good in float64 up to its own rounding, without trusting a
-solver. Multipliers follow Polyak's subgradient steps (1969), aimed at just below what is needed.
+solver. Multipliers follow Polyak's subgradient steps (1969), aimed at a level some way below the
+best so far: nearer as steps fail, so that it need not be known how low the bound can go. They are
+measured by how much each unit changes the lead per unit of pre-activation.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from robench.proofs.units import Floats
 
 SAFE = 1e-7
 """Added to every bound: what float64 rounds in it, by far."""
+GROWS, SHRINKS = 1.3, 0.7
+"""What becomes of the drop that is aimed at after a step better than all before, or another."""
+LAST = 10
+"""Corners that the average remembers."""
 
 
 @dataclass
@@ -34,29 +40,38 @@ class Bound:
     corner: Floats
     p: Floats
     """Where each unit's maximum lies, (nodes, units)."""
+    seen: Floats
+    """What the units get at the corners of the last steps, averaged, (nodes, units): near the point
+    of the relaxed ball at which the bound is met (Larsson, Patriksson and Stroemberg 1999)."""
     goal: Functional
 
 
-def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, aim: float) -> Bound:
+def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) -> Bound:
     """Bounds of a batch of nodes.
 
     Args:
         start: multipliers to begin with, (nodes, units).
-        steps: subgradient steps, at most.
-        aim: how far below 0 the steps aim.
+        steps: at most; a node that cannot win takes none.
+        drop: how far the first step aims below the bound, in units of what a hidden unit changes.
     """
     low, high, there = image.clipped(nodes) if not image.sigmoid else (None, None, None)
     goal = image.functional(nodes, there)
+    steep = image.steepness(goal)
+    size = steep / image.width
+    scale = (steep * image.width).sum(1) / max(len(image.units), 1)
+    aim, level = scale / 4, drop * scale
     multipliers = start.copy()
+    count = len(start)
     best = Bound(
-        np.full(len(start), np.inf),
+        np.full(count, np.inf),
         start.copy(),
-        np.zeros((len(start), len(image.middle))),
+        np.zeros((count, len(image.middle))),
         start.copy(),
+        np.zeros_like(start),
         goal,
     )
-    active = np.arange(len(start))
-    for _ in range(steps + 1):
+    active = np.arange(count)
+    for step in range(steps + 1):
         now = multipliers[active]
         value, p = _units(image, nodes, goal, low, high, there, now, active)
         pull = product(now, image.weight)
@@ -68,17 +83,53 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, aim: float) -
         improved = active[better]
         best.value[improved] = value[better]
         best.multipliers[improved] = now[better]
-        best.corner[improved], best.p[improved] = corner[better], p[better]
+        best.p[improved] = p[better]
+        seen = product(corner, image.weight.T) + image.bias
+        best.seen[active] += (seen - best.seen[active]) / min(step + 1, LAST)
         open_ = value >= 0
-        if not open_.any():
+        if not open_.any() or step == steps:
             break
-        gradient = product(corner, image.weight.T) + image.bias - p + np.sign(now) * image.rounding
-        size = (gradient**2).sum(1)
-        length = (value + aim) / np.maximum(size, 1e-12)
-        moved = now - length[:, None] * gradient
-        multipliers[active] = moved
+        gradient = seen - p + np.sign(now) * image.rounding
+        level[active] *= np.where(better, GROWS, SHRINKS)
+        wanted = value - np.maximum(best.value[active] - level[active], -aim[active])
+        length = wanted / np.maximum((size[active] * gradient**2).sum(1), 1e-12)
+        multipliers[active] = now - length[:, None] * size[active] * gradient
         active = active[open_]
+    standing = best.value >= 0
+    pull = product(best.multipliers[standing], image.weight)
+    best.corner[standing] = image.middle + np.sign(pull) * image.radius
     return best
+
+
+def tighten(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
+    """The boxes without what cannot win in them: where a unit alone would take the bound below 0,
+    whatever the others do. Whole pieces at either end, or quarters of a curve."""
+    low, high = nodes.low.copy(), nodes.high.copy()
+    l = found.multipliers  # noqa: E741
+    goal, room = found.goal, found.value[:, None] + 1e-9
+    if goal.curve is not None:
+        most = _curve(nodes.low, nodes.high, goal.curve, l)[0]
+        for share in (0.5, 0.25):
+            at = low + share * (high - low)
+            low = np.where(_curve(low, at, goal.curve, l)[0] < most - room, at, low)
+            at = high - share * (high - low)
+            high = np.where(_curve(at, high, goal.curve, l)[0] < most - room, at, high)
+        return Nodes(low, high, nodes.target)
+    left, right, there = image.clipped(nodes)
+    values = pieces(goal, left, right, there, l)
+    able = there & ~(values < values.max(2, keepdims=True) - room[..., None])
+    some = able.any(2)
+    low = np.where(some, np.where(able, left, np.inf).min(2), low)
+    high = np.where(some, np.where(able, right, -np.inf).max(2), high)
+    return Nodes(low, high, nodes.target)
+
+
+def pieces(
+    goal: Functional, low: Floats, high: Floats, there: NDArray[np.bool_], multipliers: Floats
+) -> Floats:
+    """max F_i(p) - l_i p on each piece that there is, (nodes, units, pieces)."""
+    slope = goal.slope - multipliers[:, :, None]
+    return np.where(there, slope * np.where(slope > 0, high, low) + goal.offset, -np.inf)
 
 
 def product(a: Floats, b: Floats) -> Floats:
@@ -100,7 +151,9 @@ def _units(
 ) -> tuple[Floats, Floats]:
     """sum_i max_p (F_i(p) - l_i p), (nodes,), and where the maxima lie, (nodes, units)."""
     if goal.curve is not None:
-        return _curves(nodes.low[active], nodes.high[active], goal.curve[active], multipliers)
+        low, high = nodes.low[active], nodes.high[active]
+        most, where = _curve(low, high, goal.curve[active], multipliers)
+        return most.sum(1), where
     assert low is not None
     assert high is not None
     assert there is not None
@@ -113,9 +166,9 @@ def _units(
     return total, np.take_along_axis(ends, which, 2)[..., 0]
 
 
-def _curves(low: Floats, high: Floats, factor: Floats, l: Floats) -> tuple[Floats, Floats]:  # noqa: E741
-    """The same for F_i = factor sigmoid: at an end, or where factor sigmoid' = l on the side on
-    which the curve bends down."""
+def _curve(low: Floats, high: Floats, factor: Floats, l: Floats) -> tuple[Floats, Floats]:  # noqa: E741
+    """max F_i(p) - l_i p for F_i = factor sigmoid, and where: at an end, or where
+    factor sigmoid' = l on the side on which the curve bends down; (nodes, units) each."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.clip(np.where(factor != 0, l / factor, 0.0), 0.0, 0.25)
     root = np.sqrt(1 - 4 * ratio)
@@ -124,5 +177,4 @@ def _curves(low: Floats, high: Floats, factor: Floats, l: Floats) -> tuple[Float
     places = np.stack([low, high, turning])
     values = factor / (1 + np.exp(-np.clip(places, -500, 500))) - l * places
     which = values.argmax(0)[None]
-    total: Floats = np.take_along_axis(values, which, 0)[0].sum(1)
-    return total, np.take_along_axis(places, which, 0)[0]
+    return np.take_along_axis(values, which, 0)[0], np.take_along_axis(places, which, 0)[0]

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.gradient import BIM
+from robench.attacks.gradient import PGD
+from robench.attacks.spikes import Spikes
 from robench.attacks.target import WeightsTarget
 from robench.proofs.bounds import intervals, lead, tie
 from robench.proofs.branch import CLOSE, search
@@ -44,7 +45,8 @@ class Exact(Attack):
     """Images with more units than this that the ball leaves open are not searched: for reports that
     have no time for what is hopeless."""
     steps: int = Field(default=20, ge=0)
-    """Of the quick attack that comes first, BIM on the margin; 0: none."""
+    """Of the attack that comes first, PGD on the margin; where the network jumps it is the ensemble
+    `spikes`, with a budget of its own. 0: none."""
 
     def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         assert isinstance(target, WeightsTarget)
@@ -74,8 +76,7 @@ class Exact(Attack):
     def _quick(self, target: WeightsTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not self.steps or self.finite_eps(target) == 0:
             return x.clone()
-        surrogate = "sweep" if target.jumps else None
-        attack = BIM(steps=self.steps, loss="margin", surrogate=surrogate)
+        attack = Spikes() if target.jumps else PGD(steps=self.steps, loss="margin", targets=3)
         return attack.perturb(target, x, y, rng)
 
 

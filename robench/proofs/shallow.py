@@ -88,6 +88,7 @@ class Shallow:
             self.undecided = hidden.size
         self.units = np.flatnonzero(~settled)
         self.low, self.high = first.low[self.units], first.high[self.units]
+        self.width = np.maximum(self.high - self.low, 1e-9)
         self.rounding = first.rounding[self.units]
         self.weight = np.ascontiguousarray(reading.scale * matrix[self.units])
         self.bias = hidden.bias[self.units] + reading.shift * matrix[self.units].sum(1)
@@ -117,10 +118,6 @@ class Shallow:
         self.tie = tie(self.reading, self.bounds, self.label)
         self.membrane = next((s.unit for s in stages if isinstance(s.unit, Membrane)), None)
 
-        lead = np.abs(self.out - self.out[self.label])
-        self.scale = float(np.median(lead)) if lead.size else 1.0
-        """How much a unit typically adds to a lead."""
-
     # -- nodes ----------------------------------------------------------------------------------
 
     def clipped(self, nodes: Nodes) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -128,6 +125,20 @@ class Shallow:
         low = np.maximum(self.ends[0], nodes.low[:, :, None])
         high = np.minimum(self.ends[1], nodes.high[:, :, None])
         return low, high, low < high  # what is shared by two pieces belongs to either child
+
+    def steepness(self, goal: Functional) -> Floats:
+        """By how much each unit changes the lead as its pre-activation crosses the ball, per unit
+        of it, (nodes, units): the size that multipliers naturally have. Of the whole ball and not
+        of a node's box, in which a unit may no longer change and its ends still matter."""
+        if goal.curve is not None:
+            rise = np.abs(goal.curve) * (_sigmoid(self.high) - _sigmoid(self.low))
+        else:
+            low = np.maximum(self.ends[0], self.low[:, None])
+            high = np.minimum(self.ends[1], self.high[:, None])
+            ends = np.stack([goal.slope * low, goal.slope * high]) + goal.offset
+            most = np.where(low < high, ends.max(0), -np.inf).max(2)
+            rise = most - np.where(low < high, ends.min(0), np.inf).min(2)
+        return rise / self.width
 
     def functional(self, nodes: Nodes, there: NDArray[np.bool_] | None) -> Functional:
         """The bound of the lead in each node. there: which pieces are inside."""
@@ -180,9 +191,14 @@ class Shallow:
                     constant += factor * offset
                     factor = factor * slope
         (a, b), (c, d) = last
-        threshold = -tie_slack(self.reading, np.minimum(a, c), np.maximum(b, d))
+        threshold = -tie_slack(self.reading, a, b, c, d)
         offset = np.einsum("bmt,kt->bmk", alpha, spikes)
         return Functional(np.zeros_like(offset), offset, None, constant, threshold)
+
+
+def _sigmoid(p: Floats) -> Floats:
+    share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+    return share
 
 
 def _from_hidden(sources: tuple[Source, ...]) -> Source:
@@ -199,7 +215,7 @@ def _left(
     least = np.where(above, 0.0, np.where(below, k * low, np.minimum(k * low, 0.0)))
     most = np.where(above, 0.0, np.where(below, k * high, max(k * at, 0.0)))
     if upper:  # k u above the threshold is more than 0; k Vth is more than anything
-        loose = low >= 0
+        loose = low + high >= 2 * at  # whichever of the two is lower in the middle
         slope = np.where(above, 0.0, np.where(below | ~loose, k, 0.0))
         offset = np.where(~above & ~below & loose, k * at, 0.0)
         return least, most, slope, offset
