@@ -28,6 +28,7 @@ from robench.attacks.losses import margin
 from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.networks.base import Network
+from robench.networks.noise import InUse
 from robench.networks.numbers import asked
 from robench.scoring import in_use
 
@@ -60,7 +61,7 @@ class Questions:
         seed: of all that is drawn.
     """
 
-    def __init__(self, fresh: Fresh, images: Tensor, noisy: bool, seed: int) -> None:
+    def __init__(self, fresh: Fresh, images: Tensor, noisy: InUse, seed: int) -> None:
         self.fresh, self.noisy, self.seed = fresh, noisy, seed
         self.images = images[:ASKED]
 

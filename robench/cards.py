@@ -109,8 +109,12 @@ class ModelCard(Card):
     network: SpecField
     trainer: SpecField
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
-    inference_noise: bool = False
-    """Whether the noise of the noisy layers stays on when the model is used and attacked."""
+    inference_noise: bool | Literal["laplace"] = False
+    """Whether the noise of the noisy layers stays on when the model is used and attacked; laplace:
+    as Laplace noise, for networks that were trained with it."""
+    sigma_of: str | None = None
+    """Another model card, from whose trained networks, seed by seed, the levels of the noise are
+    taken and held fixed: the control that has a model's noise and not its learning rule."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that the training may take, and the scoring of a cell; None: a week, and a day."""
     published: dict[str, Accuracy] = Field(default_factory=dict)

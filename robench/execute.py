@@ -138,7 +138,9 @@ class Run:
         """The task that trains a model."""
         resolved = self.resolved[training.card.name]
         name, said = self.model_digest(training), resolved.identity(training.seed)
-        return Train(training, name, said, self.store.url, self.device)
+        source = self.plan.source(training)
+        named = None if source is None else self.model_digest(source)
+        return Train(training, name, said, self.store.url, self.device, named)
 
     def evaluation(self, cell: Cell, identified: Identity, inputs: Shared | None) -> Evaluate:
         """The task that evaluates a cell."""
@@ -164,7 +166,10 @@ def open_run(plan: Plan, store: Store, device: str, keep_images: bool = False) -
     torch.set_num_threads(1)  # bits must not depend on the machine's cores; processes use those
     torch.backends.cudnn.deterministic = True
     cards: dict[str, ModelCard] = {t.card.name: t.card for t in plan.trainings}
-    resolved = {name: identity.resolve_model(card) for name, card in cards.items()}
+    sources = plan.sources
+    resolved = {
+        name: identity.resolve_model(card, sources.get(name)) for name, card in cards.items()
+    }
     plan = plan.where({name for name, model in resolved.items() if model.stochastic})
     for threat in plan.threats:
         identity.threat_fields(threat)
@@ -295,9 +300,10 @@ class _Scheduler:
         self.submitted: set[str] = set()
         """Digests of tasks that are ready, in flight or over."""
         self.attempts: dict[str, int] = defaultdict(int)
-        self.waiting: dict[Training | Cell | str, list[Cell]] = defaultdict(list)
+        self.waiting: dict[Training | Cell | str, list[Cell | Training]] = defaultdict(list)
         """Cells by what they wait for: a model (not yet trained), inputs (not yet made), or cells
-        that a proof is handed: not yet known by their digests, or not yet evaluated."""
+        that a proof is handed: not yet known by their digests, or not yet evaluated. Models by the
+        digest of the one whose noise levels they have."""
         self.planned = set(run.plan.cells)
         self.cells = run.store.cells()
         self.images = run.store.images() if run.keep_images else set()
@@ -429,15 +435,39 @@ class _Scheduler:
         if name in self.submitted:
             self.waiting[name] += self.waiting.pop(training, [])  # the same work under another card
             return
+        if self._waits_for_its_noise(training):
+            return
         self._submit(self.run.training_of(training))
+
+    def _waits_for_its_noise(self, training: Training) -> bool:
+        """Whether a model has its noise levels of one that is still to be trained, or will never
+        be: then it is looked at again when that one is there, or is lost too."""
+        source = self.run.plan.source(training)
+        with suppress(Damaged):  # that one is made again
+            if source is None or self.run.weights_of(source) is not None:
+                return False
+        assert source is not None
+        name = self.run.model_digest(source)
+        why = self.run.lost.get(source) or self.run.failures.get(name)
+        if why is None:
+            self.waiting[name].append(training)
+        else:
+            said = f"{source.label}, whose noise it has, could not be trained: {why}"
+            self.run.lost[training] = said
+            self.listener.found("failed")
+            self._release(training)
+        return True
 
     def _release(self, key: Training | Cell | str) -> None:
         """Whatever `key` names is there, or will never be: look again at the cells that waited."""
         released = self.waiting.pop(key, [])
         if isinstance(key, Training):
             released += self.waiting.pop(self.run.model_digest(key), [])
-        for cell in released:
-            self._need_cell(cell)
+        for item in released:
+            if isinstance(item, Training):
+                self._need_model(item)
+            else:
+                self._need_cell(item)
 
     def _need_cell(self, cell: Cell) -> None:
         try:

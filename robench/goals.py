@@ -22,6 +22,7 @@ from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network, check_finite, check_shape
+from robench.networks.noise import InUse
 from robench.scoring import Perturbed, batch_of, in_use
 
 NONE = -1
@@ -79,7 +80,7 @@ def clean_answers(
     network: Network,
     part: Part,
     *,
-    noisy: bool,
+    noisy: InUse,
     seed: int,
     batch_size: int,
     device: torch.device,

@@ -88,15 +88,19 @@ class ResolvedModel:
     classes: int
     notes: tuple[str, ...] = ()
     """What pages say of its data."""
+    sigma_of: dict[str, Any] | None = None
+    """`fields` of the model whose noise levels it has."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All that determines its weights, beside the seed."""
+        found: dict[str, Any] = {
+            "dataset": self.dataset, "network": self.network, "trainer": self.trainer
+        }  # fmt: skip
+        return found if self.sigma_of is None else {**found, "sigma_of": self.sigma_of}
 
     def identity(self, seed: int) -> Identity:
-        return {
-            "what": "model",
-            "dataset": self.dataset,
-            "network": self.network,
-            "trainer": self.trainer,
-            "seed": seed,
-        }
+        return {"what": "model", **self.fields, "seed": seed}
 
     def digest(self, seed: int) -> str:
         return digest(self.identity(seed))
@@ -106,8 +110,11 @@ SEEN = 32
 """Test images by which a network is found to be of a kind that its page speaks of."""
 
 
-def resolve_model(card: ModelCard) -> ResolvedModel:
+def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedModel:
     """Check a model card against its plugins and write out every field.
+
+    Args:
+        source: the model whose noise levels it has.
 
     Raises RobenchError naming card, key and value.
     """
@@ -118,6 +125,11 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         raise RobenchError(
             f"{card.file}: seeds = {list(card.seeds)}: trainer {card.trainer.name!r} trains "
             "nothing, so that all would be the same; write one card for each file of weights"
+        )
+    if trainer.get("distribution") == "laplace" and card.inference_noise is True:
+        raise RobenchError(
+            f"{card.file}: inference_noise = true: the network is trained with Laplace noise; say "
+            'inference_noise = "laplace", so that it is used with the same'
         )
     network = plugins.resolve("networks", card.network, card)
     splits = load_splits(card)
@@ -135,11 +147,12 @@ def resolve_model(card: ModelCard) -> ResolvedModel:
         dataset={**dataset, "fingerprint": splits.fingerprint},
         network=network,
         trainer=trainer,
-        stochastic=built.random_input or (card.inference_noise and built.noisy),
+        stochastic=built.random_input or (bool(card.inference_noise) and built.noisy),
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
         classes=len(splits.classes),
         notes=(*splits.notes, *built.notes(torch.from_numpy(splits.test.images[:SEEN]))),
+        sigma_of=None if source is None else resolve_model(source).fields,
     )
 
 

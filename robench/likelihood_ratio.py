@@ -65,8 +65,10 @@ class LikelihoodRatio:
         distribution: of eps; laplace is the variant of the published GLR scripts.
         quasi: draw eps from scrambled Sobol points. They depend on each other, so that leaving one
             out would bias the estimate.
-        sign: NIT-S (Eq. 3): sign(x) sign(eps) for x eps / sigma. sign(0) is 0 here; the paper's 1
-            would add the loss itself, whatever its cause, where an input is silent.
+        sign: NIT-S (Eq. 3): sign(x) sign(eps) for x eps / sigma.
+        sign_of_zero: what sign(0) is there. With the paper's 1 a weight whose input is silent moves
+            by L sign(eps): the mean loss, which a baseline takes away, and the covariance of the
+            loss with the neuron's noise, which it does not.
         layer_wise: noise in one layer at a time (LR), with `copies` for each. A layer's gradient is
             then that of the expected loss under its own noise alone.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
@@ -82,6 +84,7 @@ class LikelihoodRatio:
     distribution: Distribution = "gaussian"
     quasi: bool = False
     sign: bool = False
+    sign_of_zero: int = 0
     layer_wise: bool = False
     last_steps: int | None = None
     block_rows: int | None = None
@@ -137,6 +140,12 @@ class LikelihoodRatio:
             raise RobenchError(
                 f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
                 f"in groups of {patterns}; use {' or '.join(near)}"
+            )
+        if draws == 1 and self.baseline == "leave-one-out":
+            raise RobenchError(
+                f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} that is one "
+                "draw of the noise, which leaves no others for trainer.baseline = "
+                f'"leave-one-out" to subtract; use {2 * patterns} copies or more, or "noise-free"'
             )
         block_rows = self.block_rows or _usual_rows(network, x.device)
         chunk_rows = self.chunk_rows or max(ROWS, block_rows)
@@ -246,9 +255,13 @@ class _Tape(NoiseSource):
         with torch.set_grad_enabled(layer in self.active):
             drive: Tensor = layer.op(x.detach())
             if self.settings.sign and drive.requires_grad:
-                signed = layer.op(x.detach().sign())
+                signed = layer.op(self._signed(x.detach()))
                 drive = signed + (drive - signed).detach()  # op's value, the gradient of signed
         return drive
+
+    def _signed(self, x: Tensor) -> Tensor:
+        signs = x.sign()
+        return signs.masked_fill_(x == 0, 1.0) if self.settings.sign_of_zero else signs
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         if layer not in self.active:

@@ -40,7 +40,9 @@ def describe(run: Run, command: str) -> dict[str, Any]:
 
     models = list[dict[str, Any]]()
     for card in run.plan.models:
-        resolved = run.resolved.get(card.name) or identity.resolve_model(card)
+        resolved = run.resolved.get(card.name) or identity.resolve_model(
+            card, run.plan.sources.get(card.name)
+        )
         seeds = [
             _describe_seed(run, Training(card, seed), resolved, environment) for seed in card.seeds
         ]
@@ -48,11 +50,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
             {
                 "name": card.name,
                 "card": card.says(),
-                "fields": {
-                    "dataset": resolved.dataset,
-                    "network": resolved.network,
-                    "trainer": resolved.trainer,
-                },
+                "fields": resolved.fields,
                 "stochastic": resolved.stochastic,
                 "jumps": resolved.jumps,
                 "seeds": seeds,

@@ -87,11 +87,19 @@ class Plan:
     models: tuple[ModelCard, ...]
     threats: tuple[Threat, ...]
     trainings: tuple[Training, ...]
-    """The models' seeds, then surrogates that are not among them."""
+    """The models' seeds, then surrogates, and what gives its noise levels, that are not among
+    them."""
     cells: tuple[Cell, ...]
     handed: Mapping[Cell, tuple[Cell, ...]] = field(default_factory=dict)
     """Of each proof, the cells in which its images may have been broken already, inside a ball no
     larger than its own: those are done first, whether they are planned here or not."""
+    sources: Mapping[str, ModelCard] = field(default_factory=dict)
+    """By name of a model, the one whose noise levels it has: that one is trained first."""
+
+    def source(self, training: Training) -> Training | None:
+        """The training whose noise levels a training has."""
+        card = self.sources.get(training.card.name)
+        return None if card is None else Training(card, training.seed)
 
     def where(self, noisy: Collection[str]) -> Plan:
         """What is left where only these models, by name, answer differently from draw to draw."""
@@ -146,7 +154,32 @@ def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Pl
             )
         used = {c.training for c in cells} | {c.surrogate for c in cells}
         trainings = [training for training in trainings if training in used]
-    return Plan(card, models, threats, tuple(trainings), tuple(cells), handed)
+    sources = {
+        model.name: _source(workspace, model)
+        for model in (*models, *(t.card for t in trainings))
+        if model.sigma_of is not None
+    }
+    for training in list(trainings):
+        if training.card.name in sources:
+            source = Training(sources[training.card.name], training.seed)
+            if source not in trainings:
+                trainings.append(source)
+    return Plan(card, models, threats, tuple(trainings), tuple(cells), handed, sources)
+
+
+def _source(workspace: Workspace, control: ModelCard) -> ModelCard:
+    """The model whose noise levels a control has."""
+    where = f"{control.file}: sigma_of = {control.sigma_of!r}"
+    try:
+        source = workspace.card("models", str(control.sigma_of))
+    except RobenchError as error:
+        raise RobenchError(f"{control.file}: sigma_of: {error}") from None
+    if source.sigma_of is not None:
+        raise RobenchError(f"{where}: that one has its noise of {source.sigma_of!r}; name it here")
+    missing = sorted(set(control.seeds) - set(source.seeds))
+    if missing:
+        raise RobenchError(f"{where}: is not trained with seed {missing[0]}, as this one is")
+    return source
 
 
 def _wanted(model: str, threat: str, only: Sequence[str]) -> bool:

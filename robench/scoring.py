@@ -37,7 +37,7 @@ from robench.likelihood_ratio import cross_entropy_rows
 from robench.memory import in_pieces, joined
 from robench.networks.base import Network
 from robench.networks.neighbourhood import changing
-from robench.networks.noise import GaussianNoise, noise
+from robench.networks.noise import InUse, noise, noise_in_use
 from robench.networks.numbers import LOST, NONE, asked, without_a_number
 from robench.time_limit import DAY, OutOfTime, until
 from robench.torch_state import own_state
@@ -86,7 +86,7 @@ class Perturbed:
 
 
 @contextmanager
-def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> Iterator[None]:
+def in_use(network: Network, noisy: InUse, seed: int, device: torch.device) -> Iterator[None]:
     """The network as it answers questions: evaluation mode, no weight gradients, its randomness on
     a stream of its own."""
     generator = torch.Generator(device).manual_seed(seed)
@@ -97,7 +97,7 @@ def in_use(network: Network, noisy: bool, seed: int, device: torch.device) -> It
     network.generator = generator
     recurrent = any(isinstance(module, torch.nn.RNNBase) for module in network.modules())
     with (
-        noise(network, GaussianNoise(generator) if noisy else None),
+        noise(network, noise_in_use(noisy, generator)),
         _without_cudnn() if recurrent else nullcontext(),
     ):
         try:
@@ -146,7 +146,7 @@ def attack_slice(
     data: Part,
     *,
     part: slice | None = None,
-    noisy: bool,
+    noisy: InUse,
     seed: int,
     batch_size: int,
     device: torch.device,
@@ -314,7 +314,7 @@ def score_slice(
     images: np.ndarray,
     part: Part,
     *,
-    noisy: bool,
+    noisy: InUse,
     draws: int,
     seed: int,
     batch_size: int,

@@ -37,6 +37,7 @@ from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_sample, load_splits
 from robench.networks.base import Network
+from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
@@ -89,6 +90,8 @@ class Train:
     identity: Identity
     store: str
     device: str
+    sigma_of: str | None = None
+    """Digest of the stored model whose noise levels this one has."""
 
     @property
     def label(self) -> str:
@@ -135,7 +138,9 @@ class Train:
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
-        trainer.scratch = scratch
+        trainer.scratch, trainer.noise_in_use = scratch, card.inference_noise
+        if self.sigma_of is not None:
+            _take_sigmas(network, Store(self.store), self.sigma_of, card)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         work = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
         before = splits.seal()
@@ -615,6 +620,32 @@ def _fresh(card: ModelCard, seed: int) -> Network:
             graph=splits.graph if own else copy.deepcopy(splits.graph),
         )
     return network
+
+
+def _take_sigmas(network: Network, store: Store, model: str, card: ModelCard) -> None:
+    """Give the noisy layers the sigmas of a stored model, layer by layer.
+
+    Raises RobenchError where the layers are others, or learn their sigmas themselves.
+    """
+    said = f"{card.file}: sigma_of = {card.sigma_of!r}"
+    state = safetensors.torch.load(there(store.read_model, model)[0])
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, NoisyLayer)}
+    theirs = sorted(name for name in state if name.endswith(".sigma"))
+    if theirs != sorted(f"{name}.sigma" for name in layers):
+        raise RobenchError(f"{said}: has other noisy layers: {', '.join(theirs) or 'none'}")
+    for name, layer in layers.items():
+        sigma = state[f"{name}.sigma"]
+        if layer.sigma.requires_grad:
+            raise RobenchError(
+                f"{said}: its levels are held fixed, but this network learns its own; put "
+                "learned_sigma = false into network"
+            )
+        if sigma.shape != layer.sigma.shape:
+            raise RobenchError(
+                f"{said}: {name} has sigmas of shape {tuple(sigma.shape)} there and of "
+                f"{tuple(layer.sigma.shape)} here"
+            )
+        layer.sigma.copy_(sigma)
 
 
 def _trained(training: Training, model: str, weights: str, store: str, device: str) -> Network:

@@ -105,7 +105,7 @@ def test_it_needs_noise_of_a_kind_that_it_knows(trained: tuple[Network, Part]) -
     network, part = trained
     quiet = run(network, part, 0.01, NoiseCertificate(draws=10), noisy=False)
     assert not quiet.proved.any()
-    assert "no noise in use" in quiet.notes[0]
+    assert "no Gaussian noise in use" in quiet.notes[0]
     spiking = SNN((1, 8, 8), 10, encoding="bernoulli").eval()
     made = run(spiking, part, 0.01, NoiseCertificate(draws=10))
     assert not made.proved.any()

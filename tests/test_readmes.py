@@ -75,7 +75,7 @@ def test_the_examples_pass_the_check_and_run(tmp_path: Path, folder: str) -> Non
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = re.sub(r"epochs = \d+", "epochs = 1", text)
-        text = re.sub(r"copies = \d+", "copies = 4", text)
+        text = re.sub(r"copies = \d+", "copies = 8", text)
         text = re.sub(r"(?m)^seeds = .*", "seeds = [0]", text)
         path.write_text(re.sub(r"(?m)^images = .*", "images = 10\ndiagnostics = false", text))
     if "models/net.py" in blocks:

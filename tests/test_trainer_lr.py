@@ -84,7 +84,7 @@ def test_the_card_says_which_share_of_the_steps_is_backpropagation(
             return float(real(*args))
 
         monkeypatch.setattr(owner, last, noted)
-    fit(fresh("mlp", hidden=(4,)), digits, copies=2, epochs=2, **settings)
+    fit(fresh("mlp", hidden=(4,)), digits, copies=4, epochs=2, **settings)
     assert len(steps) > 20
     assert sum(steps) == pytest.approx(expected * len(steps), abs=0.99), "to less than a step"
 
@@ -94,7 +94,7 @@ def test_the_share_holds_where_an_epoch_is_a_single_step(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr("robench.trainers.lr._backpropagate", lambda *args: taken.append(1) or 0.0)
-    fit(fresh("mlp", hidden=(4,)), digits, copies=2, epochs=6, batch_size=10_000, bp_share=0.5)
+    fit(fresh("mlp", hidden=(4,)), digits, copies=4, epochs=6, batch_size=10_000, bp_share=0.5)
     assert len(taken) == 3
 
 

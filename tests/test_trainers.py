@@ -43,15 +43,16 @@ def accuracy(network: Network, data: Splits) -> float:
     return float((predicted == torch.from_numpy(data.test.labels)).float().mean())
 
 
+LAST = {"batch_size": 50, "last_steps": 1}
 LEARNS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("bp", {"epochs": 15, "lr": 5e-3}, "mlp", {}),
     ("adversarial", {"epochs": 15, "lr": 5e-3, "eps": 0.1}, "mlp", {}),
     ("glr", {"epochs": 10, "copies": 60}, "mlp", {"activation": "threshold", "hidden": [30]}),
     ("stbp", {"epochs": 15, "lr": 5e-3, "surrogate": "fast-sigmoid"}, "snn", {"readout": "rate"}),
     ("stbp-n", {"epochs": 15, "lr": 5e-3}, "snn", {"readout": "membrane", "sigma": 0.3}),
-    ("nit", {"epochs": 6, "batch_size": 50}, "snn", {"readout": "membrane"}),
-    ("nit-s", {"epochs": 15, "batch_size": 50}, "snn", {"readout": "membrane"}),
-    ("nit-s+", {"epochs": 15, "batch_size": 50}, "snn", {"readout": "membrane"}),
+    ("nit", {**LAST, "epochs": 6}, "snn", {"readout": "membrane"}),
+    ("nit-s", {**LAST, "epochs": 15, "sign_of_zero": 0}, "snn", {"readout": "membrane"}),
+    ("nit-s+", {**LAST, "epochs": 15, "sign_of_zero": 0}, "snn", {"readout": "membrane"}),
 ]
 
 

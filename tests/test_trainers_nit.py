@@ -92,7 +92,7 @@ def test_nits_gradient_is_the_finite_difference_of_the_expected_loss(
     # Neurons of a channel share sigma: small, so that the noise of the others does not drown it.
     network = spiking(True, hidden=[]) if convolutional else spiking()
     settings = {"pairing": "antithetic", "copies": 100_000} if convolutional else {"copies": 48_000}
-    trainer = NIT(criterion=criterion, last_steps=None, **settings)
+    trainer = NIT(criterion=criterion, last_steps="all", **settings)
     pilot = gradient(trainer, network, seed=0)
     several = [gradient(trainer, network, seed=seed) for seed in (1, 2, 3)]
     found = {key: torch.stack([one[key] for one in several]).mean(0) for key in pilot}
@@ -147,10 +147,13 @@ def watched(network: Network, seen: Any, losses: list[Tensor]) -> Iterator[None]
             hook.remove()
 
 
-@pytest.mark.parametrize("last_steps", [None, 2])
-def test_nit_s_is_equation_3_element_by_element(last_steps: int | None) -> None:
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("last_steps", ["all", 2])
+def test_nit_s_is_equation_3_element_by_element(last_steps: int | str, zero: int) -> None:
     network, copies, steps = spiking(), 20, 3
-    trainer = NITS(copies=copies, pairing="none", baseline="none", last_steps=last_steps)
+    trainer = NITS(
+        copies=copies, pairing="none", baseline="none", last_steps=last_steps, sign_of_zero=zero
+    )
     seen: dict[NoisyLayer, list[tuple[Tensor, Tensor]]] = {}
     losses: list[Tensor] = []
     with watched(network, seen, losses):
@@ -161,17 +164,36 @@ def test_nit_s_is_equation_3_element_by_element(last_steps: int | None) -> None:
         weight = torch.zeros_like(layer.op.weight)
         sigma = torch.zeros_like(layer.sigma)
         assert len(seen[layer]) == steps
-        for inputs, eps in seen[layer][-(last_steps or steps) :]:
+        for inputs, eps in seen[layer][-(steps if last_steps == "all" else int(last_steps)) :]:
             for row, loss in enumerate(losses[0]):
                 for i in range(len(sigma)):
                     sigma[i] += loss * (eps[row, i] ** 2 - 1) / layer.sigma.detach()[i]
                     for j in range(weight.shape[1]):
-                        weight[i, j] += loss * inputs[row, j].sign() * eps[row, i].sign()
+                        weight[i, j] += loss * sign(inputs[row, j], zero) * eps[row, i].sign()
         rows = copies * IMAGES
         for name, expected in (("op.weight", weight / rows), ("sigma", sigma / rows)):
             assert expected.abs().max() > 0
             key = f"layers.{index}.{name}"
             torch.testing.assert_close(found[key], expected, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def sign(value: Tensor, zero: int) -> Tensor:
+    return torch.full_like(value, zero) if value == 0 else value.sign()
+
+
+def test_a_silent_input_moves_its_weights_under_the_paper_s_sign_of_zero() -> None:
+    """Also with a baseline: it takes the mean loss away, not how the loss goes with the noise."""
+    network = spiking()
+    images = torch.rand(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(0))
+    images[:, :, 0] = 0
+    for zero, moves in ((0, False), (1, True)):
+        trainer = NITS(copies=64, baseline="leave-one-out", sign_of_zero=zero)
+        trainer.start_epoch(network, 0)
+        network.zero_grad()
+        labels = torch.arange(IMAGES) % CLASSES
+        trainer.gradient(network, images, labels, torch.Generator().manual_seed(0))
+        grad = network.layers[0].op.weight.grad
+        assert bool(grad[:, : SHAPE[2]].any()) == moves
 
 
 def test_nit_without_signs_is_not_equation_3() -> None:
@@ -247,7 +269,7 @@ def test_nit_s_plus_goes_on_as_nit_from_the_weights_of_the_switch_with_fresh_mom
 def test_every_spiking_trainer_changes_every_layer_of_a_convolutional_network(name: str) -> None:
     network = spiking(convolutional=True)
     before = copy.deepcopy(network.state_dict())
-    settings = {"copies": 8} if "nit" in name else {}
+    settings = {"copies": 16} if "nit" in name else {}
     trainer: Any = plugins.load("trainers", name)(epochs=1, batch_size=20, **settings)
     trainer.fit(network, small_data(), torch.Generator().manual_seed(0), lambda done, text: None)
     learned = [key for key in before if "weight" in key or name not in ("stbp",)]

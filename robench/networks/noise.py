@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -142,13 +143,37 @@ class GaussianNoise(NoiseSource):
     def _noisy(self, layer: NoisyLayer, drive: Tensor, steps: int) -> Tensor:
         """(steps, copies x rows, ...). drive: (steps or 1, rows, ...)."""
         copies = self._copies if drive.shape[1] == self._images else 1
-        eps = self._stream.normal((steps, copies, *drive.shape[1:]), drive.dtype)
+        eps = self._eps((steps, copies, *drive.shape[1:]), drive.dtype)
         sigma = layer.sigma
         if torch.is_grad_enabled() and (drive.requires_grad or sigma.requires_grad):
             noisy = torch.addcmul(drive[:, None], sigma, eps)
         else:
             noisy = torch.addcmul(drive[:, None], sigma, eps, out=eps)
         return noisy.flatten(1, 2)
+
+    def _eps(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return self._stream.normal(shape, dtype)
+
+
+class LaplaceNoise(GaussianNoise):
+    """The same with Laplace noise, whose scale is sigma: the variant of the published GLR
+    scripts."""
+
+    def _eps(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        eps = torch.empty(shape, dtype=dtype, device=self._stream.generator.device)
+        self._stream.fill(eps, "laplace", quasi=False)
+        return eps
+
+
+InUse = bool | Literal["laplace"]
+"""Whether noise is on, and which where it is not Gaussian."""
+
+
+def noise_in_use(said: InUse, generator: torch.Generator) -> NoiseSource | None:
+    """What a card's `inference_noise` means; None: no noise."""
+    if not said:
+        return None
+    return LaplaceNoise(generator) if said == "laplace" else GaussianNoise(generator)
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLayer]:

@@ -81,8 +81,8 @@ def first_layer(network: Network) -> tuple[Floats, int]:
 
     Raises Unreadable where no Gaussian noise is in use there, or something random comes before it.
     """
-    if not isinstance(noise_source(network), GaussianNoise):
-        raise Unreadable("no noise in use: its certificate needs inference_noise = true")
+    if type(noise_source(network)) is not GaussianNoise:
+        raise Unreadable("no Gaussian noise in use: its certificate needs inference_noise = true")
     if type(network) not in (MLP, FC, SNN) or network.random_input:
         raise Unreadable(f"no certificate for the noise of {type(network).__name__}")
     layer = next(module for module in network.modules() if isinstance(module, NoisyLayer))

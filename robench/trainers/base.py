@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.data.base import Part, Splits
+from robench.data.sample import stratified
 from robench.errors import RobenchError
 from robench.memory import halved, in_pieces, joined, ran_out
 from robench.networks.base import Network
-from robench.networks.noise import noisy_layers
+from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.plugins import Plugin
 from robench.replay import Replays, places
 
@@ -57,11 +58,15 @@ class Trainer(Plugin):
     to or from the host, and draws from `rng` alone. Not inherited."""
     trains: ClassVar[bool] = True
     """Whether the seed matters: false where weights were made elsewhere."""
+    noisy: ClassVar[bool] = False
+    """Whether the noise of the noisy layers is on while it trains."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.scratch: Path | None = None
         """A folder for what a stopped training is to find again; None: there is none."""
+        self.noise_in_use: InUse = False
+        """What noise the card leaves on when the model is used."""
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The loss to minimise, a scalar. x: (n, c, h, w) in [0, 1]; y: (n,) class indices."""
@@ -159,6 +164,7 @@ class Trainer(Plugin):
         optimizer = self.make_optimizer(network)
         steps_per_epoch = math.ceil(len(y) / self.batch_size)
         history: History = []
+        asked, kept = self._asked(data)
         best, since_best = -1.0, 0
         for epoch in range(self.epochs):
             started = time.perf_counter()
@@ -197,12 +203,12 @@ class Trainer(Plugin):
                 self.after_step(network)
                 total += loss * len(batch)
                 progress(done, f"epoch {epoch + 1}/{self.epochs} loss {loss:.3f}")
-            accuracy = self.validate_accuracy(network, data, rng)
+            accuracy = self.validate_accuracy(network, asked, rng)
             history.append(
                 {
                     "epoch": epoch + 1,
                     "loss": total / len(y),
-                    "validation_accuracy": accuracy,
+                    kept: accuracy,
                     **_sigma(network),
                     **_two_weights(network),
                     **self.measure(network, data),
@@ -215,17 +221,26 @@ class Trainer(Plugin):
             if self.patience is not None and since_best >= self.patience:
                 break
         network.generator = None
+        history[-1] |= self.final_noise(network)
         return history
 
-    def validate_accuracy(self, network: Network, data: Splits, rng: torch.Generator) -> float:
-        """Accuracy without noise on up to 2,000 validation images (training images when the split
-        holds no validation part)."""
-        asked = data.validation if len(data.validation) else data.train
-        asked = Part(asked.images[:2000], asked.labels[:2000])
+    def _asked(self, data: Splits) -> tuple[Part, str]:
+        """Up to 2,000 images, drawn by class, whose accuracy is measured after every epoch, and
+        what it is called: training images where the split holds none for validation."""
+        part, kept = data.validation, "validation_accuracy"
+        if not len(part):
+            part, kept = data.train, "training_accuracy"
+        chosen = stratified(part.labels)[:2000]
+        return Part(part.images[chosen], part.labels[chosen]), kept
+
+    def validate_accuracy(self, network: Network, asked: Part, rng: torch.Generator) -> float:
+        """Accuracy on these images, with noise where the model is used with it (one draw, the same
+        after every epoch)."""
         x, y = to_device(asked, rng.device)
         network.eval()
         network.generator = torch.Generator(rng.device).manual_seed(0)
-        with torch.no_grad():
+        source = noise_in_use(self.noise_in_use, torch.Generator(rng.device).manual_seed(1))
+        with torch.no_grad(), noise(network, source):
             hits = 0
             for start in range(0, len(y), 500):
                 part = x[start : start + 500]
@@ -233,6 +248,23 @@ class Trainer(Plugin):
                 hits += int((joined(parts).argmax(1) == y[start : start + 500]).sum())
         network.generator = rng
         return hits / len(y)
+
+    def final_noise(self, network: Network) -> dict[str, float]:
+        """Of every noisy layer whose noise was on in training: `sigma/LAYER`, the mean of its
+        sigmas; `sigma spread/LAYER`, their standard deviation; `sigma clamped/LAYER`, the share of
+        learned ones that end at the clamp, where there is one."""
+        if not self.noisy:
+            return {}
+        found: dict[str, float] = {}
+        clamp: tuple[float, float] | None = getattr(self, "sigma_range", None)
+        for index, layer in enumerate(noisy_layers(network), start=1):
+            sigma = layer.sigma.detach()
+            found[f"sigma/{index}"] = float(sigma.mean())
+            found[f"sigma spread/{index}"] = float(sigma.std(correction=0))
+            if clamp is not None and layer.sigma.requires_grad:
+                at = sum((sigma - bound).abs() < 1e-6 * bound for bound in clamp)
+                found[f"sigma clamped/{index}"] = float(torch.as_tensor(at).float().mean())
+        return found
 
 
 class _Recorded:

@@ -47,6 +47,7 @@ class GLR(Trainer):
     lr: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=25, ge=1)
     recordable = True
+    noisy = True
 
     def may_replay(self, network: Network) -> bool:
         return self.pairing != "hadamard" and super().may_replay(network)

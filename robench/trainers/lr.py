@@ -25,6 +25,7 @@ from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer, cross_entropy, to_device
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
+from robench.trainers.steps import LastSteps, steps_of
 
 
 class LR(Trainer):
@@ -40,9 +41,9 @@ class LR(Trainer):
     """Noise in one layer at a time."""
     quasi: bool = False
     """Noise from scrambled Sobol points; wants baseline = "noise-free"."""
-    last_steps: int | None = Field(default=None, ge=1)
+    last_steps: LastSteps = "all"
     """Of a layer that runs at several time steps, only the noise of so many last ones enters: less
-    variance, slightly biased. None: of all."""
+    variance, slightly biased."""
     sigma_lr: float = Field(default=1e-3, ge=0)
     """Learning rate of the sigmas, where the network learns them."""
     sigma_range: tuple[float, float] = (0.05, 5.0)
@@ -57,6 +58,7 @@ class LR(Trainer):
     cosines: tuple[int, ...] = ()
     """Numbers of copies at which the direction of the LR gradient is compared with BP's after each
     epoch, layer by layer, on 100 training images; they are kept with the training curves."""
+    noisy = True
 
     def start_epoch(self, network: Network, epoch: int) -> bool:
         if not network.noisy:
@@ -77,7 +79,7 @@ class LR(Trainer):
             baseline=self.baseline,
             layer_wise=self.layer_wise,
             quasi=self.quasi,
-            last_steps=self.last_steps,
+            last_steps=steps_of(self.last_steps),
             block_rows=self.block_rows,
             chunk_rows=self.block_rows,
         )

@@ -4,6 +4,11 @@ Noise of learned strength enters every membrane at every step; weights and sigma
 likelihood-ratio estimate from C noisy copies per image. No surrogate derivative is involved. NIT-S
 replaces inputs and noise by their signs in the weights' line (Eq. 3); NIT-S+ starts as NIT-S and
 goes on as NIT.
+
+The defaults are the paper's where it says something: cross-entropy of the last step's spikes, the
+noise of all steps, sigma from 1 on. Only sign(0) is 0 and not its 1 (see `sign_of_zero`). It does
+not say the number of copies, their pairing, a baseline, learning rates, or a clamp of sigma: those
+are ours.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from robench.networks.base import Network
 from robench.trainers.base import Trainer
 from robench.trainers.potential import potential_rows, potentials
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
+from robench.trainers.steps import LastSteps, steps_of
 
 
 class NIT(Trainer):
@@ -39,11 +45,12 @@ class NIT(Trainer):
     criterion: Literal["cross-entropy", "potential"] = "cross-entropy"
     """cross-entropy: of what the network reads out; potential: of the output potentials, with which
     outputs that stay silent learn to fire (potential.py)."""
-    last_steps: int | None = Field(default=1, ge=1)
+    last_steps: LastSteps = "all"
     """Only the noise of so many last time steps enters the gradient: slightly biased, far less
-    variance. None: of all steps, as Eq. 8 says."""
+    variance. all: of all steps, as Eq. 8 says."""
 
     recordable = True
+    noisy = True
 
     def may_replay(self, network: Network) -> bool:
         return self.pairing != "hadamard" and super().may_replay(network)
@@ -51,6 +58,10 @@ class NIT(Trainer):
     def signs_only(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, follows Eq. 3 instead of Eq. 8."""
         return False
+
+    def sign_at_zero(self) -> int:
+        """What sign(0) is in Eq. 3."""
+        return 0
 
     def start_epoch(self, network: Network, epoch: int) -> bool:
         if not network.noisy:
@@ -61,8 +72,9 @@ class NIT(Trainer):
             copies=self.copies,
             pairing=self.pairing,
             baseline=self.baseline,
-            last_steps=self.last_steps,
+            last_steps=steps_of(self.last_steps),
             sign=self.signs_only(epoch),
+            sign_of_zero=self.sign_at_zero(),
         )
         return epoch > 0 and self.signs_only(epoch) != self.signs_only(epoch - 1)
 
@@ -83,13 +95,20 @@ class NIT(Trainer):
 class NITS(NIT):
     """NIT with the sign approximation (Eq. 3)."""
 
+    sign_of_zero: Literal[0, 1] = 0
+    """What sign(0) is. 0: weights of silent inputs stay, as under Eq. 8. 1, as the paper defines
+    it: they move too, with a baseline as well, which takes the mean loss away and not how the loss
+    goes with the neuron's noise."""
     recordable = True
+
+    def sign_at_zero(self) -> int:
+        return self.sign_of_zero
 
     def signs_only(self, epoch: int) -> bool:
         return True
 
 
-class NITSPlus(NIT):
+class NITSPlus(NITS):
     """NIT-S for the first part of the epochs, then NIT with a fresh optimiser."""
 
     switch: float = Field(default=0.7, ge=0, le=1)

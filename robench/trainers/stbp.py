@@ -58,6 +58,7 @@ class STBPN(STBP):
     """STBP with Gaussian noise in every neuron; gradients flow through the noise."""
 
     recordable = True
+    noisy = True
 
     def loss(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         with noise(network, GaussianNoise(rng)):

@@ -179,7 +179,7 @@ def test_a_nit_update(pairing: Pairing, last_steps: int | None, tabled: Tabled) 
     """C = 40, T = 5, 784-50-10, batches of 100 of the 49,000 training images of a 7:2:1 split."""
     torch.manual_seed(0)
     network = SNN((1, 28, 28), 10, hidden=(50,), steps=5)
-    trainer = NIT(copies=40, last_steps=last_steps, pairing=pairing)
+    trainer = NIT(copies=40, last_steps=last_steps or "all", pairing=pairing)
     optimizer, rng = trainer.make_optimizer(network), torch.Generator().manual_seed(0)
     trainer.start_epoch(network, 0)
     x, y = torch.rand(100, 1, 28, 28, generator=rng), torch.arange(100) % 10
