@@ -151,7 +151,7 @@ def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedM
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
         classes=len(splits.classes),
-        notes=(*splits.notes, *built.notes(torch.from_numpy(splits.test.images[:SEEN]))),
+        notes=(*splits.notes, *built.notes(torch.tensor(splits.test.images[:SEEN]))),
         sigma_of=None if source is None else resolve_model(source).fields,
     )
 

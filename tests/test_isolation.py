@@ -564,7 +564,7 @@ class InPlace(torch.nn.Module):
 
 
 def test_one_module_changes_nothing_for_the_next(small: Workspace) -> None:
-    def clean(module: torch.nn.Module, folder: str) -> float:
+    def clean(module: torch.nn.Module, folder: str) -> list[object]:
         made = robench.evaluate(
             module,
             "digits",
@@ -573,8 +573,11 @@ def test_one_module_changes_nothing_for_the_next(small: Workspace) -> None:
             workspace=small.root,
             store=small.root / folder,
             progress=False,
+            name="answer",
         )
-        return float(made.to_pandas()["clean"].iloc[0])
+        rows = made.results.table("answer", 0, "clean")
+        assert rows is not None
+        return [rows.column(name).to_pylist() for name in ("predictions", "loss")]
 
     answer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     before = clean(answer, "a")

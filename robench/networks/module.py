@@ -214,7 +214,7 @@ class Module(Network):
         def ask() -> Tensor:
             self.generator = torch.Generator(x.device).manual_seed(0)
             with self._spiking.asked(len(x)):
-                answer = first_tensor(self._shown(x))
+                answer = first_tensor(self._shown(x.clone()))  # it may write into it
             return answer if isinstance(answer, Tensor) else torch.zeros(0)
 
         try:
