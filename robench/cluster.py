@@ -66,6 +66,8 @@ class Cluster:
 
         self._head = _address_of_head(ray)
         self._answered = time.monotonic()
+        self.patience = SILENT
+        """Seconds that the cluster gets to answer when it is left."""
 
     @property
     def has_gpu(self) -> bool:
@@ -95,6 +97,7 @@ class Cluster:
             self._answered = time.monotonic()
         except OSError as error:
             if time.monotonic() - self._answered > SILENT:
+                self.patience = HEAD
                 raise RobenchError(
                     f"--ray: the head of the cluster at {self._head} is gone: "
                     f"{system_words(error)}; what is finished is kept: run the same command to "
@@ -106,7 +109,7 @@ class Cluster:
         if self._own:
             leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
             leaving.start()
-            leaving.join(timeout=SILENT)
+            leaving.join(timeout=self.patience)
 
 
 class OnRay:
@@ -124,8 +127,7 @@ class OnRay:
         ).remote()
         self._told = told
         self._refs: dict[Future[Any], Any] = {}
-        self._looked = -LOOK
-        self._slots = 1
+        self._looked, self._slots = time.monotonic(), 2 * cluster.tasks_at_once(device)
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -133,9 +135,6 @@ class OnRay:
     @property
     def slots(self) -> int:
         """Twice what the cluster runs at once: the next task is at hand when one is done."""
-        if time.monotonic() - self._looked > LOOK:
-            self._looked = time.monotonic()
-            self._slots = 2 * self._cluster.tasks_at_once(self._device)
         return self._slots
 
     def submit(self, task: Any) -> Future[Any]:
@@ -173,13 +172,16 @@ class OnRay:
             with suppress(Exception):  # whatever becomes of the messages, the work goes on
                 for message in self._ray.get(self._ears.take.remote(), timeout=10):
                     self._told(*message)
+                if time.monotonic() - self._looked > LOOK:  # here: without a head it never returns
+                    self._looked = time.monotonic()
+                    self._slots = 2 * self._cluster.tasks_at_once(self._device)
 
     def close(self) -> None:
         """With a limit: a cluster whose head is gone answers nothing."""
         self._closed.set()
         closing = threading.Thread(target=self._leave, daemon=True)
         closing.start()
-        closing.join(timeout=SILENT)
+        closing.join(timeout=self._cluster.patience)
         self._listener.join(timeout=2 * LISTEN)
 
     def _leave(self) -> None:

@@ -16,6 +16,17 @@ def promises() -> list[tuple[str, str]]:
     return [row for row in rows if row[0] not in ("promise", "---")]
 
 
+def test_the_page_has_its_parts() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.split("\n## What robench promises\n")[1].split("\n## ")[0]
+    parts = re.findall(r"^### (\w[\w ]*)", section, re.MULTILINE)
+    assert parts == [
+        *("Durability", "Isolation", "Identity", "Reproducibility", "What is not promised")
+    ]
+    for part in section.split("\n### ")[1:-1]:
+        assert part.count("\n| ") >= 3, part.partition("\n")[0]
+
+
 def test_every_promise_is_held_by_a_test_that_is_there() -> None:
     found = promises()
     assert len(found) >= 15

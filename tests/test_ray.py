@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from small_runs import Ears, carry_out, outcomes
 from robench.cli import _with_ray_address
 from robench.cluster import Cluster
 from robench.errors import RobenchError
-from robench.execute import Run, execute, open_run
+from robench.execute import ATTEMPTS, Run, execute, open_run
 from robench.plan import make_plan
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
@@ -179,6 +180,119 @@ def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
         cell.label: Store(small.root / "on-ray").read_cell(name).digest
         for cell, name in run.digests.items()
     }
+
+
+DIES = """
+import os
+import signal
+from pathlib import Path
+from robench import Attack
+
+class Dies(Attack):
+    log: str
+    always: bool = False
+    def perturb(self, target, x, y, rng):
+        log = Path(self.log)
+        begun = log.read_text().count("begin") if log.exists() else 0
+        with log.open("a") as file:
+            file.write("begin\\n")
+        if self.always or not begun:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_its_own_task_and_no_other(
+    nodes: Any, small: Workspace, write: Write
+) -> None:
+    write("attacks/dies.py", DIES)
+    yes = {"once": "false", "always": "true"}
+    beside = small.root.parent  # what is read in the workspace would have to be declared
+    logs = {name: beside / f"{small.root.name}-{name}.txt" for name in yes}
+    for name, log in logs.items():
+        write(
+            f"attacks/{name}.toml",
+            f'attack = {{ name = "./dies.py:Dies", log = "{log}", always = {yes[name]} }}\n'
+            'access = "white-box"\neps = 0.1\n',
+        )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small"]\nattacks = ["once", "always", "fgsm"]\nimages = 20\n'
+        "diagnostics = false\n",
+    )
+    run, ears = on_ray(open_workspace(small.root))
+    assert {name: log.read_text().count("begin") for name, log in logs.items()} == {
+        "once": 2,
+        "always": ATTEMPTS,
+    }
+    (why,) = ears.failed.values()
+    assert set(ears.failed) == {"small seed 0 x always"}
+    assert "its worker on Ray died" in why.short
+    assert f"tried {ATTEMPTS} times" in why.message
+    assert set(outcomes_of(run)) == {f"small seed 0 x {name}" for name in ("clean", "once", "fgsm")}
+
+
+@pytest.mark.slow
+@pytest.mark.release
+@pytest.mark.parametrize("what", ["its records", "all of it"])
+def test_a_head_that_is_killed_is_one_error_and_nothing_is_lost(
+    small: Workspace, write: Write, what: str
+) -> None:
+    """The driver is a process of its own: Ray may end it."""
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    from ray.cluster_utils import Cluster as Nodes
+
+    made = Nodes(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": CORES, "include_dashboard": False, "object_store_memory": 10**8
+        },
+    )  # fmt: skip
+    write("attacks/slow.py", SLOW_ATTACK)
+    log = small.root / "log.txt"
+    log.touch()
+    for number in range(24):
+        write(
+            f"attacks/slow{number}.toml",
+            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
+            'access = "white-box"\neps = 0.1\n',
+        )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = 20\ndiagnostics = false\n',
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "robench", "run", "small", "--ray", made.address],
+        cwd=small.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while log.read_text().count("end") < 3:
+            assert driver.poll() is None
+            time.sleep(0.1)
+        if what == "its records":
+            made.head_node.kill_gcs_server(check_alive=False)
+        else:
+            made.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        _, said = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+        made.shutdown()
+    assert driver.returncode == 2, said
+    assert said.count("error") == 1, said
+    assert "is gone" in said
+    assert "run the same command to continue" in said
+    assert "Traceback" not in said
+    store = Store(small.root / ".robench")
+    finished = {name: store.read_cell(name).digest for name in store.cells()}
+    assert 0 < len(finished) < 25
+    log.unlink()
+    _, ears = carry_out(open_workspace(small.root))
+    assert len(ears.done) == 25 - len(finished)
+    assert {name: store.read_cell(name).digest for name in finished} == finished
 
 
 @pytest.mark.slow
