@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robench.attacks.base import Attack
+    from robench.binarization import binarization_test
     from robench.corruptions.base import Corruption
     from robench.data.base import Dataset, Part, Raw, Splits
     from robench.errors import RobenchError
@@ -34,6 +35,7 @@ _PUBLIC = {
     "Network": "robench.networks.base",
     "RobenchError": "robench.errors",
     "Trainer": "robench.trainers.base",
+    "binarization_test": "robench.binarization",
     "evaluate": "robench.evaluation",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "RobenchError",
     "Splits",
     "Trainer",
+    "binarization_test",
     "evaluate",
 ]
 

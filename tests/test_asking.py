@@ -1,0 +1,108 @@
+"""Checks of what a network was asked (memory, batches, numbers, slopes, relatives), by hand; and
+the binarization test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import tricks
+from handed import trained
+from outcomes import Outcomes
+
+from robench.binarization import binarization_test
+from robench.diagnostics.asking import batches, memory, numbers
+from robench.diagnostics.finding import Finding
+from robench.diagnostics.known import known
+from robench.diagnostics.slopes import slopes
+from robench.diagnostics.subject import Subject
+from robench.errors import RobenchError
+
+SAME = {
+    "images": 48, "again": 0.0, "copy": 0.0, "graph": 0.0, "after near questions": 0.0,
+    "order": 0.0, "company": 0.0, "alone": 0.0,
+}  # fmt: skip
+
+
+def subject(noted: dict[str, Any], stochastic: bool = False) -> Subject:
+    """A model whose clean cell and whose attack noted this: `asked` and `slopes` in the former."""
+    made = Outcomes(images=100, stochastic=stochastic).clean(0.95).attack("pgd", 0.5, steps=20)
+    for cell in made.cells:
+        clean = cell["threat"] == "clean"
+        cell.update({k: v for k, v in noted.items() if (k in ("asked", "slopes")) == clean})
+    results = made.results()
+    return Subject(results, results.models[0])
+
+
+@pytest.mark.parametrize(
+    ("how", "check"),
+    [
+        ("again", memory), ("copy", memory), ("graph", memory), ("after near questions", memory),
+        ("order", batches), ("company", batches), ("alone", batches),
+    ],
+)  # fmt: skip
+def test_an_answer_that_changes_is_an_alarm_of_the_check_that_it_is_about(
+    how: str, check: Any
+) -> None:
+    assert check(subject({"asked": SAME})).verdict == "pass"
+    found = check(subject({"asked": {**SAME, how: 0.25}}))
+    assert found.verdict == "alarm"
+    assert "25.0%" in found.text
+
+
+def test_robenchs_own_networks_are_not_asked() -> None:
+    assert {c(subject({})).verdict for c in (memory, batches)} == {"not applicable"}
+
+
+def test_noise_from_a_source_inside_the_network_goes_on_and_is_no_memory() -> None:
+    assert memory(subject({"asked": {**SAME, "again": 1.0}}, stochastic=True)).verdict == "pass"
+
+
+def test_an_attacked_copy_that_answers_otherwise_is_an_alarm() -> None:
+    found = memory(subject({"asked": SAME, "state": {"attacked": 0.4, "order": 0.0}}))
+    assert found.verdict == "alarm"
+    assert "the copy that pgd has attacked" in found.text
+    assert memory(subject({"state": {"gain": 0.2, "draws": 8}}, True)).verdict == "alarm"
+    assert memory(subject({"state": {"gain": 0.01, "draws": 8}}, True)).verdict == "pass"
+
+
+def test_no_number_and_no_gradient_are_alarms() -> None:
+    assert numbers(subject({})).verdict == "pass"
+    assert "1.0% of the images under pgd" in numbers(subject({"no_number": 1})).text
+    found = numbers(subject({"without_gradients": "the network raises: no"}))
+    assert found.verdict == "alarm"
+    assert "since the network raises" in found.text
+
+
+def test_a_gradient_that_disagrees_with_differences_is_an_alarm() -> None:
+    def of(**noted: Any) -> Finding:
+        return slopes(subject({"slopes": {"images": 24, "repeats": True, **noted}}))
+
+    assert of(disagree=0.0, median=0.9999).verdict == "pass"
+    assert of(disagree=0.5, median=0.1).verdict == "alarm"
+    assert "no seed repeats" in of(repeats=False).text
+    assert "There is no gradient" in of(images=0, error="cut off").text
+    assert of(images=0).verdict == "not applicable"
+
+
+def test_test_images_that_withstand_more_than_their_relatives_are_known() -> None:
+    def of(attacked: float, clean: float = 0.95) -> Finding:
+        sorts = {"training": {"images": 128, "clean": clean, "attacked": attacked}}
+        return known(subject({"relatives": sorts}))
+
+    assert of(0.45).verdict == "pass"
+    assert of(0.9).verdict == "pass", "training images may be safer"
+    assert of(0.2).verdict == "alarm"
+    assert of(0.5, clean=0.5).verdict == "alarm"
+
+
+def test_planted_examples_are_found_by_an_attack_that_has_a_gradient_and_by_no_other() -> None:
+    x = torch.tensor(tricks.digits().test.images[:6])
+    assert binarization_test(trained(), x, eps=0.1).passed
+    found = binarization_test(tricks.Lies(), x, eps=0.1)
+    assert found.images == 6
+    assert not found.passed
+    assert "too weak for this network" in str(found)
+    with pytest.raises(RobenchError, match="images are"):
+        binarization_test(trained(), x[0], eps=0.1)
