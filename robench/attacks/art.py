@@ -61,6 +61,8 @@ PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 TOWARDS = {"SaliencyMapMethod"}
 """Attacks that go towards the class they are given, whatever `targeted` says: they get the
 likeliest wrong one."""
+NEEDS_START = {"SignOPTAttack"}
+"""Attacks that go towards a class only from an image of it."""
 HIDDEN = {
     "self", "estimator", "classifier", "estimator_orig", "norm", "eps", "batch_size", "targeted",
     "verbose", "summary_writer", "attacks", "adv_criterion", "loss", "mask", "parallel_pool_size",
@@ -113,7 +115,8 @@ class ART(LibraryAttack):
         vars(self)["needs"] = GRADIENT_FREE.get(self.attack, "white-box")
         vars(self)["norms"] = NORMS.get(self.attack, tuple(ORDER))
         parameters = inspect.signature(_attacks()[self.attack].__init__).parameters  # type: ignore[misc]
-        vars(self)["targeted"] = "targeted" in parameters or self.attack in TOWARDS
+        takes = "targeted" in parameters and self.attack not in NEEDS_START
+        vars(self)["targeted"] = takes or self.attack in TOWARDS
 
     @classmethod
     def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
