@@ -116,8 +116,9 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         back = torch.arange(len(x) - 1, -1, -1, device=x.device)
         found["order"] = moved(answers, ask(fresh(), x[back])[back])
         strange = torch.cat([x[:ALONE], torch.rand_like(x)])
-        found["company"] = moved(answers[:ALONE], ask(fresh(), strange)[:ALONE])
-        copies = [ask(fresh(), x[i : i + 1]) for i in range(min(ALONE, len(x)))]
+        few = min(ALONE, len(x))
+        found["company"] = moved(answers[:few], ask(fresh(), strange)[:few])
+        copies = [ask(fresh(), x[i : i + 1]) for i in range(few)]
         found["alone"] = moved(answers[:ALONE], torch.cat(copies))
     return {"images": len(x), **{key: round(value, 4) for key, value in found.items()}}
 

@@ -3,8 +3,9 @@
 A claim says that one model keeps more accuracy than another under a threat. It holds where the
 measured difference is surely above zero (95% bootstrap over seeds and images, on the same images)
 and at least half of the published one; it is weaker where it is surely above zero but smaller;
-else it does not hold. The same rule is applied to the strong evaluation, and to a control that
-shares the suspected cause.
+else it does not hold. A model that answers clean images no better than chance did not learn: no
+claim about it is judged. The same rule is applied to the strong evaluation, and to a control that
+shares the suspected cause: what the model has and its control lacks is what is owed to the method.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 
 from robench.digest import derived_seed
 from robench.results import Results
-from robench.statistics import Floats, percentile_interval, resampling
+from robench.statistics import Floats, percentile_interval, resampling, wilson
 
 WORST = "worst case"
+CLEAN = "clean"
 ENOUGH = 0.5
 """Share of the published difference that must be found for a claim to hold."""
 
@@ -28,7 +30,8 @@ class Claim(TypedDict):
 
     text: str
     verdict: str
-    """holds, weaker, does not hold, or cannot be judged; under the paper's threat."""
+    """holds, weaker, does not hold, did not learn, or cannot be judged; under the paper's
+    threat."""
     strong_verdict: str
     """The same under the strong evaluation; empty where that is the paper's threat."""
     evidence: str
@@ -55,6 +58,10 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
     if claim.get("control"):
         _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
+        sentences += [
+            _beside(results, claim["model"], claim["control"], threat, published)
+            for threat in dict.fromkeys((claim["threat"], claim["strong"]))
+        ]
     return Claim(
         text=claim["text"],
         verdict=verdict,
@@ -74,7 +81,10 @@ def _compare(
     low, high = _interval(first, second)
     sign = 1.0 if published >= 0 else -1.0
     sure = low > 0 if sign > 0 else high < 0
-    if not sure:
+    unlearnt = next((name for name in (model, than) if _at_chance(results, name)), None)
+    if unlearnt is not None:
+        verdict = "did not learn"
+    elif not sure:
         verdict = "does not hold"
     else:
         verdict = "holds" if abs(difference) >= ENOUGH * abs(published) else "weaker"
@@ -82,7 +92,38 @@ def _compare(
         f"{_percent(first.mean())} against {_percent(second.mean())} "
         f"({_points(difference)} points, 95% interval {_points(low)} to {_points(high)})"
     )
+    if unlearnt is not None:
+        numbers += f"; {unlearnt} answers clean images no better than chance"
     return verdict, numbers
+
+
+def _beside(results: Results, model: str, control: str, threat: str, published: float) -> str:
+    """What a model has and its control lacks, in a sentence."""
+    first, second = _accuracy(results, model, threat), _accuracy(results, control, threat)
+    if first is None or second is None or first.shape[1] != second.shape[1]:
+        return f"Beside its control under {threat}: not measured completely."
+    low, high = _interval(first, second)
+    more = low > 0 if published >= 0 else high < 0
+    found = "that much is owed to the method" if more else "nothing is surely owed to the method"
+    difference = _points(float(first.mean() - second.mean()))
+    return (
+        f"Beside its control under {threat}: {difference} points "
+        f"({_points(low)} to {_points(high)}): {found}."
+    )
+
+
+def _at_chance(results: Results, name: str) -> bool:
+    """Whether a model's clean accuracy is not surely above that of always naming the class that
+    most of the images are of."""
+    model = next(model for model in results.models if model["name"] == name)
+    correct = results.correct(model, CLEAN)
+    rows = results.table(name, model["seeds"][0]["seed"], CLEAN)
+    if correct is None or rows is None or "label" not in rows.column_names:
+        return False
+    labels = rows.column("label").to_numpy()
+    chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    low, _ = wilson(np.asarray(correct.mean()), len(labels))
+    return bool(low <= chance)
 
 
 def _accuracy(results: Results, name: str, threat: str) -> Floats | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,28 @@ def test_a_claim_about_what_was_not_measured_cannot_be_judged() -> None:
     results.manifest["cells"][1]["status"] = "missing"
     (claim,) = judge(results)
     assert claim["verdict"] == "cannot be judged"
+
+
+def with_labels(results: Results, classes: int) -> Results:
+    labels = np.arange(IMAGES) % classes
+    for digest, rows in results.rows.items():
+        results.rows[digest] = rows.append_column("label", pa.array(labels))  # type: ignore[index]
+    return results
+
+
+@pytest.mark.parametrize(("classes", "verdict"), [(1, "did not learn"), (10, "holds")])
+def test_a_claim_about_a_model_at_chance_says_that_it_did_not_learn(
+    classes: int, verdict: str
+) -> None:
+    found = judge(with_labels(made(a=(0.9, 0.9), b=(0.4, 0.4)), classes))[0]
+    assert found["verdict"] == verdict
+    assert ("no better than chance" in found["evidence"]) == (verdict == "did not learn")
+
+
+@pytest.mark.parametrize(
+    ("control", "said"),
+    [(0.5, r"\+40.0 points .*: that much is owed"), (0.9, "nothing is surely owed to the method")],
+)
+def test_a_control_shows_what_is_owed_to_the_method(control: float, said: str) -> None:
+    found = judge(made(a=(0.9, 0.9), b=(0.4, 0.4), c=(control, control)))[0]
+    assert re.search(f"Beside its control under weak: .*{said}", found["evidence"])

@@ -57,10 +57,13 @@ def test_the_fingerprint_tells_data_sets_apart() -> None:
     assert one.fingerprint != Digits(split="6:4").load().fingerprint
 
 
-def test_a_ratio_of_two_leaves_no_validation_part() -> None:
-    splits = Digits(split="6:4").load()
-    assert len(splits.validation) == 0
-    assert len(splits.fingerprint) == 64
+def test_a_ratio_of_two_holds_a_tenth_of_the_training_part_back_for_validation() -> None:
+    splits, whole = Digits(split="6:4").load(), Digits(split="6:2:2").load()
+    assert len(splits.validation) == 1797 * 6 // 10 // 10
+    assert len(splits.train) + len(splits.validation) == len(whole.train)
+    images = {image.tobytes() for image in splits.train.images}
+    assert not images & {image.tobytes() for image in splits.test.images}
+    assert np.array_equal(splits.train.images, whole.train.images[: len(splits.train)])
 
 
 def test_a_data_set_without_a_publishers_test_set_wants_a_ratio() -> None:

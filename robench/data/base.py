@@ -134,7 +134,8 @@ class Dataset(Plugin):
 
     split: Annotated[str, AfterValidator(_ratio)] = "official"
     """official: the publisher's test set, and the last tenth of the training set for validation;
-    a:b = train:test without validation; a:b:c = train:validation:test. Ratios pool and shuffle."""
+    a:b = train:test, a tenth of the training part, at most 2,000 images, held back for validation;
+    a:b:c = train:validation:test. Ratios pool and shuffle."""
     split_seed: int = Field(default=0, ge=0)
     """By which ratios shuffle, and by which a report that asks for fewer test images than there are
     draws its sample of them."""
@@ -168,6 +169,8 @@ class Dataset(Plugin):
         shares = [int(part) for part in self.split.split(":")]
         test_from = len(order) * (sum(shares) - shares[-1]) // sum(shares)
         validation_from = len(order) * shares[0] // sum(shares)
+        if len(shares) == 2:
+            validation_from -= min(validation_from // 10, HELD_BACK)
         return np.split(order, [validation_from, test_from])
 
     def _splits(self, raw: Raw, *sets: np.ndarray) -> Splits:
@@ -182,6 +185,10 @@ class Dataset(Plugin):
             )
         train, validation, test = (_part(raw, items) for items in sets)
         return Splits(train, validation, test, classes, notes=raw.notes)
+
+
+HELD_BACK = 2000
+"""Training images, at most, that validate where a split says nothing of validation."""
 
 
 def _part(raw: Raw, index: np.ndarray) -> Part:
