@@ -124,6 +124,8 @@ class _Cell(_Shape):
     loss_trace: list[float | None] | None = None
     loss_runs: list[Count] | None = None
     proof: _Proof | None = None
+    rows: str | None = None
+    means: dict[str, Number] = {}
 
 
 class _Claim(_Shape):

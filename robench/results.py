@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from robench import packed
 from robench.balls import Ball, largest
 from robench.belongs import misnamed, misplaced
 from robench.digest import Identity
@@ -29,7 +30,7 @@ Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
-SCHEMAS = (1, 2)  # of the manifest
+SCHEMAS = (1, 2, packed.SCHEMA)  # of the manifest
 COLUMNS = {
     "cell": pa.dictionary(pa.int32(), pa.string()),
     "image": pa.int32(),
@@ -422,7 +423,7 @@ def load_published(folder: Path) -> Results:
     try:
         manifest = json.loads(read_regular(folder / MANIFEST))
         _check_schema(manifest, str(folder / MANIFEST))
-        manifest = as_manifest(manifest)
+        manifest = packed.unpacked(as_manifest(manifest))
         check_shape(manifest, str(folder / MANIFEST))
         table = _read_rows(folder / CELLS, manifest)
         _check_rows(table, str(folder / CELLS))
@@ -444,9 +445,9 @@ def load_published(folder: Path) -> Results:
         names.dictionary[int(indices[start])].as_py(): (start, end - start)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
-    packed = Tables.of(rows, found)
-    _check_digests(manifest, packed, folder)
-    return Results(_mark_absent(manifest, found), packed, folder)
+    tables = Tables.of(rows, found)
+    _check_digests(manifest, tables, folder)
+    return Results(_mark_absent(manifest, found), tables, folder)
 
 
 def _read_rows(path: Path, manifest: dict[str, Any]) -> pa.Table:
@@ -465,42 +466,18 @@ def _check_digests(manifest: dict[str, Any], rows: Mapping[str, pa.Table], folde
     for wrong in misnamed(manifest):
         raise RobenchError(f"{folder / MANIFEST}: {wrong}: its digest is not its own; {advice}")
     sound: set[tuple[str, str]] = set()
+    whole = manifest["schema"] != packed.SCHEMA  # of before, with the rows as the store has them
     for cell in manifest["cells"]:
-        name, said = cell["digest"], cell.get("outcome")
+        name, said = cell["digest"], cell.get("outcome" if whole else "rows")
         if cell["status"] != "done" or name not in rows or (name, said) in sound:
             continue
-        if said is None or not rows_match(rows[name], said):
+        match = rows_match if whole else packed.rows_match
+        if said is None or not match(rows[name], said):
             raise RobenchError(
                 f"{folder / CELLS}: the rows of {cell['model']} seed {cell['seed']} x "
                 f"{cell['threat']} are not those that {MANIFEST} lists; {advice}"
             )
         sound.add((name, said))
-
-
-def published_cells(results: Results) -> pa.Table:
-    """All rows of all cells, each cell once, with the column `cell`: its digest. In the manifest's
-    order, whichever was done first."""
-    packed = Tables()
-    for name in dict.fromkeys(str(cell["digest"]) for cell in results.manifest["cells"]):
-        if name not in results.rows:
-            continue
-        rows = results.rows[name]
-        packed.add(name, rows.cast(_as_parquet_reads(rows.schema)))
-    numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
-    digests = pa.array(list(packed), pa.string())
-    cells = pa.DictionaryArray.from_arrays(numbers, digests)
-    return packed.whole().append_column("cell", cells)
-
-
-def _as_parquet_reads(schema: pa.Schema) -> pa.Schema:
-    """`schema` with the name that Parquet gives to what a list holds: the same bytes both ways."""
-    fields = [
-        pa.field(f.name, pa.list_(pa.field("element", f.type.value_type)))
-        if pa.types.is_list(f.type)
-        else f
-        for f in schema
-    ]
-    return pa.schema(fields)
 
 
 def _check_rows(table: pa.Table, where: str) -> None:

@@ -169,10 +169,10 @@ def holm(p: Floats) -> Floats:
 class Ranks:
     """Ranks of models, 1 the best; all arrays run over the models in the order given.
 
-    rank: that of the best model from which it cannot be told apart, so that such models share one;
-        the next rank begins with the first model that is surely below the best of the group.
+    rank: 1 + the models surely above it; never less than the rank of a more accurate model, so that
+        ranks follow accuracy even where a model of few seeds can be told from none. It always lies
+        in best .. worst: of a more accurate model, those surely above are more accurate still.
     best, worst: the ranks it may hold: 1 + the models surely above it .. all - those surely below.
-        They show where two neighbours of different rank cannot be told apart either.
     """
 
     rank: Ints
@@ -184,11 +184,10 @@ def ranks(accuracy: Floats, adjusted: Floats, level: float = LEVEL) -> Ranks:
     """Ranks from accuracies (models,) and Holm-adjusted p-values (models, models)."""
     separable = adjusted < 1 - level
     above = separable & (accuracy[:, None] > accuracy[None, :])
+    best = 1 + above.sum(axis=0)
     order = np.argsort(-accuracy, kind="stable")
-    rank = np.ones(len(accuracy), dtype=np.int64)
-    leader = 0
-    for place, model in enumerate(order):
-        if above[order[leader], model]:
-            leader = place
-        rank[model] = leader + 1
-    return Ranks(rank, 1 + above.sum(axis=0), len(accuracy) - above.sum(axis=1))
+    rank = np.empty_like(best)
+    rank[order] = np.maximum.accumulate(best[order])
+    for value in np.unique(accuracy):  # equals share one, whichever came first
+        rank[accuracy == value] = rank[accuracy == value].max()
+    return Ranks(rank, best, len(accuracy) - above.sum(axis=1))

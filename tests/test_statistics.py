@@ -159,11 +159,11 @@ def test_models_that_cannot_be_told_apart_share_a_rank() -> None:
     assert found.worst.tolist() == [2, 2, 3]
 
 
-def test_a_rank_is_the_one_of_the_best_model_that_is_not_surely_better() -> None:
-    """a ~ b and b ~ c, but a > c: c opens a new group, and b's interval shows its tie with c."""
+def test_a_rank_counts_the_models_that_are_surely_above() -> None:
+    """a ~ b and b ~ c, but a > c: one model is surely above c, which may be the second."""
     p = np.array([[1, 0.3, 0.001], [0.3, 1, 0.3], [0.001, 0.3, 1]])
     found = ranks(np.array([0.6, 0.5, 0.4]), p)
-    assert found.rank.tolist() == [1, 1, 3]
+    assert found.rank.tolist() == [1, 1, 2]
     assert [found.best.tolist(), found.worst.tolist()] == [[1, 1, 2], [2, 3, 3]]
 
 
@@ -171,6 +171,41 @@ def test_ranks_do_not_depend_on_the_order_of_the_models() -> None:
     accuracy = np.array([0.2, 0.52, 0.5])
     p = np.array([[1, 0.001, 0.001], [0.001, 1, 0.3], [0.001, 0.3, 1]])
     assert ranks(accuracy, p).rank.tolist() == [3, 1, 1]
+
+
+def test_a_leader_that_can_be_told_from_none_draws_nobody_up() -> None:
+    """Two seeds that disagree: the leader's mean is 25 points above c, and still in doubt."""
+    p = np.array([[1, 1, 1, 1], [1, 1, 0.001, 0.001], [1, 0.001, 1, 1], [1, 0.001, 1, 1]])
+    found = ranks(np.array([0.75, 0.7, 0.5, 0.45]), p)
+    assert found.rank.tolist() == [1, 1, 2, 2]
+    assert found.best.tolist() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_rank_lies_in_its_own_range_and_follows_accuracy(seed: int) -> None:
+    """Whatever the tests say of each pair, as they may where variances come in any order."""
+    rng = np.random.default_rng(seed)
+    models = int(rng.integers(1, 9))
+    accuracy = rng.integers(0, 8, models) / 8
+    p = np.triu(rng.random((models, models)) ** 3, 1)
+    found = ranks(accuracy, p + p.T + np.eye(models))
+    assert (found.best <= found.rank).all()
+    assert (found.rank <= found.worst).all()
+    in_order = found.rank[np.argsort(-accuracy, kind="stable")]
+    assert (np.diff(in_order) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_of_models_whose_seeds_vary_by_any_amount(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    models = [
+        np.clip(rng.normal(rng.random(), rng.random() / 2, (seeds, 1)), 0, 1) > rng.random((1, 60))
+        for seeds in rng.integers(1, 5, 6)
+    ]
+    arrays = [model.astype(float) for model in models]
+    accuracy = np.array([array.mean() for array in arrays])
+    found = ranks(accuracy, holm(pairwise(arrays)))
+    assert ((found.best <= found.rank) & (found.rank <= found.worst)).all()
 
 
 def test_one_model_alone_has_rank_one() -> None:

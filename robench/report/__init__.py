@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robench.diagnostics.finding import Verdict
-from robench.digest import digest_bytes
+from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError, cause, system_words
 from robench.files import read_regular
-from robench.results import CELLS, MANIFEST, Results, published_cells
+from robench.packed import lean, published, unpacked
+from robench.results import CELLS, MANIFEST, Results
 from robench.seal import sealed, unsealed
 
 if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
@@ -29,6 +30,7 @@ __all__ = ["Verdict", "write_report"]
 PAGE = "index.html"
 NOTHING = "0" * 64
 """Where the page will say what it was made from, until that is known."""
+ZSTD, WHOLE = 19, 2**28
 BESIDE = (CELLS, MANIFEST, "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
 
 
@@ -63,13 +65,13 @@ def write_files(
     claims: Sequence[Claim] | None = None,
 ) -> dict[str, bytes]:
     """What `write_report` does; returns the folder's files by name, as they now are."""
-    manifest = json.dumps(sealed(results.manifest), indent=1, sort_keys=True) + "\n"
+    manifest = canonical(lean(results.manifest))
     said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
     content = digest_bytes(manifest.encode(), said.encode(), *_source())
     if current := _current(folder, content):
         return current
     try:
-        made = _made(results, manifest, content, verdicts, claims)
+        made = _made(results, content, verdicts, claims)
     except Exception as error:
         if results.folder is None:
             raise
@@ -85,7 +87,6 @@ def write_files(
 
 def _made(
     results: Results,
-    manifest: str,
     content: str,
     verdicts: Mapping[str, Verdict] | None,
     claims: Sequence[Claim] | None,
@@ -97,17 +98,21 @@ def _made(
     from robench.diagnostics.verdicts import diagnose
     from robench.leaderboard import leaderboard
     from robench.report.builder import render
+    from robench.report.payload import pictured_cells
     from robench.report.tables import as_csv, as_json, as_latex
 
     # As it will be read from the folder: no order of keys may tell the two apart.
-    results = Results(unsealed(json.loads(manifest)), results.rows)
+    pictured = pictured_cells(results, leaderboard(results))
+    packed, rows = published(results.manifest, results.rows, pictured)
+    manifest = as_text(sealed(packed))
+    results = Results(unpacked(unsealed(json.loads(manifest))), results.rows)
     if verdicts is None:
         verdicts = diagnose(results)
     if claims is None:
         claims = judge(results)
     table = leaderboard(results)
     made = {
-        CELLS: _parquet(published_cells(results)),
+        CELLS: _parquet(rows),
         MANIFEST: manifest.encode(),
         "leaderboard.csv": as_csv(table).encode(),
         "leaderboard.json": as_json(results, table, verdicts).encode(),
@@ -156,7 +161,7 @@ def _source() -> list[bytes]:
     package = files("robench")
     modules = (
         "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
-        "two_sided.py", "balls.py", "worst_case.py",
+        "two_sided.py", "balls.py", "worst_case.py", "packed.py",
     )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [
@@ -164,9 +169,36 @@ def _source() -> list[bytes]:
     ]
 
 
+def as_text(manifest: Mapping[str, Any]) -> str:
+    """JSON with a line for each model, threat and cell, so that versions can be compared."""
+
+    def said(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    lines = []
+    for key, value in sorted(manifest.items()):
+        of_list = isinstance(value, list)
+        text = "[\n" + ",\n".join(map(said, value)) + "\n]" if of_list else said(value)
+        lines.append(f"{json.dumps(key)}:{text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def _parquet(table: pa.Table) -> bytes:
+    """A bit for each answer that is right or wrong, and each picture once: values are looked up in
+    one dictionary for the whole file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=ZSTD,
+        use_dictionary=[name for name in table.column_names if name != "image"],
+        column_encoding={"image": "DELTA_BINARY_PACKED"} if "image" in table.column_names else None,
+        dictionary_pagesize_limit=WHOLE,
+        row_group_size=max(len(table), 1),
+        data_page_size=WHOLE,
+        write_page_checksum=True,
+    )
     return bytes(sink.getvalue().to_pybytes())
 
 

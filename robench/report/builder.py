@@ -40,7 +40,7 @@ from robench.statistics import RESAMPLES
 
 SCRIPTS = ("two_sided.js", "table.js", "model.js")
 STYLES = ("page.css", "two_sided.css")
-PAGE_BYTES = 4_900_000
+PAGE_BYTES = 1_200_000
 """What a page may take: example images get what all else leaves of it."""
 
 

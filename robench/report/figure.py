@@ -87,8 +87,8 @@ def svg(drawn: Figure, name: str, title: str) -> str:
 
 
 def _rounded(tag: re.Match[str]) -> str:
-    """Coordinates to hundredths of a point; the text between tags is left as it is."""
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
+    """Coordinates to tenths of a point; the text between tags is left as it is."""
+    return re.sub(r"(\d\.\d)\d+", r"\1", tag[0])
 
 
 def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from robench.packed import MEANS, cell_means
 from robench.results import Model, Results
 
 
@@ -39,14 +40,16 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
     if not known or len(known) < len(cells):
         return Measurements()
     tables = [results.rows[cell["digest"]] for cell in known]
+    costs = [cell_means(rows, cell) for rows, cell in zip(tables, known, strict=True)]
     return Measurements(
         vote=_vote(results, model, threat),
         success=None if (found := results.success(model, threat)) is None else float(found.mean()),
         seconds=_mean([cell["seconds"] for cell in known]),
         **{
             name: _mean([_column_mean(table, name) for table in tables])
-            for name in ("tie", "zero_gradient", "queries", "gradients", "distance")
+            for name in ("tie", "zero_gradient")
         },
+        **{name: _mean([means.get(name) for means in costs]) for name in MEANS},
     )
 
 

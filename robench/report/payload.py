@@ -199,9 +199,35 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
 def _pictures(results: Results, model: Model, row: pd.Series, tiles: int) -> list[Strip]:
     names = [threat["name"] for threat in results.threats]
     accuracy = _accuracy(row, names)
+    strongest = strongest_attack(results.attacks, accuracy)
+    return examples(results, model, strongest, _hardest(results, row), tiles)
+
+
+def pictured_cells(results: Results, table: pd.DataFrame) -> dict[str, int]:
+    """Of how many images of a cell, by its digest, the page may show pictures: of each model's
+    first seed those of `_pictures`, and of each data set's first model one of every corruption."""
+    by_name = {model["name"]: model for model in results.models}
+    names = [threat["name"] for threat in results.threats]
+    found: dict[str, int] = {}
+    for _, rows in table.groupby("dataset", sort=False):
+        for place, (_, row) in enumerate(rows.iterrows()):
+            model, accuracy = by_name[row["model"]], _accuracy(row, names)
+            sheet = [one["name"] for kind in results.kinds.values() for one in kind]
+            shown = dict.fromkeys(sheet if place == 0 else [], 1) | {CLEAN: TILES[0]}
+            shown |= {results.kinds[kind][-1]["name"]: TILES[0] for kind in _hardest(results, row)}
+            if strongest := strongest_attack(results.attacks, accuracy):
+                shown[strongest] = TILES[0]
+            for name, images in shown.items():
+                cell = results.cell(model["name"], model["seeds"][0]["seed"], name)
+                if cell:
+                    found[cell["digest"]] = max(images, found.get(cell["digest"], 0))
+    return found
+
+
+def _hardest(results: Results, row: pd.Series) -> list[str]:
+    """The kinds of corruption that leave least."""
     kinds = [kind for kind in results.kinds if not pd.isna(row[column_name(kind)])]
-    hardest = sorted(kinds, key=lambda kind: (row[column_name(kind)], kind))[:WORST_KINDS]
-    return examples(results, model, strongest_attack(results.attacks, accuracy), hardest, tiles)
+    return sorted(kinds, key=lambda kind: (row[column_name(kind)], kind))[:WORST_KINDS]
 
 
 def _accuracy(row: pd.Series, names: Sequence[str]) -> dict[str, float]:

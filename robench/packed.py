@@ -1,0 +1,181 @@
+"""How a report is published: its rows and its manifest without what no page is made of.
+
+The store keeps every outcome whole. A published folder leaves out the loss of each image and the
+pictures that no page shows, and says costs (passes, distances) as means over a cell's images. What
+the rows of a cell are then is sealed with the manifest, so that nothing in the folder is believed
+unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from robench.digest import canonical
+from robench.outcomes import Tables
+from robench.seal import rows_digest
+
+SCHEMA = 3
+"""Of a published manifest. The store's is that of manifest.py."""
+LEFT_OUT = ("loss",)
+"""Columns that no page, diagnostic or test is made of."""
+MEANS = ("distance", "queries", "gradients")
+"""Columns of which only the mean over a cell's images is shown."""
+PICTURE = "input"
+EMPTY: tuple[Any, ...] = ({}, [])
+"""What a cell need not say: readers take it for granted."""
+OF_ROWS = ("rows", "means", "loss_trace", "loss_runs")
+"""What a cell says of its rows and of how they came to be, differently here and in the store."""
+SAID_ONCE = ("status", "environment", "probabilities", "activity", "input_shape", "error")
+"""Of a cell: what most of them say in the same words, said once for all of them."""
+LONG = 30
+"""Steps of an attack from which diagnostics look at its loss."""
+
+
+def lean(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as it is published, without what its rows say of themselves: the same whether it
+    comes from the store or from a published folder."""
+    return {
+        **manifest,
+        "schema": SCHEMA,
+        "models": [
+            {**model, "seeds": [_packed_seed(*one) for one in enumerate(model["seeds"])]}
+            for model in manifest["models"]
+        ],
+        "cells": [
+            {key: cell[key] for key in cell if cell[key] not in EMPTY and key not in OF_ROWS}
+            for cell in manifest["cells"]
+        ],
+    }
+
+
+def published(
+    manifest: Mapping[str, Any], rows: Mapping[str, pa.Table], pictured: Mapping[str, int]
+) -> tuple[dict[str, Any], pa.Table]:
+    """The manifest and the rows of all cells in one table, each cell once, with the column `cell`:
+    its digest. In the manifest's order, whichever was done first.
+
+    Args:
+        pictured: of how many images of a cell, by its digest, a page shows pictures; others are
+            left out, and so are the losses of later runs.
+    """
+    packed, digests, means = Tables(), dict[str, str](), dict[str, dict[str, float]]()
+    for cell in manifest["cells"]:
+        name = str(cell["digest"])
+        if name not in rows or name in digests:
+            continue
+        means[name] = cell_means(rows[name], cell)
+        kept = _kept(rows[name], pictured.get(name, 0))
+        packed.add(name, kept)
+        digests[name] = digest_of(kept)
+    made = lean(manifest)
+    for cell, whole in zip(made["cells"], manifest["cells"], strict=True):
+        name = str(whole["digest"])
+        if whole["status"] == "done" and name in digests:
+            cell["rows"] = digests[name]
+            said = {"means": means[name], **_losses(whole, name in pictured)}
+            cell.update({key: value for key, value in said.items() if value})
+    _say_once(made)
+    numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
+    names = pa.DictionaryArray.from_arrays(numbers, pa.array(list(packed), pa.string()))
+    return made, packed.whole().append_column("cell", names)
+
+
+def digest_of(rows: pa.Table) -> str:
+    """Of the rows of a cell as they are published, in whatever order their columns come."""
+    return rows_digest(rows.select(sorted(rows.column_names)))
+
+
+def rows_match(rows: pa.Table, said: str) -> bool:
+    """Whether `said` is the digest of the rows of a cell as they are published."""
+    return digest_of(rows) == said
+
+
+def cell_means(rows: pa.Table, cell: Mapping[str, Any]) -> dict[str, float]:
+    """Mean over a cell's images of each of MEANS that was measured: of its rows where they have it,
+    else as its published manifest says."""
+    found = dict(cell.get("means") or {})
+    for name in MEANS:
+        mean = pc.mean(rows.column(name)).as_py() if name in rows.column_names else None
+        if mean is not None:
+            found[name] = float(f"{mean:.6g}")
+    return found
+
+
+def unpacked(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest, published in any schema, as pages and diagnostics read it."""
+    for name, value in manifest.pop("cells_say", {}).items():
+        for cell in manifest["cells"]:
+            cell.setdefault(name, value)
+    for model in manifest["models"]:
+        for seed in model["seeds"]:
+            history = seed.get("history")
+            if isinstance(history, dict):
+                names, columns = list(history), list(history.values())
+                seed["history"] = [
+                    dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)
+                ]
+    return manifest
+
+
+def _losses(cell: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    """The losses by step of an attack that was long enough to be judged by them: of its first run,
+    or of all."""
+    trace, runs = cell.get("loss_trace") or [], cell.get("loss_runs") or []
+    if not whole:
+        trace, runs = trace[: runs[1] if len(runs) > 1 else None], []
+        trace = trace if len(trace) >= LONG else []
+    return {"loss_trace": trace, "loss_runs": runs}
+
+
+def _say_once(manifest: dict[str, Any]) -> None:
+    """Takes out of the cells what most of them say alike: `unpacked` puts it in again."""
+    said = manifest["cells_say"] = {}
+    for name in SAID_ONCE:
+        texts = Counter(canonical(cell[name]) for cell in manifest["cells"] if name in cell)
+        if texts.total() == len(manifest["cells"]) > 0:
+            said[name] = json.loads(texts.most_common(1)[0][0])
+            for cell in manifest["cells"]:
+                if cell[name] == said[name]:
+                    del cell[name]
+
+
+def _packed_seed(place: int, seed: Mapping[str, Any]) -> dict[str, Any]:
+    """With its training curves column by column, to six digits, where all epochs have the same.
+    Ways of the weights are drawn of the first seed alone."""
+    history: Sequence[Mapping[str, Any]] = seed.get("history") or []
+    if not history or any(list(row) != list(history[0]) for row in history):
+        return dict(seed)
+    columns = {
+        name: [_short(row[name]) for row in history]
+        for name in history[0]
+        if place == 0 or not name.startswith("weight/")
+    }
+    return {**seed, "history": columns}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _kept(rows: pa.Table, pictures: int) -> pa.Table:
+    """The columns that are published, named as Parquet reads them: the same bytes both ways."""
+    gone = {*LEFT_OUT, *MEANS, *(() if pictures else (PICTURE,))}
+    rows = rows.drop_columns([name for name in rows.column_names if name in gone])
+    if PICTURE in rows.column_names:
+        seen = pa.array(np.arange(len(rows)) < pictures)
+        some = pc.if_else(seen, rows.column(PICTURE), pa.scalar(None, pa.binary()))
+        rows = rows.set_column(rows.column_names.index(PICTURE), PICTURE, some)
+    fields = [
+        pa.field(f.name, pa.list_(pa.field("element", f.type.value_type)))
+        if pa.types.is_list(f.type)
+        else f
+        for f in rows.schema
+    ]
+    return rows.cast(pa.schema(fields))
