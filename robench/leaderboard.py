@@ -15,7 +15,7 @@ The rules that make a row honest:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -38,11 +38,13 @@ from robench.statistics import (
 
 __all__ = [
     "Results",
+    "chance_levels",
     "column_name",
     "dataset_labels",
     "leaderboard",
     "load_published",
     "load_results",
+    "ranked_by",
 ]
 
 CLEAN = "clean"
@@ -104,12 +106,55 @@ def leaderboard(results: Results) -> pd.DataFrame:
     first_seen = {name: place for place, name in enumerate(dict.fromkeys(table["dataset"]))}
     table["_group"] = table["dataset"].map(first_seen)
     table = table.sort_values(
-        ["_group", "complete", "rank", "worst_case", "model"],
+        ["_group", "complete", "rank", ranked_by(results), "model"],
         ascending=[True, False, True, False, True],
         na_position="last",
         kind="stable",
     ).reset_index(drop=True)
     return table[names]
+
+
+def ranked_by(results: Results) -> str:
+    """The column by which models are ranked: the worst case; in a report without attacks what it
+    measures, the average over corruptions, else clean accuracy."""
+    return "worst_case" if results.attacked else SUMMARY[2] if results.kinds else CLEAN
+
+
+def ranked_arrays(results: Results, names: Sequence[str]) -> list[Floats]:
+    """(seeds, images) of each named model that has it: what it is ranked by."""
+    models = {model["name"]: model for model in results.models}
+    found = [_ranked(results, models[name]) for name in names]
+    return [one for one in found if one is not None]
+
+
+def chance_levels(results: Results) -> dict[str, float]:
+    """Of each data set, by its label: the accuracy of always answering the most frequent class of
+    the test images, which a model must beat to have learned anything."""
+    found: dict[str, float] = {}
+    labels = dataset_labels(results)
+    for model in results.models:
+        tables = [results.table(model["name"], seed["seed"], CLEAN) for seed in model["seeds"]]
+        known = [table for table in tables if table is not None and len(table)]
+        if known and labels[model["name"]] not in found:
+            counts = np.unique(known[0].column("label").to_numpy(), return_counts=True)[1]
+            found[labels[model["name"]]] = float(counts.max() / counts.sum())
+    return found
+
+
+def _ranked(results: Results, model: Mapping[str, Any]) -> Floats | None:
+    """(seeds, images): what a model is ranked by; None where it has not all of it."""
+    if results.attacked:
+        return results.worst_case(model)
+    if not results.kinds:
+        return results.correct(model, CLEAN)
+    kinds = []
+    for threats in results.kinds.values():
+        names = [threat["name"] for threat in threats]
+        total = _sum({name: results.correct(model, name) for name in names}, names)
+        if total is None:
+            return None
+        kinds.append(total / len(names))
+    return np.asarray(np.mean(kinds, axis=0))
 
 
 def column_name(threat: str) -> str:
@@ -162,7 +207,7 @@ def _columns(results: Results) -> list[str]:
 
 def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float], Floats | None]:
     """Every accuracy of a row with interval and sd, and what it is ranked by (seeds, images) if
-    known: the worst case, or without attacks what is right on clean images."""
+    known: see `ranked_by`."""
     single: dict[str, Floats] = {}  # measured on images once each: Wilson holds
     reused: dict[str, Floats] = {}  # averages that reuse images: bootstrap by image
     found = {t["name"]: results.correct(model, t["name"]) for t in results.threats}
@@ -193,7 +238,8 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
         success = results.success(model, threat["name"])
         if success is not None:
             scores |= _summaries({success_column(threat["name"]): success}, {})
-    return scores | two_sided.left_open(results, scores), survived
+    ranked = survived if results.attacked else reused.get(SUMMARY[2], single.get(CLEAN))
+    return scores | two_sided.left_open(results, scores), ranked
 
 
 def _sum(found: Mapping[str, Floats | None], names: list[str]) -> Floats | None:

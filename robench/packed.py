@@ -34,6 +34,8 @@ OF_ROWS = ("rows", "means", "loss_trace", "loss_runs")
 """What a cell says of its rows and of how they came to be, differently here and in the store."""
 SAID_ONCE = ("status", "environment", "probabilities", "activity", "input_shape", "error")
 """Of a cell: what most of them say in the same words, said once for all of them."""
+RUNS = 8
+"""Of an attack, whose losses by step a page draws."""
 LONG = 30
 """Steps of an attack from which diagnostics look at its loss."""
 
@@ -128,6 +130,8 @@ def _losses(cell: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     """The losses by step of an attack that was long enough to be judged by them: of its first run,
     or of all."""
     trace, runs = cell.get("loss_trace") or [], cell.get("loss_runs") or []
+    if len(runs) > RUNS:
+        trace, runs = trace[: runs[RUNS]], runs[:RUNS]
     if not whole:
         trace, runs = trace[: runs[1] if len(runs) > 1 else None], []
         trace = trace if len(trace) >= LONG else []

@@ -165,6 +165,31 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
+def smallest_seen(correct: list[Floats], level: float = LEVEL) -> float:
+    """The difference in accuracy from which the paired t-test would have told two of these models
+    apart, with the correction for all pairs: of the pair in the middle. (seeds, images) each."""
+    counts = [len(model) for model in correct]
+    by_image = np.stack([model.mean(axis=0) for model in correct])
+    models, images = by_image.shape
+    if models < 2 or images < 2:
+        return 1.0
+    from_seeds = [
+        model.mean(axis=1).var(ddof=1) / len(model) if len(model) > 1 else 0.0 for model in correct
+    ]
+    pairs = list(zip(*np.triu_indices(models, 1), strict=True))
+    seen = []
+    for i, j in pairs:
+        paired = float(np.var(by_image[i] - by_image[j], ddof=1)) / images
+        variance = paired + from_seeds[i] + from_seeds[j]
+        spread = paired**2 / (images - 1) + sum(
+            from_seeds[k] ** 2 / max(counts[k] - 1, 1) for k in (i, j)
+        )
+        freedom = variance**2 / spread if spread > 0 else images - 1
+        quantile = stats.t.isf((1 - level) / (2 * len(pairs)), freedom)
+        seen.append(min(1.0, float(quantile * np.sqrt(variance))))
+    return float(np.median(seen))
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Ranks of models, 1 the best; all arrays run over the models in the order given.

@@ -22,6 +22,7 @@ from robench.report import write_report
 from robench.results import Results
 
 FILES = [
+    "accuracies.csv",
     "cells.parquet",
     "index.html",
     "leaderboard.csv",

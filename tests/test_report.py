@@ -119,7 +119,10 @@ def test_the_page_is_opened_when_asked_for(
 def test_csv_and_json_hold_the_leaderboard(quick: Results, folder: Path) -> None:
     table = leaderboard(quick)
     csv = pd.read_csv(folder / "leaderboard.csv")
-    assert list(csv.columns) == list(table.columns)
+    assert list(csv.columns) == [*table.columns, "verdict", "alarms"]
+    long = pd.read_csv(folder / "accuracies.csv").set_index(["model", "threat"])["accuracy"]
+    first = table.iloc[0]
+    assert long[first["model"], "fgsm"] == pytest.approx(first["fgsm"], rel=1e-5)
     np.testing.assert_allclose(csv["worst_case_low"], table["worst_case_low"], rtol=1e-5)
     rows = json.loads((folder / "leaderboard.json").read_text())["rows"]
     assert [row["rank"] for row in rows] == table["rank"].tolist()

@@ -65,7 +65,7 @@ def test_a_report_without_attacks_shows_no_worst_case(tmp_path: Path) -> None:
     shown = text[: text.index("<dialog")]
     assert ">Worst case<" not in shown
     assert "This report has no attacks" in shown
-    assert embedded_data(text)["columns"][0]["key"] == "clean"
+    assert embedded_data(text)["columns"][0]["key"] == "average_corruptions"
 
 
 def test_every_table_has_a_caption_and_every_picture_says_what_it_shows(page: str) -> None:

@@ -31,7 +31,14 @@ PAGE = "index.html"
 NOTHING = "0" * 64
 """Where the page will say what it was made from, until that is known."""
 ZSTD, WHOLE = 19, 2**28
-BESIDE = (CELLS, MANIFEST, "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
+BESIDE = (
+    CELLS,
+    MANIFEST,
+    "accuracies.csv",
+    "leaderboard.csv",
+    "leaderboard.json",
+    "leaderboard.tex",
+)
 
 
 def write_report(
@@ -98,8 +105,9 @@ def _made(
     from robench.diagnostics.verdicts import diagnose
     from robench.leaderboard import leaderboard
     from robench.report.builder import render
+    from robench.report.headline import headline
     from robench.report.payload import pictured_cells
-    from robench.report.tables import as_csv, as_json, as_latex
+    from robench.report.tables import as_csv, as_json, as_latex, as_long_csv
 
     # As it will be read from the folder: no order of keys may tell the two apart.
     pictured = pictured_cells(results, leaderboard(results))
@@ -111,14 +119,16 @@ def _made(
     if claims is None:
         claims = judge(results)
     table = leaderboard(results)
+    said = headline(results, table, verdicts, claims)
     made = {
         CELLS: _parquet(rows),
         MANIFEST: manifest.encode(),
-        "leaderboard.csv": as_csv(table).encode(),
-        "leaderboard.json": as_json(results, table, verdicts).encode(),
+        "leaderboard.csv": as_csv(table, verdicts).encode(),
+        "leaderboard.json": as_json(results, table, verdicts, said).encode(),
+        "accuracies.csv": as_long_csv(results, table, verdicts).encode(),
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
-    page = render(results, table, verdicts, claims, NOTHING).encode()
+    page = render(results, table, verdicts, claims, said, NOTHING).encode()
     made_from = _made_from(content, page, [made[name] for name in BESIDE])
     made[PAGE] = page.replace(NOTHING.encode(), made_from.encode(), 1)
     return made

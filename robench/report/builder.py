@@ -16,7 +16,7 @@ import pandas as pd
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import column_name, dataset_labels
+from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
 from robench.report.payload import embedded, payload, with_pictures
@@ -40,7 +40,7 @@ from robench.statistics import RESAMPLES
 
 SCRIPTS = ("two_sided.js", "table.js", "model.js")
 STYLES = ("page.css", "two_sided.css")
-PAGE_BYTES = 1_200_000
+PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
 
 
@@ -85,6 +85,7 @@ def render(
     table: pd.DataFrame,
     verdicts: Mapping[str, Verdict] | None,
     claims: Sequence[Claim],
+    headline: Sequence[str],
     made_from: str,
 ) -> str:
     """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old."""
@@ -92,6 +93,7 @@ def render(
     script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
     shown = [column for column in chosen if column.shown]
+    chance = chance_levels(results)
     page = (
         _templates()
         .get_template("page.html.j2")
@@ -113,7 +115,7 @@ def render(
             columns=chosen,
             column_groups=grouped(chosen),
             shown=shown,
-            groups=_groups(results, table, shown),
+            groups=_groups(results, table, shown, chance),
             models={model["name"]: model for model in results.models},
             trainers=sorted(set(table["trainer"])),
             networks=sorted(set(table["network"])),
@@ -130,6 +132,9 @@ def render(
             notes=_notes(results),
             verdicts=verdicts,
             claims=claims,
+            headline=headline,
+            ranked_by=ranked_by(results),
+            chance={name: f"{100 * value:.1f}" for name, value in chance.items()},
             made_from=made_from,
         )
     )
@@ -164,6 +169,8 @@ class Row:
     entries: list[Entry | None]
     ends: Pair | None
     """Both ends of the worst case."""
+    at_chance: bool
+    """Whether the interval of its clean accuracy covers that of always answering one class."""
 
 
 @dataclass(frozen=True)
@@ -204,15 +211,24 @@ def _sample(sample: Any) -> str:
     return f"{sample['images']:,} of {sample['of']:,} test images, {how}, the same in every run"
 
 
-def _groups(results: Results, table: pd.DataFrame, chosen: Sequence[Column]) -> list[Group]:
+def _groups(
+    results: Results, table: pd.DataFrame, chosen: Sequence[Column], chance: Mapping[str, float]
+) -> list[Group]:
     groups, models = [], {model["name"]: model for model in results.models}
     for dataset, rows in table.groupby("dataset", sort=False):
-        made = [_row(int(str(place)), row, chosen, models) for place, row in rows.iterrows()]
+        level = chance.get(str(dataset), 0.0)
+        made = [_row(int(str(p)), row, chosen, models, level) for p, row in rows.iterrows()]
         groups.append(Group(str(dataset), int(rows["images"].max()), made))
     return groups
 
 
-def _row(place: int, row: pd.Series, chosen: Sequence[Column], models: Mapping[str, Model]) -> Row:
+def _row(
+    place: int,
+    row: pd.Series,
+    chosen: Sequence[Column],
+    models: Mapping[str, Model],
+    chance: float,
+) -> Row:
     ranked = not pd.isna(row["rank"])
     best, worst = row["rank_best"], row["rank_worst"]
     return Row(
@@ -227,6 +243,7 @@ def _row(place: int, row: pd.Series, chosen: Sequence[Column], models: Mapping[s
         f"{best}–{worst}" if ranked and best != worst else "",
         [_entry(row, column.key) for column in chosen],
         pair(row, models[row["model"]]),
+        bool(row[f"{CLEAN}_low"] <= chance),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from robench import two_sided
-from robench.leaderboard import CLEAN, VOTES, column_name, success_column
+from robench.leaderboard import CLEAN, VOTES, column_name, ranked_by, success_column
 from robench.report.text import NORMS, radius, towards
 from robench.report.two_sided import words
 from robench.results import Results, Threat, targeted
@@ -115,6 +115,8 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
     ]  # fmt: skip
     if not results.attacked:  # they would say the clean accuracy a second time
         found = [column for column in found if column.key not in ("worst_case", VOTES[0])]
+    first = ranked_by(results)
+    found.sort(key=lambda column: column.key != first)
     always = ("worst_case", CLEAN)
     return [column for column in found if column.key in always or table[column.key].notna().any()]
 

@@ -24,6 +24,8 @@ from robench.results import Model, Results, targeted
 RUNS = 8  # of an attack, whose losses by step are drawn
 EPOCHS = 60  # points of a training curve that the page keeps
 TILES = (8, 4)  # example images of a model; the second where there is no room for the first
+MANY = 400_000
+"""Bytes of example images, from which each model shows fewer of them."""
 WORST_KINDS = 3  # corruptions shown among the example images
 CLASSES = 40  # up to so many, a model's clean accuracy is given class by class
 CARD_ORDER = ("description", "dataset", "network", "trainer", "seeds", "name")
@@ -71,7 +73,7 @@ def with_pictures(
             for row in rows
         ]
         sizes = [len(embedded({"pictures": own}).encode()) for own in strips]
-        if sum(sizes) <= room:
+        if sum(sizes) <= min(room, MANY):
             break
     fits = np.cumsum(sizes) <= room
     return [

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from robench.leaderboard import ranked_by
 from robench.report import PAGE, _write, write_report
 from robench.report.text import image_count, shorten
 from robench.results import Results
@@ -89,9 +90,8 @@ def write_site(reports: dict[str, Results], site: Path) -> Path:
 def _entry(name: str, results: Results, rows: list[dict[str, Any]]) -> Entry:
     """rows: of the report's leaderboard.json."""
     card: dict[str, Any] = results.manifest["report"]
-    headline, beside = "worst_case", "clean"
-    if not results.attacked:  # ranked by clean accuracy, then
-        headline, beside = "clean", "average_corruptions" if results.kinds else ""
+    headline = ranked_by(results)
+    beside = "" if headline == "clean" else "clean"
     ranked: dict[str, list[Leader]] = {}
     for row in rows:
         if row["rank"] is not None and row[headline] is not None:

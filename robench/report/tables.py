@@ -5,29 +5,45 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
-from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
+from robench.leaderboard import (
+    CLEAN,
+    SUMMARY,
+    VOTES,
+    chance_levels,
+    column_name,
+    ranked_by,
+)
 from robench.report.two_sided import words
 from robench.results import Results
 from robench.two_sided import several
 
 DIGITS = 6
 TEXTS = ("model", "trainer", "network", "dataset")
+BY = {CLEAN: "by clean accuracy", SUMMARY[2]: "by the average over corruptions"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What the text of a cell begins with that spreadsheets compute."""
 
 
-def as_csv(table: pd.DataFrame) -> str:
-    """One line per model; accuracies in [0, 1]; empty where a number cannot be had.
+def as_csv(table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None) -> str:
+    """One line per model; accuracies in [0, 1]; empty where a number cannot be had; last the
+    verdict on each and the checks that raised an alarm, where they are known.
 
     A name that a spreadsheet would take for a formula gets an apostrophe before it, which shows it
     as text; JSON has every name as it is.
     """
+    if verdicts:
+        found = [verdicts.get(name) for name in table["model"]]
+        raised = [
+            "; ".join(alarm["check"] for alarm in one["alarms"]) if one else "" for one in found
+        ]
+        said = {"verdict": [one["verdict"] if one else "" for one in found], "alarms": raised}
+        table = pd.concat([table, pd.DataFrame(said, index=table.index)], axis=1)
     texts = table[[name for name in TEXTS if name in table]].map(_inert)
     table = table.assign(**texts).rename(columns=_inert)
     sink = io.StringIO()
@@ -35,11 +51,37 @@ def as_csv(table: pd.DataFrame) -> str:
     return sink.getvalue()
 
 
-def as_json(
+def as_long_csv(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
 ) -> str:
+    """One line for each model under each threat: what plotting programs and statistics want."""
+    lines = []
+    for _, row in table.iterrows():
+        verdict = (verdicts or {}).get(row["model"])
+        for threat in results.threats:
+            name = column_name(threat["name"])
+            if not pd.isna(row[name]):
+                lines.append(
+                    {key: _inert(row[key]) for key in TEXTS}
+                    | {"threat": _inert(threat["name"])}
+                    | {key: threat.get(key) for key in ("kind", "role", "norm", "eps", "severity")}
+                    | {f"accuracy{end}": row[name + end] for end in ("", "_low", "_high", "_sd")}
+                    | {"verdict": verdict["verdict"] if verdict else None}
+                )
+    sink = io.StringIO()
+    pd.DataFrame(lines).to_csv(sink, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    return sink.getvalue()
+
+
+def as_json(
+    results: Results,
+    table: pd.DataFrame,
+    verdicts: Mapping[str, Verdict] | None = None,
+    headline: Sequence[str] = (),
+) -> str:
     """The same rows as objects, each with the verdict on it and the checks that raised an alarm;
-    with the report's name and the digest of its threat set."""
+    with the report's name, the digest of its threat set, its headline in sentences, and of each
+    data set the accuracy of always answering its most frequent class."""
     rows = [
         {key: _plain(value) for key, value in row.items() if not _absent_sd(key, value)}
         for row in table.to_dict(orient="records")
@@ -53,6 +95,8 @@ def as_json(
         "report": results.name,
         "title": results.manifest["report"]["title"],
         "threat_set": results.manifest["threat_set"],
+        "headline": list(headline),
+        "chance": {name: _plain(value) for name, value in chance_levels(results).items()},
         "rows": rows,
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -89,7 +133,7 @@ def as_latex(
         f"% {_one_line(results.manifest['report']['title'])}",
         f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
         "brackets: 95% interval",
-        *([] if results.attacked else ["% no attacks: ranked by clean accuracy"]),
+        *([] if results.attacked else [f"% no attacks: ranked {BY[ranked_by(results)]}"]),
         *(["% dagger: gradient masking suspected, an upper bound"] if doubtful else []),
         r"\begin{tabular}{rl" + "r" * len(measured) + "}",
         r"\toprule",

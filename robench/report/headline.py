@@ -1,0 +1,177 @@
+"""What a report found, in one to three sentences: who leads and by how much, which claims hold,
+what is doubtful, what is proved. Nothing but the results decides what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from robench.claims import Claim
+from robench.diagnostics.finding import Verdict
+from robench.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
+from robench.report.figure import labels
+from robench.report.text import shorten
+from robench.results import Results
+from robench.statistics import smallest_seen
+
+NAMED = 3
+"""Data sets, and models of one, that a sentence names."""
+LENGTH = 60
+WHAT = {
+    "worst_case": "in the worst case",
+    "average_corruptions": "on average over corruptions",
+    CLEAN: "on clean images",
+}
+"""What models are ranked by, as a sentence ends."""
+
+
+def headline(
+    results: Results,
+    table: pd.DataFrame,
+    verdicts: Mapping[str, Verdict] | None,
+    claims: Sequence[Claim],
+) -> list[str]:
+    """One to three sentences, plain text: leaders; claims; doubts and proofs."""
+    said = [_leaders(results, table), _claims(results, claims), _belief(results, table, verdicts)]
+    return [sentence for sentence in said if sentence]
+
+
+def _leaders(results: Results, table: pd.DataFrame) -> str:
+    by = ranked_by(results)
+    ranked = table[table["rank"].notna() & table[by].notna()]
+    if ranked.empty:
+        return "No model has all its outcomes yet: nothing is ranked."
+    names = short_names(list(table["model"]))
+    chance = chance_levels(results)
+    groups = list(ranked.groupby("dataset", sort=False))
+    parts = []
+    for dataset, rows in groups[:NAMED]:
+        where = f"{shorten(str(dataset), LENGTH)}: " if len(groups) > 1 else ""
+        parts.append(where + _group(results, rows, by, names, chance.get(str(dataset))))
+    more = len(groups) - NAMED
+    if more > 0:
+        parts.append(f"and {more} more data set{'s' if more > 1 else ''}")
+    text = "; ".join(parts)
+    return f"{text.replace('the ', 'The ', 1)}." if text.startswith("the ") else f"{text}."
+
+
+def _group(
+    results: Results,
+    rows: pd.DataFrame,
+    by: str,
+    names: Mapping[str, str],
+    chance: float | None,
+) -> str:
+    """One data set: who leads, and how far the others are behind."""
+    what = WHAT[by]
+    if len(rows) == 1:
+        return f"{names[rows['model'].iloc[0]]} keeps {_percent(rows[by].iloc[0])} {what}"
+    first = rows[rows["rank"] == 1].sort_values(by, ascending=False, kind="stable")
+    others = rows[rows["rank"] > 1].sort_values(by, ascending=False, kind="stable")
+    known = chance is not None and (rows[f"{CLEAN}_low"] <= chance).all()
+    doubt = f"; none is above chance ({_percent(chance or 0)}) on clean images" if known else ""
+    if others.empty:
+        most = rows[rows["images"] == rows["images"].max()]
+        arrays = ranked_arrays(results, list(most["model"]))
+        seen = smallest_seen(arrays)
+        spread = f"{_percent(first[by].min())} to {_percent(first[by].max())}"
+        return (
+            f"the {len(rows)} models cannot be told apart {what} ({spread}); "
+            f"a difference of {100 * seen:.0f} points would have been seen{doubt}"
+        )
+    following = others.iloc[0]
+    gap = 100 * (first[by].iloc[0] - following[by])
+    behind = f"{gap:.1f} points above {names[following['model']]}"
+    if len(first) == 1:
+        lead = first.iloc[0]
+        return f"{names[lead['model']]} leads {what} with {_percent(lead[by])}, {behind}{doubt}"
+    who = _list([names[model] for model in first["model"]])
+    return (
+        f"{who} lead {what} and cannot be told apart "
+        f"({_percent(first[by].min())} to {_percent(first[by].max())}), the best {behind}{doubt}"
+    )
+
+
+def _claims(results: Results, claims: Sequence[Claim]) -> str:
+    """How many published claims hold; a title that asks gets its answer from them."""
+    if not claims:
+        return ""
+    found = Counter(claim["verdict"] for claim in claims)
+    held = _counted(found, len(claims))
+    strong = [claim["strong_verdict"] for claim in claims if claim["strong_verdict"]]
+    beyond = ""
+    if strong:
+        beyond = f"; under the strong evaluation {_counted(Counter(strong), len(strong))}"
+    answer = ""
+    if str(results.manifest["report"]["title"]).rstrip().endswith("?"):
+        last = [claim["strong_verdict"] or claim["verdict"] for claim in claims]
+        good = sum(verdict == "holds" for verdict in last)
+        answer = "Yes: " if good == len(last) else "In part: " if good else "Not shown: "
+    many = len(claims) > 1
+    of = f"of {len(claims)} published claims" if many else "the published claim"
+    text = f"{of} {held}{beyond}."
+    return answer + text if answer else text[0].upper() + text[1:]
+
+
+def _counted(found: Counter[str], of: int) -> str:
+    """`2 hold, 1 is weaker and 3 do not hold`; of one claim only the verdict."""
+    if of == 1:
+        return _verb(next(iter(found)), 1)
+    order = ("holds", "weaker", "does not hold", "cannot be judged")
+    known = [one for one in order if found[one]]
+    return _list([f"{found[one]} {_verb(one, found[one])}" for one in known])
+
+
+def _verb(verdict: str, count: int) -> str:
+    """A verdict as the end of a sentence."""
+    if verdict == "weaker":
+        return "is weaker than published" if count == 1 else "are weaker than published"
+    many = {"holds": "hold", "does not hold": "do not hold"}
+    return many.get(verdict, verdict) if count > 1 else verdict
+
+
+def _belief(results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None) -> str:
+    """Which numbers are doubtful, how many models are settled by proofs, how many incomplete."""
+    names, said = short_names(list(table["model"])), []
+    doubtful = [
+        names[model]
+        for model in table["model"]
+        if verdicts and model in verdicts and verdicts[model]["verdict"] == "doubtful"
+    ]
+    if doubtful:
+        said.append(f"doubtful: {_list(doubtful)}" if len(doubtful) < len(table)
+                    else "every number is doubtful")  # fmt: skip
+    if results.proofs and "proved" in table and table["proved"].notna().any():
+        best = table.sort_values("proved", ascending=False, kind="stable").iloc[0]
+        said.append(f"at best {_percent(best['proved'])} is proved, of {names[best['model']]}")
+    missing = int((~table["complete"]).sum())
+    if missing:
+        said.append(f"{missing} of {len(table)} models lack outcomes and are not ranked")
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without the folder that all of them begin with, printable and of bounded length."""
+    folders = [name.split("/")[:-1] for name in names]
+    shared = 0
+    while len(names) > 1 and all(
+        len(folder) > shared and folder[shared] == folders[0][shared] for folder in folders
+    ):
+        shared += 1
+    own = ["/".join(name.split("/")[shared:]) for name in names]
+    return dict(zip(names, labels(own, LENGTH).values(), strict=True))
+
+
+def _list(parts: Sequence[str]) -> str:
+    """`a, b and c`; of many the first, and how many more."""
+    shown = list(parts)
+    if len(shown) > NAMED + 1:
+        shown = [*shown[:NAMED], f"{len(shown) - NAMED} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
