@@ -14,6 +14,7 @@ import pandas as pd
 from robench import two_sided
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
+from robench.packed import RUNS
 from robench.report.columns import roles
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
@@ -21,7 +22,6 @@ from robench.report.text import radius, towards
 from robench.report.two_sided import record as ends_record
 from robench.results import Model, Results, targeted
 
-RUNS = 8  # of an attack, whose losses by step are drawn
 EPOCHS = 60  # points of a training curve that the page keeps
 TILES = (8, 4)  # example images of a model; the second where there is no room for the first
 MANY = 400_000
