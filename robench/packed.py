@@ -76,12 +76,13 @@ def published(
         kept = _kept(rows[name], pictured.get(name, 0))
         packed.add(name, kept)
         digests[name] = digest_of(kept)
-    made = lean(manifest)
+    made, judged = lean(manifest), _judged_by_loss(manifest)
     for cell, whole in zip(made["cells"], manifest["cells"], strict=True):
         name = str(whole["digest"])
         if whole["status"] == "done" and name in digests:
             cell["rows"] = digests[name]
-            said = {"means": means[name], **_losses(whole, name in pictured)}
+            keeps = LONG if whole["threat"] in judged else None
+            said = {"means": means[name], **_losses(whole, name in pictured, keeps)}
             cell.update({key: value for key, value in said.items() if value})
     _say_once(made)
     numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
@@ -126,15 +127,26 @@ def unpacked(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _losses(cell: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    """The losses by step of an attack that was long enough to be judged by them: of its first run,
-    or of all."""
+def _judged_by_loss(manifest: Mapping[str, Any]) -> set[str]:
+    """Threats whose loss diagnostics may look at: white-box attacks in a ball that counts."""
+    attacks = [threat for threat in manifest["threats"] if threat["kind"] == "attack"]
+    balls = {(t["norm"], t["eps"]) for t in attacks if t["role"] in ("attack", "diagnostic")}
+    return {
+        threat["name"]
+        for threat in attacks
+        if threat["access"] == "white-box" and (threat["norm"], threat["eps"]) in balls
+    }
+
+
+def _losses(cell: Mapping[str, Any], whole: bool, least: int | None) -> dict[str, Any]:
+    """The losses by step of an attack: all of them where a page draws them; of its first run where
+    it has at least so many steps; else none."""
     trace, runs = cell.get("loss_trace") or [], cell.get("loss_runs") or []
     if len(runs) > RUNS:
         trace, runs = trace[: runs[RUNS]], runs[:RUNS]
     if not whole:
         trace, runs = trace[: runs[1] if len(runs) > 1 else None], []
-        trace = trace if len(trace) >= LONG else []
+        trace = trace if least is not None and len(trace) >= least else []
     return {"loss_trace": trace, "loss_runs": runs}
 
 
