@@ -8,7 +8,7 @@ never counts as proved (METHODS: what can be proved). So, for the images measure
 
 and with intervals on both ends the same is said of images that were not measured. For a noisy model
 the same three parts are shares of an image: what a certificate guarantees of the probability of a
-right answer, and what attacks left of it.
+right answer, and what attacks left of it. A certificate of its vote says 1/2 of that.
 """
 
 from __future__ import annotations
@@ -219,7 +219,9 @@ def _shown(results: Results, model: Mapping[str, Any], proof: Threat) -> Floats 
     cells = [results.cell(model["name"], seed["seed"], proof["name"]) for seed in model["seeds"]]
     if all(_untried(cell) for cell in cells):
         return None
-    return np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in found])
+    shown = np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in found])
+    # Of a noisy model, 1 can only be said of its vote: more than half of its answers are right.
+    return np.where(shown == 1, 0.5, shown) if model["stochastic"] else shown
 
 
 def _untried(cell: Mapping[str, Any] | None) -> bool:

@@ -205,6 +205,24 @@ def test_bad_luck_does_not_contradict_a_certificate_but_what_luck_cannot_do_does
         two_sided.check(made.results())
 
 
+def test_a_certified_vote_is_no_certified_share() -> None:
+    """The majority of answers is right: that says one half of their share, and no more."""
+    right = np.zeros((1, 2, 16), bool)
+    right[0, :, :11] = True
+    made = Outcomes(images=2, stochastic=True).clean().attack("pgd", right)
+    made.attack("certificate", 1.0, role="proof", proved=[1.0, 0.0], bounds="vote")
+    results = made.results()
+    two_sided.check(results)
+    found = ends(results, results.models[0])
+    assert found is not None
+    assert found.proved.tolist() == [[0.5, 0.0]]
+    right = np.zeros((1, 2, 64), bool)
+    made = Outcomes(images=2, stochastic=True).clean().attack("pgd", right)
+    made.attack("certificate", 1.0, role="proof", proved=[1.0, 0.0], bounds="vote")
+    with pytest.raises(RobenchError, match="image 0: proved by certificate"):
+        two_sided.check(made.results())
+
+
 def test_a_contradiction_stops_the_leaderboard_and_the_page(tmp_path: Path) -> None:
     results = report()
     cell = results.cell("synthetic/a", 0, "pgd")
