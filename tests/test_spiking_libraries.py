@@ -4,6 +4,7 @@ as our own are."""
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import robench
 from robench.attacks.ball import Ball
+from robench.attacks.gradient import PGD
 from robench.attacks.spikes import Spikes
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits
@@ -28,6 +30,7 @@ from robench.networks.surrogate import SWEEP, surrogate
 from robench.plugins import Source
 from robench.report.spiking import spikes
 from robench.trainers.stbp import STBP
+from robench.workspace import reference_root
 
 STEPS, DECAY, THRESHOLD = 5, 0.2, 0.5
 
@@ -371,3 +374,37 @@ def test_evaluate_takes_it_as_it_is(own: SNN, name: str, tmp_path: Path) -> None
     module(torch.rand(*([STEPS] if "multi" in name else []), 3, 1, 8, 8))
     again = robench.evaluate(module, "digits", **settings)
     assert again.results.models[0]["fields"] == found.results.models[0]["fields"]
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
+    library("snntorch")
+    blocks = re.findall(r"```python\n(.*?)```", (reference_root() / "README.md").read_text(), re.S)
+    (code,) = [block for block in blocks if "import snntorch" in block]
+    code = code.replace("eps=0.1)", "eps=0.1, images=20, progress=False, store=store)")
+    told: dict[str, Any] = {"store": tmp_path}
+    exec(code, told)
+    result = told["result"]
+    assert not result.results.failures()
+    assert {threat["name"] for threat in result.results.attacks} >= {"strong/spikes", "pgd"}
+    assert "keeps its state" in str(result)
+
+
+def test_poisson_input_is_attacked_through_its_expectation(own: SNN, digits: Any) -> None:
+    library("snntorch")
+    network = like(own, "snntorch", readout="rate", encoding="poisson")
+    x, y = (torch.from_numpy(part[:20]) for part in (digits.test.images, digits.test.labels))
+
+    def left(images: Tensor) -> float:
+        network.generator = torch.Generator().manual_seed(1)
+        return float(
+            torch.stack([network(images).argmax(1) == y for _ in range(16)]).float().mean()
+        )
+
+    network.generator = torch.Generator().manual_seed(0)
+    target = WhiteBoxTarget(network, Ball("linf", 0.15), len(x))
+    attack = PGD(steps=10, eot=10, loss="margin", on="potential", surrogate="arctan:2")
+    x_adv = attack.perturb(target, x.clone(), y, torch.Generator().manual_seed(0))
+    signs = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(2)).sign()
+    floor = left((x + 0.15 * signs).clamp(0, 1))
+    assert floor > 0.6
+    assert left(x_adv) < floor - 0.2

@@ -1,5 +1,6 @@
-"""Flips of events (binary pixels) on networks that jump: greedy along derivatives that adapt, away
-from the right class and towards every other, then swaps. A number of flips is all it takes.
+"""Flips of events (binary pixels) on networks that jump: greedy along the network's own
+derivative and along ones that adapt, away from the right class and towards every other, then swaps.
+A number of flips is all it takes.
 
 A flip turns pixel p into 1 - p and is worth, to first order, (1 - 2p) dL/dp. On networks that jump
 that is a guess, so that the most promising ones are tried; the best of them is flipped even where
@@ -52,27 +53,32 @@ class EventFlips(Attack):
             wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
             aims: list[Tensor | None] = [None]
             aims += wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T
+            self._greedy(target, contest, x, y, None, None, budget, draws)
             for aim in aims:
-                for derivative in DERIVATIVES if target.jumps else DERIVATIVES[:1]:
+                for derivative in DERIVATIVES if target.jumps else ():
                     self._greedy(target, contest, x, y, aim, derivative, budget, draws)
+                if aim is not None and not target.jumps:
+                    self._greedy(target, contest, x, y, aim, None, budget, draws)
             for _ in range(self.swaps):
                 self._swap(target, contest, x, y, budget, draws)
         return contest.images
 
     def _greedy(
         self, target: WhiteBoxTarget, contest: Contest, x: Tensor, y: Tensor, aim: Tensor | None,
-        derivative: str, budget: int, draws: int,
+        derivative: str | None, budget: int, draws: int,
     ) -> None:  # fmt: skip
+        """One flip after the other. derivative: None: the network's own, through its output."""
         rows = contest.standing()
-        adaptive = AdaptiveSurrogate(derivative, len(rows))
+        adaptive = None if derivative is None else AdaptiveSurrogate(derivative, len(rows))
         x_adv = x[rows].clone()
         for _ in range(budget):
             if not len(rows):
                 return
             aimed = None if aim is None else aim[rows]
             answer = target.gradient(
-                x_adv, y[rows], margin, draws, adaptive, rows, aim=aimed, on="potential",
-                through_reset=False,
+                x_adv, y[rows], margin, draws, adaptive, rows, aim=aimed,
+                on="output" if adaptive is None else "potential",
+                through_reset=adaptive is None,
             )  # fmt: skip
             worth = _worth(x_adv, answer.gradient)
             worth.masked_fill_(~_free(target, x_adv, x[rows]), -torch.inf)
@@ -87,7 +93,8 @@ class EventFlips(Attack):
             left = torch.nonzero(~contest.broken[rows])[:, 0]
             if len(left) < len(rows):
                 rows, x_adv = rows[left], x_adv[left]
-                adaptive.keep(left)
+                if adaptive is not None:
+                    adaptive.keep(left)
 
     def _swap(
         self, target: WhiteBoxTarget, contest: Contest, x: Tensor, y: Tensor, budget: int,
