@@ -20,6 +20,9 @@ from robench.manifest import describe
 from robench.networks.mlp import MLP
 from robench.networks.noise import noisy_layers
 from robench.plan import make_plan
+from robench.report import write_report
+from robench.report.final_noise import final_noise
+from robench.results import load_results
 from robench.store import Store
 from robench.trainers.bp_n import BPN
 from robench.workspace import Workspace, open_workspace, reference_root
@@ -190,3 +193,30 @@ def test_layer_wise_noise_gives_each_layer_the_gradient_of_its_own_noise() -> No
             if name.startswith(f"layers.{index}."):
                 cosine = torch.cosine_similarity(found[name].flatten(), weight.grad.flatten(), 0)  # type: ignore[union-attr]
                 assert cosine > 0.99, name
+
+
+# -- what the page says of the noise ---------------------------------------------------------------
+
+
+def test_a_page_says_how_strong_the_noise_is_and_where_it_is_from(
+    controlled: Workspace, write: Write
+) -> None:
+    write(
+        "models/clamped.toml",
+        ROW.replace("[0.3, 5.0]", "[1.5, 5.0]").replace("sigma_lr = 0.1", "sigma_lr = 1e-6"),
+    )
+    write("reports/small.toml", REPORT.replace('"row"', '"row", "clamped"'))
+    run, _ = carry_out(controlled)
+    results = load_results(run.store, "small", run.outcomes, describe(run, "robench run small"))
+    said = {one.model: one for one in final_noise(results)}
+    for layer, value in enumerate(said["row"].sigmas.split(", "), start=1):
+        found = [sigmas(run, "row", seed)[f"layers.{layer - 1}.sigma"].mean() for seed in (0, 1)]
+        assert float(value.split(" ")[0]) == pytest.approx(float(sum(found)) / 2, rel=0.01)
+    assert said["row"].sigmas == said["control"].sigmas
+    assert said["row"].origin.startswith("layer 1 learned")
+    assert said["control"].origin == "those of row, fixed"
+    assert said["clamped"].origin == "layer 1 at its clamp, layer 2 at its clamp"
+    assert said["clamped"].sigmas == "1.5, 1.5"
+    page = write_report(results, controlled.root / "page").read_text()
+    assert "How strong the noise is" in page
+    assert "those of row, fixed" in page
