@@ -11,7 +11,7 @@ from outcomes import Outcomes
 from robench.diagnostics.finding import Finding
 from robench.diagnostics.subject import Subject
 from robench.diagnostics.truth import truth
-from robench.diagnostics.verdicts import diagnose
+from robench.diagnostics.verdicts import against_truth, diagnose
 
 
 def against(left: float, robust: float, proved: float | None = None, **more: float) -> Outcomes:
@@ -149,3 +149,10 @@ def test_of_several_balls_the_one_where_most_is_missed_is_told() -> None:
     finding = found(made)
     assert finding.verdict == "pass"
     assert finding.evidence["eps"] == 0.1
+
+
+def test_verdicts_without_proofs_are_held_against_them() -> None:
+    for left, truth_says in ((0.42, "alarm"), (0.28, "pass")):
+        told = against_truth(against(left=left, robust=0.26).results())
+        assert told == {"mine": ("unchecked", truth_says)}, "by hand nobody ran the diagnostics"
+    assert against_truth(Outcomes().clean().attack("pgd", 0.5).results()) == {}

@@ -69,6 +69,20 @@ def diagnose(results: Results) -> dict[str, Verdict]:
     }
 
 
+def against_truth(results: Results) -> dict[str, tuple[str, str]]:
+    """Of each model that proofs know the truth about: the verdict without them, and what the truth
+    says of the attacks' number: "pass" where it lies within the interval of the true accuracy,
+    "alarm" where it lies above, else "not applicable"."""
+    found = {}
+    for model in results.models if results.proofs else []:
+        subject = Subject(results, model)
+        known_of = truth(subject)
+        if known_of.evidence:
+            without = verdict([check(subject) for check in CHECKS], subject.headline)
+            found[model["name"]] = (str(without["verdict"]), str(known_of.verdict))
+    return found
+
+
 def verdict(findings: list[Finding], headline: bool = True) -> Verdict:
     """What a model's findings come to. headline: whether it has a worst case."""
     certain = any(settles(finding) for finding in findings)
