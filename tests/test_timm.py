@@ -135,5 +135,5 @@ def test_weights_come_from_a_safetensors_file(small: Workspace, write: Write) ->
 
 def test_networks_of_the_real_library() -> None:
     real = pytest.importorskip("timm", exc_type=ImportError)
-    made = robench.networks.timm._made(real.create_model, "resnet18", "card", num_classes=7)
+    made = robench.networks.timm._made(real.create_model, "resnet18", "card", num_classes=7).eval()
     assert made(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
