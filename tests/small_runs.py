@@ -29,7 +29,7 @@ diagnostics = false
 def small_workspace(root: Path) -> Workspace:
     """A workspace in `root` with one small model on digits and a report that attacks it twice."""
     for folder in FOLDERS:
-        (root / folder).mkdir(exist_ok=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "models/small.toml").write_text(MODEL)
     (root / "reports/small.toml").write_text(REPORT)
     return open_workspace(root)

@@ -64,8 +64,15 @@ def trained() -> nn.Sequential:
 
 @pytest.fixture
 def quietly(small: Workspace) -> dict[str, Any]:
-    """What keeps an evaluation short and within the small workspace."""
-    return {"workspace": small.root, "images": 40, "progress": False, "attacks": ["fgsm"]}
+    """What keeps an evaluation short and within the small workspace, whose report has no
+    diagnostics."""
+    return {
+        "workspace": small.root,
+        "report": "small",
+        "images": 40,
+        "progress": False,
+        "attacks": ["fgsm"],
+    }
 
 
 def card_of(small: Workspace, write: Write, factory: str, weights: str) -> ModelCard:
@@ -205,7 +212,7 @@ def test_the_module_is_left_as_it_was(trained: nn.Sequential, quietly: dict[str,
 def test_the_result_shows_itself_and_writes_the_same_page_as_a_report(
     trained: nn.Sequential, quietly: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = robench.evaluate(trained, "digits", name="mine", **quietly)
+    found = robench.evaluate(trained, "digits", name="mine", **quietly | {"report": "strong"})
     shown = found._repr_html_()
     assert "worst case over attacks" in shown
     assert "fgsm" in shown

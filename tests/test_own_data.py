@@ -38,7 +38,7 @@ def net() -> nn.Module:
 
 @pytest.fixture
 def quietly(small: Workspace) -> dict[str, Any]:
-    return {"workspace": small.root, "progress": False, "attacks": ["fgsm"]}
+    return {"workspace": small.root, "report": "small", "progress": False, "attacks": ["fgsm"]}
 
 
 MINE = """
