@@ -49,7 +49,8 @@ def test_answers_do_not_depend_on_a_stand_in(tmp_path: Path) -> None:
     with_it = measured(trained(Defended(Named())), tmp_path / "b").to_pandas().iloc[0]
     for column in ("clean", "square"):
         assert without[column] == with_it[column]
-    assert np.isnan(without["pgd"])  # numpy takes no tensor with a graph
+    # numpy takes no tensor with a graph: what needs a gradient does without, and finds no more
+    assert with_it["pgd"] <= without["pgd"] < without["clean"]
 
 
 def test_a_stand_in_of_another_shape_is_refused(tmp_path: Path) -> None:
