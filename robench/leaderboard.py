@@ -233,11 +233,11 @@ def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float
     known = [kind for kind in kinds if kind is not None]
     if known and len(known) == len(kinds):
         reused["average_corruptions"] = np.mean(known, axis=0)
-    scores = _summaries(single, reused)
+    scores = summaries(single, reused)
     for threat in results.targeted:  # over images of their own: those that have another label
         success = results.success(model, threat["name"])
         if success is not None:
-            scores |= _summaries({success_column(threat["name"]): success}, {})
+            scores |= summaries({success_column(threat["name"]): success}, {})
     ranked = survived if results.attacked else reused.get(SUMMARY[2], single.get(CLEAN))
     return scores | two_sided.left_open(results, scores), ranked
 
@@ -253,7 +253,9 @@ def _sum(found: Mapping[str, Floats | None], names: list[str]) -> Floats | None:
     return total
 
 
-def _summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str, float]:
+def summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str, float]:
+    """Every accuracy with interval and sd. single: (seeds, images) that were measured once;
+    reused: averages over threats that share their images."""
     every = {**single, **reused}
     if not every:
         return {}

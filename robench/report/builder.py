@@ -30,6 +30,7 @@ from robench.report.text import (
     counted,
     image_count,
     percent,
+    portable,
     radius,
     seconds,
     shorten,
@@ -71,6 +72,7 @@ def _templates() -> jinja2.Environment:
         seconds=seconds,
         breakable=breakable,
         radius=radius,
+        portable=portable,
     )
     return environment
 
@@ -121,7 +123,7 @@ def render(
             trainers=sorted(set(table["trainer"])),
             networks=sorted(set(table["network"])),
             datasets=list(dict.fromkeys(table["dataset"])),
-            plots=plots(results, table),
+            plots=plots(results, table, verdicts),
             sheets=_sheets(results, table),
             corruption_errors=corruption_errors(results),
             published=_published(results, table),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 
 from robench.leaderboard import CLEAN, column_name
 from robench.report.drawing import Drawing, Plot, percent
 from robench.report.figure import figure, svg
+from robench.results import Results
 
 ANNOTATED = 240  # cells up to which a heat map prints its numbers
 SCALE = {"label": "accuracy, %", "ticks": [0, 50, 100]}
@@ -17,9 +22,12 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     """Model x threat; corruptions by their mean over severities."""
     results = drawing.results
     names = [CLEAN, *(t["name"] for t in [*results.attacks, *results.floors]), *results.kinds]
+    if _surrogates(results) > 1:  # they have a plot of their own
+        twice = {t["name"] for t in results.attacks if t.get("surrogate")}
+        names = [key for key in names if key not in twice]
     shown = [key for key in names if drawing.table[column_name(key)].notna().any()]
     values = 100 * drawing.table[[column_name(key) for key in shown]].to_numpy(dtype=float)
-    if values.size == 0:
+    if values.size == 0 or values.shape[1] < 2:
         return None
     rows, across = values.shape
     drawn = figure(min(12.6, 2.8 + 0.66 * across), 1.5 + 0.29 * rows)
@@ -38,6 +46,7 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
         cbar_kws=SCALE | {"shrink": min(1.0, 5 / rows + 0.2)},
         linewidths=0,
     )
+    _readable(axes)
     axes.grid(visible=False)
     axes.set_xticks(np.arange(across) + 0.5, drawing.threat_labels(shown), rotation=45, ha="right")
     axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), rotation=0)
@@ -58,11 +67,34 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     )
 
 
+def _surrogates(results: Results) -> int:
+    """Models that examples were made on."""
+    return len({threat["surrogate"] for threat in results.attacks if threat.get("surrogate")})
+
+
+def _readable(axes: Axes) -> None:
+    """Numbers in black or white, whichever stands out more: one of both always has a contrast of
+    4.5 (WCAG) and more."""
+    mesh: Any = axes.collections[0]
+    values = np.ma.asarray(mesh.get_array()).ravel()
+    known = mesh.cmap(mesh.norm(values.compressed()))
+    for text, colour in zip(axes.texts, known, strict=False):
+        text.set_color("white" if contrast(colour, 1.0) > contrast(colour, 0.0) else "black")
+
+
+def contrast(colour: Sequence[float], other: float) -> float:
+    """WCAG's contrast of a colour (red, green, blue in [0, 1]) with a luminance."""
+    parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    low, high = sorted((luminance, other))
+    return (high + 0.05) / (low + 0.05)
+
+
 def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy of each model under examples made on each surrogate."""
     threats = [threat for threat in drawing.results.attacks if threat.get("surrogate")]
     made_on = [threat["surrogate"] for threat in threats]
-    if len(set(made_on)) < 2:
+    if _surrogates(drawing.results) < 2:
         return None
     surrogates = {
         t["surrogate"] if made_on.count(t["surrogate"]) == 1 else t["name"]: column_name(t["name"])
@@ -75,6 +107,7 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
         values, ax=axes, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f",
         mask=np.isnan(values), cbar_kws=SCALE,
     )  # fmt: skip
+    _readable(axes)
     axes.grid(visible=False)
     across = np.arange(len(surrogates)) + 0.5
     axes.set_xticks(across, drawing.threat_labels(surrogates), rotation=30, ha="right")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from robench.diagnostics.averaging import DRAWS, by_draws, draws_of
 from robench.leaderboard import CLEAN, column_name
+from robench.report.by_eps import radii, worst_column
 from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import grid, legend, spaced, svg, tidy
-from robench.results import Threat
+from robench.report.text import NORMS
 
+ACCURACY = "validation_accuracy"
 MARKS = 8  # on a line of a training curve, so that colour is not all that tells it apart
 TICK = 0.1
 """Share of an axis that a number under it takes."""
@@ -22,17 +23,18 @@ TICK = 0.1
 
 def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy against the radius, for every attack that has several."""
-    cards: dict[str, list[Threat]] = {}
-    results = drawing.results
-    for threat in [*results.attacks, *results.floors, *results.curves]:
-        cards.setdefault(threat["card"], []).append(threat)
     panels = {
-        card: _from_clean([(t["eps"], column_name(t["name"])) for t in _by(threats, "eps")])
-        for card, threats in cards.items()
-        if len({threat["eps"] for threat in threats}) > 1
+        f"all attacks, {NORMS.get(norm, norm)}": _from_clean(
+            [(eps, worst_column(norm, eps)) for eps in places]
+        )
+        for norm, places in radii(drawing.results).items()
     }
     title = f"Accuracy against the strength of the attack{drawing.suffix}"
-    caption = f"eps = 0 is the clean accuracy; bands are 95% intervals.{drawing.left_out}"
+    caption = (
+        "At each eps what is left where an attacker may choose, image by image, between all "
+        "attacks of at most that radius; eps = 0 is the clean accuracy; bands are 95% intervals."
+        f"{drawing.left_out}"
+    )
     return _panels(drawing, name, panels, "eps", title, caption, bands=True)
 
 
@@ -86,8 +88,7 @@ def _panels(
         for _, row in rows.iterrows():
             shown = drawing.labels[row["model"]]
             axes.plot(
-                x, [row[column] for column in columns], label=shown,
-                color=drawing.colours[shown], marker=drawing.markers[shown],
+                x, [row[column] for column in columns], **drawing.line(row["model"]),
             )  # fmt: skip
             if bands:
                 low, high = ([row[column + end] for column in columns] for end in ("_low", "_high"))
@@ -104,6 +105,7 @@ def _panels(
         ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
         axes.set_xticks(ticks, [f"{place:.3g}" for place in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
+        drawing.mark_chance(axes)
         tidy(axes)
     legend(drawn, panes)
     body = [
@@ -129,10 +131,6 @@ def _from_clean(points: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return points if points[0][0] == 0 else [(0.0, CLEAN), *points]
 
 
-def _by(threats: Sequence[Threat], key: str) -> list[Threat]:
-    return sorted(threats, key=lambda threat: float(threat[key]))
-
-
 def training_curves(drawing: Drawing, name: str) -> Plot | None:
     """Loss, validation accuracy and sigmas by epoch: a line for each model, mean over seeds."""
     by_name = {model["name"]: model for model in drawing.results.models}
@@ -146,22 +144,27 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
         return None
     data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
     data = data[[column for column in data.columns if "/" not in column]]  # learning.py has those
-    first = {"loss": 0, "validation_accuracy": 1}
+    first = {"loss": 0, ACCURACY: 1}
     measured = sorted(
         (column for column in data.columns if column not in ("model", "epoch")),
         key=lambda column: (first.get(column, 2), column),
     )
     means = data.groupby(["model", "epoch"], sort=False)[measured].mean().reset_index()
+    per_model = means.groupby("model")[measured].nunique()
+    measured = [name for name in measured if per_model[name].max() > 1]  # no flat lines
+    if means["epoch"].nunique() < 2 or not measured:
+        return None
+    if ACCURACY in measured:
+        means[ACCURACY] *= 100
     drawn, panes = grid(len(measured), same_scale=False)
     for axes, column in zip(panes, measured, strict=False):
         for model in drawing.few["model"]:
             line = means[means["model"] == model]
-            shown = drawing.labels[model]
             axes.plot(
-                line["epoch"], line[column], label=shown, color=drawing.colours[shown],
-                marker=drawing.markers[shown], markevery=math.ceil(len(line) / MARKS),
+                line["epoch"], line[column], **drawing.line(model),
+                markevery=math.ceil(len(line) / MARKS),
             )  # fmt: skip
-        axes.set_title(column.replace("_", " "))
+        axes.set_title(column.replace("_", " ") + (", %" if column == ACCURACY else ""))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(length=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,19 +39,46 @@ class Drawing:
     table: pd.DataFrame
     """All its rows, complete or not."""
     few: pd.DataFrame
-    """The best LINES of the ranked rows."""
+    """The best LINES of the ranked rows, with what they are compared with."""
     labels: dict[str, str]
     folder: str
     """What the names of all its models begin with; labels leave it out."""
     suffix: str
+    places: Mapping[str, int]
+    """Number of each model on the page, by which it has one colour and one mark in all plots."""
+    doubtful: frozenset[str] = frozenset()
+    chance: float | None = None
 
     @property
     def colours(self) -> dict[str, Any]:
-        return {self.labels[name]: COLOURS[i] for i, name in enumerate(self.few["model"])}
+        return {
+            self.labels[name]: COLOURS[self.places[name] % len(COLOURS)]
+            for name in self.table["model"]
+        }
 
     @property
     def markers(self) -> dict[str, str]:
-        return {self.labels[name]: MARKERS[i] for i, name in enumerate(self.few["model"])}
+        turn = len(COLOURS)
+        return {
+            self.labels[name]: MARKERS[(self.places[name] + self.places[name] // turn) % turn]
+            for name in self.table["model"]
+        }
+
+    def line(self, model: str) -> dict[str, Any]:
+        """How the line of a model looks: dashed where it is doubtful, which its label says."""
+        shown = self.labels[model]
+        doubtful = model in self.doubtful
+        return {
+            "label": f"{shown} (doubtful)" if doubtful else shown,
+            "color": self.colours[shown],
+            "marker": self.markers[shown],
+            "linestyle": "--" if doubtful else "-",
+        }
+
+    def mark_chance(self, axes: Any) -> None:
+        """A dotted line where always answering the most frequent class would be."""
+        if self.chance is not None:
+            axes.axhline(self.chance, color="0.5", ls=":", lw=1, zorder=1)
 
     def threat_labels(self, names: Collection[str]) -> list[str]:
         """Short names: a kind of corruption without its card, unless two cards have it; a surrogate
@@ -67,13 +94,14 @@ class Drawing:
             if self.folder and model.startswith(self.folder):
                 own = model.removeprefix(self.folder)
                 short |= {name: name.replace(model, own) for name in names if model in name}
-        shown = labels((short.get(name, name) for name in dict.fromkeys(names)), 24)
+        shown = labels((short.get(name, name) for name in dict.fromkeys(names)), 60)
         return list(shown.values())
 
     @property
     def left_out(self) -> str:
         few, all_ = len(self.few), len(self.table)
-        return "" if few == all_ else f" The {few} highest-ranked of {all_} models are drawn."
+        said = f" {few} of {all_} models are drawn: the highest ranked, baselines and controls."
+        return "" if few == all_ else said
 
 
 def percent(value: float) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 
 import pandas as pd
 
+from robench.diagnostics.finding import Verdict
+from robench.leaderboard import chance_levels
+from robench.report.by_eps import with_worst_by_eps
 from robench.report.comparisons import heat_map, transfer_matrix
 from robench.report.curves import (
     accuracy_by_draws,
@@ -25,7 +28,9 @@ from robench.results import Results
 GROUPS = 4  # data sets that get plots of their own
 
 
-def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
+def plots(
+    results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
+) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
     makers: list[Callable[[Drawing, str], Plot | None]] = [
         heat_map, both_ends_by_eps, recall_against_cost, clean_against_worst,
@@ -34,19 +39,42 @@ def plots(results: Results, table: pd.DataFrame) -> list[Plot]:
         gradient_cosines, implied_rates, trajectories,
     ]  # fmt: skip
     made: list[Plot] = []
+    table = with_worst_by_eps(results, table)
     groups = list(table.groupby("dataset", sort=False))
+    places = {name: place for place, name in enumerate(table["model"])}
+    doubtful = frozenset(
+        name for name, found in (verdicts or {}).items() if found["verdict"] == "doubtful"
+    )
+    chance = chance_levels(results)
     with style():
         for place, (dataset, rows) in enumerate(groups[:GROUPS]):
-            few = rows[rows["complete"]].head(LINES)
+            few = _few(rows[rows["complete"]], compared_with(results))
             suffix = f": {labels([str(dataset)])[str(dataset)]}" if len(groups) > 1 else ""
             folder = common_folder(list(rows["model"]))
             short = labels(name.removeprefix(folder) for name in rows["model"])
             names = dict(zip(rows["model"], short.values(), strict=True))
-            drawing = Drawing(results, rows, few, names, folder, suffix)
+            level = chance.get(str(dataset))
+            drawing = Drawing(results, rows, few, names, folder, suffix, places, doubtful, level)
             made += [
                 plot for maker in makers if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
             ]
     return made
+
+
+def compared_with(results: Results) -> set[str]:
+    """Baselines, and the models that claims compare with: without them no plot says anything."""
+    card = results.manifest["report"]
+    claims = card.get("claims", [])
+    named = [claim.get(key) for claim in claims for key in ("than", "control")]
+    plain = [m["name"] for m in results.models if m["card"]["trainer"]["name"] == "bp"]
+    return {str(name) for name in [*card.get("baselines", []), *named, *plain[:2]] if name}
+
+
+def _few(rows: pd.DataFrame, wanted: set[str]) -> pd.DataFrame:
+    """The first rows, and in place of the last of them those that are wanted."""
+    must = rows[rows["model"].isin(wanted)].head(LINES // 2)
+    rest = rows[~rows["model"].isin(must["model"])].head(LINES - len(must))
+    return rows[rows["model"].isin([*must["model"], *rest["model"]])]
 
 
 def common_folder(names: Sequence[str]) -> str:

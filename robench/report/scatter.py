@@ -15,8 +15,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from robench.leaderboard import CLEAN, column_name
-from robench.report.drawing import COLOURS, LINES, MARKERS, Drawing, Plot, number, with_interval
-from robench.report.figure import figure, labels, legend, percent_ticks, svg, tidy
+from robench.report.drawing import LINES, Drawing, Plot, number, with_interval
+from robench.report.figure import figure, legend, percent_ticks, svg, tidy
 from robench.report.measurements import measurements
 
 NAMED = 12  # points up to which each bears its name
@@ -32,38 +32,38 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     whisker: dict[str, Any] = {"color": "0.55", "lw": 0.8, "zorder": 1}
     axes.hlines(known["worst_case"], known["clean_low"], known["clean_high"], **whisker)
     axes.vlines(known[CLEAN], known["worst_case_low"], known["worst_case_high"], **whisker)
-    trainers = labels(sorted(set(known["trainer"])), 24)
-    palette = {shown: COLOURS[i % LINES] for i, shown in enumerate(trainers.values())}
-    marks = {shown: MARKERS[i % LINES] for i, shown in enumerate(trainers.values())}
+    who = [drawing.labels[model] for model in known["model"]]
     sns.scatterplot(
         x=known[CLEAN],
         y=known["worst_case"],
-        hue=known["trainer"].map(trainers),
-        style=known["trainer"].map(trainers),
-        palette=palette,
-        markers=marks,
+        hue=who,
+        style=who,
+        palette=drawing.colours,
+        markers=drawing.markers,
         s=45,
         linewidth=0,
         ax=axes,
         zorder=2,
-        legend=len(trainers) <= 2 * LINES,
+        legend=NAMED < len(known) <= 2 * LINES,
     )
     axes.set(xlabel="clean accuracy, %", ylabel="worst case, %")
     tidy(axes)
+    drawing.mark_chance(axes)
     axes.set_ylim(-0.01, min(1.02, math.ceil(10 * known["worst_case_high"].max()) / 10 + 0.01))
     axes.set_yticks(*percent_ticks(axes.get_ylim()))
     left = max(0.0, math.floor(10 * known["clean_low"].min()) / 10)
     axes.set_xlim(left - 0.01, 1.01)
     axes.set_xticks(*percent_ticks(axes.get_xlim()))
     if axes.get_legend():
-        axes.legend(title="trainer", bbox_to_anchor=(1.01, 1), loc="upper left")
+        axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left")
     if len(known) <= NAMED:
         places = zip(known["model"], known[CLEAN], known["worst_case"], strict=True)
         write_names(drawn, axes, {drawing.labels[model]: (x, y) for model, x, y in places})
     title = f"Clean accuracy against worst case{drawing.suffix}"
     return Plot(
         title,
-        "Per-image worst case over all attacks; the lines are 95% intervals.",
+        "Per-image worst case over all attacks; the lines are 95% intervals, the dotted one is "
+        "chance.",
         svg(drawn, name, title),
         ["model", "trainer", "clean", "95% interval", "worst case", "95% interval"],
         [
@@ -115,18 +115,31 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
             ax=axes,
         )
         axes.get_legend().remove()
+        first = [
+            place
+            for place, point in enumerate(points)
+            if point[0]["model"] == points[0][0]["model"]
+        ]
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator())
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=label, ylabel="accuracy, %")
         tidy(axes)
+        drawing.mark_chance(axes)
+        named = {
+            points[i][1]: (x[i], float(points[i][0][column_name(points[i][1])])) for i in first
+        }
+        if len(named) <= NAMED:
+            shown_as = drawing.threat_labels(named)
+            write_names(drawn, axes, dict(zip(shown_as, named.values(), strict=True)))
     legend(drawn, panes)
     title = f"What an attack costs against what it leaves{drawing.suffix}"
     return Plot(
         title,
         "One mark for each model and each attack that asks a network anything; further down is a "
-        "stronger attack. Time is that of the whole cell, as measured where it ran, without what "
+        "stronger attack. Attacks are named at the marks of the first model. Time is that of the "
+        "whole cell, as measured where it ran, without what "
         f"it took to make examples that models share.{drawing.left_out}",
         svg(drawn, name, title),
         ["model", "attack", "accuracy", "95% interval", "queries", "gradients", "ms per image"],

@@ -45,6 +45,11 @@ def image_count(met: Iterable[int], asked: int) -> str:
     return str(most) if least == most else f"{least}–{most}"
 
 
+def portable(command: str) -> str:
+    """A command without the options that name a place on one machine."""
+    return re.sub(r"\s(--workspace|--store|--out|-w)[ =](/|~|[A-Za-z]:)\S*", "", command)
+
+
 def breakable(text: str) -> Markup:
     """Escaped, with places where a narrow column may break the line."""
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
