@@ -12,7 +12,7 @@ from robench.leaderboard import CLEAN, leaderboard
 from robench.report.by_eps import with_worst_by_eps, worst_column
 from robench.report.comparisons import contrast
 from robench.report.plots import plots
-from robench.report.text import portable
+from robench.report.text import paper_link, portable
 
 THREATS = [
     clean_threat(),
@@ -51,3 +51,9 @@ def test_a_command_is_shown_without_paths_of_a_machine() -> None:
     said = portable("robench run nit-mlp --workspace /home/me/x --jobs 1 --store /tmp/s")
     assert said == "robench run nit-mlp --jobs 1"
     assert portable("robench run quickstart --store s3://bucket/x").endswith("s3://bucket/x")
+
+
+def test_a_paper_is_linked_by_its_doi_or_arxiv_number() -> None:
+    assert paper_link("Jiang et al. (arXiv 2305.08960)") == "https://arxiv.org/abs/2305.08960"
+    assert paper_link("doi 10.1000/xyz-12.") == "https://doi.org/10.1000/xyz-12"
+    assert paper_link("javascript:alert(1)") == paper_link("A paper") == ""

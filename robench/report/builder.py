@@ -19,7 +19,6 @@ from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
-from robench.report.final_noise import final_noise
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
@@ -29,6 +28,7 @@ from robench.report.text import (
     breakable,
     counted,
     image_count,
+    paper_link,
     percent,
     portable,
     radius,
@@ -128,7 +128,6 @@ def render(
             corruption_errors=corruption_errors(results),
             published=_published(results, table),
             costs=costs(results),
-            final_noise=final_noise(results),
             spikes=spikes(results),
             picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
             certificates=certificates(results, table),
@@ -137,6 +136,7 @@ def render(
             verdicts=verdicts,
             claims=claims,
             headline=headline,
+            paper_link=paper_link(str(results.manifest["report"].get("paper") or "")),
             ranked_by=ranked_by(results),
             chance={name: f"{100 * value:.1f}" for name, value in chance.items()},
             made_from=made_from,

@@ -50,6 +50,15 @@ def portable(command: str) -> str:
     return re.sub(r"\s(--workspace|--store|--out|-w)[ =](/|~|[A-Za-z]:)\S*", "", command)
 
 
+def paper_link(text: str) -> str:
+    """Where the paper is that a card names by DOI or arXiv number; empty where it names neither."""
+    arxiv = re.search(r"\barXiv[: ]*(\d{4}\.\d{4,5})\b", text, re.IGNORECASE)
+    doi = re.search(r"\b(10\.\d{4,9}/[\w.()/:-]+[\w)])", text)
+    if arxiv:
+        return f"https://arxiv.org/abs/{arxiv[1]}"
+    return f"https://doi.org/{doi[1]}" if doi else ""
+
+
 def breakable(text: str) -> Markup:
     """Escaped, with places where a narrow column may break the line."""
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(text))))
