@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,8 @@ from robench.networks.base import Network
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.plugins import Plugin
 from robench.replay import Replays, places
+
+STAIRS = r"^stairs:(0\.\d{1,6}|1):[1-9]\d{0,5}$"
 
 History = list[dict[str, float]]
 """Training curves: one row per epoch."""
@@ -45,8 +47,9 @@ class Trainer(Plugin):
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: the learning rate falls to 0 over the run, step by step."""
+    schedule: Literal["constant", "cosine"] | Annotated[str, Field(pattern=STAIRS)] = "constant"
+    """cosine: the learning rate falls to 0 over the run, step by step; stairs:0.8:10: it is
+    multiplied by 0.8 every 10 epochs."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better validation accuracy; None: never."""
     mean_of_rows: ClassVar[bool] = False
@@ -182,9 +185,10 @@ class Trainer(Plugin):
             total = 0.0
             for step in range(steps_per_epoch):
                 done = (epoch + step / steps_per_epoch) / self.epochs
-                if self.schedule == "cosine":
+                if self.schedule != "constant":
+                    share = self._share_of_rate(epoch, done)
                     for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                        group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+                        group["lr"] = rate * share
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
                 for weight in weights:  # zero_grad, without what it does around this
                     weight.grad = None
@@ -223,6 +227,13 @@ class Trainer(Plugin):
         network.generator = None
         history[-1] |= self.final_noise(network)
         return history
+
+    def _share_of_rate(self, epoch: int, done: float) -> float:
+        """What the learning rate is multiplied with. done: share of the run."""
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
+        _, factor, every = self.schedule.split(":")
+        return float(factor) ** (epoch // int(every))
 
     def _asked(self, data: Splits) -> tuple[Part, str]:
         """Up to 2,000 images, drawn by class, whose accuracy is measured after every epoch, and

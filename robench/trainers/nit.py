@@ -98,7 +98,7 @@ class NITS(NIT):
     sign_of_zero: Literal[0, 1] = 0
     """What sign(0) is. 0: weights of silent inputs stay, as under Eq. 8. 1, as the paper defines
     it: they move too, with a baseline as well, which takes the mean loss away and not how the loss
-    goes with the neuron's noise."""
+    goes with the neuron's noise. MNIST, one seed, with the baseline: 92.0% with 0, 9.4% with 1."""
     recordable = True
 
     def sign_at_zero(self) -> int:
