@@ -19,6 +19,7 @@ from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
+from robench.report.final_noise import final_noise
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
@@ -128,6 +129,7 @@ def render(
             corruption_errors=corruption_errors(results),
             published=_published(results, table),
             costs=costs(results),
+            final_noise=final_noise(results),
             spikes=spikes(results),
             picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
             certificates=certificates(results, table),
