@@ -39,7 +39,7 @@ def network(name: str, **settings: Any) -> Any:
 # -- what comes with robench -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted({*plugins.BUILT_IN["networks"]} - {"module"}))
+@pytest.mark.parametrize("name", sorted({*plugins.BUILT_IN["networks"]} - {"module", "timm"}))
 def test_every_built_in_network_conforms(name: str) -> None:
     assert failed(check_network(network(name))) == {}
 
