@@ -65,6 +65,14 @@ def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:
     assert said(made, [claim("holds")])[1] == "Yes: the published claim holds."
 
 
+def test_every_verdict_on_a_claim_is_counted() -> None:
+    made = Synthetic([WEAK, STRONG], THREATS).results()
+    claims = [claim(verdict) for verdict in ("holds", "did not learn", "cannot be judged", "new")]
+    sentence = said(made, claims)[1]
+    assert "1 is void, since a model did not learn" in sentence
+    assert all(word in sentence for word in ("1 holds", "1 cannot be judged", "1 new"))
+
+
 def test_doubtful_models_are_named() -> None:
     made = Synthetic([WEAK, STRONG], THREATS).results()
     verdicts = {"models/weak": {"verdict": "doubtful", "alarms": [], "findings": []}}

@@ -77,10 +77,10 @@ def _group(
         arrays = ranked_arrays(results, list(most["model"]))
         seen = smallest_seen(arrays)
         spread = f"{_percent(first[by].min())} to {_percent(first[by].max())}"
-        return (
-            f"the {len(rows)} models cannot be told apart {what} ({spread}); "
-            f"a difference of {100 * seen:.0f} points would have been seen{doubt}"
-        )
+        power = f"a difference of {100 * seen:.0f} points would have been seen"
+        if seen < 0.005:
+            power = "they answer the same images right"
+        return f"the {len(rows)} models cannot be told apart {what} ({spread}); {power}{doubt}"
     following = others.iloc[0]
     gap = 100 * (first[by].iloc[0] - following[by])
     behind = f"{gap:.1f} points above {names[following['model']]}"
@@ -119,8 +119,8 @@ def _counted(found: Counter[str], of: int) -> str:
     """`2 hold, 1 is weaker and 3 do not hold`; of one claim only the verdict."""
     if of == 1:
         return _verb(next(iter(found)), 1)
-    order = ("holds", "weaker", "does not hold", "cannot be judged")
-    known = [one for one in order if found[one]]
+    order = ("holds", "weaker", "does not hold", "did not learn", "cannot be judged")
+    known = sorted(found, key=lambda one: order.index(one) if one in order else len(order))
     return _list([f"{found[one]} {_verb(one, found[one])}" for one in known])
 
 
@@ -128,6 +128,8 @@ def _verb(verdict: str, count: int) -> str:
     """A verdict as the end of a sentence."""
     if verdict == "weaker":
         return "is weaker than published" if count == 1 else "are weaker than published"
+    if verdict == "did not learn":
+        return ("is" if count == 1 else "are") + " void, since a model did not learn"
     many = {"holds": "hold", "does not hold": "do not hold"}
     return many.get(verdict, verdict) if count > 1 else verdict
 
