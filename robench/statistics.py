@@ -145,14 +145,19 @@ def paired_t(correct: list[Floats]) -> Floats:
 
 def pairwise(correct: list[Floats]) -> Floats:
     """p-values for all pairs: McNemar where both are 0/1 with one seed, else the paired t-test."""
-    exact = np.array(
-        [len(model) == 1 and bool(np.isin(model, (0.0, 1.0)).all()) for model in correct]
-    )
+    exact = _exact(correct)
     p = paired_t(correct)
     if exact.sum() > 1:
         chosen = np.flatnonzero(exact)
         p[np.ix_(chosen, chosen)] = mcnemar(np.stack([correct[i][0] > 0.5 for i in chosen]))
     return p
+
+
+def _exact(correct: list[Floats]) -> Bools:
+    """(models,): which have one seed and no noise, so that McNemar's test is theirs."""
+    return np.array(
+        [len(model) == 1 and bool(np.isin(model, (0.0, 1.0)).all()) for model in correct]
+    )
 
 
 def holm(p: Floats) -> Floats:
@@ -165,29 +170,53 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def smallest_seen(correct: list[Floats], level: float = LEVEL) -> float:
-    """The difference in accuracy from which the paired t-test would have told two of these models
-    apart, with the correction for all pairs: of the pair in the middle. (seeds, images) each."""
-    counts = [len(model) for model in correct]
-    by_image = np.stack([model.mean(axis=0) for model in correct])
-    models, images = by_image.shape
+def smallest_seen(correct: list[Floats], pairs: int | None = None, level: float = LEVEL) -> float:
+    """The difference in accuracy from which any two of these models would have been told apart, by
+    the test that ranks use (`pairwise`, with the correction for all pairs): of the pair for which
+    it is largest. In [0, 1]; 1 where no difference would have been.
+
+    Args:
+        correct: (seeds, images) of each model, the same images.
+        pairs: that are tested together; None: those of these models.
+
+    McNemar's test looks at the images that one of two models gets: as many as differ now, at least
+    as many as it needs when all go one way. A t-test has the variance that it has now.
+    """
+    models, images = len(correct), correct[0].shape[1]
     if models < 2 or images < 2:
         return 1.0
-    from_seeds = [
-        model.mean(axis=1).var(ddof=1) / len(model) if len(model) > 1 else 0.0 for model in correct
+    chosen = list(zip(*np.triu_indices(models, 1), strict=True))
+    tail = (1 - level) / max(pairs or 0, len(chosen))
+    exact = _exact(correct)
+    seen = [
+        _seen_by_mcnemar(correct[i][0] > 0.5, correct[j][0] > 0.5, tail)
+        if exact[i] and exact[j]
+        else _seen_by_t(correct[i], correct[j], tail)
+        for i, j in chosen
     ]
-    pairs = list(zip(*np.triu_indices(models, 1), strict=True))
-    seen = []
-    for i, j in pairs:
-        paired = float(np.var(by_image[i] - by_image[j], ddof=1)) / images
-        variance = paired + from_seeds[i] + from_seeds[j]
-        spread = paired**2 / (images - 1) + sum(
-            from_seeds[k] ** 2 / max(counts[k] - 1, 1) for k in (i, j)
-        )
-        freedom = variance**2 / spread if spread > 0 else images - 1
-        quantile = stats.t.isf((1 - level) / (2 * len(pairs)), freedom)
-        seen.append(min(1.0, float(quantile * np.sqrt(variance))))
-    return float(np.median(seen))
+    return min(1.0, max(seen))
+
+
+def _seen_by_mcnemar(first: Bools, second: Bools, tail: float) -> float:
+    discordant = max(int((first != second).sum()), int(np.floor(1 - np.log2(tail))) + 1)
+    fewer = np.arange(discordant // 2 + 1)
+    enough = fewer[2 * stats.binom.cdf(fewer, discordant, 0.5) < tail]
+    return float((discordant - 2 * enough.max(initial=0)) / len(first))
+
+
+def _seen_by_t(first: Floats, second: Floats, tail: float) -> float:
+    images = first.shape[1]
+    if 2.0 ** max(1 - images, -1000) >= tail:  # `paired_t` gives no smaller p-value
+        return 1.0
+    paired = float(np.var(first.mean(axis=0) - second.mean(axis=0), ddof=1)) / images
+    several = [model.mean(axis=1) for model in (first, second) if len(model) > 1]
+    from_seeds = [float(means.var(ddof=1)) / len(means) for means in several]
+    variance = paired + sum(from_seeds)
+    spread = paired**2 / (images - 1) + sum(
+        own**2 / (len(means) - 1) for own, means in zip(from_seeds, several, strict=True)
+    )
+    freedom = variance**2 / spread if spread > 0 else images - 1
+    return float(stats.t.isf(tail / 2, freedom) * np.sqrt(variance))
 
 
 @dataclass(frozen=True)

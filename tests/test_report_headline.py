@@ -12,7 +12,7 @@ from robench.claims import Claim
 from robench.leaderboard import chance_levels, leaderboard, ranked_by
 from robench.report.headline import headline
 from robench.results import Results
-from robench.statistics import paired_t, smallest_seen
+from robench.statistics import holm, pairwise, smallest_seen
 
 THREATS = [clean_threat(), attack_threat("fgsm", 0.1, 0.3)]
 STRONG = SyntheticModel("models/strong", clean=0.99, slope=0.2)
@@ -43,14 +43,74 @@ def test_models_that_tie_are_said_to_and_what_could_have_been_seen() -> None:
     assert "points would have been seen" in sentence
 
 
-def test_the_difference_that_would_have_been_seen_is_the_one_the_test_sees() -> None:
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_difference_that_would_have_been_seen_is_the_one_the_t_test_sees(seeds: int) -> None:
     rng = np.random.default_rng(0)
-    first = (rng.random((1, 200)) < 0.5).astype(float)
-    second = (rng.random((1, 200)) < 0.5).astype(float)
+    first = (rng.random((seeds, 200)) + (rng.random((seeds, 200)) < 0.5)) / 2
+    second = (rng.random((seeds, 200)) + (rng.random((seeds, 200)) < 0.5)) / 2
     seen = smallest_seen([first, second])
-    for factor, sure in ((0.9, False), (1.1, True)):
+    for factor, sure in ((0.99, False), (1.01, True)):
         moved = second + (first.mean() - second.mean()) + factor * seen
-        assert (paired_t([first, moved])[0, 1] < 0.05) == sure
+        assert (pairwise([first, moved])[0, 1] < 0.05) == sure
+
+
+@pytest.mark.parametrize("pairs", [1, 10])
+def test_of_two_models_without_noise_it_is_what_mcnemars_test_sees(pairs: int) -> None:
+    """Forty of 200 images are answered by one of them only: moved from one to the other."""
+    rng = np.random.default_rng(0)
+    common = rng.random(200) < 0.5
+    common[:40] = False
+
+    def apart(of_second: int) -> list[np.ndarray]:
+        first, second = common.copy(), common.copy()
+        second[:of_second] = True
+        first[of_second:40] = True
+        return [first[None].astype(float), second[None].astype(float)]
+
+    seen = smallest_seen(apart(20), pairs)
+    told = [abs(40 - 2 * k) / 200 for k in range(41) if pairwise(apart(k))[0, 1] * pairs < 0.05]
+    assert seen == pytest.approx(min(told))
+
+
+def test_models_that_answer_alike_still_could_be_told_apart_by_enough_images() -> None:
+    """Six images that only one of two models gets are p = 2/64: the fewest that McNemar sees."""
+    same = np.zeros((1, 100))
+    assert smallest_seen([same, same]) == pytest.approx(0.06)
+    assert smallest_seen([same[:, :5], same[:, :5]]) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_difference_that_was_not_seen_is_never_larger_than_what_would_have_been(
+    seed: int,
+) -> None:
+    """One pair of models hardly differs, another does: the larger is what is said."""
+    rng = np.random.default_rng(seed)
+    base = (rng.random((1, 80)) < 0.6).astype(float)
+    near, far = base.copy(), (rng.random((1, 80)) < 0.55).astype(float)
+    near[0, 0] = 1 - near[0, 0]
+    models = [base, near, far]
+    means = [model.mean() for model in models]
+    if (holm(pairwise(models))[np.triu_indices(3, 1)] >= 0.05).all():
+        assert smallest_seen(models) >= max(means) - min(means)
+    assert smallest_seen(models) >= smallest_seen([base, far])
+
+
+def test_some_that_answer_alike_do_not_speak_for_the_others() -> None:
+    """Two of three are the same network: `the same images right` would be said of all three."""
+
+    def with_twins(*names: str) -> str:
+        models = [SyntheticModel(f"models/{name}", clean=0.9) for name in names]
+        made = Synthetic(models, THREATS, images=40).results()
+        cells = made.manifest["cells"]
+        digests = {cell["threat"]: cell["digest"] for cell in cells if cell["model"] == "models/a"}
+        for cell in cells:
+            if cell["model"] == "models/b":
+                cell["digest"] = digests[cell["threat"]]
+        return said(made)[0]
+
+    assert with_twins("a", "b").endswith("%); they answer the same images right.")
+    assert with_twins("a", "b", "c").startswith("The 3 models cannot be told apart")
+    assert with_twins("a", "b", "c").endswith("points would have been seen.")
 
 
 def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:

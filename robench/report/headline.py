@@ -3,9 +3,11 @@ what is doubtful, what is proved. Nothing but the results decides what they say.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from robench.claims import Claim
@@ -73,14 +75,10 @@ def _group(
     known = chance is not None and (rows[f"{CLEAN}_low"] <= chance).all()
     doubt = f"; none is above chance ({_percent(chance or 0)}) on clean images" if known else ""
     if others.empty:
-        most = rows[rows["images"] == rows["images"].max()]
-        arrays = ranked_arrays(results, list(most["model"]))
-        seen = smallest_seen(arrays)
-        spread = f"{_percent(first[by].min())} to {_percent(first[by].max())}"
-        power = f"a difference of {100 * seen:.0f} points would have been seen"
-        if seen < 0.005:
-            power = "they answer the same images right"
-        return f"the {len(rows)} models cannot be told apart {what} ({spread}); {power}{doubt}"
+        spread = _spread(first[by])
+        return f"the {len(rows)} models cannot be told apart {what} ({spread}); " + (
+            f"{_power(results, first, rows)}{doubt}"
+        )
     following = others.iloc[0]
     gap = 100 * (first[by].iloc[0] - following[by])
     behind = f"{gap:.1f} points above {names[following['model']]}"
@@ -90,8 +88,28 @@ def _group(
     who = _list([names[model] for model in first["model"]])
     return (
         f"{who} lead {what} and cannot be told apart "
-        f"({_percent(first[by].min())} to {_percent(first[by].max())}), the best {behind}{doubt}"
+        f"({_spread(first[by])}; {_power(results, first, rows)}), the best {behind}{doubt}"
     )
+
+
+def _spread(values: pd.Series) -> str:
+    return f"{_percent(values.min())} to {_percent(values.max())}"
+
+
+def _power(results: Results, tied: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What difference between the tied models the test behind the ranks would have seen."""
+    arrays = ranked_arrays(results, list(tied["model"]))
+    if tied["images"].nunique() > 1:
+        return "they met different images"
+    if all(np.array_equal(one.mean(axis=0), arrays[0].mean(axis=0)) for one in arrays):
+        return "they answer the same images right"
+    together = int((rows["images"] == tied["images"].iloc[0]).sum())
+    seen = smallest_seen(arrays, together * (together - 1) // 2)
+    if seen >= 1:
+        return "on so few images no difference would have been seen"
+    points = 100 * seen - 1e-9  # rounded up: never below a difference that was not seen
+    shown = f"{math.ceil(points)}" if points > 1 else f"{max(math.ceil(10 * points), 1) / 10:.1f}"
+    return f"a difference of {shown} point{'' if shown == '1' else 's'} would have been seen"
 
 
 def _claims(results: Results, claims: Sequence[Claim]) -> str:
