@@ -179,7 +179,9 @@ def another_training(manifest: Manifest) -> None:
 
 
 def another_outcome(manifest: Manifest) -> None:
-    cell(manifest, "a", "clean")["outcome"] = cell(manifest, "b", "clean")["outcome"]
+    other = cell(manifest, "b", "clean")
+    said = {key: other[key] for key in ("outcome", "rows") if key in other}
+    cell(manifest, "a", "clean").update(said)
 
 
 SWAPS = [
@@ -244,15 +246,17 @@ ROWS: dict[str, Callable[[pa.Table], pa.Table]] = {
         t, "correct", pa.array([1.0] * len(t), pa.float32())
     ),
     "labels moved": lambda t: put_column(t, "label", t["label"].combine_chunks()[::-1]),
-    "one loss": lambda t: put_column(t, "loss", pc.add(t["loss"], pa.scalar(1e-3, pa.float32()))),
+    "shares a little larger": lambda t: put_column(
+        t, "correct", pc.add(t["correct"], pa.scalar(1e-3, pa.float32()))
+    ),
     "images numbered anew": lambda t: put_column(
         t, "image", pc.add(t["image"], pa.scalar(1, pa.int32()))
     ),
-    "losses as integers": lambda t: put_column(
-        t, "loss", pa.array(t["loss"].to_numpy().view("int32"))
+    "shares as integers": lambda t: put_column(
+        t, "correct", pa.array(t["correct"].to_numpy().view("int32"))
     ),
     "a column renamed": lambda t: t.rename_columns(
-        ["other" if name == "loss" else name for name in t.column_names]
+        ["other" if name == "tie" else name for name in t.column_names]
     ),
     "a column more": lambda t: t.append_column("more", pa.array([1] * len(t))),
     "a column less": lambda t: t.drop_columns(["tie"]),
@@ -330,16 +334,26 @@ def of_before(manifest: Manifest) -> Manifest:
     return {**manifest, "schema": 1}
 
 
-def without_seal(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+def without_seal(folder: Path, store: Store) -> None:
+    """The folder as it was published once: the manifest as the store has it, and rows whole."""
+    manifest = json.loads((Path(store.url) / "runs/small.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(of_before(manifest)))
+    rows = load_results(store, "small").rows
+    names = pa.array(sorted(rows)).dictionary_encode()
+    cells = [
+        rows[name.as_py()].append_column("cell", pa.DictionaryArray.from_arrays(
+            pa.array([number] * len(rows[name.as_py()]), pa.int32()), names.dictionary))
+        for number, name in enumerate(names.dictionary)
+    ]  # fmt: skip
+    table = pa.concat_tables(cells, promote_options="default")
+    pq.write_table(table, folder / "cells.parquet")
 
 
 def test_a_folder_of_before_is_read_and_its_page_says_so_also_after_it_is_sealed(
-    folder: Path,
+    folder: Path, store: Store
 ) -> None:
     assert "It is sealed" in (folder / "index.html").read_text()
-    without_seal(folder)
+    without_seal(folder, store)
     page = write_report(load_published(folder), folder)
     assert "<strong>not sealed</strong>" in page.read_text()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -348,8 +362,11 @@ def test_a_folder_of_before_is_read_and_its_page_says_so_also_after_it_is_sealed
     assert write_report(load_published(folder), folder).read_bytes() == before
 
 
-def test_rows_of_a_folder_of_before_still_have_to_be_those_that_it_lists(folder: Path) -> None:
-    without_seal(folder)
+def test_rows_of_a_folder_of_before_still_have_to_be_those_that_it_lists(
+    folder: Path, store: Store
+) -> None:
+    without_seal(folder, store)
+    load_published(folder)
     table = pq.read_table(folder / "cells.parquet")
     pq.write_table(ROWS["every image correct"](table), folder / "cells.parquet")
     with pytest.raises(RobenchError, match=r"a seed 0 x clean are not those that manifest.json"):

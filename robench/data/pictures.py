@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pooch
 
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, system_words
@@ -153,6 +152,8 @@ def contents(file: Path) -> bytes:
 def digests(files: Sequence[Path]) -> list[str]:
     """SHA-256 of each file. Those of files that look as they did (size, time of change, inode) are
     remembered between runs; `Pictures` looks again at each file that it decodes."""
+    import pooch  # it warns in notebooks without widgets: not before it is needed
+
     if not files:
         return []
     folder = Path(os.path.commonpath([file.parent for file in files]))
