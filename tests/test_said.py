@@ -3,7 +3,6 @@ a disk, and a part of a report never passes for the whole."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from robench import cli, errors
 from robench.errors import RobenchError, conceal
 from robench.pool import FIRST_LINE, WHOLE, failure_of, perform
 from robench.published import find_results
+from robench.results import load_published
 from robench.run import run_report
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
@@ -223,7 +223,7 @@ def test_a_plugins_class_of_the_name_damaged_is_a_failure_like_any_other(
 
 
 def states(workspace: Workspace) -> dict[str, str]:
-    page = json.loads((workspace.root / "reports/small/manifest.json").read_text())
+    page = load_published(workspace.root / "reports/small").manifest
     stored = find_results(workspace, Store(workspace.root / ".robench"), "small").manifest
     found = [{c["threat"]: c["status"] for c in manifest["cells"]} for manifest in (page, stored)]
     assert found[0] == found[1]
