@@ -138,6 +138,11 @@ class Train:
         device = torch.device(self.device)
         network = _fresh(card, seed).to(device)
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
+        if trainer.trains and not len(splits.train):
+            raise RobenchError(
+                f"{card.file}: dataset {card.dataset.name!r} has no training images: say split = "
+                "'8:2' there, or give it some (x_train and y_train in a file of arrays)"
+            )
         trainer.scratch, trainer.noise_in_use = scratch, card.inference_noise
         if self.sigma_of is not None:
             _take_sigmas(network, Store(self.store), self.sigma_of, card)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_runs import carry_out
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -199,6 +200,22 @@ def test_a_file_of_arrays_is_a_data_set_of_a_card(
     assert first.parameters > 0
     np.savez(small.root / "models/mine.npz", x=x[:9], y=y[:9], x_train=x, y_train=y)
     assert resolve_model(small.card("models", "own")).digest(0) != first.digest(0)
+
+
+@pytest.mark.parametrize("split", ["official", "8:2"])
+def test_a_model_is_trained_only_where_there_are_images_for_training(
+    small: Workspace, write: Write, pixels: tuple[Tensor, Tensor], split: str
+) -> None:
+    x, y = (np.concatenate([part.numpy()] * 6) for part in pixels)
+    np.savez(small.root / "models/mine.npz", x=x, y=y)
+    mine = f'dataset = {{ name = "arrays", file = "mine.npz", split = "{split}" }}\n'
+    write("models/small.toml", mine + 'network = "mlp"\ntrainer = { name = "bp", epochs = 1 }\n')
+    _, heard = carry_out(small)
+    said = [failure.message for failure in heard.failed.values()]
+    if split == "official":  # x and y are all for testing
+        assert any("'arrays' has no training images: say split = '8:2'" in text for text in said)
+    else:
+        assert not said
 
 
 @pytest.mark.parametrize(
