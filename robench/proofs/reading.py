@@ -77,13 +77,18 @@ class Reading:
         return int(matrix.shape[1])
 
 
-def read(network: Network) -> Reading:
-    """The stages of a network. Raises Unreadable saying what there is no encoding for."""
+def checked(network: Network) -> None:
+    """Raises Unreadable where a network may compute something else than its layers say."""
     if network.draws:
         raise Unreadable("the network draws numbers: an exact proof needs its noise off")
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
     if hooked:
         raise Unreadable("the network has hooks, which may change what it computes")
+
+
+def read(network: Network) -> Reading:
+    """The stages of a network. Raises Unreadable saying what there is no encoding for."""
+    checked(network)
     if type(network) is MLP or type(network) is FC:
         return _perceptron(network)
     if type(network) is SNN:

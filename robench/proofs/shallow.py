@@ -177,7 +177,7 @@ class Shallow:
             lines: list[tuple[Floats, Floats]] = []
             a, b = low[:, 0], high[:, 0]
             for step in range(1, steps):
-                left, right, slope, offset = _left(a, b, membrane, upper=sign > 0)
+                left, right, slope, offset = remains(a, b, membrane, upper=sign > 0)
                 lines.append((slope, offset))
                 a, b = low[:, step] + left, high[:, step] + right
             last.append((a, b))
@@ -205,7 +205,7 @@ def _from_hidden(sources: tuple[Source, ...]) -> Source:
     return next(source for source in sources if source.matrix is not None)
 
 
-def _left(
+def remains(
     low: Floats, high: Floats, membrane: Membrane, upper: bool
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """What is left of a potential in [low, high] for the next step: its least and greatest, and a
