@@ -536,7 +536,7 @@ def test_a_large_table_sorts_and_filters(browser: Any, crowd: tuple[Path, pd.Dat
     assert page.locator("#leaderboard .scroll.large").count() == 1
     page.click("#board thead button[data-sort='4']")
     seen = [number for number in tab.numbers("4") if number == number]  # rows far off are empty
-    assert len(seen) >= 10
+    assert len(seen) > 5
     assert seen == sorted(seen, reverse=True)
     page.fill("[name=q]", "trainer-3")
     assert page.inner_text("#count") == "7 of 60 models"

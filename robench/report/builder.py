@@ -17,6 +17,7 @@ from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
+from robench.report.answers import answers
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
 from robench.report.final_noise import final_noise
@@ -41,8 +42,8 @@ from robench.report.two_sided import Pair, certificates, pair
 from robench.results import Model, Results
 from robench.statistics import RESAMPLES
 
-SCRIPTS = ("two_sided.js", "table.js", "model.js")
-STYLES = ("page.css", "two_sided.css")
+SCRIPTS = ("two_sided.js", "table.js", "compare.js", "model.js")
+STYLES = ("page.css", "compare.css", "two_sided.css")
 PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
 
@@ -146,6 +147,7 @@ def render(
     )
     data = payload(results, table, verdicts)
     data["columns"] = _script_columns(chosen, results)
+    data["answers"] = answers(results, table)
     taken = len(page.encode()) + len(embedded(data).encode())
     data["models"] = with_pictures(data["models"], results, table, PAGE_BYTES - taken)
     before, tag, after = page.partition('id="data">')  # no name says this: quotes are escaped

@@ -179,15 +179,19 @@ function alarms(model) {
       : ""];
 }
 
-function view(model) {
+function closeButton() {
   const close = h("button", { type: "button", class: "close" }, "Close");
   close.addEventListener("click", () => dialog.close());
+  return close;
+}
+
+function view(model) {
   const [rank, best, worst] = model.rank;
   const span = best !== worst ? ` (between ${best} and ${worst})` : "";
   const place = rank === null ? "not ranked: some of its cells are missing" : `rank ${rank}${span} on ${model.dataset}`;
   const failed = model.seeds.filter((seed) => seed.status !== "done");
   return [
-    close,
+    closeButton(),
     h("p", { class: "kicker" }, `${shorten(model.trainer, 60)} · ${shorten(model.network, 60)} · ${shorten(place, 160)}`),
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
@@ -203,24 +207,25 @@ function view(model) {
   ].flat();
 }
 
-function showModel(name) {
-  const model = name && DATA.models.find((one) => one.name === name || shorten(one.name, 200) === name);
-  if (!model) {
+// The view that the fragment asks for: of two models, of one, or none.
+function showAsked() {
+  const pair = pairOf(state.compare), model = !pair && state.model && named(state.model);
+  if (!pair && !model) {
     if (dialog.open) dialog.close();
     return;
   }
-  dialog.replaceChildren(...view(model).filter((child) => child !== ""));
+  dialog.replaceChildren(...(pair ? comparison(pair) : view(model)).filter((child) => child !== ""));
   dialog.scrollTop = 0;
   if (dialog.open) return;
   // The focus comes back to the row, wherever in it the click was.
-  const row = rows.find((one) => modelOf(one) === model);
+  const row = model && rows.find((one) => modelOf(one) === model);
   if (row && !row.contains(document.activeElement)) row.querySelector("a").focus({ preventScroll: true });
   dialog.showModal();
 }
 dialog.addEventListener("close", () => {
   dialog.replaceChildren();
-  if (state.model) {
-    state.model = "";
+  if (state.model || state.compare) {
+    state.model = state.compare = "";
     remember();
   }
 });

@@ -8,7 +8,7 @@ const controls = document.getElementById("controls");
 const rows = [...board.querySelectorAll("tr.m")];
 const modelOf = (row) => DATA.models[Number(row.dataset.i)];
 const FIRST_SHOWN = DATA.columns.map((column) => column.shown);
-const state = { sort: "rank", dir: 1, q: "", trainer: "", network: "", dataset: "", model: "", shown: [...FIRST_SHOWN] };
+const state = { sort: "rank", dir: 1, q: "", trainer: "", network: "", dataset: "", model: "", compare: "", shown: [...FIRST_SHOWN] };
 const LARGE = 2000; // numbers in the table, beyond which it counts as large
 const CROWDED = 40; // columns, beyond which bars would cost more than they tell
 const NEAR = 400; // pixels above and below the screen
@@ -156,7 +156,7 @@ function readFragment() {
   const sort = said.get("sort");
   state.sort = sortable.has(sort) ? sort : places.get(sort) ?? "rank";
   state.dir = said.get("dir") === "desc" ? -1 : 1;
-  for (const name of ["q", "trainer", "network", "dataset", "model"]) state[name] = said.get(name) ?? "";
+  for (const name of ["q", "trainer", "network", "dataset", "model", "compare"]) state[name] = said.get(name) ?? "";
   const chosen = said.getAll("col");
   state.shown = chosen.length ? DATA.columns.map((column) => chosen.includes(column.key)) : [...FIRST_SHOWN];
 }
@@ -173,7 +173,7 @@ function fragment(change = {}) {
     for (const column of chosen) said.append("col", column.key);
     if (!chosen.length) said.append("col", "");
   }
-  if (now.model) said.set("model", now.model);
+  for (const name of ["model", "compare"]) if (now[name]) said.set(name, now[name]);
   return "#" + said.toString();
 }
 
@@ -186,7 +186,8 @@ function apply() {
   showColumns();
   sortRows();
   filterRows();
-  showModel(state.model);
+  fillPair();
+  showAsked();
 }
 
 board.tHead.addEventListener("click", (event) => {
@@ -242,7 +243,7 @@ board.addEventListener("click", (event) => {
   const row = event.target.closest("tr.m");
   if (!row || event.ctrlKey || event.metaKey || event.shiftKey || String(getSelection())) return;
   event.preventDefault();
-  location.hash = fragment({ model: modelOf(row).name });
+  location.hash = fragment({ model: modelOf(row).name, compare: "" });
 });
 // The interval in words, made only when asked for.
 board.addEventListener("pointerover", (event) => {
