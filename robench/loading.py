@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import linecache
 import os
 import sys
 import types
@@ -151,8 +152,19 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     path, _, flags = arguments
     if isinstance(path, (str, bytes)) and (flags or 0) & os.O_ACCMODE != os.O_WRONLY:
         whole = os.path.realpath(os.fsdecode(path))
-        if of_workspace(whole):
+        if of_workspace(whole) and not (whole.endswith(".py") and _for_a_traceback()):
             _opened.append(whole)
+
+
+def _for_a_traceback() -> bool:
+    """Whether the lines of a stack are being looked up, as torch.manual_seed does where no GPU is
+    at work, and whatever warns."""
+    frame = sys._getframe(2)
+    for _ in range(3):  # through tokenize.open
+        if frame is None or frame.f_globals is vars(linecache):
+            return frame is not None
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 class Noticed:

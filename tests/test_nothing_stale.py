@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import linecache
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -300,6 +302,22 @@ def test_reading_a_file_that_no_identity_covers_is_refused(
     with pytest.raises(RobenchError, match=said) as caught:  # at once, or when it runs
         raise RobenchError(carry_out(workspace)[1].failed["train small seed 0"].short)
     assert "files = ['table.npy']" in str(caught.value)
+
+
+def test_a_look_at_the_lines_of_a_stack_reads_no_file_of_the_plugin_s(tmp_path: Path) -> None:
+    """torch.manual_seed does so: whoever stands below in the stack is not what a plugin reads."""
+    caller = tmp_path / "caller.py"
+    caller.write_text("def call(act):\n    return act()\n")
+    loading.watch(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(caller.read_text(), str(caller), "exec"), names)
+    linecache.clearcache()
+    for act, expected in ((traceback.format_stack, set()), (caller.read_text, {caller})):
+        noticed = loading.Noticed()
+        noticed.start()
+        said = names["call"](act)
+        assert noticed.stop() == expected
+        assert "return act()" in "".join(said)
 
 
 # -- edited while a run goes on --------------------------------------------------------------------

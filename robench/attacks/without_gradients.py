@@ -26,6 +26,7 @@ from robench.attacks.losses import margin
 from robench.attacks.square import Square
 from robench.attacks.steps import direction, per_image
 from robench.attacks.target import ScoreTarget
+from robench.torch_state import torch_seeded
 
 
 class WithoutGradients(Attack):
@@ -86,8 +87,7 @@ class _Fitted:
         self, attack: WithoutGradients, target: ScoreTarget, x: Tensor, rng: torch.Generator
     ) -> None:
         self.attack, self.target, self.x, self.rng = attack, target, x, rng
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch_seeded(0):
             self.network = nn.Sequential(
                 nn.Flatten(),
                 nn.Linear(x[0].numel(), attack.hidden),
