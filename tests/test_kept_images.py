@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
-from command_line import robench as command_line
+from command_line import robench_here as command_line
 from PIL import Image
 from small_runs import Ears, outcomes
 from torch import nn

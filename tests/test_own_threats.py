@@ -55,7 +55,7 @@ def net() -> nn.Module:
 
 @pytest.fixture
 def quietly(small: Workspace) -> dict[str, Any]:
-    return {"workspace": small.root, "progress": False}
+    return {"workspace": small.root, "report": "small", "progress": False}
 
 
 def radii(result: robench.Evaluation) -> dict[str, float]:
@@ -150,7 +150,7 @@ def test_what_cannot_be_asked_is_one_clear_error(
     said: str,
 ) -> None:
     with pytest.raises(RobenchError, match=said):
-        robench.evaluate(net, digits, **asked, **quietly)
+        robench.evaluate(net, digits, **quietly | asked)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,13 @@ def test_a_plot_that_cannot_be_drawn_says_what_to_ask_for(result: robench.Evalua
 def test_two_results_are_compared_image_by_image(
     result: robench.Evaluation, digits: tuple[Tensor, Tensor], quietly: dict[str, Any]
 ) -> None:
+    quietly["report"] = "strong"  # with diagnostics, as `result` has them
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    untrained = robench.evaluate(other, digits, attacks=["fgsm", "pgd"], name="other", **quietly)
+    untrained = robench.evaluate(
+        other, digits, attacks=["fgsm", "pgd"], name="other", **quietly | {"report": "strong"}
+    )
     table = result.compare(untrained).set_index("threat")
     clean = table.loc["clean"]
     assert clean["difference"] == pytest.approx(result.clean - untrained.clean)
@@ -223,7 +226,9 @@ def test_two_results_are_compared_image_by_image(
     same = result.compare(result).set_index("threat").loc["clean"]
     assert same["difference"] == 0
     assert same["p"] == 1
-    fewer = robench.evaluate(other, digits, attacks=["fgsm"], images=30, **quietly)
+    fewer = robench.evaluate(
+        other, digits, attacks=["fgsm"], images=30, **quietly | {"report": "strong"}
+    )
     with pytest.raises(RobenchError, match="met different images"):
         result.compare(fewer)
 
