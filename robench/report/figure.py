@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -57,6 +58,9 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
+WRITTEN_STYLE = re.compile(r' style="([^"]*)"')
+
+
 def figure(width: float, height: float) -> Figure:
     """A figure of its own, in inches, without pyplot's global list of figures."""
     made = Figure(figsize=(width, height), layout="constrained")
@@ -80,10 +84,26 @@ def svg(drawn: Figure, name: str, title: str) -> str:
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"\s*font-family: [^;\"]*;?", "", text)  # the page's own
     text = text.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
     text = re.sub(r"<[^>]+>", _rounded, text)
-    text = re.sub(r">\s+<", "><", text)
+    text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
+    text = _said_once(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text)), name)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+
+
+def _said_once(text: str, name: str) -> str:
+    """Styles that several elements share become classes, of which the figure begins by telling."""
+    shared = [style for style, times in Counter(WRITTEN_STYLE.findall(text)).items() if times > 1]
+    classes = {style: f"{name}-s{number}" for number, style in enumerate(shared)}
+
+    def called(found: re.Match[str]) -> str:
+        known = classes.get(found[1])
+        return f' class="{known}"' if known else found[0]
+
+    rules = "".join(f".{known}{{{style}}}" for style, known in classes.items())
+    text = WRITTEN_STYLE.sub(called, text)
+    return text.replace("<defs>", f"<defs><style>{rules}</style>", 1) if classes else text
 
 
 def _rounded(tag: re.Match[str]) -> str:
