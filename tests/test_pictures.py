@@ -235,6 +235,19 @@ def test_a_remembered_digest_is_not_believed(
         np.asarray(found.test.images)
 
 
+def test_files_are_read_for_their_digest_once_however_they_are_split(
+    small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(small.root / "models/pets", 4)
+    splits_of(small, write, "pets", 'side = 6, split = "1:1"')
+    read: list[Path] = []
+    monkeypatch.setattr("robench.data.pictures.contents", lambda file: read.append(file) or b"")
+    KNOWN.clear()
+    forget_splits()
+    splits_of(small, write, "pets", 'side = 6, split = "1:1"')
+    assert read == []
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_a_broken_picture_is_named(small: Workspace, write: Write, content: bytes) -> None:
     fill(small.root / "models/pets")

@@ -174,8 +174,9 @@ def digests(files: Sequence[Path]) -> list[str]:
             if same and before is not None
             else [*looks, hashlib.sha256(contents(file)).hexdigest()]
         )
-    if found != known:
-        _remember(memory, found)
+    together = {**known, **found}  # one part asked for alone makes no other be read again
+    if together != known:
+        _remember(memory, together)
     return [str(entry[-1]) for entry in found.values()]
 
 
