@@ -45,6 +45,25 @@ class Slow(Attack):
 """
 
 
+def slow_attacks(small: Workspace, write: Write, tasks: int, images: int) -> Path:
+    """A report of so many attacks, each of which logs its beginning and its end; the log."""
+    log = small.root / "log.txt"
+    log.touch()
+    write("attacks/slow.py", SLOW_ATTACK)
+    for number in range(tasks):
+        write(
+            f"attacks/slow{number}.toml",
+            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
+            'access = "white-box"\neps = 0.1\n',
+        )
+    write(
+        "reports/small.toml",
+        f'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = {images}\n'
+        "diagnostics = false\n",
+    )
+    return log
+
+
 def test_ray_takes_an_address_or_none() -> None:
     for words, meant in (
         (["run", "--ray"], ["run", "--ray=here"]),
@@ -138,19 +157,8 @@ def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
     end, so that what is done twice can be counted."""
     doomed = nodes.add_node(num_cpus=CORES, object_store_memory=10**8)
     nodes.wait_for_nodes()
-    log, tasks = small.root / "log.txt", 24
-    log.touch()
-    write("attacks/slow.py", SLOW_ATTACK)
-    for number in range(tasks):
-        write(
-            f"attacks/slow{number}.toml",
-            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
-            'access = "white-box"\neps = 0.1\n',
-        )
-    write(
-        "reports/small.toml",
-        'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = 40\ndiagnostics = false\n',
-    )
+    tasks = 24
+    log = slow_attacks(small, write, tasks, images=40)
 
     def lines(word: str, where: str = "") -> Counter[str]:
         found = (line.split() for line in log.read_text().splitlines())
@@ -249,19 +257,7 @@ def test_a_head_that_is_killed_is_one_error_and_nothing_is_lost(
             "num_cpus": CORES, "include_dashboard": False, "object_store_memory": 10**8
         },
     )  # fmt: skip
-    write("attacks/slow.py", SLOW_ATTACK)
-    log = small.root / "log.txt"
-    log.touch()
-    for number in range(24):
-        write(
-            f"attacks/slow{number}.toml",
-            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
-            'access = "white-box"\neps = 0.1\n',
-        )
-    write(
-        "reports/small.toml",
-        'title = "t"\nmodels = ["small"]\nattacks = ["slow*"]\nimages = 20\ndiagnostics = false\n',
-    )
+    log = slow_attacks(small, write, 24, images=20)
     driver = subprocess.Popen(
         [sys.executable, "-m", "robench", "run", "small", "--ray", made.address],
         cwd=small.root,

@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError
+from robench.networks.kept_state import tensors_in
 from robench.networks.spiking import freshened, library_of
 from robench.networks.weights import plain_state
 from robench.plugins import Source
@@ -90,23 +91,11 @@ def _copied(module: nn.Module) -> nn.Module:
     for part in module.modules():
         # Buffers too: a neuron's potential, for example.
         for item in (*(held for _, held in _attributes(part)), dict(part._buffers)):
-            for value in _derived(item):
-                memo[id(value)] = value.detach().clone()
+            for value in tensors_in(item):
+                if value.grad_fn is not None:
+                    memo[id(value)] = value.detach().clone()
     with torch.no_grad():  # else a script's weights would have a graph in their copy
         return copy.deepcopy(module, memo)
-
-
-def _derived(item: Any) -> Iterator[Tensor]:
-    """Tensors with a graph, in plain containers too."""
-    if isinstance(item, Tensor):
-        if item.grad_fn is not None:
-            yield item
-    elif isinstance(item, Mapping):
-        for value in item.values():
-            yield from _derived(value)
-    elif isinstance(item, (list, tuple)):
-        for value in item:
-            yield from _derived(value)
 
 
 def _tensors(module: nn.Module) -> bytes:

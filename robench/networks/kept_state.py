@@ -33,7 +33,7 @@ class _Held:
     def of(cls, value: Any) -> _Held:
         # Containers are copied, so that what is put into them does not show here.
         kept = type(value)(value) if type(value) in (list, dict) else value
-        tensors = [one for one in _tensors(value) if not one.is_inference()]
+        tensors = [one for one in tensors_in(value) if not one.is_inference()]
         return cls(kept, tuple((one, one._version, one.detach().clone()) for one in tensors))
 
     def is_still(self, value: Any) -> bool:
@@ -58,15 +58,16 @@ def _items(value: Any) -> list[Any]:
     return [*value, *value.values()] if isinstance(value, dict) else list(value)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors that a value is or holds, in plain containers too."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def _may_be_state(value: Any) -> bool:
