@@ -48,7 +48,7 @@ from robench.slopes import slopes
 from robench.store import Damaged, Outcome, Store
 from robench.time_limit import DAY, WEEK, within
 from robench.torch_state import own_state, torch_seeded
-from robench.trainers.base import History, Trainer, forget_peak_memory, peak_memory_mb
+from robench.trainers.base import History, Trainer, added_memory, memory_now
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
@@ -149,18 +149,18 @@ class Train:
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
         work = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
         before = splits.seal()
-        forget_peak_memory(device)
+        memory = memory_now(device)
         began = time.perf_counter()
         guard = guarded(replace(work, aside=trainer.scratch), derived_seed("train", "global", seed))
         with within(self.time_limit, work.who), guard:
             found = trainer.fit(network, splits, rng, tell)
-        took, peak = time.perf_counter() - began, peak_memory_mb(device)
+        cost = {"seconds": time.perf_counter() - began, **added_memory(device, memory)}
         if splits.seal() != before:
             forget_splits()
             raise RobenchError(f"{work.who} writes into the data set: copy what is to be changed")
         history = checked_history(found, card)
         if trainer.trains:
-            history = with_cost(history, took, peak)
+            history = with_cost(history, cost)
         state = written_state(network, trainer.trains)
         weights = tensors_digest(safetensors.torch.save(state))
         metadata = {
@@ -476,13 +476,13 @@ def checked_history(history: Any, card: ModelCard) -> History:
     ]
 
 
-def with_cost(history: History, seconds: float, memory_mb: float) -> History:
+def with_cost(history: History, cost: dict[str, float]) -> History:
     """The curves of a `fit` that measures nothing itself, with what it cost: seconds spread over
     its epochs (one, where it says nothing at all)."""
     if any("seconds" in row for row in history):
         return history
     rows = history or [{"epoch": 1}]
-    each = {"seconds": seconds / len(rows), "peak_memory_mb": memory_mb}
+    each = cost | {"seconds": cost["seconds"] / len(rows)}
     return [{**row, **each} for row in rows]
 
 

@@ -218,7 +218,7 @@ class Synthetic:
                 "loss": round(2.3 * 0.75**epoch + 0.02 * seed + 0.1, 6),
                 "validation_accuracy": round(model.clean * (1 - 0.6**epoch) - 0.01 * seed, 6),
                 "seconds": 0.5 * epoch,
-                "peak_memory_mb": 300.0,
+                "added_memory_mb": 300.0,
             }
             if model.noisy:
                 row["sigma_1"], row["sigma_2"] = 1 - 0.02 * epoch, 1 + 0.01 * epoch

@@ -143,13 +143,28 @@ def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path
     made = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()])
     for cell, milliseconds in zip(made.manifest["cells"], (0.01, 0.03), strict=True):
         cell["inference_ms"] = milliseconds
-    made.manifest["models"][0]["seeds"][1]["history"][3]["peak_memory_mb"] = 420.0
+    made.manifest["models"][0]["seeds"][1]["history"][3]["added_memory_mb"] = 420.0
     cost = costs(made.results())[0]
     assert (cost.epochs, cost.epoch_seconds, cost.memory_mb) == (12, 3.25, 360)
     assert cost.inference_ms == pytest.approx(0.02)
     text = write_report(made.results(), tmp_path).read_text()
     row = text[text.index('id="cost"') :]
-    assert row.index("3.2 s") < row.index("360") < row.index("0.02")
+    assert row.index("3.2 s") < row.index(">360<") < row.index("0.02")
+    assert "what training added" in row
+    assert ">≤ " not in row
+
+
+def test_of_runs_that_measured_the_whole_process_the_page_says_at_most(tmp_path: Path) -> None:
+    made = Synthetic([SyntheticModel("synthetic/a")], [clean_threat()])
+    for seed in made.manifest["models"][0]["seeds"]:
+        for epoch in seed["history"]:
+            epoch["peak_memory_mb"] = epoch.pop("added_memory_mb") + 385
+    (cost,) = costs(made.results())
+    assert (cost.memory_mb, cost.whole) == (685, True)
+    text = write_report(made.results(), tmp_path).read_text()
+    row = text[text.index('id="cost"') :]
+    assert ">≤ 685<" in row
+    assert "what training added" not in row
 
 
 def test_outcomes_made_before_answers_were_timed_show_a_dash(quick: Results, page: str) -> None:

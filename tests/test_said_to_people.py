@@ -79,7 +79,9 @@ def test_a_loop_of_ones_own_has_its_cost_measured(small: Workspace, write: Write
     assert manifest is not None
     rows = manifest["models"][0]["seeds"][0]["history"]
     assert [row["loss"] for row in rows] == [1.0, 0.5]
-    assert all(row["seconds"] >= 0 and row["peak_memory_mb"] > 0 for row in rows)
+    assert all(row["seconds"] >= 0 for row in rows)
+    measured = os.access("/proc/self/clear_refs", os.W_OK)  # else a peak cannot be forgotten
+    assert all(("added_memory_mb" in row) == measured for row in rows)
 
 
 def test_bare_robench_is_its_help(tmp_path: Path) -> None:

@@ -9,13 +9,18 @@ from statistics import fmean
 from robench.leaderboard import CLEAN
 from robench.results import Model, Results
 
+ADDED, WHOLE = "added_memory_mb", "peak_memory_mb"
+COSTS = ("seconds", ADDED, WHOLE)
+"""Columns of training curves that are no curves. WHOLE is of runs of before."""
+
 
 @dataclass(frozen=True)
 class Cost:
     """One model, means over its seeds; None where nothing was measured.
 
-    epochs: that were run. epoch_seconds: wall time of one, validation included. memory_mb: highest
-    memory while training, of the whole process on a CPU, of the device on CUDA. inference_ms: per
+    epochs: that were run. epoch_seconds: wall time of one, validation included. memory_mb: what
+    training added at its peak to what was in use; whole: that it is the peak itself, of the whole
+    process on a CPU, which is all that runs of before measured. inference_ms: per
     image and draw, in the fastest batch of the clean cell; where: key of the machine.
     """
 
@@ -24,6 +29,7 @@ class Cost:
     epochs: float | None
     epoch_seconds: float | None
     memory_mb: float | None
+    whole: bool
     inference_ms: float | None
     where: str
 
@@ -44,12 +50,14 @@ def _cost(results: Results, model: Model) -> Cost:
         curves = [[row[column] for row in rows if column in row] for rows in histories]
         return [of(curve) for curve in curves if curve]
 
+    added = each(ADDED, max)
     return Cost(
         model=model["name"],
         trainer=model["card"]["trainer"]["name"],
         epochs=_mean([float(len(rows)) for rows in histories]),
         epoch_seconds=_mean(each("seconds", fmean)),
-        memory_mb=_mean(each("peak_memory_mb", max)),
+        memory_mb=_mean(added or each(WHOLE, max)),
+        whole=not added and bool(each(WHOLE, max)),
         inference_ms=_mean([c["inference_ms"] for c in cells if c and c.get("inference_ms")]),
         where=", ".join(sorted(machines)),
     )

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from robench.diagnostics.averaging import DRAWS, by_draws, draws_of
 from robench.leaderboard import CLEAN, column_name
 from robench.report.by_eps import radii, worst_column
+from robench.report.costs import COSTS
 from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import grid, legend, spaced, svg, tidy
 from robench.report.text import NORMS
@@ -142,7 +143,7 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
     ]
     if not rows:
         return None
-    data = pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    data = pd.DataFrame(rows).drop(columns=[*COSTS], errors="ignore")
     data = data[[column for column in data.columns if "/" not in column]]  # learning.py has those
     first = {"loss": 0, ACCURACY: 1}
     measured = sorted(

@@ -16,6 +16,7 @@ from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
 from robench.packed import RUNS
 from robench.report.columns import roles
+from robench.report.costs import COSTS
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
 from robench.report.text import radius, towards
@@ -177,7 +178,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | Non
     return {
         name: [_short(row.get(name)) for row in chosen]
         for name in names
-        if name not in ("seconds", "peak_memory_mb") and "/" not in name
+        if name not in COSTS and "/" not in name
     }
 
 

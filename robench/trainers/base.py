@@ -6,7 +6,6 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -161,7 +160,7 @@ class Trainer(Plugin):
         Raises RobenchError when the loss stops being a finite number.
         """
         device = rng.device
-        forget_peak_memory(device)
+        memory = memory_now(device)
         network.generator = rng
         x, y = to_device(data.train, device)
         optimizer = self.make_optimizer(network)
@@ -217,7 +216,7 @@ class Trainer(Plugin):
                     **_two_weights(network),
                     **self.measure(network, data),
                     "seconds": time.perf_counter() - started,
-                    "peak_memory_mb": peak_memory_mb(device),
+                    **added_memory(device, memory),
                 }
             )
             since_best = 0 if accuracy > best else since_best + 1
@@ -333,18 +332,28 @@ def _two_weights(network: nn.Module) -> dict[str, float]:
     return {"weight/1": first, "weight/2": second}
 
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Let the peak count from here, where the system can: what ran before in the process goes."""
+def memory_now(device: torch.device) -> float | None:
+    """MiB in use, from which the peak counts afresh: of the device on CUDA, resident memory of the
+    process on a CPU; None where a system cannot forget a peak (only Linux can, and not in every
+    container)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):  # Linux only, and not in every container
-            Path("/proc/self/clear_refs").write_text("5")
+        return torch.cuda.memory_allocated(device) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize() / 2**20
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory since `forget_peak_memory`: of the device on CUDA, of the whole process on CPU
-    (Linux counts in KiB)."""
+def added_memory(device: torch.device, start: float | None) -> dict[str, float]:
+    """`added_memory_mb`: the highest memory since `memory_now` gave `start`, less what was in use
+    then (MiB, at least 0); nothing where `start` is None."""
+    if start is None:
+        return {}
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts in KiB
+    return {"added_memory_mb": max(0.0, peak - start)}

@@ -59,7 +59,8 @@ function charts(model) {
   const start = model.seeds.find((seed) => seed.curves.epoch)?.curves.epoch;
   for (const name of names) {
     const lines = model.seeds.map((seed) => seed.curves[name]).filter((line) => line && line.some((value) => value !== null));
-    if (lines.length) made.push(chart(shorten(name.replaceAll("_", " "), 60), lines, 1));
+    const share = name === "validation_accuracy", shown = share ? lines.map((line) => line.map((value) => (value === null ? null : 100 * value))) : lines;
+    if (lines.length) made.push(chart(shorten(name.replaceAll("_", " "), 60) + (share ? ", %" : ""), shown, 1));
   }
   if (made.length && start) made.forEach((figure) => {
     const marks = figure.querySelectorAll("text");
