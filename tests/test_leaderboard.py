@@ -175,7 +175,7 @@ def test_without_attacks_there_is_no_worst_case() -> None:
     assert row["rank"] == 1  # by clean accuracy, as the page says
     latex = as_latex(results, leaderboard(results))
     assert "no attacks: ranked by clean accuracy" in latex
-    assert " & -- & " in latex
+    assert r" & -- \\" in latex
     document = json.loads(as_json(results, leaderboard(results)))
     assert document["rows"][0]["worst_case"] is None
 

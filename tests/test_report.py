@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
 from robench.packed import published
 from robench.report import write_report
+from robench.report.tables import as_latex
 from robench.results import Results, load_published, load_results
 from robench.store import Store
 from robench.workspace import FOLDERS
@@ -156,6 +158,31 @@ def test_json_and_latex_say_which_numbers_are_doubtful(small: Results, tmp_path:
 
 def test_latex_has_a_line_for_each_model(folder: Path) -> None:
     lines = (folder / "leaderboard.tex").read_text().splitlines()
-    rows = [line for line in lines if "synthetic/" in line and line.endswith(r"\\")]
-    assert len(rows) == 5
+    rows = [line for line in lines if "&" in line]
+    assert len(rows) == 1 + 5
+    assert "% models of synthetic/" in lines
     assert len({line.count("&") for line in rows}) == 1
+
+
+def width_in_points(table: str) -> float:
+    """Of a table at 8 pt: letters of 4.25 pt, in tiny 3.4 pt, 12 pt between columns."""
+
+    def cell(text: str) -> float:
+        bare, tiny = re.subn(r" \{\\tiny [^}]*\}", "", text)
+        bare = re.sub(r"\\textsuperscript\{[^}]*\}", "+", bare).replace("\\", "").strip()
+        return 4.25 * len(bare) + (4.25 + 3.4 * len("99.9--99.9")) * tiny
+
+    rows = [line.removesuffix(r" \\").split(" & ") for line in table.splitlines() if "&" in line]
+    widths = [max(map(cell, column)) for column in zip(*rows, strict=True)]
+    return sum(widths) + 12 * (len(widths) - 1)
+
+
+@pytest.mark.parametrize("name", ["lr-graphs", "nit-mlp"])
+def test_latex_fits_a_column_of_a_paper(name: str) -> None:
+    results = load_published(Path(__file__).parents[1] / "reports" / name)
+    text = as_latex(results, leaderboard(results))
+    (head,) = (line for line in text.splitlines() if line.startswith("model &"))
+    assert set(head.removesuffix(r" \\").split(" & ")[1:]) <= {
+        "clean", "worst case", "proved", "average",
+    }  # fmt: skip
+    assert 100 < width_in_points(text) < 252, "a column of IEEE's two"

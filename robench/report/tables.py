@@ -14,14 +14,12 @@ from robench.diagnostics.finding import Verdict
 from robench.leaderboard import (
     CLEAN,
     SUMMARY,
-    VOTES,
     chance_levels,
     column_name,
     ranked_by,
 )
-from robench.report.two_sided import words
+from robench.report.plots import common_folder
 from robench.results import Results
-from robench.two_sided import several
 
 DIGITS = 6
 TEXTS = ("model", "trainer", "network", "dataset")
@@ -105,69 +103,60 @@ def as_json(
 def as_latex(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
 ) -> str:
-    """A booktabs table in per cent: worst cases and what is proved with their intervals, averages,
-    clean, every attack.
+    """A booktabs table in per cent, best first, for one column of a paper: clean, worst case with
+    its interval, what is proved, and the average over attacks (over corruptions, where there are no
+    attacks); columns in which nothing was measured are left out, but for clean and worst case. All
+    else is in the CSV files.
 
     A dagger marks the models that diagnostics call doubtful.
     """
     doubtful = {name for name, found in (verdicts or {}).items() if found["verdict"] == "doubtful"}
-    attacks = [*results.attacks, *results.floors]
-    measured = [
-        ("worst case", "worst_case"),
-        ("proved", "proved"),
-        ("open", "open"),
-        *((f"{words(ball)} proved--attacked", f"proved@{ball}") for ball in several(results)),
-        ("clean", CLEAN),
-        *(zip(("worst case, vote", "clean, vote"), VOTES, strict=True) if results.noisy else ()),
-        ("avg. attacks", "average_attacks"),
-        ("avg. corr.", "average_corruptions"),
-        *((threat["name"], column_name(threat["name"])) for threat in attacks),
-    ]
-    always = ("worst_case", CLEAN)
-    measured = [
+    worst, attacks, corruptions = SUMMARY
+    columns = [
         (head, name)
-        for head, name in measured
-        if name in always or (name in table and table[name].notna().any())
+        for head, name in (
+            ("clean", CLEAN),
+            ("worst case", worst),
+            ("proved", "proved"),
+            ("average", attacks if results.attacked else corruptions),
+        )
+        if name in (CLEAN, worst) or (name in table and table[name].notna().any())
     ]
+    folder = common_folder(list(table["model"]))
     lines = [
         f"% {_one_line(results.manifest['report']['title'])}",
         f"% threat set {_one_line(results.manifest['threat_set'])}; accuracy in per cent, "
-        "brackets: 95% interval",
+        "small: 95% interval",
+        *([f"% models of {_one_line(folder)}"] if folder else []),
         *([] if results.attacked else [f"% no attacks: ranked {BY[ranked_by(results)]}"]),
         *(["% dagger: gradient masking suspected, an upper bound"] if doubtful else []),
-        r"\begin{tabular}{rl" + "r" * len(measured) + "}",
+        r"\begin{tabular}{@{}l" + "r" * len(columns) + "@{}}",
         r"\toprule",
-        " & ".join(["rank", "model", *(_latex(head) for head, _ in measured)]) + r" \\",
+        " & ".join(["model", *(head for head, _ in columns)]) + r" \\",
     ]
     for dataset, rows in table.groupby("dataset", sort=False):
         lines.append(r"\midrule")
         if table["dataset"].nunique() > 1:
-            span = len(measured) + 2
-            lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{_latex(str(dataset))}}}}} \\")
+            span = len(columns) + 1
+            lines.append(rf"\multicolumn{{{span}}}{{@{{}}l}}{{\emph{{{_latex(str(dataset))}}}}} \\")
         for _, row in rows.iterrows():
-            rank = "--" if pd.isna(row["rank"]) else str(row["rank"])
-            cells = [_percent(row, name) for _, name in measured]
-            name = _latex(row["model"]) + (
+            cells = [_percent(row, name) for _, name in columns]
+            name = _latex(row["model"].removeprefix(folder)) + (
                 r"\textsuperscript{\dag}" if row["model"] in doubtful else ""
             )
-            lines.append(" & ".join([rank, name, *cells]) + r" \\")
+            lines.append(" & ".join([name, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
 
 
 def _percent(row: pd.Series, name: str) -> str:
-    value = row[name]
-    if pd.isna(value):
+    if pd.isna(row[name]):
         return "--"
-    shown = f"{100 * value:.1f}"
-    if name.startswith("proved@"):
-        other = row[name.replace("proved", "attacked", 1)]
-        return f"{shown}--{100 * other:.1f}"
-    if name in (SUMMARY[0], "proved", *VOTES):
-        shown += (
-            rf" {{\scriptsize [{100 * row[name + '_low']:.1f}, {100 * row[name + '_high']:.1f}]}}"
-        )
-    return shown
+    shown = f"{100 * row[name]:.1f}"
+    if name != SUMMARY[0]:
+        return shown
+    low, high = (100 * row[name + end] for end in ("_low", "_high"))
+    return rf"{shown} {{\tiny {low:.1f}--{high:.1f}}}"
 
 
 def _latex(text: str) -> str:
