@@ -229,11 +229,14 @@ def execute(
     Failures are recorded in the store and in `run`; KeyboardInterrupt stops the workers and passes
     on.
     """
-    gc.freeze()  # the modules that are there by now stay: no use in looking at them all the time
+    ours = not gc.get_freeze_count()  # whoever has frozen what they have keeps it so
+    if ours:
+        gc.freeze()  # the modules that are there by now stay: no use in looking at them again
     try:
         _execute(run, listener, jobs, start)
     finally:
-        gc.unfreeze()
+        if ours:
+            gc.unfreeze()
 
 
 def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:

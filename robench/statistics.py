@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 Floats = NDArray[np.float64]
@@ -161,12 +160,19 @@ def _exact(correct: list[Floats]) -> Bools:
 
 
 def holm(p: Floats) -> Floats:
-    """Holm-adjusted p-values over all pairs of a symmetric (models, models) matrix."""
+    """Holm-adjusted p-values over all pairs of a symmetric (models, models) matrix: each times the
+    number of those that are not smaller, never below a smaller one's (Holm 1979).
+
+    statsmodels has it, too, with a full garbage collection in every call: most of a leaderboard's
+    time.
+    """
     first, second = np.triu_indices(len(p), 1)
     adjusted = np.ones_like(p)
-    if len(first):
-        adjusted[first, second] = multipletests(p[first, second], method="holm")[1]
-        adjusted[second, first] = adjusted[first, second]
+    found = p[first, second]
+    order = np.argsort(found)
+    raised = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    adjusted[first[order], second[order]] = np.minimum(raised, 1.0)
+    adjusted[second, first] = adjusted[first, second]
     return adjusted
 
 

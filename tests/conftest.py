@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if marker in item.keywords:
                     item.add_marker(skip)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What libraries and test modules hold stays to the end: the collector, which would go through
+    it all again and again, took a quarter of the suite's time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from robench.statistics import (
     bootstrap,
@@ -92,6 +93,19 @@ def test_mcnemar_agrees_with_statsmodels() -> None:
             table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
             assert p[i, j] == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
             assert p[j, i] == p[i, j]
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 9])
+def test_holm_agrees_with_statsmodels_to_the_bit(models: int) -> None:
+    rng = np.random.default_rng(models)
+    p = np.round(rng.random((models, models)) ** 3, 2)  # some are equal, some are zero
+    p = np.triu(p, 1) + np.triu(p, 1).T + np.eye(models)
+    pairs = np.triu_indices(models, 1)
+    adjusted = holm(p)
+    assert np.array_equal(adjusted, adjusted.T)
+    assert np.array_equal(np.diag(adjusted), np.ones(models))
+    if models > 1:
+        assert np.array_equal(adjusted[pairs], multipletests(p[pairs], method="holm")[1])
 
 
 def test_a_model_cannot_be_told_apart_from_itself() -> None:
