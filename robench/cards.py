@@ -226,8 +226,10 @@ class ClaimCard(BaseModel):
     """Model card that it is compared with."""
     threat: str
     """Threat under which the paper compares them."""
-    published: tuple[Accuracy, Accuracy]
-    """The paper's accuracies of `model` and `than`, in [0, 1]."""
+    published: tuple[Accuracy, Accuracy] | None = None
+    """The paper's accuracies of `model` and `than`, in [0, 1]; None: it has none that could stand
+    beside ours, on other networks or data. Then what the strong evaluation leaves of the
+    difference is held against what is measured under `threat`."""
     control: str | None = None
     """Model card that shares the suspected cause but not the method, such as BP with the same
     noise."""

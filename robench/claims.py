@@ -3,9 +3,12 @@
 A claim says that one model keeps more accuracy than another under a threat. It holds where the
 measured difference is surely above zero (95% bootstrap over seeds and images, on the same images)
 and at least half of the published one; it is weaker where it is surely above zero but smaller;
-else it does not hold. A model that answers clean images no better than chance did not learn: no
-claim about it is judged. The same rule is applied to the strong evaluation, and to a control that
-shares the suspected cause: what the model has and its control lacks is what is owed to the method.
+else it does not hold. A claim whose paper measured other networks or data has no figures to stand
+beside ours: under its own threat it holds where the difference is surely above zero, and what the
+strong evaluation leaves is held against that difference. A model that answers clean images no
+better than chance did not learn: no claim about it is judged. The same rule is applied to the
+strong evaluation, and to a control that shares the suspected cause: what the model has and its
+control lacks is what is owed to the method.
 """
 
 from __future__ import annotations
@@ -43,18 +46,28 @@ def judge(results: Results) -> list[Claim]:
 
 
 def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
-    published = claim["published"][0] - claim["published"][1]
-    verdict, found = _compare(results, claim["model"], claim["than"], claim["threat"], published)
-    sentences = [
-        f"Published under {claim['threat']}: {_percent(claim['published'][0])} against "
-        f"{_percent(claim['published'][1])} ({_points(published)} points).",
-        f"Measured: {found}.",
-    ]
+    said, threat = claim.get("published"), claim["threat"]
+    published = said[0] - said[1] if said else None
+    verdict, found = _compare(results, claim["model"], claim["than"], threat, published or 0.0)
+    if said and published is not None:
+        sentences = [
+            f"Published under {threat}: {_percent(said[0])} against {_percent(said[1])} "
+            f"({_points(published)} points).",
+            f"Measured: {found}.",
+        ]
+    else:
+        sentences = [f"Measured under {threat}: {found}."]
+        measured = _difference(results, claim["model"], claim["than"], threat)
+        published = max(measured or 0.0, 0.0)
     strong = ""
-    if claim["strong"] != claim["threat"]:
+    if claim["strong"] != threat:
         of = (claim["model"], claim["than"], claim["strong"])
         strong, strongly = _compare(results, *of, published)
         sentences.append(f"Under {claim['strong']}: {strongly}: {strong}.")
+        if not said and verdict == "holds":
+            left = _difference(results, *of)
+            if left is not None:
+                sentences.append(f"Of the difference {_share(left / published)} is left.")
     if claim.get("control"):
         _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
@@ -126,6 +139,12 @@ def _at_chance(results: Results, name: str) -> bool:
     return bool(low <= chance)
 
 
+def _difference(results: Results, model: str, than: str, threat: str) -> float | None:
+    """By how much one model keeps more than the other; None: not measured completely."""
+    first, second = _accuracy(results, model, threat), _accuracy(results, than, threat)
+    return None if first is None or second is None else float(first.mean() - second.mean())
+
+
 def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
     """(seeds, images), under one threat or as the worst case over all attacks."""
     model = next((m for m in results.models if m["name"] == name), None)
@@ -149,6 +168,10 @@ def _interval(first: Floats, second: Floats) -> tuple[float, float]:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
+
+
+def _share(value: float) -> str:
+    return "nothing" if value <= 0 else "all" if value >= 1 else f"{100 * value:.0f}%"
 
 
 def _points(value: float) -> str:

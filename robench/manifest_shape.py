@@ -133,7 +133,7 @@ class _Claim(_Shape):
     model: str
     than: str
     threat: str
-    published: tuple[Number, Number] = Field(strict=False)
+    published: Annotated[tuple[Number, Number], Field(strict=False)] | None = None
     control: str | None = None
     strong: str
 

@@ -121,3 +121,29 @@ def test_a_claim_about_a_model_at_chance_says_that_it_did_not_learn(
 def test_a_control_shows_what_is_owed_to_the_method(control: float, said: str) -> None:
     found = judge(made(a=(0.9, 0.9), b=(0.4, 0.4), c=(control, control)))[0]
     assert re.search(f"Beside its control under weak: .*{said}", found["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict", "strong", "left"),
+    [
+        ((0.9, 0.7), (0.5, 0.4), "holds", "holds", "75% is left"),
+        ((0.9, 0.7), (0.5, 0.2), "holds", "holds", "all is left"),
+        ((0.9, 0.3), (0.5, 0.2), "holds", "weaker", "25% is left"),
+        ((0.9, 0.05), (0.5, 0.1), "holds", "does not hold", "nothing is left"),
+        ((0.5, 0.3), (0.5, 0.1), "does not hold", "holds", ""),
+        ((0.3, 0.1), (0.7, 0.3), "does not hold", "does not hold", ""),
+    ],
+)
+def test_a_claim_without_figures_is_held_against_what_its_own_threat_leaves(
+    a: tuple[float, float], b: tuple[float, float], verdict: str, strong: str, left: str
+) -> None:
+    results = made(a=a, b=b)
+    card = results.manifest["report"]["claims"][0]
+    del card["published"]
+    card["strong"] = "strong"
+    (claim,) = judge(results)
+    assert (claim["verdict"], claim["strong_verdict"]) == (verdict, strong)
+    assert "Published" not in claim["evidence"]
+    assert f"Measured under weak: {100 * a[0]:.1f}% against" in claim["evidence"]
+    assert claim["evidence"].count("is left") == bool(left)
+    assert left in claim["evidence"]

@@ -125,6 +125,13 @@ def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:
     assert said(made, [claim("holds")])[1] == "Yes: the published claim holds."
 
 
+def test_claims_without_figures_are_not_weaker_than_published() -> None:
+    made = Synthetic([WEAK, STRONG], THREATS, claims=[{"text": "t"}]).results()
+    assert said(made, [claim("holds", "weaker")])[1] == (
+        "The published claim holds; under the strong evaluation is weaker."
+    )
+
+
 def test_every_verdict_on_a_claim_is_counted() -> None:
     made = Synthetic([WEAK, STRONG], THREATS).results()
     claims = [claim(verdict) for verdict in ("holds", "did not learn", "cannot be judged", "new")]

@@ -116,12 +116,13 @@ def _claims(results: Results, claims: Sequence[Claim]) -> str:
     """How many published claims hold; a title that asks gets its answer from them."""
     if not claims:
         return ""
+    figures = all(claim.get("published") for claim in results.manifest["report"].get("claims", []))
     found = Counter(claim["verdict"] for claim in claims)
-    held = _counted(found, len(claims))
+    held = _counted(found, len(claims), figures)
     strong = [claim["strong_verdict"] for claim in claims if claim["strong_verdict"]]
     beyond = ""
     if strong:
-        beyond = f"; under the strong evaluation {_counted(Counter(strong), len(strong))}"
+        beyond = f"; under the strong evaluation {_counted(Counter(strong), len(strong), figures)}"
     answer = ""
     if str(results.manifest["report"]["title"]).rstrip().endswith("?"):
         last = [claim["strong_verdict"] or claim["verdict"] for claim in claims]
@@ -133,19 +134,23 @@ def _claims(results: Results, claims: Sequence[Claim]) -> str:
     return answer + text if answer else text[0].upper() + text[1:]
 
 
-def _counted(found: Counter[str], of: int) -> str:
-    """`2 hold, 1 is weaker and 3 do not hold`; of one claim only the verdict."""
+def _counted(found: Counter[str], of: int, figures: bool) -> str:
+    """`2 hold, 1 is weaker and 3 do not hold`; of one claim only the verdict.
+
+    Args:
+        figures: whether all are held against published figures.
+    """
     if of == 1:
-        return _verb(next(iter(found)), 1)
+        return _verb(next(iter(found)), 1, figures)
     order = ("holds", "weaker", "does not hold", "did not learn", "cannot be judged")
     known = sorted(found, key=lambda one: order.index(one) if one in order else len(order))
-    return _list([f"{found[one]} {_verb(one, found[one])}" for one in known])
+    return _list([f"{found[one]} {_verb(one, found[one], figures)}" for one in known])
 
 
-def _verb(verdict: str, count: int) -> str:
+def _verb(verdict: str, count: int, figures: bool) -> str:
     """A verdict as the end of a sentence."""
     if verdict == "weaker":
-        return "is weaker than published" if count == 1 else "are weaker than published"
+        return f"{'is' if count == 1 else 'are'} weaker{' than published' if figures else ''}"
     if verdict == "did not learn":
         return ("is" if count == 1 else "are") + " void, since a model did not learn"
     many = {"holds": "hold", "does not hold": "do not hold"}
