@@ -25,7 +25,7 @@ from robench.data.sample import BY_CLASS, drawn, said
 from robench.digest import Identity, Written, canonical, digest, digest_bytes
 from robench.errors import RobenchError, cause
 from robench.guard import AtWork, guarded
-from robench.networks.base import Network
+from robench.networks.base import LENDING, Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat, Training
 from robench.trainers.base import Trainer
@@ -142,6 +142,8 @@ def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedM
             classes=len(splits.classes),
             graph=splits.graph,
         )
+    if built.lends:
+        network = {**network, "lends": LENDING}
     return ResolvedModel(
         card=card,
         dataset={**dataset, "fingerprint": splits.fingerprint},

@@ -63,6 +63,20 @@ def test_what_is_differentiated_in_place_of_the_output_predicts_the_same(readout
     assert float((logits.argmax(1) == read.argmax(1)).double().mean()) > 0.99  # 1/1000 rounds
 
 
+def test_counts_of_spikes_are_followed_with_the_potential_behind_them() -> None:
+    network, x = spiking(readout="rate", surrogate="rectangle:0.5"), images(20)
+    found = []
+    for part in (0, 1):
+        leaf = x.clone().requires_grad_()
+        found.append(torch.autograd.grad(network.readings(leaf)[part][:, 0].sum(), leaf)[0])
+    network.readout = "membrane"  # type: ignore[assignment]
+    leaf = x.clone().requires_grad_()
+    (potential,) = torch.autograd.grad(network(leaf)[:, 0].sum(), leaf)
+    assert float(found[0].abs().sum()) > 0
+    assert float(potential.abs().sum()) > 0
+    torch.testing.assert_close(found[1], found[0] + potential)
+
+
 @pytest.mark.parametrize("readout", ["last", "rate"])
 def test_a_last_spike_hides_the_gradient_and_the_potential_does_not(readout: str) -> None:
     network, x = spiking(readout=readout, surrogate="rectangle:0.001"), images()

@@ -58,6 +58,18 @@ class Own(BP):
 """
 
 
+@pytest.mark.parametrize(("readout", "lends"), [("last", False), ("rate", True)])
+def test_what_a_network_lends_to_gradients_is_in_its_identity(
+    write: Any, tmp_path: Path, readout: str, lends: bool
+) -> None:
+    spec = MODEL.format(network="snn", trainer="stbp").replace(
+        "[16]", f'[16], readout = "{readout}"'
+    )
+    write("models/small.toml", spec)
+    resolved = resolve_model(open_workspace(tmp_path).card("models", "small"))
+    assert ("lends" in resolved.network) == lends
+
+
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[dict[str, str]], Workspace]:
     """A workspace with a model trained by ./own.py:Own, and files beside its card."""

@@ -100,6 +100,11 @@ class Network(nn.Module, Plugin):
         logits = self(x)
         return logits, logits
 
+    @property
+    def lends(self) -> bool:
+        """Whether `readings` may add to the logits' gradient that of potentials (`lent`)."""
+        return False
+
     def activity(self, x: Tensor) -> dict[str, float]:
         """What the network can say of itself on images `x`, for people: spike rates, for
         example."""
@@ -112,6 +117,17 @@ class Network(nn.Module, Plugin):
         if isinstance(logits, Tensor) and logits.dtype != torch.float32:
             logits = logits.float()
         return logits
+
+
+def lent(logits: Tensor, potential: Tensor) -> Tensor:
+    """The logits, whose gradient is their own and that of the potential behind them. Counts of
+    spikes say which class leads and the potential which spike comes next; an attack that follows
+    one of the two breaks less than one that follows both. LENDING is raised when this changes."""
+    return logits + (potential - potential.detach())
+
+
+LENDING = 1
+"""Part of the identity of networks that lend."""
 
 
 def check_shape(logits: Tensor, rows: int, classes: int) -> None:

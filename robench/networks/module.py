@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robench import plugins
 from robench.cards import Card
 from robench.errors import RobenchError
-from robench.networks.base import Network
+from robench.networks.base import Network, lent
 from robench.networks.kept_state import KeptState, remembers
 from robench.networks.operations import counted
 from robench.networks.over_time import (
@@ -173,9 +173,11 @@ class Module(Network):
         if found is None or found.potential is None or self.outputs != "logits":
             return logits, logits
         potential = found.potential.to(logits.dtype)
-        if found.decides:
-            return logits, potential
-        return logits, potential + (logits - potential).detach()
+        return logits, potential if found.decides else lent(logits, potential)
+
+    @property
+    def lends(self) -> bool:
+        return bool(self._spiking.neurons)
 
     def ties(self, logits: Tensor) -> Tensor:
         top = logits.topk(2, dim=1).values

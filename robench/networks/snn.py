@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.errors import RobenchError
-from robench.networks.base import Network
+from robench.networks.base import Network, lent
 from robench.networks.lif import integrate
 from robench.networks.noise import NoisyLayer, Series
 from robench.networks.operations import counted
@@ -119,13 +119,15 @@ class SNN(Network):
 
     def readings(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and the last potential of the output neurons: under `last` the neuron whose
-        potential is highest is the prediction. Under `rate` it is not; there the potential only
-        lends its gradient to the logits."""
+        potential is highest is the prediction. Under `rate` it is not; there the potential lends
+        its gradient to the logits."""
         *_, (spikes, potential) = self._run(x)
         logits = self._read(spikes, potential)
-        if self.readout == "rate":
-            return logits, potential + (logits - potential).detach()
-        return logits, potential
+        return logits, lent(logits, potential) if self.lends else potential
+
+    @property
+    def lends(self) -> bool:
+        return self.readout == "rate"
 
     def _read(self, spikes: Series, potential: Tensor) -> Tensor:
         if self.readout == "membrane":
