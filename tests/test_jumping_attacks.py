@@ -15,8 +15,10 @@ from robench.attacks.gradient import APGD, PGD, GradientAttack
 from robench.attacks.losses import accuracy, margin
 from robench.attacks.steps import Region, StableSteps
 from robench.attacks.target import WhiteBoxTarget
+from robench.errors import RobenchError
 from robench.networks.adaptive import AdaptiveSurrogate
 from robench.networks.base import Network
+from robench.networks.lif import integrate
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
@@ -135,6 +137,64 @@ def test_only_steps_that_are_not_where_the_loss_wants_them_pull() -> None:
     u = torch.tensor([[0.2, 0.4, 0.6, 0.8]])
     assert slopes("one-sided", [u], 1.0).gt(0).tolist() == [[True, True, False, False]]
     assert slopes("one-sided", [u], -1.0).lt(0).tolist() == [[False, False, True, True]]
+
+
+def test_pdsg_is_a_gaussian_as_wide_as_the_layer_s_potentials_deviate_so_far() -> None:
+    u = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)).double()  # time first
+    chosen = AdaptiveSurrogate("pdsg", 4)
+    found = chosen.here().derivative(u, 0.5, axis=1)
+    for step in range(3):
+        s = u[: step + 1].movedim(1, 0).flatten(1).std(1)[:, None]
+        z = (u[step] - 0.5 - 0.5 * s) / s
+        expected = torch.exp(-0.5 * z**2) / (s * math.sqrt(2 * math.pi))
+        torch.testing.assert_close(found[step], expected)
+    torch.testing.assert_close(slopes("pdsg", [u[0]]), found[0])
+    # Twice as wide, and where nothing deviates as wide as 1.
+    wide, s = slopes("pdsg:2", [u[0]]), 2 * u[0].std(1)[:, None]
+    torch.testing.assert_close(
+        wide, torch.exp(-0.5 * ((u[0] - 0.5) / s - 0.5) ** 2) / (s * math.sqrt(2 * math.pi))
+    )
+    flat = slopes("pdsg", [torch.full((1, 3), 0.5)])
+    assert float(flat[0, 0]) == pytest.approx(math.exp(-0.125) / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_rates_are_functions_of_mean_currents(constant: bool) -> None:
+    """RGA on one layer: every step's spike is differentiated by its own current alone."""
+    steps, decay, at = 4, 0.3, 0.5
+    size = (1 if constant else steps, 40, 2)
+    currents = torch.rand(size, generator=torch.Generator().manual_seed(0)).double() * 2 - 0.5
+    weights = torch.rand(steps, 40, 2, generator=torch.Generator().manual_seed(1)).double()
+    last = torch.rand(40, 2, generator=torch.Generator().manual_seed(2)).double()
+    step, leaf = Step(at=at), currents.clone().requires_grad_()
+    with surrogate(step, AdaptiveSurrogate("rate", 40)):
+        spikes, potential = integrate(leaf, steps, decay, step)
+        ((spikes * weights).sum() + (potential * last).sum()).backward()
+    c = currents.expand(steps, 40, 2).mean(0) / at
+    slope = 0.2 * ((c >= 0) & (c <= 1 - decay))
+    slope = slope + (1 - 0.2 * (1 - decay)) / (1 + decay) * ((c > 1 - decay) & (c <= 2))
+    expected = weights * slope / at
+    expected[-1] += last
+    assert {float(value) for value in slope.unique()} > {0.0}
+    found = leaf.grad
+    assert found is not None
+    torch.testing.assert_close(found, expected.sum(0, keepdim=True) if constant else expected)
+
+
+def test_rates_are_of_leaky_neurons_only() -> None:
+    network = seeded(lambda **s: MLP((1, 2, 2), 3, **s), 0, activation="threshold")
+    x = images(4)
+    with pytest.raises(RobenchError, match="surrogate = .rate. is of the mean currents"):
+        perturbed(network, PGD(surrogate="rate"), x, network(x).argmax(1), 0.1)
+
+
+@pytest.mark.parametrize("text", ["pdsg", "rate", "pdsg:0.5"])
+def test_published_derivatives_are_settings_of_the_loop(text: str) -> None:
+    network, x = spiking(), images()
+    y = network(x).argmax(1)
+    attack = PGD(steps=20, random_start=False, surrogate=text, loss="margin", on="potential")
+    broken = network(perturbed(network, attack, x, y, 0.2)).argmax(1) != y
+    assert 0 < int(broken.sum()) < len(x)
 
 
 def test_widths_stay_with_their_images_when_others_leave() -> None:

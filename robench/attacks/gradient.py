@@ -84,8 +84,8 @@ class GradientAttack(Attack):
     of away from the right one."""
     surrogate: Annotated[Surrogates, AfterValidator(_surrogate)] = None
     """Derivative of steps and spikes: `rectangle:0.5`, ...; `adaptive`, `one-sided`: of widths
-    that follow each neuron (networks/adaptive.py); a list: one run with each, the best kept per
-    image; "sweep": five fixed ones; None: the network's own."""
+    that follow each neuron, `pdsg`, `rate`: as published (networks/adaptive.py); a list: one run
+    with each, the best kept per image; "sweep": five fixed ones; None: the network's own."""
     reset: Literal["through", "stopped"] = "through"
     """Whether gradients flow through the reset of a spiking neuron."""
     keep: Literal["best", "last"] = "best"

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from robench.errors import RobenchError
 from robench.networks.noise import Series
 from robench.networks.surrogate import Step, unwon
 
@@ -83,6 +84,9 @@ class _Integrate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         u, s = ctx.saved_tensors
+        if ctx.surrogate.of_rates:
+            grad = _by_rates(ctx, u, s, *grads)
+            return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
         derivative = ctx.surrogate.derivative(u, ctx.spike.at, 1)
         if ctx.surrogate.one_sided or not ctx.through_reset:
             grad = _step_by_step(ctx, u, s, derivative, *grads)
@@ -119,3 +123,22 @@ def _step_by_step(
             now.mul_(unwon(pull, s[step] > 0))
         later = now.add_(held)
     return derivative
+
+
+def _by_rates(ctx: Any, u: Tensor, s: Tensor, spikes: Tensor, potential: Tensor) -> Tensor:
+    """dL/dc of every step where rates are functions of mean currents (RGA, adaptive.py).
+
+    Args:
+        spikes, potential: dL/ds of every step, and dL/du of the last one, which only its own
+            current gets.
+    """
+    if ctx.spike.at <= 0:
+        raise RobenchError(
+            'attack: surrogate = "rate" measures currents by the threshold, which is '
+            f"{ctx.spike.at:g} here: choose another"
+        )
+    kept = torch.addcmul(u[:-1], u[:-1], s[:-1], value=-1).sum(0)  # u (1 - s)
+    current = torch.sub(u.sum(0), kept, alpha=ctx.decay).div_(len(u) * ctx.spike.at)
+    grad: Tensor = spikes * ctx.surrogate.slope(current, ctx.decay).div_(ctx.spike.at)
+    grad[-1] += potential
+    return grad

@@ -80,6 +80,7 @@ class Surrogate:
     parameter: float
 
     one_sided: ClassVar[bool] = False
+    of_rates: ClassVar[bool] = False
 
     def derivative(self, u: Tensor, at: float = 0.0, axis: int = 0) -> Tensor:
         """Of 1{u > at}, at every u. axis: where u has its rows; nothing hangs on it here."""
