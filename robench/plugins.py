@@ -86,6 +86,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "dim": "robench.attacks.gradient:DIM",
         "tim": "robench.attacks.gradient:TIM",
         "apgd": "robench.attacks.gradient:APGD",
+        "fab": "robench.attacks.fab:FAB",
         "nattack": "robench.attacks.nattack:NAttack",
         "lbfgs": "robench.attacks.lbfgs:LBFGS",
         "spikes": "robench.attacks.spikes:Spikes",

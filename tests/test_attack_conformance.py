@@ -21,6 +21,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 15},
     "art": {"attack": "SquareAttack", "max_iter": 50},
     "autoattack": {"members": ("apgd-ce",)},
+    "fab": {"steps": 8, "targets": 2},
     "foolbox": {"attack": "LinfPGD", "steps": 5},
     "lbfgs": {"search_steps": 3, "iterations": 8},
     "nattack": {"iterations": 8, "population": 40, "space": "image"},
@@ -48,6 +49,12 @@ def test_attacks_that_know_l2_conform_in_l2(name: str) -> None:
     l2 = {"foolbox": {"attack": "L2PGD", "steps": 5}}
     settings = QUICK.get(name, {}) | l2.get(name, {})
     assert failed(check_attack(lambda **more: cls(**settings | more), "l2")) == {}  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("name", ["apgd", "fab"])
+def test_attacks_that_know_l1_conform_in_l1(name: str) -> None:
+    cls = plugins.load("attacks", name)
+    assert failed(check_attack(lambda **more: cls(**QUICK[name] | more), "l1")) == {}  # type: ignore[arg-type, return-value]
 
 
 def test_a_plugin_in_a_workspace_conforms() -> None:

@@ -2,8 +2,8 @@
 
 FGSM: Goodfellow et al. 2015 (arXiv 1412.6572). BIM: Kurakin et al. 2017 (1607.02533). PGD: Madry et
 al. 2018 (1706.06083). MIM: Dong et al. 2018 (1710.06081). DIM: Xie et al. 2019 (1803.06978). TIM:
-Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690). EOT: Athalye et al. 2018
-(1707.07397). SA-PGD and adaptive derivatives: ASSG, 2512.22522.
+Dong et al. 2019 (1904.02884). APGD: Croce & Hein 2020 (2003.01690), in l1 2021 (2103.01208). EOT:
+Athalye et al. 2018 (1707.07397). SA-PGD and adaptive derivatives: ASSG, 2512.22522.
 """
 
 from __future__ import annotations
@@ -142,6 +142,8 @@ class GradientAttack(Attack):
             alone: whether no other attack takes part.
         """
         self.finite_eps(target)
+        if target.norm == "l1" and self.schedule != "apgd":
+            raise RobenchError(f'attack: schedule = "{self.schedule}": in l1 it is "apgd"')
         y = target.sought(y)
         runs = [
             (surrogate, aim, restart)
@@ -239,12 +241,13 @@ class TIM(GradientAttack):
 
 
 class APGD(GradientAttack):
-    """PGD that sets its own step sizes."""
+    """PGD that sets its own step sizes; in l1 also how many pixels it moves (sparse.py)."""
 
     schedule: Literal["fixed", "apgd"] = "apgd"
     steps: int = Field(default=100, ge=1)
     random_start: bool = True
-    paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690; l1: 2021, arXiv 2103.01208"
 
 
 def _within_ball(x: Tensor, target: WhiteBoxTarget, rng: torch.Generator) -> Tensor:
@@ -252,6 +255,13 @@ def _within_ball(x: Tensor, target: WhiteBoxTarget, rng: torch.Generator) -> Ten
     noise = torch.empty_like(x)
     if target.norm == "linf":
         return noise.uniform_(-target.eps, target.eps, generator=rng)
+    if target.norm == "l1":
+        noise = noise.exponential_(generator=rng)
+        coins = torch.rand(x.shape, generator=rng, device=x.device) < 0.5
+        size = noise.flatten(1).sum(1) / torch.rand(len(x), generator=rng, device=x.device) ** (
+            1 / x[0].numel()
+        )
+        return torch.where(coins, noise, -noise) * per_image(target.eps / size, x)
     noise = direction(noise.normal_(generator=rng), "l2")
     radius = torch.rand(len(x), generator=rng, device=x.device) ** (1 / x[0].numel())
     return noise * per_image(radius, x) * target.eps

@@ -16,6 +16,7 @@ from robench.attacks.contest import ROUNDING, Contest, Peaks, judge, rank
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
 from robench.attacks.sequential import confirmed, settling
+from robench.attacks.sparse import SparseSteps
 from robench.attacks.steps import (
     AdaptiveSteps,
     FixedSteps,
@@ -159,6 +160,8 @@ class Run:
 
     def _steps(self) -> Steps:
         attack, eps = self.attack, self.target.eps
+        if self.target.norm == "l1":
+            return SparseSteps(eps, attack.steps)
         if attack.schedule == "apgd":
             return AdaptiveSteps(eps, attack.steps)
         if attack.schedule == "sa-pgd":
