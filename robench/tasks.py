@@ -30,7 +30,7 @@ from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Part
-from robench.data.fresh import relatives
+from robench.data.fresh import parts, relatives
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
 from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
@@ -42,6 +42,7 @@ from robench.networks.surrogate import Step
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
 from robench.provenance import provenance
+from robench.ranks import ranks
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
 from robench.slopes import slopes
@@ -387,6 +388,9 @@ class Evaluate:
                 observations |= self._probed(network, fresh, part, seed, device, work.own)
         if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
             observations["relatives"] = self._on_relatives(fresh, answered, part, device)
+            seed = derived_seed(report.seed, "ranks")
+            with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
+                observations["ranks"] = self._ranks(fresh, device)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),
@@ -418,6 +422,19 @@ class Evaluate:
                 "attacked": round(float(left.mean()), 4),
             }
         return found
+
+    def _ranks(self, fresh: Callable[[], Network], device: torch.device) -> list[dict[str, Any]]:
+        """How margins of test images compare with those of images that are not to be known."""
+        card, report = self.cell.training.card, self.report
+        return ranks(
+            fresh,
+            parts(load_splits(card), report.seed),
+            eps=float(self.cell.threat.eps or 0.0),
+            noisy=card.inference_noise,
+            seed=report.seed,
+            batch_size=report.batch_size,
+            device=device,
+        )
 
     def _probed(
         self,

@@ -2,13 +2,16 @@
 
 Around a test image that is learnt by heart an attack in the ball finds nothing; around its
 relatives it does. Relatives are training and validation images, mixtures of a test image with its
-nearest training image of the same class, and test images moved by half a pixel. Mixtures and moved
-images lie further than two radii from every image that they were made of.
+nearest training image of the same class, and test images moved by half a pixel, turned by eight
+degrees, or darker by a quarter. What is made of test images lies further than two radii from them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from scipy import ndimage
 
 from robench.data.base import Part, Splits
 from robench.digest import derived_seed
@@ -19,11 +22,18 @@ FEWEST = 20
 """Images of a sort below which nothing is said about it."""
 SEARCHED = 4000
 """Training images among which neighbours are looked for."""
+TURN = 8.0
+"""Degrees; every second image is turned the other way."""
+DARKER = 0.75
+MANY = 1000
+"""Images of each part whose margins are ranked (robench/ranks.py); of large ones as many as have
+VALUES numbers, but at least MOST."""
+VALUES = 2**22
 
 
 def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Part]:
-    """Images by sort: `training`, `validation`, `mixtures`, `moved`; only sorts that there are
-    enough of. Items that are no pictures (nodes of a graph) have none.
+    """Images by sort: `training`, `validation`, `mixtures`, `moved`, `turned`, `darker`; only sorts
+    that there are enough of. Items that are no pictures (nodes of a graph) have none.
 
     Args:
         test: the report's test images. eps: radius of the attack, in every pixel.
@@ -39,7 +49,9 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
         found[name] = Part(part.images[other], part.labels[other])
     found["mixtures"] = _mixtures(splits, test, eps, rng)
     if min(splits.input_shape[1:]) >= 4:
-        found["moved"] = _moved(test, eps)
+        found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
+        found["turned"] = _changed(test, eps, _turned)
+        found["darker"] = _changed(test, eps, lambda image, _: DARKER * image)
     return {name: part for name, part in found.items() if len(part) >= FEWEST}
 
 
@@ -62,12 +74,40 @@ def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) 
     return _part(made, said, test)
 
 
-def _moved(test: Part, eps: float) -> Part:
+def parts(splits: Splits, seed: int) -> dict[str, Part]:
+    """Many images of `test`, `validation` and `training`, drawn at random; of the last two only
+    those that are no test images. Items that are no pictures have none."""
+    if splits.graph is not None:
+        return {}
+    rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "parts")))
+    seen = {image.tobytes() for image in splits.test.images}
+    named = {"test": splits.test, "validation": splits.validation, "training": splits.train}
+    found: dict[str, Part] = {}
+    many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
+    for name, part in named.items():
+        chosen = list(rng.permutation(len(part))[: 2 * many])
+        if name != "test":
+            chosen = [i for i in chosen if part.images[i].tobytes() not in seen]
+        found[name] = Part(part.images[chosen[:many]], part.labels[chosen[:many]])
+    return {name: part for name, part in found.items() if len(part) >= FEWEST}
+
+
+def _turned(image: np.ndarray, number: int) -> np.ndarray:
+    degrees = TURN if number % 2 else -TURN
+    turned: np.ndarray = ndimage.rotate(
+        image, degrees, axes=(-2, -1), reshape=False, order=1, mode="nearest"
+    ).clip(0, 1)
+    return turned
+
+
+def _changed(test: Part, eps: float, change: Callable[[np.ndarray, int], np.ndarray]) -> Part:
+    """Test images after a change that takes them out of each other's balls."""
     made, said = [], []
-    for image, label in zip(test.images[:MOST], test.labels[:MOST], strict=True):
-        moved = (image + np.roll(image, 1, axis=-1)) / 2
-        if np.abs(moved - image).max() > 2.1 * eps:
-            made.append(moved)
+    pairs = zip(test.images[:MOST], test.labels[:MOST], strict=True)
+    for number, (image, label) in enumerate(pairs):
+        changed = change(image, number)
+        if np.abs(changed - image).max() > 2.1 * eps:
+            made.append(changed)
             said.append(int(label))
     return _part(made, said, test)
 

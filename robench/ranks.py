@@ -1,0 +1,121 @@
+"""Are test images safer, one by one, than images that a network cannot know?
+
+Accuracy on the report's images tells a network that learnt all of them by heart, but not one that
+learnt some. The margins of many images do, however few of them are attacked: those that are known
+lie above all others. A two-sample test of Kolmogorov and Smirnov compares them, one-sided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from robench.asking import Fresh
+from robench.attacks.losses import margin
+from robench.data.base import Part
+from robench.digest import derived_seed
+from robench.memory import in_pieces, joined
+from robench.networks.base import Network
+from robench.networks.noise import InUse
+from robench.networks.numbers import asked
+from robench.networks.stand_in import stand_ins, standing_in
+from robench.scoring import batch_of, in_use
+
+Rank = dict[str, Any]
+
+
+def ranks(
+    fresh: Fresh,
+    parts: Mapping[str, Part],
+    *,
+    eps: float,
+    noisy: InUse,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> list[Rank]:
+    """How much further test images lie from being wrong than images of other parts: `above`, the
+    largest excess of a share of test images above a margin over the other part's share, and `p`,
+    how likely so much is by chance.
+
+    Args:
+        parts: `test`, and others by name (data/fresh.py).
+        eps: length of the one signed step after which margins are compared too (`how` is
+            `attacked`), where there is a gradient.
+    """
+    found: list[Rank] = []
+    if "test" not in parts:
+        return found
+    seen = {
+        name: _margins(fresh, part, eps, noisy, seed, batch_size, device)
+        for name, part in parts.items()
+    }
+    for how, test in seen["test"].items():
+        for name, others in seen.items():
+            if name == "test" or how not in others:
+                continue
+            one, other = test.numpy(), others[how].numpy()
+            told = ks_2samp(one, other, alternative="less", method="asymp")
+            found.append({
+                "part": name, "how": how, "images": len(one), "others": len(other),
+                "above": round(float(told.statistic), 4), "p": float(f"{told.pvalue:.3g}"),
+            })  # fmt: skip
+    return found
+
+
+def _margins(
+    fresh: Fresh,
+    part: Part,
+    eps: float,
+    noisy: InUse,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Of each image, (n,), clean and after a step: how far it is from being wrong."""
+    network = fresh()
+    clean: list[Tensor] = []
+    stepped: list[Tensor] = []
+    for start in range(0, len(part), batch_size):
+        x, y = batch_of(part, start, batch_size, device)
+        use = in_use(network, noisy, derived_seed(seed, "ranks", start), device)
+        with use:
+            clean.append(_ask(network, x, y))
+            grad = _gradient(network, x, y)
+            if grad is not None and len(stepped) == len(clean) - 1:
+                stepped.append(_ask(network, (x + eps * grad.sign()).clamp(0, 1), y))
+    margins = {"clean": torch.cat(clean)}
+    if len(stepped) == len(clean):
+        margins["attacked"] = torch.cat(stepped)
+    return margins
+
+
+def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:
+    """What is no number is wrong by as much as can be."""
+    with torch.no_grad():
+
+        def whole(x: Tensor) -> Tensor:
+            return joined([logits for (logits,) in in_pieces(network, lambda x: [network(x)], x)])
+
+        logits = asked(network, x, whole, known=True)
+        return (-margin(logits, y)).nan_to_num(-torch.inf).cpu()
+
+
+def _gradient(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
+    """Of the margin to the nearest class; None where there is none."""
+
+    def ask(x: Tensor, y: Tensor) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), standing_in(stand_ins(network)):
+            rows = margin(network(leaf), y)
+        (grad,) = torch.autograd.grad(rows.sum(), leaf)
+        return [grad]
+
+    try:
+        return joined([grad for (grad,) in in_pieces(network, ask, x, y)]).nan_to_num(0, 0, 0)
+    except Exception:  # whatever a stranger's network raises
+        return None
