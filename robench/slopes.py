@@ -40,7 +40,8 @@ def slopes(questions: Questions) -> dict[str, Any]:
     """How far gradients and differences agree.
 
     images: that could be looked at; disagree: share of them whose correlation over the directions
-    is below AGREES at every h and for one of the losses; median: of the correlations;
+    is below AGREES at every h and for one of the losses; median: of the correlations; still: share
+    of all images whose answers do not change at all, whatever the gradient promises;
     repeats: whether two copies draw the same noise; error: why there is no gradient.
     """
     count = min(IMAGES, len(questions.images))
@@ -71,6 +72,7 @@ def slopes(questions: Questions) -> dict[str, Any]:
     }
     worst = torch.ones(count)
     known = torch.zeros(count, dtype=torch.bool)
+    still = torch.zeros(count, dtype=torch.bool)
     pair = first.nan_to_num(-1e9, 1e9, -1e9).topk(2, dim=1).indices
     for loss in (_margin, _cross_entropy):
         try:
@@ -81,13 +83,17 @@ def slopes(questions: Questions) -> dict[str, Any]:
             return {"images": 0, "repeats": True, "error": NO_GRADIENT}
         slope = (directions * grad.nan_to_num(0, 0, 0)).flatten(2).sum(2)
         found, usable = _correlations(slope, sides, pair, loss, first)
+        if loss is _margin:
+            still = _promised(slope, first) & _unmoved(sides)
         worst = torch.where(usable, torch.minimum(worst, found), worst)
         known |= usable
+    share = round(float(still.float().mean()), 4)
     if not bool(known.any()):
-        return {"images": 0, "repeats": True}
+        return {"images": 0, "repeats": True, "still": share}
     return {
         "images": int(known.sum()),
         "repeats": True,
+        "still": share,
         "disagree": round(float((worst[known] < AGREES).float().mean()), 4),
         "median": round(float(worst[known].median()), 4),
     }
@@ -152,3 +158,15 @@ def _correlations(
         best = torch.where(enough.cpu(), torch.maximum(best, together), best)
         usable |= enough.cpu()
     return best, usable
+
+
+def _promised(slope: Tensor, first: Tensor) -> Tensor:
+    """Images, (n,), whose gradient promises much more than rounding along some direction."""
+    scale = first.nan_to_num(0, 0, 0).abs().amax(1).clamp_min(1e-12)
+    return (slope.abs().amax(0) * 2 * max(LENGTHS) > 1e3 * FLAT * scale).cpu()
+
+
+def _unmoved(sides: Mapping[float, Sequence[Tensor]]) -> Tensor:
+    """Images, (n,), that get the same bits on both sides of every direction at every h."""
+    same = [(up == down).all(-1).all(0) for up, down in sides.values()]
+    return torch.stack(same).all(0).cpu()

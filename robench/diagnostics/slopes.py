@@ -19,7 +19,9 @@ def slopes(subject: Subject) -> Finding:
     Computation: their correlation over the directions, for each image at the better h; of the two
         losses the lower. Share of the images where it is below .9.
     Threshold: alarm above a tenth of the images, where the network draws noise that no seed
-        repeats, or where there is no gradient at all. Honest networks reach .999.
+        repeats, where there is no gradient at all, or where more than a tenth of the images get the
+        same bits on both sides of every direction although their gradient promises more. Honest
+        networks reach .999.
     """
     cells = subject.cells(subject.clean) if subject.clean else []
     found = [cell["slopes"] for cell in cells if cell.get("slopes")]
@@ -45,6 +47,16 @@ def slopes(subject: Subject) -> Finding:
                 {"by_seed": found},
                 f"Name a differentiable stand-in for what has none (stand_in), or {STRONGER}.",
             )  # fmt: skip
+    still = max(float(one.get("still") or 0) for one in found)
+    if still > DISAGREE:
+        return Finding(
+            CHECK, "alarm",
+            f"The gradient promises changes that do not come: {percent(still)} of the images get "
+            "the same answer, to the bit, at every point that was asked about near them.",
+            {"by_seed": found},
+            "Let the answer be computed from the image, not from what was asked before, and name a "
+            f"stand-in for what has no gradient (stand_in); or {STRONGER}.",
+        )  # fmt: skip
     known = [one for one in found if one["images"]]
     if not known:
         return Finding.not_applicable(CHECK, "The loss hardly changes along any direction.")
