@@ -6,6 +6,7 @@ else as a process of its own, which imports everything again.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -237,11 +238,14 @@ def _kill_group(process: BaseProcess) -> None:
 @contextmanager
 def _without_threads(copied: bool) -> Iterator[None]:
     """OpenCV without its threads while this process is copied: the copy would wait for ever for
-    those it does not have. It is imported here, once, and not in every copy (prepare_worker)."""
+    those it does not have. What every copy would import is imported here, once: OpenCV
+    (prepare_worker), and what torch wants for the first gradient of many outputs."""
     if not copied:
         yield
         return
     import cv2
+
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")
 
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

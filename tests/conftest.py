@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+import torch._dynamo  # torch's first optimiser imports it: here, and not in every copied worker
 from small_runs import small_workspace
 
 from robench import guard
@@ -55,6 +56,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _unworn(monkeypatch: pytest.MonkeyPatch) -> None:
     """What plugins of earlier tests left in this process renews no worker of this one."""
     monkeypatch.setattr(guard, "worn", None)
+
+
+@pytest.fixture(scope="module")
+def without_plots() -> Iterator[None]:
+    """Pages without their plots, for modules that are not about those: drawing them is most of
+    what a page costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robench.report.builder.plots", lambda *asked: [])
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ FILES = [
 
 @pytest.fixture(scope="module")
 def quick() -> Results:
+    return _quick()
+
+
+@cache  # the modules of a process share it, and the folder
+def _quick() -> Results:
     claim = {
         "text": "NIT withstands FGSM better than STBP",
         "model": "synthetic/snn-nit",
@@ -54,7 +60,12 @@ def small() -> Results:
 
 @pytest.fixture(scope="module")
 def folder(quick: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(quick, tmp_path_factory.mktemp("report")).parent
+    if not _FOLDER:
+        _FOLDER.append(write_report(quick, tmp_path_factory.mktemp("report")).parent)
+    return _FOLDER[0]
+
+
+_FOLDER: list[Path] = []
 
 
 class Outline(HTMLParser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from robench import plugins
 from robench.attacks.base import Attack
 from robench.attacks.conformance import Finding, check_attack
-from robench.attacks.gradient import BIM
+from robench.attacks.gradient import APGD, BIM, PGD
 from robench.attacks.target import ScoreTarget, WhiteBoxTarget
 from robench.workspace import open_workspace
 
@@ -34,9 +35,16 @@ def failed(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.detail for finding in findings if not finding.passed}
 
 
+def short(kind: type[Attack], **settings: Any) -> Attack:
+    return kind(**settings | {"steps": 20})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", plugins.names("attacks"))
 def test_every_registered_attack_conforms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robench.attacks.standard.QUERIES", 200)  # it has no settings
+    # What has no settings: the same members, in fewer steps.
+    monkeypatch.setattr("robench.attacks.standard.QUERIES", 200)
+    monkeypatch.setattr("robench.attacks.standard.APGD", partial(short, APGD))
+    monkeypatch.setattr("robench.attacks.spikes.PGD", partial(short, PGD))
     if name == "autoattack" and importlib.util.find_spec("pyautoattack") is None:
         pytest.skip("needs the extra 'autoattack' (pyautoattack)")
     cls = plugins.load("attacks", name)

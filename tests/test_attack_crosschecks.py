@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ needs_torchattacks = pytest.mark.skipif(
     reason="needs a peer library: pip install --no-deps torchattacks",
 )
 EPS = 0.1
-IMAGES = {"mlp": 1000, "cnn": 400}
+IMAGES = {"mlp": 500, "cnn": 200}
 PAPER: dict[str, Any] = {"steps": 15, "step_size": 0.01, "keep": "last"}
 
 
@@ -45,6 +46,7 @@ class ThreeChannels(Network):
         return logits
 
 
+@cache
 def case(name: str, channels: int = 1) -> tuple[Network, Tensor, Tensor]:
     """A network and the images that it gets right: libraries leave the others as they are."""
     networks, x, y = trained()

@@ -27,6 +27,8 @@ from robench.seal import rows_digest, rows_match, sealed
 from robench.store import Damaged, Store
 from robench.workspace import Workspace, open_workspace, reference_root
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 Manifest = dict[str, Any]
 
 

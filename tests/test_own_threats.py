@@ -18,6 +18,8 @@ from robench.errors import RobenchError
 from robench.report.text import radius
 from robench.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 mpl.use("Agg")
 
 

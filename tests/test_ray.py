@@ -81,9 +81,10 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         Cluster("auto")
 
 
-@pytest.fixture
-def nodes() -> Iterator[Any]:
-    """A Ray cluster of one node, CORES cores, in processes of this machine; more can be added."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of one node, CORES cores, in processes of this machine. Its workers, each of
+    which imports torch, are there for all tests."""
     pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
     import ray
     from ray.cluster_utils import Cluster as Nodes
@@ -106,6 +107,18 @@ def nodes() -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster: Any) -> Iterator[Any]:
+    """The cluster; nodes that a test adds are gone after it."""
+    import ray
+
+    yield cluster
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    while ray.cluster_resources().get("CPU") != CORES:
+        time.sleep(0.05)
 
 
 def on_ray(workspace: Workspace) -> tuple[Run, Ears]:

@@ -50,6 +50,8 @@ from robench.results import load_results
 from robench.scoring import attack_slice, score_slice
 from robench.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 Write = Callable[[str, str], Path]
 CPU = torch.device("cpu")
 EPS = 0.15

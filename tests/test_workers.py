@@ -26,6 +26,8 @@ from robench.time_limit import within
 from robench.workers import Processes, may_copy
 from robench.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 Write = Callable[[str, str], Path]
 copies = pytest.mark.skipif(not may_copy("cpu"), reason="no copies of a process here")
 
@@ -218,8 +220,14 @@ CLOSED = {
 }
 
 
-@pytest.mark.parametrize("copy", [pytest.param(True, marks=copies), False])
-@pytest.mark.parametrize("how", CLOSED)
+@pytest.mark.parametrize(
+    ("how", "copy"),
+    [
+        *(pytest.param(how, True, marks=copies) for how in CLOSED),
+        *(pytest.param(how, False, marks=pytest.mark.release) for how in [*CLOSED][:-1]),
+        ([*CLOSED][-1], False),  # the worst of them; a process of its own imports everything
+    ],
+)
 def test_closing_the_pool_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, copy: bool
 ) -> None:
@@ -303,10 +311,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Stor
 
 
 METHODS = ["exists", "cat_file", "pipe_file", "makedirs", "find"]
+ERRORS = [ConnectionError, TimeoutError, RuntimeError, ValueError]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("error", [ConnectionError, TimeoutError, RuntimeError, ValueError])
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [  # each method and each error; all pairs for a release
+        pytest.param(method, error, marks=[] if i % len(ERRORS) == j else pytest.mark.release)
+        for i, method in enumerate(METHODS)
+        for j, error in enumerate(ERRORS)
+    ],
+)
 def test_a_remote_store_that_goes_away_is_one_error(
     published: tuple[Workspace, Store],
     monkeypatch: pytest.MonkeyPatch,
