@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from linear_truth import Linear, lead
 from numpy.typing import NDArray
-from small_runs import carry_out, outcomes
+from small_runs import carry_out, outcomes, small_workspace
 from torch import nn
 
 import robench
@@ -41,12 +41,13 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError
+from robench.execute import Run
 from robench.goals import NONE, Towards, aims, check_goal
 from robench.identity import threat_fields
 from robench.leaderboard import leaderboard
 from robench.manifest import describe
 from robench.plan import Threat
-from robench.results import load_results
+from robench.results import Results, load_results
 from robench.scoring import attack_slice, score_slice
 from robench.workspace import Workspace, open_workspace
 
@@ -341,35 +342,43 @@ aim = {aim}
 """
 
 
-@pytest.fixture
-def aimed(small: Workspace, write: Write) -> Workspace:
+def aimed_workspace(root: Path) -> Workspace:
+    small_workspace(root)
     for name, aim in (
         ("to-3", "3"), ("likely", '"likeliest"'), ("unlikely", '"least-likely"'), ("each", '"each"')
     ):  # fmt: skip
-        write(f"attacks/{name}.toml", MINE.format(aim=aim))
-    text = (small.root / "models/small.toml").read_text()
-    write("models/noisy.toml", text.replace("hidden = [16]", "hidden = [16], sigma = 0.3")
-          + "inference_noise = true\n")  # fmt: skip
-    write("models/source.toml", text.replace("[16]", "[8]"))
-    write("attacks/moved.toml", MINE.format(aim="3").replace("white-box", "transfer")
-          + 'surrogate = "source"\n')  # fmt: skip
-    write(
-        "reports/small.toml",
+        (root / f"attacks/{name}.toml").write_text(MINE.format(aim=aim))
+    text = (root / "models/small.toml").read_text()
+    noisy = text.replace("hidden = [16]", "hidden = [16], sigma = 0.3")
+    (root / "models/noisy.toml").write_text(noisy + "inference_noise = true\n")
+    (root / "models/source.toml").write_text(text.replace("[16]", "[8]"))
+    moved = MINE.format(aim="3").replace("white-box", "transfer") + 'surrogate = "source"\n'
+    (root / "attacks/moved.toml").write_text(moved)
+    (root / "reports/small.toml").write_text(
         'title = "t"\nmodels = ["small", "noisy"]\nattacks = ["fgsm", "to-3", "likely", '
-        '"unlikely", "each", "moved"]\nimages = 40\ndraws = 8\ndiagnostics = false\n',
+        '"unlikely", "each", "moved"]\nimages = 40\ndraws = 8\ndiagnostics = false\n'
     )
-    return open_workspace(small.root)
+    return open_workspace(root)
 
 
-def finished(workspace: Workspace) -> Any:
-    run, ears = carry_out(workspace)
+@pytest.fixture
+def aimed(tmp_path: Path) -> Workspace:
+    return aimed_workspace(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Results]:
+    """The workspace's report, run in this process, and what a page knows of it."""
+    run, ears = carry_out(aimed_workspace(tmp_path_factory.mktemp("aimed")))
     assert not ears.failed
     run.store.write_run("small", describe(run, "robench run small"))
     return run, load_results(run.store, "small")
 
 
-def test_success_stands_beside_the_accuracy_and_is_what_the_rows_say(aimed: Workspace) -> None:
-    _, results = finished(aimed)
+def test_success_stands_beside_the_accuracy_and_is_what_the_rows_say(
+    finished: tuple[Run, Results],
+) -> None:
+    _, results = finished
     table = leaderboard(results)
     for model in results.models:
         row = table[table["model"] == model["name"]].iloc[0]
@@ -403,9 +412,9 @@ def test_success_stands_beside_the_accuracy_and_is_what_the_rows_say(aimed: Work
 
 
 def test_of_each_class_in_turn_the_image_that_is_right_least_often_is_the_outcome(
-    aimed: Workspace,
+    finished: tuple[Run, Results],
 ) -> None:
-    _, results = finished(aimed)
+    _, results = finished
     rows = {
         name: results.table("small", 0, name).to_pylist() for name in ("each", "likely", "clean")
     }
@@ -419,17 +428,17 @@ def test_of_each_class_in_turn_the_image_that_is_right_least_often_is_the_outcom
     assert sum(r["correct"] for r in rows["each"]) <= sum(r["correct"] for r in rows["likely"])
 
 
-def test_targeted_cells_do_not_depend_on_processes(aimed: Workspace) -> None:
-    here = outcomes(carry_out(aimed)[0])
-    (aimed.root / ".robench").rename(aimed.root / "before")
-    assert outcomes(carry_out(aimed, jobs=2)[0]) == here
+def test_targeted_cells_do_not_depend_on_processes(
+    aimed: Workspace, finished: tuple[Run, Results]
+) -> None:
+    assert outcomes(carry_out(aimed, jobs=2)[0]) == outcomes(finished[0])
 
 
-def test_the_page_and_its_files_say_it(aimed: Workspace, tmp_path: Path) -> None:
+def test_the_page_and_its_files_say_it(finished: tuple[Run, Results], tmp_path: Path) -> None:
     from robench.report import write_report
     from robench.results import load_published
 
-    _, results = finished(aimed)
+    _, results = finished
     page = write_report(results, tmp_path / "page").read_text()
     assert "Success of targeted attacks" in page
     assert "towards class 3" in page
@@ -444,8 +453,10 @@ def test_the_page_and_its_files_say_it(aimed: Workspace, tmp_path: Path) -> None
     )
 
 
-def test_no_verdict_is_about_attacks_that_go_towards_a_class(aimed: Workspace) -> None:
-    _, results = finished(aimed)
+def test_no_verdict_is_about_attacks_that_go_towards_a_class(
+    finished: tuple[Run, Results],
+) -> None:
+    _, results = finished
     for verdict in diagnose(results).values():
         for finding in [*verdict["alarms"], *verdict.get("checks", [])]:
             said = json.dumps(finding)
