@@ -2,8 +2,9 @@
 
 A node is a box of pre-activations and one wrong class. Its bound is Lagrangian (dual.py); what
 stays positive is parted in two at a jump, a kink or, where units are curved, in the middle. Each
-bound also points to a corner of the ball: those are tried as witnesses. Where nothing is left to be
-parted, a linear program decides.
+bound also points to a corner of the ball: those are tried as witnesses; and it is linear in the
+pixels, so that it says in which part of the ball a class can win, and how far pre-activations reach
+there. Where nothing is left to be parted, a linear program decides.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def search(image: Shallow, targets: list[int], nodes: int, seconds: float, attem
                 return tree
         children: list[tuple[float, list[Node]]] = []
         boxes = tighten(image, boxes, found)
+        standing = standing[(boxes.low[standing] < boxes.high[standing]).all(1)]
         unit, at, upper = parting(image, boxes, found)
         whole = standing[unit[standing] < 0]
         if len(whole):
@@ -244,6 +246,11 @@ class Leaf:
         if image.silent(piece) and image.label < target:
             return ""  # exactly 0 against 0: the first class is the answer
         take = np.arange(units), piece
+        # The whole pieces again: what bounds cut off is no jump to keep clear of.
+        low, high = (
+            np.maximum(image.ends[0][piece], image.low),
+            np.minimum(image.ends[1][piece], image.high),
+        )
         slope, offset = goal.slope[0][take], goal.offset[0][take]
         infinite = highspy.kHighsInf
         inner = low > image.low, high < image.high  # the ends of the ball are no jumps

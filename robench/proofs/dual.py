@@ -26,6 +26,8 @@ SAFE = 1e-7
 """Added to every bound: what float64 rounds in it, by far."""
 GROWS, SHRINKS = 1.3, 0.7
 """What becomes of the drop that is aimed at after a step better than all before, or another."""
+SHARES = (0.3, 1.0)
+"""Weights of a cut beside a unit's own, both measured by how far they reach in the ball."""
 LAST = 10
 """Corners that the average remembers."""
 
@@ -102,8 +104,13 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
 
 
 def tighten(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
-    """The boxes without what cannot win in them: where a unit alone would take the bound below 0,
-    whatever the others do. Whole pieces at either end, or quarters of a curve."""
+    """The boxes without what cannot win in them. What is empty then, low >= high, holds nothing."""
+    return cut(image, _without_lost_pieces(image, nodes, found), found)
+
+
+def _without_lost_pieces(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
+    """The boxes without what would take the bound below 0 by a unit alone, whatever the others do:
+    whole pieces at either end, or quarters of a curve."""
     low, high = nodes.low.copy(), nodes.high.copy()
     l = found.multipliers  # noqa: E741
     goal, room = found.goal, found.value[:, None] + 1e-9
@@ -121,6 +128,34 @@ def tighten(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
     some = able.any(2)
     low = np.where(some, np.where(able, left, np.inf).min(2), low)
     high = np.where(some, np.where(able, right, -np.inf).max(2), high)
+    return Nodes(low, high, nodes.target)
+
+
+def cut(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
+    """The boxes as far as the half space reaches in which a class can win at all.
+
+    At fixed multipliers the bound is linear in the pixels: with v = sum_i l_i w_i, m the middle and
+    r the radius, lead - threshold <= value - r |v| + v (x - m). So winning takes v (x - m) >= r |v|
+    - value, and for any s >= 0 there
+
+        w_j (x - m) <= r |w_j + s v| + s (value - r |v|).
+    """
+    low, high = nodes.low.copy(), nodes.high.copy()
+    centre = image.weight @ image.middle + image.bias
+    reach = np.abs(image.weight) @ image.radius
+    spare = image.rounding + SAFE * (1 + np.abs(centre) + reach)
+    for index in np.flatnonzero(found.value >= 0).tolist():
+        v = found.multipliers[index] @ image.weight
+        far = float(np.abs(v) @ image.radius)
+        room = float(found.value[index]) - far
+        if room >= 0:  # the whole ball is in it
+            continue
+        for share in SHARES:
+            s = (share * reach / far)[:, None]
+            both = np.abs(np.concatenate([image.weight + s * v, image.weight - s * v]))
+            up, down = product(both, image.radius).reshape(2, -1) + s[:, 0] * room + spare
+            high[index] = np.minimum(high[index], centre + up)
+            low[index] = np.maximum(low[index], centre - down)
     return Nodes(low, high, nodes.target)
 
 

@@ -34,7 +34,7 @@ class Exact(Attack):
 
     needs: ClassVar[str] = "weights"
     norms: ClassVar[tuple[str, ...]] = ("linf",)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Tjeng et al. 2019, arXiv 1711.07356"
 
     seconds: float = Field(default=20.0, gt=0)
