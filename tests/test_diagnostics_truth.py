@@ -11,7 +11,7 @@ from outcomes import Outcomes
 from robench.diagnostics.finding import Finding
 from robench.diagnostics.subject import Subject
 from robench.diagnostics.truth import truth
-from robench.diagnostics.verdicts import against_truth, diagnose
+from robench.diagnostics.verdicts import against_truth, diagnose, tally
 
 
 def against(left: float, robust: float, proved: float | None = None, **more: float) -> Outcomes:
@@ -152,7 +152,20 @@ def test_of_several_balls_the_one_where_most_is_missed_is_told() -> None:
 
 
 def test_verdicts_without_proofs_are_held_against_them() -> None:
-    for left, truth_says in ((0.42, "alarm"), (0.28, "pass")):
-        told = against_truth(against(left=left, robust=0.26).results())
-        assert told == {"mine": ("unchecked", truth_says)}, "by hand nobody ran the diagnostics"
-    assert against_truth(Outcomes().clean().attack("pgd", 0.5).results()) == {}
+    for left, truth_says in ((0.42, "above"), (0.28, "within")):
+        results = against(left=left, robust=0.26).results()
+        held = against_truth(results, diagnose(results))
+        assert held == {"mine": ("unchecked", truth_says)}, "by hand nobody ran the diagnostics"
+    results = against(left=0.30, robust=0.30, proved=0.10).results()
+    assert against_truth(results, diagnose(results)) == {"mine": ("unchecked", "open")}
+    results = Outcomes().clean().attack("pgd", 0.5).results()
+    assert against_truth(results, diagnose(results)) == {}
+
+
+def test_a_verdict_is_doubtful_without_the_proof_that_clears_it() -> None:
+    results = against(left=0.26, robust=0.26, zero=0.5).results()
+    verdicts = diagnose(results)
+    assert verdicts["mine"]["verdict"] == "believable"
+    held = against_truth(results, verdicts)
+    assert held == {"mine": ("doubtful", "within")}
+    assert tally(held) == {"doubtful": {"within": 1, "above": 0, "open": 0}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from proofs_by_hand import proven
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_models
 from synthetic import quick_threats as threats
 
+from robench.diagnostics.verdicts import against_truth, diagnose, tally
 from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.site import write_site
@@ -155,3 +157,34 @@ def test_the_index_of_a_site_shows_what_is_proved_of_its_leaders(
     index = write_site({"both": both}, tmp_path).read_text()
     first = leaderboard(both).iloc[1]
     assert f"<small>proved {100 * first['proved']:.1f}</small>" in index
+
+
+def test_verdicts_are_held_against_the_truth_on_the_page_and_in_its_files(
+    both: Results, tmp_path: Path
+) -> None:
+    page = " ".join(write_report(both, tmp_path).read_text().split())
+    held = against_truth(both, diagnose(both))
+    assert held
+    assert all(not model["stochastic"] for model in both.models if model["name"] in held)
+    ((verdict, says),) = tally(held).items()
+    assert sum(says.values()) == len(held)
+    assert "Verdicts against the truth." in page
+    assert (
+        f"<em>{verdict}</em> what the attacks leave lies within the interval of the true accuracy "
+        f"for {says['within']}, above it for {says['above']}"
+    ) in page
+    document = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert document["verdicts_against_truth"] == {verdict: says}
+    for row in document["rows"]:
+        told = held.get(row["model"])
+        assert row.get("verdict_without_proofs") == (told and told.verdict)
+        assert row.get("against_truth") == (told and told.truth)
+    lines = (tmp_path / "leaderboard.csv").read_text().splitlines()
+    assert lines[0].endswith("alarms,verdict_without_proofs,against_truth")
+
+
+def test_a_report_without_proofs_says_nothing_of_the_truth(tmp_path: Path) -> None:
+    made = Synthetic(quick_models(), threats(("fog",))).results()
+    assert 'id="verdicts-against-truth"' not in write_report(made, tmp_path).read_text()
+    assert "against_truth" not in (tmp_path / "leaderboard.json").read_text()
+    assert "against_truth" not in (tmp_path / "leaderboard.csv").read_text()

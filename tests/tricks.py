@@ -5,7 +5,8 @@ leaves who knows the trick: on the honest network underneath, scored by a fresh 
 Of networks that know the test images no attack in the ball can be better, so there the truth is
 what they withstand around images that they do not know.
 
-As a script it prints the table: python tests/tricks.py [NAME ...]
+As a script it prints the table: python tests/tricks.py [--strong] [NAME ...]; with --strong under
+all of `strong` and its diagnostics, else under the few in STRONG.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -678,11 +679,12 @@ def _known_attacks(underneath: nn.Module, trick: Trick, x: Tensor, y: Tensor) ->
         yield attack.perturb(target, x, y, rng)
 
 
-def row(kind: str, make: type[Trick]) -> dict[str, Any]:
+def row(kind: str, make: type[Trick], attacks: tuple[str, ...] | None = STRONG) -> dict[str, Any]:
+    """attacks: None: all of `strong`."""
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         noisy = {"images": 16} if getattr(make, "stochastic", False) else {}
-        found = measured(make(), Path(folder), attacks=STRONG, **noisy)
+        found = measured(make(), Path(folder), attacks=attacks, **noisy)
     worst = float(found.to_pandas().iloc[0]["worst_case"])
     verdict = found.verdicts["trick"]
     return {
@@ -696,11 +698,11 @@ def row(kind: str, make: type[Trick]) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    bad = 0
+    bad, wanted = 0, set(names) - {"--strong"}
     for kind, make in CASES:
-        if names and make.__name__ not in names:
+        if wanted and make.__name__ not in wanted:
             continue
-        found = row(kind, make)
+        found = row(kind, make, None if "--strong" in names else STRONG)
         held = found["verdict"] == "doubtful" or found["printed"] <= found["truth"] + 0.03
         bad += not held
         print(
@@ -711,8 +713,6 @@ def main(names: list[str]) -> None:
         )
     print(f"{bad} not held")
 
-
-Makes = Callable[[], Trick]
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Literal, NamedTuple
 
 from robench.diagnostics.above_clean import CHECK as ABOVE_CLEAN
 from robench.diagnostics.above_clean import above_clean
 from robench.diagnostics.answers import DETERMINISM, OUTPUTS, determinism, outputs
 from robench.diagnostics.asking import BATCHES, MEMORY, NUMBERS, batches, memory, numbers
 from robench.diagnostics.averaging import averaging
-from robench.diagnostics.finding import Alarm, Finding, Verdict
+from robench.diagnostics.finding import Alarm, Finding, Outcome, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import CHECK as GRADIENT_FREE
 from robench.diagnostics.gradient_free import gradient_free
@@ -53,6 +55,12 @@ NEEDED = (GRADIENT_FREE, EFFORT, GROWING)
 their cells."""
 
 
+SAYS: dict[Outcome, Literal["within", "above", "open"]] = {
+    "pass": "within", "alarm": "above", "not applicable": "open",
+}  # fmt: skip
+"""What the check of attacks against the truth says of the attacks' number."""
+
+
 def diagnose(results: Results) -> dict[str, Verdict]:
     """The verdict on every model of a report, by name. Depends on the results alone.
 
@@ -69,18 +77,42 @@ def diagnose(results: Results) -> dict[str, Verdict]:
     }
 
 
-def against_truth(results: Results) -> dict[str, tuple[str, str]]:
-    """Of each model that proofs know the truth about: the verdict without them, and what the truth
-    says of the attacks' number: "pass" where it lies within the interval of the true accuracy,
-    "alarm" where it lies above, else "not applicable"."""
+class Held(NamedTuple):
+    """A verdict that was reached without proofs, and what these say of the attacks' number."""
+
+    verdict: str
+    truth: Literal["within", "above", "open"]
+    """Whether what the attacks leave by themselves lies within the interval of the true accuracy or
+    above it; open: too many images are, for either."""
+
+
+def against_truth(results: Results, verdicts: Mapping[str, Verdict]) -> dict[str, Held]:
+    """How verdicts do where the truth is known: of each model that a proof reaches, by name.
+
+    Args:
+        verdicts: as `diagnose` gives them, with the evidence of all checks.
+    """
     found = {}
     for model in results.models if results.proofs else []:
-        subject = Subject(results, model)
-        known_of = truth(subject)
-        if known_of.evidence:
-            without = verdict([check(subject) for check in CHECKS], subject.headline)
-            found[model["name"]] = (str(without["verdict"]), str(known_of.verdict))
+        made = verdicts.get(model["name"])
+        findings = [Finding(**one) for one in made["findings"]] if made else []
+        told = next((one for one in findings if one.check == TRUTH and one.evidence), None)
+        if told is not None:
+            others = [one for one in findings if one.check != TRUTH]
+            without = verdict(others, Subject(results, model).headline)["verdict"]
+            found[model["name"]] = Held(without, SAYS[told.verdict])
     return found
+
+
+def tally(held: Mapping[str, Held]) -> dict[str, dict[str, int]]:
+    """Verdict -> what the truth says -> how many models; verdicts that no model has are left
+    out."""
+    counts = Counter(held.values())
+    return {
+        verdict: {truth: counts[Held(verdict, truth)] for truth in SAYS.values()}
+        for verdict in ("believable", "doubtful", "unchecked")
+        if any(one.verdict == verdict for one in held.values())
+    }
 
 
 def verdict(findings: list[Finding], headline: bool = True) -> Verdict:

@@ -102,7 +102,7 @@ def _made(
     old."""
     # Only now: tables and plots take a second to import.
     from robench.claims import judge
-    from robench.diagnostics.verdicts import diagnose
+    from robench.diagnostics.verdicts import against_truth, diagnose
     from robench.leaderboard import leaderboard
     from robench.report.builder import render
     from robench.report.headline import headline
@@ -120,15 +120,16 @@ def _made(
         claims = judge(results)
     table = leaderboard(results)
     said = headline(results, table, verdicts, claims)
+    held = against_truth(results, verdicts)
     made = {
         CELLS: _parquet(rows),
         MANIFEST: manifest.encode(),
-        "leaderboard.csv": as_csv(table, verdicts).encode(),
-        "leaderboard.json": as_json(results, table, verdicts, said).encode(),
+        "leaderboard.csv": as_csv(table, verdicts, held).encode(),
+        "leaderboard.json": as_json(results, table, verdicts, said, held).encode(),
         "accuracies.csv": as_long_csv(results, table, verdicts).encode(),
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
-    page = render(results, table, verdicts, claims, said, NOTHING).encode()
+    page = render(results, table, verdicts, claims, said, NOTHING, held).encode()
     made_from = _made_from(content, page, [made[name] for name in BESIDE])
     made[PAGE] = page.replace(NOTHING.encode(), made_from.encode(), 1)
     return made

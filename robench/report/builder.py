@@ -16,6 +16,7 @@ import pandas as pd
 from robench.claims import Claim
 from robench.corruption_error import corruption_errors
 from robench.diagnostics.finding import Verdict
+from robench.diagnostics.verdicts import Held, tally
 from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
 from robench.report.answers import answers
 from robench.report.columns import Column, columns, grouped, roles
@@ -92,8 +93,10 @@ def render(
     claims: Sequence[Claim],
     headline: Sequence[str],
     made_from: str,
+    held: Mapping[str, Held] | None = None,
 ) -> str:
-    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old."""
+    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old;
+    `held`: verdicts without proofs, held against these (diagnostics/verdicts.py)."""
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
@@ -134,6 +137,7 @@ def render(
             spikes=spikes(results),
             picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
             certificates=certificates(results, table),
+            held=tally(held or {}),
             failures=results.failures(),
             notes=_notes(results),
             verdicts=verdicts,

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
+from robench.diagnostics.verdicts import Held, tally
 from robench.leaderboard import (
     CLEAN,
     SUMMARY,
@@ -28,9 +29,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What the text of a cell begins with that spreadsheets compute."""
 
 
-def as_csv(table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None) -> str:
+def as_csv(
+    table: pd.DataFrame,
+    verdicts: Mapping[str, Verdict] | None = None,
+    held: Mapping[str, Held] | None = None,
+) -> str:
     """One line per model; accuracies in [0, 1]; empty where a number cannot be had; last the
-    verdict on each and the checks that raised an alarm, where they are known.
+    verdict on each and the checks that raised an alarm, where they are known, and what the verdict
+    is without proofs and how the attacks' number lies to the truth, where proofs know it.
 
     A name that a spreadsheet would take for a formula gets an apostrophe before it, which shows it
     as text; JSON has every name as it is.
@@ -41,6 +47,10 @@ def as_csv(table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None) -
             "; ".join(alarm["check"] for alarm in one["alarms"]) if one else "" for one in found
         ]
         said = {"verdict": [one["verdict"] if one else "" for one in found], "alarms": raised}
+        if held:
+            of = [held.get(name) for name in table["model"]]
+            said["verdict_without_proofs"] = [one.verdict if one else "" for one in of]
+            said["against_truth"] = [one.truth if one else "" for one in of]
         table = pd.concat([table, pd.DataFrame(said, index=table.index)], axis=1)
     texts = table[[name for name in TEXTS if name in table]].map(_inert)
     table = table.assign(**texts).rename(columns=_inert)
@@ -76,10 +86,12 @@ def as_json(
     table: pd.DataFrame,
     verdicts: Mapping[str, Verdict] | None = None,
     headline: Sequence[str] = (),
+    held: Mapping[str, Held] | None = None,
 ) -> str:
     """The same rows as objects, each with the verdict on it and the checks that raised an alarm;
-    with the report's name, the digest of its threat set, its headline in sentences, and of each
-    data set the accuracy of always answering its most frequent class."""
+    with the report's name, the digest of its threat set, its headline in sentences, of each data
+    set the accuracy of always answering its most frequent class, and, where proofs know the truth,
+    how often each verdict was right without them (`verdicts_against_truth`)."""
     rows = [
         {key: _plain(value) for key, value in row.items() if not _absent_sd(key, value)}
         for row in table.to_dict(orient="records")
@@ -88,13 +100,16 @@ def as_json(
         if verdicts and (found := verdicts.get(row["model"])):
             row["verdict"] = found["verdict"]
             row["alarms"] = [alarm["check"] for alarm in found["alarms"]]
-    document = {
+        if held and (told := held.get(row["model"])):
+            row["verdict_without_proofs"], row["against_truth"] = told
+    document: dict[str, Any] = {
         "schema": 1,
         "report": results.name,
         "title": results.manifest["report"]["title"],
         "threat_set": results.manifest["threat_set"],
         "headline": list(headline),
         "chance": {name: _plain(value) for name, value in chance_levels(results).items()},
+        **({"verdicts_against_truth": tally(held)} if held else {}),
         "rows": rows,
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
