@@ -73,6 +73,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "nit": "robench.trainers.nit:NIT",
         "nit-s": "robench.trainers.nit:NITS",
         "nit-s+": "robench.trainers.nit:NITSPlus",
+        "s-ibp": "robench.trainers.s_ibp:SIBP",
         "snn-rat": "robench.trainers.snn_rat:SNNRAT",
         "trades": "robench.trainers.trades:Trades",
         "given": "robench.trainers.given:Given",

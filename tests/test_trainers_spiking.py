@@ -11,13 +11,18 @@ import torch
 from torch import Tensor
 
 from robench import plugins
+from robench.attacks.ball import Ball
+from robench.attacks.spikes import Spikes
+from robench.attacks.target import WhiteBoxTarget
 from robench.data.base import Splits
 from robench.data.digits import Digits
+from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.snn import SNN
 from robench.proofs.reading import Unreadable, read
 from robench.trainers.base import Trainer
 from robench.trainers.hire_snn import HireSNN
+from robench.trainers.s_ibp import potential_bounds
 from robench.trainers.snn_rat import SNNRAT, retracted
 from robench.trainers.stbp import STBP
 from robench.trainers.trades import Trades, divergence
@@ -51,6 +56,7 @@ LEARNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("trades", {"eps": 0.1, "steps": 3}, {}),
     ("snn-rat", {"eps": 0.05}, {}),
     ("hire-snn", {"eps": 0.05}, {}),
+    ("s-ibp", {"eps": 0.05}, {"surrogate": "rectangle:1"}),
     ("stbp", {}, {"gates": 0.8, "readout": "rate"}),
 ]
 
@@ -188,3 +194,60 @@ def test_open_gates_change_nothing_and_keep_the_name_of_the_network() -> None:
     assert "gates" not in SNN.resolved({})
     assert SNN.resolved({"gates": 0.9})["gates"] == 0.9
     assert not SNN((1, 8, 8), 10).random_input
+
+
+# -- S-IBP -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [{}, {"hidden": (20, 15), "decay": 0.6}, {"convolutions": (3,)}])
+def test_no_image_in_the_ball_has_potentials_outside_the_bounds(
+    digits: Splits, shape: dict[str, Any]
+) -> None:
+    network = fresh(**{"hidden": (20,), **shape}).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(3)  # so that neurons spike
+        x, _ = pictures(digits, 20)
+        bounded = potential_bounds(network, (x - 0.1).clamp(0, 1), (x + 0.1).clamp(0, 1))
+        low, high = (bound.double() for bound in bounded)
+        draw, reached = torch.Generator().manual_seed(0), torch.zeros(())
+        for _ in range(200):
+            moved = x + 0.1 * torch.empty_like(x).uniform_(-1, 1, generator=draw).sign()
+            potential = network.readings(moved.clamp(0, 1))[1].double()
+            assert bool(((potential >= low - 1e-5) & (potential <= high + 1e-5)).all())
+            reached = torch.maximum(reached, ((potential - low) / (high - low)).max())
+        assert float(reached) > 0.6  # bounds that are far too wide would hold, too
+        same = potential_bounds(network, x, x)
+    for bound in same:
+        torch.testing.assert_close(bound, network.readings(x)[1])
+
+
+def test_it_proves_what_training_without_it_does_not_and_no_attack_breaks_that(
+    digits: Splits,
+) -> None:
+    proved = []
+    x, y = pictures(digits, 100)
+    for name, settings in (("stbp", {}), ("s-ibp", {"eps": 0.05})):
+        network = fresh(hidden=(30,), surrogate="rectangle:1")
+        trainer: Any = plugins.load("trainers", name)(epochs=12, lr=5e-3, batch_size=50, **settings)
+        fit(trainer, network, digits)
+        network.eval().requires_grad_(False)
+        low, high = potential_bounds(network, (x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1))
+        others = high.scatter(1, y[:, None], -torch.inf).amax(1)
+        sure = low.gather(1, y[:, None])[:, 0] > others
+        target = WhiteBoxTarget(network, Ball("linf", 0.05), len(x))
+        x_adv = Spikes().perturb(target, x.clone(), y, torch.Generator().manual_seed(0))
+        assert not bool((sure & (network(x_adv).argmax(1) != y)).any())
+        proved.append(float(sure.double().mean()))
+    assert proved[1] > proved[0] + 0.3
+
+
+@pytest.mark.parametrize(
+    "shape", [{"readout": "rate"}, {"gates": 0.8}, {"encoding": "bernoulli"}], ids=str
+)
+def test_bounds_are_refused_where_they_would_not_hold(
+    digits: Splits, shape: dict[str, Any]
+) -> None:
+    x, _ = pictures(digits, 2)
+    with pytest.raises(RobenchError, match="trainer s-ibp: bounds are of networks snn with"):
+        potential_bounds(fresh(**shape), x, x)

@@ -159,7 +159,7 @@ class SNN(Network):
             inputs = torch.stack([bernoulli(x, self.generator) for _ in range(self.steps)])
         for index, layer in enumerate(cast(Iterable[NoisyLayer], self.layers)):
             if index:
-                inputs = self._halved(index, self._gated(inputs))
+                inputs = self.halved(index, self._gated(inputs))
             currents = layer.over_time(inputs, self.steps)
             inputs, potential = integrate(currents, self.steps, self.decay, self.spike)
             yield inputs, potential
@@ -174,7 +174,7 @@ class SNN(Network):
             for step in spikes
         ]
 
-    def _halved(self, index: int, spikes: Series) -> Series:
+    def halved(self, index: int, spikes: Series) -> Series:
         """What layer `index` gets of the spikes before it."""
         convolutions = len(self.convolutions)
         if index > convolutions:

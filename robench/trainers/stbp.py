@@ -23,7 +23,7 @@ from robench.trainers.base import Trainer, cross_entropy
 from robench.trainers.potential import potential_rows, potentials
 
 
-def _named(text: str | None) -> str | None:
+def named(text: str | None) -> str | None:
     if text is not None:
         parse_surrogate(text)
     return text
@@ -32,7 +32,7 @@ def _named(text: str | None) -> str | None:
 class STBP(Trainer):
     """Backpropagation through time with a surrogate derivative."""
 
-    surrogate: Annotated[str | None, AfterValidator(_named)] = None
+    surrogate: Annotated[str | None, AfterValidator(named)] = None
     """rectangle, polynomial, sigmoid, gaussian, fast-sigmoid or arctan, with `:parameter`."""
     criterion: Literal["cross-entropy", "mse", "potential"] = "cross-entropy"
     """mse: to one-hot targets, as in STBP's code; potential: of the output potentials
