@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import locale
+import operator
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,22 +102,87 @@ def _restore_autocast(before: list[Any]) -> None:
     torch.clear_autocast_cache()
 
 
+PRECISIONS = (
+    "",
+    *("mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
+    *("cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul"),
+)
+"""Parts of torch.backends that round by a setting of their own, where torch is new enough."""
+ATTENTION = ("flash", "mem_efficient", "math", "cudnn")
+
+
+def _asked(question: Callable[[], Any]) -> Any:
+    """The answer; None where torch has none, as while two ways to set precision disagree."""
+    try:
+        return question()
+    except (RuntimeError, AttributeError):
+        return None
+
+
+def _cudnn(name: str) -> Any:
+    return _asked(partial(getattr, torch.backends.cudnn, name))
+
+
+def _part(name: str) -> Any:
+    return operator.attrgetter(name)(torch.backends) if name else torch.backends
+
+
+def _precision(name: str) -> Any:
+    return _part(name).fp32_precision
+
+
 def _read_flags() -> list[Any]:
     return [
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        *(getattr(torch.backends.cudnn, name) for name in CUDNN),
+        *map(_cudnn, CUDNN),
         torch._C._get_mkldnn_enabled(),
-        torch.get_float32_matmul_precision(),
+        _asked(torch.get_float32_matmul_precision),
     ]
 
 
 def _restore_flags(before: list[Any]) -> None:
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     for name, value in zip(CUDNN, before[2:-2], strict=True):
-        setattr(torch.backends.cudnn, name, value)
+        if value is not None and _cudnn(name) != value:
+            setattr(torch.backends.cudnn, name, value)
     torch._C._set_mkldnn_enabled(before[-2])
-    torch.set_float32_matmul_precision(before[-1])
+    if before[-1] is not None and _asked(torch.get_float32_matmul_precision) != before[-1]:
+        torch.set_float32_matmul_precision(before[-1])
+
+
+def _read_precisions() -> list[Any]:
+    return [_asked(partial(_precision, name)) for name in PRECISIONS]
+
+
+def _restore_precisions(before: list[Any]) -> None:
+    for name, value in zip(PRECISIONS, before, strict=True):
+        if value is not None:
+            _part(name).fp32_precision = value
+
+
+def _read_attention() -> list[bool]:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    return [fast, *(getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ATTENTION)]
+
+
+def _restore_attention(before: list[bool]) -> None:
+    torch.backends.mha.set_fastpath_enabled(before[0])
+    for name, value in zip(ATTENTION, before[1:], strict=True):
+        getattr(torch.backends.cuda, f"enable_{name}_sdp")(value)
+
+
+def _read_settings() -> tuple[list[Any], list[Any], list[bool]]:
+    return _read_flags(), _read_precisions(), _read_attention()
+
+
+def _restore_settings(before: tuple[list[Any], list[Any], list[bool]]) -> None:
+    flags, precisions, attention = before
+    # Twice: flags cannot be set while parts disagree with them, and set the parts in their turn.
+    _restore_precisions(precisions)
+    _restore_flags(flags)
+    _restore_precisions(precisions)
+    _restore_attention(attention)
 
 
 def _read_anomaly() -> tuple[bool, bool]:
@@ -137,7 +204,7 @@ TORCH = (
     Watched("torch's modes", _read_modes, _restore_modes),
     Watched("autocast", _read_autocast, _restore_autocast),
     Watched("grad mode", torch.is_grad_enabled, torch._C._set_grad_enabled, _values),
-    Watched("torch's flags of determinism and precision", _read_flags, _restore_flags),
+    Watched("torch's flags of determinism and precision", _read_settings, _restore_settings),
     Watched(
         "torch's anomaly detection",
         _read_anomaly,

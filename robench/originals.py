@@ -8,13 +8,19 @@ import copy
 import functools
 import hashlib
 import inspect
+import io
+import itertools
 import json
 import math
 import operator
 import os
+import pathlib
+import pickle
 import random
+import shutil
 import struct
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from robench.insides import Functions, Held, functions_in
 from robench.reach import PLATFORM, installed
 
 LIBRARIES: tuple[Any, ...] = (
@@ -35,13 +42,19 @@ LIBRARIES: tuple[Any, ...] = (
         copy,
         functools,
         hashlib,
+        io,
+        itertools,
         json,
         math,
         operator,
         os,
+        pathlib.Path,
+        pickle,
         random,
+        shutil,
         struct,
         sys,
+        tempfile,
         time,
         zlib,
     ),
@@ -49,6 +62,10 @@ LIBRARIES: tuple[Any, ...] = (
     *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
     *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
 )
+WITH_CLASSES = ("art.attacks.evasion", "art.estimators", "eagerpy", "foolbox")
+"""Modules of libraries whose classes attacks are made of."""
+PUBLIC = ("PIL", "cv2", "imagecorruptions", "pyarrow", "safetensors", "scipy", "skimage")
+"""Libraries of functions: corruptions are made with them, and files."""
 CHANGING = {"_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook"}
 """What classes of robench set on themselves when they are first used, what torch replaces itself
 (with the default dtype, when it imports its compiler, when an optimiser is made), and what shows
@@ -61,6 +78,11 @@ class _Place:
 
     where: Any
     names: frozenset[str]
+
+    @property
+    def strict(self) -> bool:
+        """Whether nothing may be added either: classes of libraries keep things of their own."""
+        return not self.where.__module__.startswith(WITH_CLASSES)
 
     def called(self, name: str) -> str:
         if isinstance(self.where, ModuleType):
@@ -79,6 +101,9 @@ class Snapshot:
     values: list[Any]
     tables: list[tuple[str, Any, Any]]
     """Name, table, and a copy of what it held."""
+    inside: Held
+    modules: dict[str, ModuleType]
+    finders: list[Any]
 
     def put_back(self, imported: bool = False) -> list[str]:
         """Names of what has been replaced since; they stand for what they did again.
@@ -100,7 +125,8 @@ class Snapshot:
                         replaced.append(place.called(name))
                     setattr(place.where, name, value)
             if inspect.isclass(place.where):  # a new name may hide one of its bases'
-                for name in [n for n in now if n not in found and n not in CHANGING]:
+                new = [n for n in now if n not in found and n not in CHANGING]
+                for name in [n for n in new if place.strict or callable(now[n])]:
                     replaced.append(place.called(name))
                     delattr(place.where, name)
         for name, table, kept in self.tables:
@@ -108,6 +134,20 @@ class Snapshot:
                 replaced.append(name)
                 table.clear()
                 (table.update if isinstance(table, dict) else table.extend)(kept)
+        return replaced + self.inside.put_back() + self._modules_put_back()
+
+    def _modules_put_back(self) -> list[str]:
+        """Modules in whose place there is another, or none, and ways to import that are gone."""
+        replaced = []
+        if list(map(sys.modules.get, self.modules)) != list(self.modules.values()):
+            for name, module in self.modules.items():
+                if sys.modules.get(name) is not module:
+                    sys.modules[name] = module
+                    if name.partition(".")[0] in PLATFORM | sys.stdlib_module_names:
+                        replaced.append(f"sys.modules[{name!r}]")
+        if any(finder not in sys.meta_path for finder in self.finders):
+            sys.meta_path[:] = self.finders
+            replaced.append("sys.meta_path")
         return replaced
 
     def _all(self) -> Iterator[tuple[_Place, dict[str, Any]]]:
@@ -144,6 +184,7 @@ class Originals:
     def __init__(self) -> None:
         self._places: list[_Place] = []
         self._tables: list[tuple[str, Any]] = []
+        self._functions = Functions(())
         self._modules = -1
 
     def snapshot(self) -> Snapshot:
@@ -154,7 +195,12 @@ class Originals:
             keys.extend(place.where.__dict__)
         sizes = [len(place.where.__dict__) for place in self._places]
         tables = [(name, table, table.copy()) for name, table in self._tables]
-        return Snapshot(self._places, sizes, keys, _values(self._places), tables)
+        inside = self._functions.snapshot()
+        return Snapshot(
+            *(self._places, sizes, keys, _values(self._places), tables, inside),
+            modules=dict(sys.modules),
+            finders=[*sys.meta_path],
+        )
 
     def _look_around(self) -> None:
         self._modules = len(sys.modules)
@@ -167,10 +213,27 @@ class Originals:
             for where in LIBRARIES
         ]
         found += [(item, ["forward"]) for item in vars(nn).values() if "forward" in _own(item)]
+        beside: list[tuple[Any, list[str]]] = []
         for name, module in list(sys.modules.items()):
-            if name.split(".")[0] == "robench" and isinstance(module, ModuleType):
+            if not isinstance(module, ModuleType):
+                continue
+            top = name.partition(".")[0]
+            if top == "robench":
                 found += self._places_in(module)
-        self._places = [_Place(where, frozenset(names)) for where, names in found if names]
+            elif name.startswith(WITH_CLASSES):
+                beside += self._places_in(module)
+            elif top in PUBLIC and "._" not in name and name.count(".") < 3:
+                beside.append((module, [n for n, v in vars(module).items() if callable(v)]))
+        inside = [_Place(where, frozenset(names)) for where, names in found if names]
+        self._places = inside + [
+            _Place(where, frozenset(names)) for where, names in beside if names
+        ]
+        self._functions = Functions(
+            (place.called(name), function)
+            for place in inside
+            for name in place.names
+            for function in functions_in(vars(place.where).get(name))
+        )
 
     def _places_in(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
         """A module of robench and the classes in it; its tables are noted."""

@@ -204,7 +204,9 @@ def attack_slice(
             changing(network, card.part),
             in_use(network, noisy, derived_seed(seed, "attacked", start), device),
         ):
-            target = ACCESS[card.access](network, ball, len(x), card.max_queries, deadline, goal)
+            # A ball of its own: whoever widens it is held to the one that the card says.
+            shown = Ball(card.norm, eps, part)
+            target = ACCESS[card.access](network, shown, len(x), card.max_queries, deadline, goal)
             if isinstance(target, WeightsTarget):
                 target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
                     True

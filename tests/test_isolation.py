@@ -33,6 +33,9 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "Deterministic": ("torch.use_deterministic_algorithms(True)", "torch's flags"),
     "Benchmark": ("torch.backends.cudnn.benchmark = True", "torch's flags"),
     "Precision": ("torch.set_float32_matmul_precision('medium')", "torch's flags"),
+    "Parts": ("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", "torch's flags"),
+    "Whole": ("torch.backends.fp32_precision = 'tf32'", "torch's flags"),
+    "Attention": ("torch.backends.mha.set_fastpath_enabled(False)", "torch's flags"),
     "NoMkldnn": ("torch._C._set_mkldnn_enabled(False)", "torch's flags"),
     "Anomaly": ("torch.set_anomaly_enabled(True)", "torch's anomaly detection"),
     "Denormal": ("torch.set_flush_denormal(True)", "flushing of denormal numbers"),
@@ -69,6 +72,33 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "Enforce": ("scoring._enforce = lambda x, *_: x", "robench.scoring._enforce"),
     "Project": ("ball.Ball.project = lambda s, a, b: a", "robench.attacks.ball.Ball.project"),
     "Losses": ("losses.LOSSES.clear()", "robench.attacks.losses.LOSSES"),
+    "Code": (
+        "torch.nn.functional.relu.__code__ = (lambda input, inplace=False: input * 0).__code__",
+        "torch.nn.functional.relu",
+    ),
+    "OwnCode": (
+        "ball.Ball.project.__code__ = (lambda self, a, b: a).__code__",
+        "robench.attacks.ball.Ball.project",
+    ),
+    "Wrapped": (
+        "scoring.score_slice.__wrapped__.__code__ = (lambda *a, **k: 0).__code__",
+        "score_slice",
+    ),
+    "Defaults": (
+        "torch.nn.functional.softmax.__defaults__ = (3, torch.float64)",
+        "torch.nn.functional.softmax",
+    ),
+    "Keywords": (
+        "scoring.score_slice.__wrapped__.__kwdefaults__['top_k'] = 9",
+        "score_slice",
+    ),
+    "Library": ("scipy.ndimage.gaussian_filter = None", "scipy.ndimage.gaussian_filter"),
+    "Blur": ("cv2.GaussianBlur = lambda *a, **k: a[0]", "cv2.GaussianBlur"),
+    "Method": ("foolbox.attacks.LinfPGD.__call__ = lambda *a: 0", "Attack.__call__"),
+    "Tables": ("pyarrow.table = lambda *a, **k: None", "pyarrow.table"),
+    "Module": ("sys.modules['foolbox'] = np", "sys.modules['foolbox']"),
+    "NoModule": ("del sys.modules['robench.scoring']", "sys.modules['robench.scoring']"),
+    "Finders": ("sys.meta_path.clear()", "sys.meta_path"),
 }
 """What it replaces."""
 NETWORK: dict[str, tuple[str, str]] = {
@@ -96,7 +126,11 @@ NETWORK: dict[str, tuple[str, str]] = {
 ATTACKS = {**SETTINGS, **FUNCTIONS, **NETWORK}
 HEAD = """
 import gc, os, resource, signal, sys, warnings
+import cv2
+import foolbox
 import numpy as np
+import pyarrow
+import scipy.ndimage
 import torch
 from torch.overrides import TorchFunctionMode
 from robench import Attack, scoring
@@ -195,6 +229,20 @@ def test_what_comes_after_such_attacks_is_as_without_them(
     attacked: tuple[dict[str, str], dict[str, str]], alone: dict[str, str]
 ) -> None:
     assert attacked[1] == alone
+
+
+def test_an_attack_that_widens_its_ball_is_held_to_the_one_that_its_card_says(
+    tmp_path: Path,
+) -> None:
+    does = "target.ball.eps = 1.0; target.ball.norm = 'none'; x = target.project(1 - x, x)"
+    files = {
+        "models/small.toml": SMALL,
+        "attacks/odd.py": HEAD + ATTACK.format(name="Wide", does=does),
+        "attacks/wide.toml": CARD.format(name="Wide"),
+        "reports/small.toml": report(attacks=("wide",)),
+    }
+    _, ears = carry_out(workspace(tmp_path / "w", files))
+    assert "left its linf ball" in ears.failed["small seed 0 x wide"].short
 
 
 def test_global_random_states_are_a_cells_own_and_put_back() -> None:
