@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from robench import plugins
+from robench.apart import apart
 from robench.attacks.conformance import check_attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.conformance import Finding, raised
@@ -28,8 +29,12 @@ from robench.networks.mlp import MLP
 from robench.plan import make_plan
 from robench.plugins import Kind
 from robench.scoring import check_fit
+from robench.time_limit import STOPS
 from robench.trainers.conformance import check_trainer
 from robench.workspace import FOLDERS, Folder, Workspace
+
+LIMIT = 1800.0
+"""Seconds that the contract test of a plugin may take."""
 
 
 @dataclass(frozen=True)
@@ -296,17 +301,26 @@ def _contract(
         network: builds the network under test, or the one that a trainer trains.
         data: what networks and trainers are tried on; None: noise, and digits.
     """
+
+    def tried() -> list[Finding]:
+        try:
+            match kind:
+                case "attacks":
+                    return check_attack(make, norm)
+                case "corruptions":
+                    return check_corruption(make)
+                case "datasets":
+                    return check_dataset(make)
+                case "trainers":
+                    return check_trainer(make, network, data)
+                case "networks":
+                    return check_network(network, data)
+        except STOPS:
+            raise
+        except BaseException as error:  # whatever a stranger's plugin raises
+            return [Finding("builds", False, raised(error))]
+
     try:
-        match kind:
-            case "attacks":
-                return check_attack(make, norm)
-            case "corruptions":
-                return check_corruption(make)
-            case "datasets":
-                return check_dataset(make)
-            case "trainers":
-                return check_trainer(make, network, data)
-            case "networks":
-                return check_network(network, data)
-    except Exception as error:  # whatever a stranger's plugin raises
-        return [Finding("builds", False, raised(error))]
+        return apart(tried, LIMIT, "its contract test")
+    except RobenchError as error:
+        return [Finding("runs", False, str(error))]

@@ -15,6 +15,7 @@ import torch
 
 from robench.errors import RobenchError
 from robench.plugins import Plugin
+from robench.time_limit import STOPS
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ def findings(checks: Sequence[Callable[..., Finding]], *arguments: Any) -> list[
     for check in checks:
         try:
             found.append(check(*arguments))
-        except Exception as error:
+        except STOPS:
+            raise
+        except BaseException as error:
             found.append(Finding(check.__name__, False, raised(error)))
     return found
 
 
-def raised(error: Exception) -> str:
+def raised(error: BaseException) -> str:
     """What a finding quotes of an exception."""
     own = isinstance(error, RobenchError)
     return str(error) if own else f"raises {type(error).__name__}: {error}"

@@ -116,7 +116,7 @@ def resolved(path: Path, what: str) -> Path:
     return whole
 
 
-def cause(error: Exception) -> str:
+def cause(error: BaseException) -> str:
     """What to quote of an exception that anything may have raised: an error of the project's own as
     it is, another one with its type."""
     return str(error) if isinstance(error, RobenchError) else f"{type(error).__name__}: {error}"

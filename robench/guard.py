@@ -84,6 +84,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
 
     def __enter__(self) -> None:
         keep_streams()
+        self._process = os.getpid()
         self._modules = len(sys.modules)
         self._usage = None if self._work.own else _usage()
         self._originals = None if self._work.own else _originals.snapshot()
@@ -100,6 +101,8 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._process:
+            os._exit(1)  # a copy that the plugin has made of it: its work is another's
         opened = self._noticed.stop() if self._noticed is not None else set()
         # First, since what follows uses them.
         imported = len(sys.modules) != self._modules

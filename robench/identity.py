@@ -28,6 +28,7 @@ from robench.guard import AtWork, guarded
 from robench.networks.base import LENDING, Network
 from robench.networks.surrogate import Step
 from robench.plan import Cell, Threat, Training
+from robench.time_limit import STOPS
 from robench.trainers.base import Trainer
 
 
@@ -46,9 +47,9 @@ def _load_splits(wanted: _Wanted) -> Splits:
         with guarded(AtWork(who, plugins.own("datasets", card.dataset))):
             splits = dataset.load()
         return ready(splits, who, dataset.split_seed)
-    except NotHere:
+    except (NotHere, *STOPS):
         raise
-    except Exception as error:  # more points than there is memory for, whatever a plugin raises
+    except BaseException as error:  # more points than there is memory for, whatever a plugin raises
         raise RobenchError(f"{card.file}: {cause(error)}") from error
 
 

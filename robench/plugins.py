@@ -26,6 +26,7 @@ from robench.digest import digest_bytes
 from robench.errors import RobenchError, cause, nearest, resolved
 from robench.loading import refresh, watch
 from robench.reach import Code, code_of, installed
+from robench.time_limit import STOPS
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
@@ -368,7 +369,9 @@ def _imported(name: str) -> Any:
 
         with guarded(f"{module}, when it is imported,"):
             return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+    except STOPS:
+        raise
+    except BaseException as error:  # whatever a stranger's module raises
         raise RobenchError(
             f"{module} cannot be imported: {type(error).__name__}: {error}"
             if module not in sys.modules
@@ -414,9 +417,9 @@ def _import_file(path: Path, root: Path) -> ModuleType:
     try:
         with guarded(f"{path}, when it is imported,"):
             return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         sys.modules.pop(name, None)  # where it came in, it was put out again
-        if isinstance(error, RobenchError):
+        if isinstance(error, (RobenchError, *STOPS)):
             raise
         raise RobenchError(
             f"{path}: cannot be imported: {type(error).__name__}: {error}"
@@ -505,5 +508,7 @@ def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
         )
         with guarded(work, seed=None):
             return plugin(**arguments, **settings)
-    except Exception as error:  # settings that are too large, whatever a stranger's class raises
+    except STOPS:
+        raise
+    except BaseException as error:  # too large settings, whatever a stranger's class raises
         raise RobenchError(f"{card.file}: {kind[:-1]} {spec.name!r}: {cause(error)}") from error

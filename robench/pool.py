@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from robench import loading, time_limit
 from robench.errors import RobenchError, conceal, cut, printable
 from robench.store import Damaged
+from robench.time_limit import until
 
 Told = Callable[[str, float, str], None]
 """label of the task, share done, a few words."""
@@ -47,6 +48,8 @@ class Failure:
         return text if self.error == "RobenchError" else f"{cut(self.error, 80)}: {text}"
 
 
+SAYING = 5.0
+"""Seconds that an exception may take to say what it is."""
 SAID, FIRST_LINE, WHOLE = 200, 300, 20_000
 """Characters that are kept of what a task says of how far it is, and of the first line and the
 whole of what a failure says."""
@@ -104,7 +107,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, RobenchError):
         return Failure("RobenchError", said, "")
     try:
-        trace = "".join(traceback.format_exception(error))
+        with until(time.monotonic() + SAYING):
+            trace = "".join(traceback.format_exception(error))
     except BaseException:  # a plugin's own exception may fail at saying what it is
         trace = ""
     name = printable(type(error).__name__)
@@ -128,7 +132,8 @@ def _where(error: BaseException) -> str:
 
 def _readable(error: BaseException) -> str:
     try:
-        return _kept(str(error))
+        with until(time.monotonic() + SAYING):
+            return _kept(str(error))
     except BaseException:
         return "(an error that cannot be printed)"
 

@@ -37,6 +37,11 @@ class OutOfTime(BaseException):
     through."""
 
 
+STOPS = (KeyboardInterrupt, OutOfTime)
+"""What ends more than the call that it came from, whoever raised it; all else is that call's own
+failure, also what is no Exception."""
+
+
 @contextmanager
 def until(deadline: float | None) -> Iterator[None]:
     """Raise OutOfTime inside the block once time.monotonic() passes `deadline`; None: never.

@@ -184,7 +184,7 @@ class Processes:
         self._end(worker)
         limit = task.time_limit or worker.limit
         said = f"it had to be ended with its process {time_limit.GRACE:g} s later"
-        said = f"ran past its time_limit of {limit:g} s; {said}"
+        said = f"ran past its time_limit of {round(limit, 2):g} s; {said}"
         future.set_result(Failure("RobenchError", said, ""))
 
     def _end(self, worker: _Worker) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from robench.networks.conformance import check_network
 from robench.plan import make_plan
 from robench.store import Store
 from robench.trainers.conformance import check_trainer
+from robench.workers import may_copy
 from robench.workspace import Workspace, open_workspace, reference_root
 
 Write = Callable[[str, str], Path]
@@ -471,3 +473,63 @@ def test_a_plugin_is_checked_on_the_data_of_its_card(small: Workspace, write: Wr
     write("models/narrow.toml", text + 'trainer = { name = "bp", epochs = 2 }\n')
     failed = [found for found in check(small, "models/narrow") if not found.passed]
     assert failed, "it takes images of 32 x 32, the card's data has 8 x 8"
+
+
+# -- plugins that end or hold up what checks them --------------------------------------------------
+
+ENDS = {
+    "leaves with 0": ("os._exit(0)", "its worker process died with status 0"),
+    "exits with 0": ("sys.exit(0)", "SystemExit: 0"),
+    "kills itself": ("os.kill(os.getpid(), 9)", "its worker process died, signal 9"),
+    "raises no Exception": ("raise BaseException('mine')", "BaseException: mine"),
+    "ends a generator": ("raise GeneratorExit('mine')", "GeneratorExit: mine"),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "hangs": ("time.sleep(600)", "ran past its time_limit of 2 s"),
+    "swallows all": (
+        "exec('while True:\\n try: time.sleep(600)\\n except BaseException: pass')",
+        "ran past its time_limit of 2 s",
+    ),
+}
+
+
+@pytest.mark.skipif(not may_copy("cpu"), reason="no copies of a process here")
+@pytest.mark.parametrize("how", ENDS)
+def test_a_plugin_that_ends_or_holds_up_its_test_fails_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    body, said = ENDS[how]
+    if how in ("hangs", "swallows all"):
+        monkeypatch.setattr("robench.check.LIMIT", 2.0)
+    write(
+        "attacks/bad.py",
+        f"import os, sys, time\nfrom robench import Attack\nclass Bad(Attack):\n"
+        f"    def perturb(self, target, x, y, rng):\n        {body}\n        return x\n",
+    )
+    path = write("attacks/bad.toml", 'attack = "./bad.py:Bad"\naccess = "white-box"\neps = 0.1\n')
+    found = list(check(open_workspace(path.parents[1]), "attacks/bad"))
+    assert found[0].passed, "the card is right"
+    assert said in "\n".join(lines(found[1]))
+
+
+IMPORTS = {
+    "exits": "raise SystemExit(0)",
+    "raises no Exception": "raise BaseException('mine')",
+    "ends a generator": "raise GeneratorExit('mine')",
+    "exits when it is built": (
+        "from robench import Attack\nclass Bad(Attack):\n    def __init__(self, **settings):\n"
+        "        raise SystemExit(0)\n    def perturb(self, target, x, y, rng):\n        return x\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", IMPORTS)
+def test_a_plugin_that_raises_whatever_when_it_is_imported_or_built_is_one_error(
+    write: Write, how: str
+) -> None:
+    write("attacks/bad.py", IMPORTS[how])
+    path = write("attacks/bad.toml", 'attack = "./bad.py:Bad"\naccess = "white-box"\neps = 0.1\n')
+    (found,) = check(open_workspace(path.parents[1]), "attacks/bad")
+    assert not found.passed
+    assert re.search(
+        "SystemExit|BaseException: mine|GeneratorExit: mine", found.findings[-1].detail
+    )

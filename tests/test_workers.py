@@ -39,6 +39,18 @@ def deaf():
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
+class Mute(Exception):
+    def __str__(self):
+        time.sleep(600)
+
+class Deaf(Exception):
+    def __str__(self):
+        while True:
+            try:
+                time.sleep(600)
+            except BaseException:
+                pass
+
 class Bad(Attack):
     norms = ("linf",)
     def perturb(self, target, x, y, rng):
@@ -61,6 +73,8 @@ BODIES = {
     "is deaf": ("deaf(); exec('while True: time.sleep(60)')", LATE),
     "is in compiled code": ("deaf(); threading.Lock().acquire(); threading.Event().wait()", LATE),
     "hangs in a child": ("subprocess.run(['sleep', '600'])", LATE),
+    "hangs when it says why": ("raise Mute", "Mute: (an error that cannot be printed)"),
+    "is deaf when it says why": ("raise Deaf", LATE),
 }
 
 
@@ -81,9 +95,10 @@ def with_attack(write: Write, body: str, seconds: float = 0.3) -> Workspace:
 @copies
 @pytest.mark.parametrize("what", BODIES)
 def test_with_one_process_too_the_run_goes_on_and_the_cell_says_why(
-    small: Workspace, write: Write, what: str
+    small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     body, why = BODIES[what]
+    monkeypatch.setattr("robench.pool.SAYING", 0.3)
     limit = 0.3 if why == LATE else 60  # a busy machine is not to be late with what ends by itself
     run, ears = carry_out(with_attack(write, body, limit), jobs=1)
     (failed,) = ears.failed.items()
@@ -91,6 +106,17 @@ def test_with_one_process_too_the_run_goes_on_and_the_cell_says_why(
     assert why in failed[1].short
     assert {"small seed 0 x clean", "small seed 0 x fgsm"} <= {*ears.done}
     assert any(why in text for text in survey(run)[2])
+
+
+@copies
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_copy_that_a_plugin_makes_of_its_process_does_nothing_twice(
+    small: Workspace, write: Write, jobs: int
+) -> None:
+    run, ears = carry_out(with_attack(write, "os.fork()", 60), jobs=jobs)
+    assert not ears.failed
+    assert len(ears.done) == len(set(ears.done)) == 4
+    assert len(outcomes(run)) == 3
 
 
 def alive(pid: int) -> bool:
