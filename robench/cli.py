@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -498,12 +500,28 @@ def main() -> None:
             raise
         err.print(f"[red]error[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(USAGE)
+    except OSError as error:  # of where it stands and what it writes to: all else has an error
+        if debug:
+            raise
+        said = " ".join(str(part) for part in (error.strerror or error, error.filename) if part)
+        with suppress(OSError):  # it may be this stream that is full
+            err.print(f"[red]error[/red] {_escape(said)}", highlight=False, soft_wrap=True)
+        _leave_quietly(USAGE)
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has caught Ctrl-C
             _interrupted()
         raise
+
+
+def _leave_quietly(code: int) -> NoReturn:
+    """End although streams cannot be written, which Python would say at its end with a code of its
+    own."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _interrupted() -> NoReturn:

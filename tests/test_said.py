@@ -3,6 +3,7 @@ a disk, and a part of a report never passes for the whole."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -262,9 +263,33 @@ def test_the_command_on_a_page_makes_the_whole_report(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("words", [[b"run", b"\xff"], [b"\xfe"], [b"list", b"-w", b"/tmp/\x80"]])
 def test_bytes_that_are_no_text_on_the_command_line_are_one_error(words: list[bytes]) -> None:
-    import subprocess
 
     done = subprocess.run([sys.executable.encode(), b"-m", b"robench", *words], capture_output=True)
     assert done.returncode == 2
     assert b"bytes that are not UTF-8" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+PLACES = {
+    "a folder that is gone": (
+        "mkdir gone; cd gone; rmdir ../gone",
+        "",
+        "No such file or directory",
+    ),
+    "a full disk": ("true", "> /dev/full", "No space left on device"),
+    "a full disk, also for errors": ("true", "> /dev/full 2> /dev/full", ""),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("what", PLACES)
+def test_standing_nowhere_and_writing_to_a_full_disk_is_one_error(
+    tmp_path: Path, what: str
+) -> None:
+    before, to, said = PLACES[what]
+    words = f"{before}; {sys.executable} -m robench list models {to}"
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
