@@ -242,6 +242,8 @@ class ReportCard(Card):
 
     folder = "reports"
     title: str
+    subject: str = ""
+    """What the index of a site files it under; empty: the names of its data sets."""
     models: tuple[str, ...] = Field(min_length=1)
     attacks: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()

@@ -275,7 +275,9 @@ def publish(
     from robench.workspace import open_workspace
 
     here = open_workspace(workspace)
-    index = write_site(all_results(here, _store(here, store)), site)
+    found = all_results(here, _store(here, store))
+    subjects = {name: here.card("reports", name).subject for name in found}
+    index = write_site(found, site, subjects=subjects, beside=here.root / "reports")
     out.print(f"site: {index}", soft_wrap=True, highlight=False)
 
 

@@ -3,9 +3,10 @@
 Keys: `report` (its card), `threat_set` (digest: rows are comparable only where it is equal),
 `models` (card, every field, and per seed digest, weights, training curves, cost), `threats`,
 `cells` (digest, status, cost, digest of the rows), `environments` (hardware and versions, by short
-key), `command`. Beside them what shows that a digest is the right one (belongs.py): a cell's
-`identity` names the entry in `identities` that holds what its identity says beside model and
-threat, and its `inputs` the shared inputs that it was given, whose own identity is in `inputs`.
+key), `command`, `finished` (when the last piece of it was made). Beside them what shows that a
+digest is the right one (belongs.py): a cell's `identity` names the entry in `identities` that holds
+what its identity says beside model and threat, and its `inputs` the shared inputs that it was
+given, whose own identity is in `inputs`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ SCHEMA = 2
 def describe(run: Run, command: str) -> dict[str, Any]:
     """The manifest of a run: all that a page needs beside the cells' rows (see store.write_run)."""
     environments: dict[str, Any] = {}
+    finished = [""]
 
     def environment(provenance: dict[str, Any]) -> str:
+        finished.append(str(provenance.get("finished", "")))
         key = digest(provenance["environment"])[:8]
         environments[key] = provenance["environment"]
         return key
@@ -99,6 +102,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
         "schema": SCHEMA,
         "robench": __version__,
         "command": command,
+        **({"finished": max(finished)} if any(finished) else {}),
         "report": {"name": report.name, **report.model_dump(mode="json")},
         "threat_set": identity.threat_set(run.plan.threats, report),
         "models": models,
@@ -128,11 +132,13 @@ def _sample(card: ModelCard, report: ReportCard) -> dict[str, Any]:
     """What is to be said of the test images that a model meets: how many of how many they are, and
     how they were drawn."""
     splits, images = identity.load_splits(card), report.images
+    sample = {"images": images, "of": len(splits.test), **sampled(splits, images)}
+    if splits.graph is not None:
+        sample["items"] = "nodes"
     if report.labels == "predicted":  # of what classes images are is not asked
-        return {"sample": {"images": images, "of": len(splits.test), **sampled(splits, images)}}
+        return {"sample": sample}
     seen = set(drawn(splits, images).labels.tolist())
     absent = [name for label, name in enumerate(splits.classes) if label not in seen]
-    sample = {"images": images, "of": len(splits.test), **sampled(splits, images)}
     return {"sample": sample, **({"absent": absent} if absent and sampled(splits, images) else {})}
 
 

@@ -219,6 +219,15 @@ class Results:
         return self._chosen(model, named, partial(votes, voters=self.voters), draws=2)
 
     @property
+    def items(self) -> str:
+        """What rows of outcomes are of: `images`, or where each model's data is a graph `nodes`."""
+        samples = [model.get("sample") for model in self.models]
+        said = [one.get("items") if isinstance(one, Mapping) else None for one in samples]
+        # Manifests of before did not say; edges are of nodes.
+        edges = any((t.get("fields") or {}).get("part") == "edges" for t in self.threats)
+        return "nodes" if edges or (said and set(said) == {"nodes"}) else "images"
+
+    @property
     def noisy(self) -> bool:
         """Whether a model of the report answers differently from draw to draw."""
         return any(model.get("stochastic") for model in self.models)

@@ -93,6 +93,22 @@ def _leaderboard() -> dict[str, Any]:
             "report": {"type": "string"},
             "title": {"type": "string"},
             "threat_set": {"type": "string"},
+            "headline": {"type": "array", "items": {"type": "string"}},
+            "finished": {
+                "type": ["string", "null"],
+                "description": "The day on which the last piece of the report was made.",
+            },
+            "claims": {
+                "type": "array",
+                "description": "Published claims; strong_verdict is empty where there is none.",
+                "items": {
+                    "type": "object",
+                    "required": ["text", "verdict", "strong_verdict"],
+                    "properties": {
+                        name: {"type": "string"} for name in ("text", "verdict", "strong_verdict")
+                    },
+                },
+            },
             "rows": {
                 "type": "array",
                 "items": {

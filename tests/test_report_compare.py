@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from in_a_browser import HOSTILE, Tab, browser, pytestmark
 from scipy import stats
 from synthetic import (
     Synthetic,
@@ -17,7 +18,6 @@ from synthetic import (
     quick_models,
     quick_threats,
 )
-from test_report_browser import HOSTILE, Tab, browser, pytestmark
 
 from robench.leaderboard import leaderboard
 from robench.report import write_report

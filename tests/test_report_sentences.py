@@ -176,7 +176,9 @@ def test_the_index_of_a_site_says_what_ranks_a_report_without_attacks(tmp_path: 
     models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b", clean=0.5)]
     results = Synthetic(models, [clean_threat()], images=30).results()
     told = said(write_site({"r": results}, tmp_path).read_text())
-    assert "where a report has no attacks, it is the clean accuracy" in told
+    assert (
+        "where a report has no attacks, by the average over corruptions or else the clean" in told
+    )
     assert "Clean, %" in told
     assert "Worst case, %" not in told
 

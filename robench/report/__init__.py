@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,6 +20,7 @@ from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError, cause, system_words
 from robench.files import read_regular
 from robench.packed import lean, published, unpacked
+from robench.report.around import Around, around
 from robench.results import CELLS, MANIFEST, Results
 from robench.seal import sealed, unsealed
 
@@ -47,6 +49,7 @@ def write_report(
     *,
     verdicts: Mapping[str, Verdict] | None = None,
     claims: Sequence[Claim] | None = None,
+    within: Around | None = None,
 ) -> Path:
     """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
 
@@ -54,13 +57,14 @@ def write_report(
         verdicts: whether each model is to be believed, by name; None: what the checks of
             robench.diagnostics find; {}: the page says nothing of it.
         claims: published claims with our verdict on them; None: those of the report's card.
+        within: the page's neighbours in a site; None: those that an index beside the folder names.
 
     The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
     The bytes depend on the results alone; a folder that is up to date is left untouched.
 
     Returns the path of the page. Raises RobenchError when the folder cannot be written.
     """
-    write_files(results, folder, verdicts=verdicts, claims=claims)
+    write_files(results, folder, verdicts=verdicts, claims=claims, within=within)
     return folder / PAGE
 
 
@@ -70,15 +74,18 @@ def write_files(
     *,
     verdicts: Mapping[str, Verdict] | None = None,
     claims: Sequence[Claim] | None = None,
+    within: Around | None = None,
 ) -> dict[str, bytes]:
     """What `write_report` does; returns the folder's files by name, as they now are."""
     manifest = canonical(lean(results.manifest))
     said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
-    content = digest_bytes(manifest.encode(), said.encode(), *_source())
+    within = within or around(folder)
+    place = json.dumps(within and asdict(within))
+    content = digest_bytes(manifest.encode(), said.encode(), place.encode(), *_source())
     if current := _current(folder, content):
         return current
     try:
-        made = _made(results, content, verdicts, claims)
+        made = _made(results, content, verdicts, claims, within)
     except Exception as error:
         if results.folder is None:
             raise
@@ -97,6 +104,7 @@ def _made(
     content: str,
     verdicts: Mapping[str, Verdict] | None,
     claims: Sequence[Claim] | None,
+    within: Around | None,
 ) -> dict[str, bytes]:
     """The files of the folder by name. The page comes last: while it is old, the folder counts as
     old."""
@@ -125,11 +133,11 @@ def _made(
         CELLS: _parquet(rows),
         MANIFEST: manifest.encode(),
         "leaderboard.csv": as_csv(table, verdicts, held).encode(),
-        "leaderboard.json": as_json(results, table, verdicts, said, held).encode(),
+        "leaderboard.json": as_json(results, table, verdicts, said, claims, held).encode(),
         "accuracies.csv": as_long_csv(results, table, verdicts).encode(),
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
-    page = render(results, table, verdicts, claims, said, NOTHING, held).encode()
+    page = render(results, table, verdicts, claims, said, NOTHING, held, within).encode()
     made_from = _made_from(content, page, [made[name] for name in BESIDE])
     made[PAGE] = page.replace(NOTHING.encode(), made_from.encode(), 1)
     return made

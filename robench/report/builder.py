@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,8 +17,11 @@ from robench.diagnostics.finding import Verdict
 from robench.diagnostics.verdicts import Held, tally
 from robench.leaderboard import CLEAN, chance_levels, column_name, dataset_labels, ranked_by
 from robench.report.answers import answers
+from robench.report.around import Around
+from robench.report.citation import bibtex, measured_on
 from robench.report.columns import Column, columns, grouped, roles
 from robench.report.costs import costs
+from robench.report.drawing import Plot
 from robench.report.final_noise import final_noise
 from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
@@ -31,11 +32,14 @@ from robench.report.text import (
     breakable,
     counted,
     image_count,
+    linked,
+    of_items,
     paper_link,
     percent,
     portable,
     radius,
     seconds,
+    sha256,
     shorten,
     signed,
 )
@@ -43,7 +47,7 @@ from robench.report.two_sided import Pair, certificates, pair
 from robench.results import Model, Results
 from robench.statistics import RESAMPLES
 
-SCRIPTS = ("two_sided.js", "table.js", "compare.js", "model.js")
+SCRIPTS = ("scroll.js", "cite.js", "two_sided.js", "table.js", "compare.js", "model.js")
 STYLES = ("page.css", "compare.css", "two_sided.css")
 PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
@@ -76,6 +80,7 @@ def _templates() -> jinja2.Environment:
         breakable=breakable,
         radius=radius,
         portable=portable,
+        linked=linked,
     )
     return environment
 
@@ -94,9 +99,15 @@ def render(
     headline: Sequence[str],
     made_from: str,
     held: Mapping[str, Held] | None = None,
+    around: Around | None = None,
 ) -> str:
-    """The page as text. `made_from`: digest of all that it shows, for whoever asks if it is old;
-    `held`: verdicts without proofs, held against these (diagnostics/verdicts.py)."""
+    """The page as text.
+
+    Args:
+        made_from: digest of all that it shows, for whoever asks if it is old.
+        held: verdicts without proofs, held against these (diagnostics/verdicts.py).
+        around: the pages before and after it in the index of its site, where it is part of one.
+    """
     assets = files("robench.report") / "assets"
     script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
@@ -119,7 +130,7 @@ def render(
             results=results,
             style="".join((assets / name).read_text("utf-8") for name in STYLES),
             script=script,
-            script_hash=_sha256(script),
+            script_hash=sha256(script),
             columns=chosen,
             column_groups=grouped(chosen),
             shown=shown,
@@ -128,7 +139,7 @@ def render(
             trainers=sorted(set(table["trainer"])),
             networks=sorted(set(table["network"])),
             datasets=list(dict.fromkeys(table["dataset"])),
-            plots=plots(results, table, verdicts),
+            plots=_by_dataset(plots(results, table, verdicts), results.items),
             sheets=_sheets(results, table),
             corruption_errors=corruption_errors(results),
             published=_published(results, table),
@@ -143,6 +154,11 @@ def render(
             verdicts=verdicts,
             claims=claims,
             headline=headline,
+            items=results.items,
+            an_item="an image" if results.items == "images" else f"a {results.items[:-1]}",
+            measured=measured_on(results.manifest),
+            bibtex=bibtex(results.manifest),
+            around=around,
             paper_link=paper_link(str(results.manifest["report"].get("paper") or "")),
             ranked_by=ranked_by(results),
             chance={name: f"{100 * value:.1f}" for name, value in chance.items()},
@@ -194,6 +210,15 @@ class Group:
     rows: list[Row]
 
 
+def _by_dataset(made: Sequence[Plot], items: str) -> dict[str, list[Plot]]:
+    """Plots of two data sets never share a row of the page."""
+    found: dict[str, list[Plot]] = {}
+    for plot in made:
+        plot = replace(plot, caption=of_items(plot.caption, items))
+        found.setdefault(plot.dataset, []).append(plot)
+    return found
+
+
 def _samples(results: Results) -> list[str]:
     """What is to be said of the test images: how many of how many they are and how they were drawn,
     and classes that are not met."""
@@ -202,12 +227,12 @@ def _samples(results: Results) -> list[str]:
         name = shorten(labels[model["name"]], 60)
         text = _sample(model.get("sample"))
         if text:
-            said[f"{name}: {text}."] = None
+            said[of_items(f"{name}: {text}.", results.items)] = None
         absent = [str(one) for one in model.get("absent") or []]
         if absent:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             said[
-                f"{name}: {len(absent)} classes are missing from the test images "
+                f"{name}: {len(absent)} classes are missing from the test {results.items} "
                 f"({shorten(shown, 120)}): the accuracies say nothing about them."
             ] = None
     return list(said)
@@ -341,8 +366,3 @@ def _script_columns(chosen: Sequence[Column], results: Results) -> list[dict[str
         one = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
         made.append(one | ({"summary": True} if column.summary else {}))
     return made
-
-
-def _sha256(text: str) -> str:
-    """As a content security policy wants it."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

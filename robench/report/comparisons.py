@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     if values.size == 0 or values.shape[1] < 2:
         return None
     rows, across = values.shape
-    drawn = figure(min(12.6, 2.8 + 0.66 * across), 1.5 + 0.29 * rows)
+    below = drawing.threat_labels(shown)
+    drawn = figure(*_size(list(drawing.labels.values()), below, 0.66))
     axes = drawn.subplots()
     sns.heatmap(
         values,
@@ -43,12 +45,13 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
         annot_kws={"fontsize": 8},
         mask=np.isnan(values),
         rasterized=values.size > ANNOTATED,
+        cbar=values.size > ANNOTATED,  # numbers say it better
         cbar_kws=SCALE | {"shrink": min(1.0, 5 / rows + 0.2)},
         linewidths=0,
     )
     _readable(axes)
     axes.grid(visible=False)
-    axes.set_xticks(np.arange(across) + 0.5, drawing.threat_labels(shown), rotation=45, ha="right")
+    axes.set_xticks(np.arange(across) + 0.5, below, rotation=45, ha="right")
     axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.tick_params(length=0)
     title = f"Accuracy of every model under every threat{drawing.suffix}"
@@ -65,6 +68,15 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
         ],
         broad=across > 8,
     )
+
+
+def _size(beside: Sequence[str], below: Sequence[str], field: float) -> tuple[float, float]:
+    """Width and height in inches in which all labels are whole, those below turned by half a right
+    angle. field: the width of one."""
+    letter = 0.068  # the mean width of one in the labels' size
+    turned = letter * max(map(len, below)) / math.sqrt(2)
+    left = max(letter * max(map(len, beside)), turned - field / 2)
+    return min(12.6, 0.5 + left + field * len(below)), 0.5 + turned + 0.29 * len(beside)
 
 
 def _surrogates(results: Results) -> int:
@@ -101,16 +113,17 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
         for t in threats
     }
     values = 100 * drawing.table[list(surrogates.values())].to_numpy(dtype=float)
-    drawn = figure(2.8 + 0.9 * len(surrogates), 1.6 + 0.3 * len(values))
+    below = drawing.threat_labels(surrogates)
+    drawn = figure(*_size(list(drawing.labels.values()), below, 0.9))
     axes = drawn.subplots()
     sns.heatmap(
         values, ax=axes, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f",
-        mask=np.isnan(values), cbar_kws=SCALE,
+        mask=np.isnan(values), cbar=False,
     )  # fmt: skip
     _readable(axes)
     axes.grid(visible=False)
     across = np.arange(len(surrogates)) + 0.5
-    axes.set_xticks(across, drawing.threat_labels(surrogates), rotation=30, ha="right")
+    axes.set_xticks(across, below, rotation=45, ha="right")
     axes.set_yticks(np.arange(len(values)) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.set(xlabel="examples made on", ylabel="scored on")
     title = f"Transfer from surrogate to victim{drawing.suffix}"

@@ -115,7 +115,7 @@ def _panels(
         for place, column in points
         for _, row in rows.iterrows()
     ]
-    head = ["", x_label, "model", "accuracy", "95% interval"]
+    head = ["panel", x_label, "model", "accuracy", "95% interval"]
     if rooted:
         caption = f"{caption} The axis of {x_label} is a square root, which widens its low end."
     return Plot(title, caption, svg(drawn, name, title), head, body, broad=len(panels) > 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 
 from robench.report.figure import labels
+from robench.report.text import radius
 from robench.results import Results
 
 LINES = 8  # models a line plot can hold apart by colour, dash and marker
@@ -29,6 +31,8 @@ class Plot:
     body: list[list[str]]
     broad: bool = False
     """Whether it wants the width of the page."""
+    dataset: str = ""
+    """Whose plots it stands among; empty: the page has one data set."""
 
 
 @dataclass(frozen=True)
@@ -45,35 +49,40 @@ class Drawing:
     """What the names of all its models begin with; labels leave it out."""
     suffix: str
     places: Mapping[str, int]
-    """Number of each model on the page, by which it has one colour and one mark in all plots."""
+    """Number of each label on the page, by which it has one colour and one mark in all plots."""
     doubtful: frozenset[str] = frozenset()
     chance: float | None = None
 
     @property
     def colours(self) -> dict[str, Any]:
-        return {
-            self.labels[name]: COLOURS[self.places[name] % len(COLOURS)]
-            for name in self.table["model"]
-        }
+        return {label: COLOURS[self.places[label] % len(COLOURS)] for label in self.labels.values()}
 
     @property
     def markers(self) -> dict[str, str]:
         turn = len(COLOURS)
         return {
-            self.labels[name]: MARKERS[(self.places[name] + self.places[name] // turn) % turn]
-            for name in self.table["model"]
+            label: MARKERS[(self.places[label] + self.places[label] // turn) % turn]
+            for label in self.labels.values()
         }
 
     def line(self, model: str) -> dict[str, Any]:
         """How the line of a model looks: dashed where it is doubtful, which its label says."""
         shown = self.labels[model]
-        doubtful = model in self.doubtful
         return {
-            "label": f"{shown} (doubtful)" if doubtful else shown,
+            "label": self.called(model),
             "color": self.colours[shown],
             "marker": self.markers[shown],
-            "linestyle": "--" if doubtful else "-",
+            "linestyle": "--" if model in self.doubtful else "-",
         }
+
+    def mark(self, model: str) -> dict[str, Any]:
+        """How a point of a model looks: hollow where it is doubtful, which its label says."""
+        hollow = {"markerfacecolor": "none"} if model in self.doubtful else {}
+        return self.line(model) | {"linestyle": "none", "markersize": 5.5} | hollow
+
+    def called(self, model: str) -> str:
+        """Its label, and whether it is doubtful."""
+        return self.labels[model] + (" (doubtful)" if model in self.doubtful else "")
 
     def mark_chance(self, axes: Any) -> None:
         """A dotted line where always answering the most frequent class would be."""
@@ -89,6 +98,7 @@ class Drawing:
             for kind in self.results.kinds
             if kinds.count(kind.split("/")[-1]) == 1
         }
+        short |= {name: at_radius(name) for name in names if at_radius(name) != name}
         surrogates = sorted({t.get("surrogate") or "" for t in self.results.attacks})
         for model in surrogates:
             if self.folder and model.startswith(self.folder):
@@ -98,10 +108,30 @@ class Drawing:
         return list(shown.values())
 
     @property
+    def hollow(self) -> str:
+        """What hollow marks mean, where there are any."""
+        some = self.doubtful.intersection(self.table["model"])
+        return " Hollow marks are of doubtful models." if some else ""
+
+    @property
     def left_out(self) -> str:
         few, all_ = len(self.few), len(self.table)
         said = f" {few} of {all_} models are drawn: the highest ranked, baselines and controls."
         return "" if few == all_ else said
+
+
+def tones(count: int) -> list[Any]:
+    """Colours of what is no model: shades of one hue, from light to dark."""
+    return list(sns.color_palette("flare", count))
+
+
+def at_radius(name: str) -> str:
+    """The name of a threat with its radius as the field writes it: `pgd@8/255`."""
+    found = re.search(r"@(\d[\d.e-]*)$", name)
+    try:
+        return name[: found.start(1)] + radius(found[1]) if found else name
+    except ValueError:  # no number after all
+        return name
 
 
 def percent(value: float) -> str:

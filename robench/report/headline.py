@@ -14,7 +14,7 @@ from robench.claims import Claim
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
 from robench.report.figure import labels
-from robench.report.text import shorten
+from robench.report.text import of_items, shorten
 from robench.results import Results
 from robench.statistics import smallest_seen
 
@@ -37,7 +37,7 @@ def headline(
 ) -> list[str]:
     """One to three sentences, plain text: leaders; claims; doubts and proofs."""
     said = [_leaders(results, table), _claims(results, claims), _belief(results, table, verdicts)]
-    return [sentence for sentence in said if sentence]
+    return [of_items(sentence, results.items) for sentence in said if sentence]
 
 
 def _leaders(results: Results, table: pd.DataFrame) -> str:

@@ -14,13 +14,14 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robench.bfunctions import OWN, BFunction, parse
-from robench.report.drawing import COLOURS, LINES, Drawing, Plot, number
+from robench.report.drawing import LINES, Drawing, Plot, number, tones
 from robench.report.figure import figure, grid, legend, svg
 from robench.results import Model
 
 DERIVATIVES = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "elu": "elu"}
 """Activations whose derivative is a b-function of this name."""
 Z = np.linspace(-4, 4, 161)
+DASHES = ("-", "--", ":", "-.")
 
 
 def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
@@ -32,8 +33,8 @@ def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
     drawn, panes = grid(2 * len(measured))
     for place, (model, rows) in enumerate(measured.items()):
         for axes, against in zip(panes[2 * place :], ("copies", "seconds"), strict=False):
-            for layer, line in rows.groupby("layer"):
-                colour = COLOURS[(int(str(layer)) - 1) % len(COLOURS)]
+            layers = list(rows.groupby("layer"))
+            for (layer, line), colour in zip(layers, tones(len(layers)), strict=True):
                 axes.plot(
                     line[against], line["cosine"], marker="o", color=colour, label=f"layer {layer}"
                 )
@@ -96,9 +97,13 @@ def implied_rates(drawing: Drawing, name: str) -> Plot | None:
     if not lines:
         return None
     drawn, panes = grid(2, same_scale=False)
-    for place, (who, text, values, rate) in enumerate(lines):
+    drawn_of: dict[str, int] = {}
+    for who, text, values, rate in lines:
+        shown = drawing.labels[who]
+        dashes = DASHES[drawn_of.setdefault(who, 0) % len(DASHES)]  # a model has one colour
+        drawn_of[who] += 1
         for axes, y in zip(panes, (values, rate), strict=True):
-            axes.plot(Z, y, color=COLOURS[place], label=f"{drawing.labels[who]}: {text}"[:40])
+            axes.plot(Z, y, color=drawing.colours[shown], ls=dashes, label=f"{shown}: {text}"[:40])
     for axes, what in zip(panes, ("g(z)", "implied learning rate"), strict=True):
         axes.set_title(what)
         axes.set_xlabel("z")
@@ -168,7 +173,8 @@ def trajectories(drawing: Drawing, name: str) -> Plot | None:
         flat = (way - middle) @ directions[:2].T
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
         shown = drawing.labels[model]
-        axes.plot(*flat.T, color=drawing.colours[shown], label=shown)
+        line = drawing.line(model) | {"marker": None}
+        axes.plot(*flat.T, **line)
         axes.plot(*flat[-1:].T, marker="o", color=drawing.colours[shown])
         body += [
             [model, str(epoch), number(x), number(y)] for epoch, (x, y) in enumerate(flat, start=1)

@@ -19,7 +19,7 @@ from robench.report.columns import roles
 from robench.report.costs import COSTS
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
-from robench.report.text import radius, towards
+from robench.report.text import of_items, radius, towards
 from robench.report.two_sided import record as ends_record
 from robench.results import Model, Results, targeted
 
@@ -44,8 +44,9 @@ def payload(
     records = [_record(results, by_name[row["model"]], row) for row in rows]
     for record in records:
         if verdicts and record["name"] in verdicts:
-            record["verdict"] = _clipped(verdicts[record["name"]])
+            record["verdict"] = _clipped(_of_items(verdicts[record["name"]], results.items))
     return {
+        "items": results.items,
         "threats": [_threat(threat) for threat in results.threats],
         "kinds": [
             {"name": kind, "severities": [threat["severity"] for threat in threats]}
@@ -81,6 +82,22 @@ def with_pictures(
         record | ({"pictures": own} if enough else {"pictures_left_out": True})
         for record, own, enough in zip(records, strips, fits, strict=True)
     ]
+
+
+def _of_items(verdict: Mapping[str, Any], items: str) -> dict[str, Any]:
+    """A verdict whose sentences speak of what its rows are of."""
+
+    def said(found: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: of_items(value, items) if key in ("text", "next") and value else value
+            for key, value in found.items()
+        }
+
+    lists = ("alarms", "findings")
+    return {
+        **verdict,
+        **{key: [said(one) for one in verdict[key]] for key in lists if key in verdict},
+    }
 
 
 def _clipped(value: Any) -> Any:

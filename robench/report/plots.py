@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import pandas as pd
 
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import chance_levels
+from robench.report.attack_costs import cost_against_accuracy
 from robench.report.by_eps import with_worst_by_eps
 from robench.report.comparisons import heat_map, transfer_matrix
 from robench.report.curves import (
@@ -21,7 +23,7 @@ from robench.report.drawing import LINES, Drawing, Plot
 from robench.report.figure import labels, style
 from robench.report.learning import gradient_cosines, implied_rates, trajectories
 from robench.report.recall import recall_against_cost
-from robench.report.scatter import clean_against_worst, cost_against_accuracy
+from robench.report.scatter import clean_against_worst
 from robench.report.two_sided_plot import both_ends_by_eps
 from robench.results import Results
 
@@ -40,25 +42,45 @@ def plots(
     ]  # fmt: skip
     made: list[Plot] = []
     table = with_worst_by_eps(results, table)
-    groups = list(table.groupby("dataset", sort=False))
-    places = {name: place for place, name in enumerate(table["model"])}
+    groups = list(table.groupby("dataset", sort=False))[:GROUPS]
+    wanted = compared_with(results)
+    few = [_few(rows[rows["complete"]], wanted) for _, rows in groups]
+    named = [_named(list(rows["model"])) for _, rows in groups]
+    shown = [
+        names[model] for names, rows in zip(named, few, strict=True) for model in rows["model"]
+    ]
+    places = _places([*shown, *(label for names in named for label in names.values())])
     doubtful = frozenset(
         name for name, found in (verdicts or {}).items() if found["verdict"] == "doubtful"
     )
     chance = chance_levels(results)
+    several = table["dataset"].nunique() > 1
     with style():
-        for place, (dataset, rows) in enumerate(groups[:GROUPS]):
-            few = _few(rows[rows["complete"]], compared_with(results))
-            suffix = f": {labels([str(dataset)])[str(dataset)]}" if len(groups) > 1 else ""
-            folder = common_folder(list(rows["model"]))
-            short = labels(name.removeprefix(folder) for name in rows["model"])
-            names = dict(zip(rows["model"], short.values(), strict=True))
-            level = chance.get(str(dataset))
-            drawing = Drawing(results, rows, few, names, folder, suffix, places, doubtful, level)
+        for place, (dataset, rows) in enumerate(groups):
+            own = labels([str(dataset)])[str(dataset)] if several else ""
+            drawing = Drawing(
+                results, rows, few[place], named[place], common_folder(list(rows["model"])),
+                f": {own}" if own else "", places, doubtful, chance.get(str(dataset)),
+            )  # fmt: skip
             made += [
-                plot for maker in makers if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
+                replace(plot, dataset=own)
+                for maker in makers
+                if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
             ]
     return made
+
+
+def _named(names: Sequence[str]) -> dict[str, str]:
+    """What plots call models: without the folder that all of them begin with."""
+    folder = common_folder(names)
+    short = labels(name.removeprefix(folder) for name in names)
+    return dict(zip(names, short.values(), strict=True))
+
+
+def _places(shown: Sequence[str]) -> dict[str, int]:
+    """A number for each label of the page, the same in each data set, in the order in which they
+    come: those that are drawn before others, which share no colour while there are enough."""
+    return {label: place for place, label in enumerate(dict.fromkeys(shown))}
 
 
 def compared_with(results: Results) -> set[str]:
@@ -71,8 +93,9 @@ def compared_with(results: Results) -> set[str]:
 
 
 def _few(rows: pd.DataFrame, wanted: set[str]) -> pd.DataFrame:
-    """The first rows, and in place of the last of them those that are wanted."""
-    must = rows[rows["model"].isin(wanted)].head(LINES // 2)
+    """The first rows, and in place of the last of them those that are wanted: all but the first
+    row may be."""
+    must = rows[rows["model"].isin(wanted)].head(LINES - 1)
     rest = rows[~rows["model"].isin(must["model"])].head(LINES - len(must))
     return rows[rows["model"].isin([*must["model"], *rest["model"]])]
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.balls import Ball
 from robench.leaderboard import CLEAN
-from robench.report.drawing import COLOURS, Drawing, Plot, number
+from robench.report.drawing import Drawing, Plot, number, tones
 from robench.report.figure import figure, percent_ticks, svg, tidy
 from robench.report.measurements import measurements
 from robench.report.scatter import write_names
@@ -88,7 +88,7 @@ def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
     shares = [one.found / one.breakable for one in known]
     drawn = figure(6.4, 4.2)
     axes = drawn.subplots()
-    axes.scatter([one.passes for one in known], shares, color=COLOURS[0], s=36, zorder=2)
+    axes.scatter([one.passes for one in known], shares, color=tones(1)[0], s=36, zorder=2)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter("{x:g}")

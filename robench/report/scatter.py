@@ -1,4 +1,4 @@
-"""Plots of points: clean against worst case, and what attacks cost against what they leave."""
+"""Plots of points with their names beside them: clean accuracy against the worst case."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
-from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from robench.leaderboard import CLEAN, column_name
-from robench.report.drawing import LINES, Drawing, Plot, number, with_interval
-from robench.report.figure import figure, legend, percent_ticks, svg, tidy
-from robench.report.measurements import measurements
+from robench.leaderboard import CLEAN
+from robench.report.drawing import LINES, Drawing, Plot, with_interval
+from robench.report.figure import figure, percent_ticks, svg, tidy
 
 NAMED = 12  # points up to which each bears its name
 
@@ -32,20 +29,8 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     whisker: dict[str, Any] = {"color": "0.55", "lw": 0.8, "zorder": 1}
     axes.hlines(known["worst_case"], known["clean_low"], known["clean_high"], **whisker)
     axes.vlines(known[CLEAN], known["worst_case_low"], known["worst_case_high"], **whisker)
-    who = [drawing.labels[model] for model in known["model"]]
-    sns.scatterplot(
-        x=known[CLEAN],
-        y=known["worst_case"],
-        hue=who,
-        style=who,
-        palette=drawing.colours,
-        markers=drawing.markers,
-        s=45,
-        linewidth=0,
-        ax=axes,
-        zorder=2,
-        legend=NAMED < len(known) <= 2 * LINES,
-    )
+    for _, row in known.iterrows():
+        axes.plot(row[CLEAN], row["worst_case"], **drawing.mark(row["model"]), zorder=2)
     axes.set(xlabel="clean accuracy, %", ylabel="worst case, %")
     tidy(axes)
     drawing.mark_chance(axes)
@@ -54,7 +39,7 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     left = max(0.0, math.floor(10 * known["clean_low"].min()) / 10)
     axes.set_xlim(left - 0.01, 1.01)
     axes.set_xticks(*percent_ticks(axes.get_xlim()))
-    if axes.get_legend():
+    if NAMED < len(known) <= 2 * LINES:
         axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left")
     if len(known) <= NAMED:
         places = zip(known["model"], known[CLEAN], known["worst_case"], strict=True)
@@ -63,7 +48,7 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     return Plot(
         title,
         "Per-image worst case over all attacks; the lines are 95% intervals, the dotted one is "
-        "chance.",
+        f"chance.{drawing.hollow}",
         svg(drawn, name, title),
         ["model", "trainer", "clean", "95% interval", "worst case", "95% interval"],
         [
@@ -75,86 +60,6 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
             ]
             for _, row in known.iterrows()
         ],
-    )
-
-
-def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
-    """What each attack asked of each model, against the accuracy it left."""
-    results = drawing.results
-    by_name = {model["name"]: model for model in results.models}
-    points = []
-    for _, row in drawing.few.iterrows():
-        for threat in results.attacks:
-            cost = measurements(results, by_name[row["model"]], threat["name"])
-            asked = (cost.queries or 0) + (cost.gradients or 0)
-            if asked:
-                points.append((row, threat["name"], asked, cost))
-    if len({name for _, name, _, _ in points}) < 2:
-        return None
-    images = {row["model"]: max(int(row["images"]), 1) for row, _, _, _ in points}
-    spent_ms = [
-        1000 * (cost.seconds or math.nan) / images[row["model"]] for row, _, _, cost in points
-    ]
-    panels = {
-        "forward and backward passes per image": [asked for _, _, asked, _ in points],
-        "milliseconds per image": spent_ms,
-    }
-    drawn = figure(10.4, 3.8)
-    panes = drawn.subplots(1, 2, sharey=True)
-    shown = [drawing.labels[row["model"]] for row, _, _, _ in points]
-    for axes, (label, x) in zip(panes, panels.items(), strict=True):
-        sns.scatterplot(
-            x=x,
-            y=[row[column_name(threat)] for row, threat, _, _ in points],
-            hue=shown,
-            style=shown,
-            palette=drawing.colours,
-            markers=drawing.markers,
-            s=40,
-            linewidth=0,
-            ax=axes,
-        )
-        axes.get_legend().remove()
-        first = [
-            place
-            for place, point in enumerate(points)
-            if point[0]["model"] == points[0][0]["model"]
-        ]
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel=label, ylabel="accuracy, %")
-        tidy(axes)
-        drawing.mark_chance(axes)
-        named = {
-            points[i][1]: (x[i], float(points[i][0][column_name(points[i][1])])) for i in first
-        }
-        if len(named) <= NAMED:
-            shown_as = drawing.threat_labels(named)
-            write_names(drawn, axes, dict(zip(shown_as, named.values(), strict=True)))
-    legend(drawn, panes)
-    title = f"What an attack costs against what it leaves{drawing.suffix}"
-    return Plot(
-        title,
-        "One mark for each model and each attack that asks a network anything; further down is a "
-        "stronger attack. Attacks are named at the marks of the first model. Time is that of the "
-        "whole cell, as measured where it ran, without what "
-        f"it took to make examples that models share.{drawing.left_out}",
-        svg(drawn, name, title),
-        ["model", "attack", "accuracy", "95% interval", "queries", "gradients", "ms per image"],
-        [
-            [
-                row["model"],
-                threat,
-                *with_interval(row, column_name(threat)),
-                f"{cost.queries or 0:g}",
-                f"{cost.gradients or 0:g}",
-                number(spent),
-            ]
-            for (row, threat, _, cost), spent in zip(points, spent_ms, strict=True)
-        ],
-        broad=True,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from robench.claims import Claim
 from robench.diagnostics.finding import Verdict
 from robench.diagnostics.verdicts import Held, tally
 from robench.leaderboard import (
@@ -19,6 +20,7 @@ from robench.leaderboard import (
     column_name,
     ranked_by,
 )
+from robench.report.citation import measured_on
 from robench.report.plots import common_folder
 from robench.results import Results
 
@@ -86,12 +88,14 @@ def as_json(
     table: pd.DataFrame,
     verdicts: Mapping[str, Verdict] | None = None,
     headline: Sequence[str] = (),
+    claims: Sequence[Claim] = (),
     held: Mapping[str, Held] | None = None,
 ) -> str:
     """The same rows as objects, each with the verdict on it and the checks that raised an alarm;
-    with the report's name, the digest of its threat set, its headline in sentences, of each data
-    set the accuracy of always answering its most frequent class, and, where proofs know the truth,
-    how often each verdict was right without them (`verdicts_against_truth`)."""
+    with the report's name, the digest of its threat set, its headline in sentences, the verdict on
+    each published claim, the day on which it was finished where that is known, of each data set the
+    accuracy of always answering its most frequent class, and, where proofs know the truth, how
+    often each verdict was right without them (`verdicts_against_truth`)."""
     rows = [
         {key: _plain(value) for key, value in row.items() if not _absent_sd(key, value)}
         for row in table.to_dict(orient="records")
@@ -108,6 +112,15 @@ def as_json(
         "title": results.manifest["report"]["title"],
         "threat_set": results.manifest["threat_set"],
         "headline": list(headline),
+        "finished": measured_on(results.manifest) or None,
+        "claims": [
+            {
+                "text": claim["text"],
+                "verdict": claim["verdict"],
+                "strong_verdict": claim["strong_verdict"],
+            }
+            for claim in claims
+        ],
         "chance": {name: _plain(value) for name, value in chance_levels(results).items()},
         **({"verdicts_against_truth": tally(held)} if held else {}),
         "rows": rows,

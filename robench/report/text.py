@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -50,13 +52,44 @@ def portable(command: str) -> str:
     return re.sub(r"\s(--workspace|--store|--out|-w)[ =](/|~|[A-Za-z]:)\S*", "", command)
 
 
+PAPERS = {
+    r"\barXiv[: ]*(\d{4}\.\d{4,5})\b": "https://arxiv.org/abs/",
+    r"\bOpenReview[: ]*([\w-]{8,})": "https://openreview.net/forum?id=",
+    r"\b(10\.\d{4,9}/[\w.()/:-]+[\w)])": "https://doi.org/",
+}
+"""How a card names a paper, and where papers that are named so are found."""
+
+
+def _paper(text: str) -> tuple[re.Match[str], str] | None:
+    found = ((re.search(how, text, re.IGNORECASE), where) for how, where in PAPERS.items())
+    return next(((match, where + match[1]) for match, where in found if match), None)
+
+
 def paper_link(text: str) -> str:
-    """Where the paper is that a card names by DOI or arXiv number; empty where it names neither."""
-    arxiv = re.search(r"\barXiv[: ]*(\d{4}\.\d{4,5})\b", text, re.IGNORECASE)
-    doi = re.search(r"\b(10\.\d{4,9}/[\w.()/:-]+[\w)])", text)
-    if arxiv:
-        return f"https://arxiv.org/abs/{arxiv[1]}"
-    return f"https://doi.org/{doi[1]}" if doi else ""
+    """Where the paper is that a card names by DOI, arXiv or OpenReview number; empty where it names
+    none."""
+    found = _paper(text)
+    return found[1] if found else ""
+
+
+def linked(text: str) -> Markup:
+    """Escaped, and the number of the paper that it names a link to it."""
+    found = _paper(str(text))
+    if found is None:
+        return escape(text)
+    match, where = found
+    link = Markup('<a href="{}" rel="noreferrer">{}</a>').format(where, match[0])
+    return escape(text[: match.start()]) + link + escape(text[match.end() :])
+
+
+def of_items(text: str, items: str) -> str:
+    """A sentence that speaks of images, where the items are others, such as the nodes of a graph;
+    names with the word in them stay as they are."""
+    if items == "images":
+        return text
+    one = items.removesuffix("s")
+    text = re.sub(r"(?<![\w/@-])image(s?)(?![\w/@-])", rf"{one}\1", text)
+    return re.sub(r"(?<![\w/@-])Image(s?)(?![\w/@-])", rf"{one.capitalize()}\1", text)
 
 
 def breakable(text: str) -> Markup:
@@ -99,3 +132,8 @@ def radius(eps: float | str) -> str:
     if len(f"{eps:g}") > 4 and 0 < steps <= 64 and abs(steps - round(steps)) < 1e-4:
         return f"{round(steps)}/255"
     return f"{eps:g}"
+
+
+def sha256(text: str) -> str:
+    """As a content security policy wants it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from robench.balls import Ball
 from robench.leaderboard import CLEAN
-from robench.report.drawing import COLOURS, Drawing, Plot, with_interval
+from robench.report.drawing import Drawing, Plot, tones, with_interval
 from robench.report.figure import grid, legend, spaced, svg, tidy
 from robench.report.text import NORMS
 from robench.two_sided import ATTACKED, PROVED, balls, column
@@ -71,14 +71,15 @@ def _panel(axes: Any, row: pd.Series, known: list[Ball]) -> None:
         return [row[CLEAN + end], *(row[column(part, ball) + end] for ball in known)]
 
     proved, attacked = line(PROVED), line(ATTACKED)
+    light, dark = tones(2)
     axes.fill_between(
-        x, proved, attacked, facecolor="none", edgecolor=COLOURS[0], hatch="////", lw=0,
+        x, proved, attacked, facecolor="none", edgecolor=light, hatch="////", lw=0,
     )  # fmt: skip
     for part, values, mark, far in (
         (ATTACKED, attacked, "v", line(ATTACKED, "_high")),
         (PROVED, proved, "^", line(PROVED, "_low")),
     ):
-        colour = COLOURS[0] if part == PROVED else COLOURS[3]
+        colour = dark if part == PROVED else light
         axes.plot(x, values, color=colour, marker=mark, label=part, clip_on=False)
         axes.plot(x, far, color=colour, ls=":", lw=1)
     kept = spaced(x, TICK * (x[-1] - x[0]))

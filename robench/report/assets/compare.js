@@ -70,7 +70,7 @@ function comparedTable(first, second, lines) {
     return h("td", { class: `n difference${sure ? " sure" : ""}` }, points(line.value), h("small", {}, `${points(line.low)} to ${points(line.high)}`));
   };
   const heads = ["difference", first.name, second.name, "only the first", "only the second"];
-  return h("div", { class: "scroll" }, h("table", { class: "compared" },
+  return sideways("Both models under every threat", h("table", { class: "compared" },
     h("caption", { class: "hush" }, "Both models under every threat"),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), heads.map((head) => h("th", { scope: "col", class: "n" }, shorten(head, 40))))),
     h("tbody", {}, lines.map((line) => h("tr", {}, h("th", { scope: "row" }, shorten(line.label, 60)), said(line), interval(line.one), interval(line.other),
@@ -84,7 +84,7 @@ function imageLists(first, second, lines) {
   };
   const part = (model, places, numbers) => h("p", {}, h("strong", {}, `Only ${shorten(model.name, 60)}: `), list(places, numbers));
   return lines.map((line) => h("details", { class: "images" },
-    h("summary", {}, `Images under ${shorten(line.label, 60)}: ${line.first.length} only the first gets, ${line.second.length} only the second`),
+    h("summary", {}, `${its("Images")} under ${shorten(line.label, 60)}: ${line.first.length} only the first gets, ${line.second.length} only the second`),
     part(first, line.first, line.numbers), part(second, line.second, line.numbers)));
 }
 
@@ -100,22 +100,22 @@ function cardsTable(first, second) {
   const differs = (key) => one.get(key) !== other.get(key);
   const line = (key) => h("tr", differs(key) ? { class: "differs" } : {}, h("th", { scope: "row" }, shorten(key, 60)),
     [one, other].map((card) => h("td", {}, h("code", {}, shorten(card.get(key) ?? "–", 400)))));
-  return h("div", { class: "scroll" }, h("table", { class: "cards" }, h("caption", { class: "hush" }, "Both cards"),
+  return sideways("Both cards", h("table", { class: "cards" }, h("caption", { class: "hush" }, "Both cards"),
     h("thead", {}, h("tr", {}, ["setting", first.name, second.name].map((head) => h("th", { scope: "col" }, shorten(head, 60))))),
     h("tbody", {}, [...keys.filter(differs), ...keys.filter((key) => !differs(key))].map(line))));
 }
 
 function comparison([first, second]) {
   const lines = comparedRows(first, second);
-  const why = first.dataset === second.dataset ? "Of no threat both have answers on the same images here." : "They are of different data sets, and what they keep cannot be compared.";
-  const left = DATA.answers.left_out ? ` ${DATA.answers.left_out} more threats are left out here to keep the page small; cells.parquet has every image.` : "";
+  const why = first.dataset === second.dataset ? its("Of no threat both have answers on the same images here.") : "They are of different data sets, and what they keep cannot be compared.";
+  const left = DATA.answers.left_out ? ` ${DATA.answers.left_out} more threats are left out here to keep the page small; cells.parquet has every ${its("image")}.` : "";
   return [
     closeButton(),
     h("p", { class: "kicker" }, "Two models compared"),
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, `${shorten(first.name, 120)} against ${shorten(second.name, 120)}`),
     ...(lines.length ? [
-      h("p", { class: "note" }, "Accuracy in per cent; the difference is the first less the second in points, image by image on the same images, with its 95% interval (paired t, over images and seeds; bold where it excludes 0, without a correction for many comparisons). A model gets an image that it answers rightly in more than half of its draws and seeds." + left),
-      comparedTable(first, second, lines), h("h3", {}, "Images that one gets and the other does not"), ...imageLists(first, second, lines),
+      h("p", { class: "note" }, its("Accuracy in per cent; the difference is the first less the second in points, image by image on the same images, with its 95% interval (paired t, over images and seeds; bold where it excludes 0, without a correction for many comparisons). A model gets an image that it answers rightly in more than half of its draws and seeds.") + left),
+      comparedTable(first, second, lines), h("h3", {}, its("Images that one gets and the other does not")), ...imageLists(first, second, lines),
     ] : [h("p", {}, why)]),
     h("h3", {}, "Both cards"), cardsTable(first, second),
   ];

@@ -11,6 +11,9 @@ function h(tag, attributes, ...children) {
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
   return element;
 }
+const sideways = (label, inside) => h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, inside);
+// Sentences of ours speak of images; where rows are of others, such as nodes, they speak of those.
+const its = (text) => (DATA.items === "images" ? text : text.replace(/\bimage/g, DATA.items.slice(0, -1)).replace(/\bImage/g, DATA.items[0].toUpperCase() + DATA.items.slice(1, -1)).replace(/\ban (?=node)/g, "a "));
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
 const tenths = (value) => (value === null || value === undefined ? "–" : value.toFixed(1)); // of what is in per cent already
@@ -22,6 +25,16 @@ function interval(entry, tag = "td") {
   const style = `--v:${tenths(value)};--l:${tenths(low)};--h:${tenths(high)}`;
   const spread = sd === undefined ? "" : ` sd ${tenths(sd)}`;
   return h(tag, { class: "n bar", style }, tenths(value), h("small", {}, `${tenths(low)}–${tenths(high)}${spread}`));
+}
+
+// The number of a paper is a link to it.
+const PAPERS = [[/\barXiv[: ]*(\d{4}\.\d{4,5})\b/i, "https://arxiv.org/abs/"], [/\bOpenReview[: ]*([\w-]{8,})/i, "https://openreview.net/forum?id="], [/\b(10\.\d{4,9}\/[\w.()\/:-]+[\w)])/, "https://doi.org/"]];
+function linked(text) {
+  for (const [how, where] of PAPERS) {
+    const found = text.match(how);
+    if (found) return [text.slice(0, found.index), h("a", { href: where + found[1], rel: "noreferrer" }, found[0]), text.slice(found.index + found[0].length)];
+  }
+  return [text];
 }
 
 function fact(name, entry) {
@@ -85,15 +98,15 @@ function threatTable(model) {
   ].filter(([key]) => (key === "published" ? Object.keys(model.published).length : model[key]));
   const notes = {
     success: "how often the answer is the class that the attack aims at, %",
-    vote: "accuracy of the majority of several draws", queries: "forward passes per image", gradients: "backward passes per image",
-    zero_gradient: "share of images whose gradient is exactly zero where the attack starts, %", tie: "share of images whose two largest outputs are equal, %",
+    vote: "accuracy of the majority of several draws", queries: its("forward passes per image"), gradients: its("backward passes per image"),
+    zero_gradient: its("share of images whose gradient is exactly zero where the attack starts, %"), tie: its("share of images whose two largest outputs are equal, %"),
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
     h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${threat.towards ? `, towards ${threat.towards}` : ""}${DATA.roles[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
-  const table = (chosen) => h("div", { class: "scroll" }, h("table", {},
+  const table = (chosen, label) => sideways(label, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), h("th", { scope: "col", class: "n" }, "accuracy"),
       extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
     h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
@@ -103,22 +116,22 @@ function threatTable(model) {
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [
     h("h3", {}, "Clean, and under every attack"),
-    table(all.filter(([threat]) => threat.kind !== "corruption")),
-    ...(corruptions.length ? [h("h3", {}, "Every corruption"), kindTable(model), h("details", {}, h("summary", {}, "At each severity, with cost"), table(corruptions))] : []),
+    table(all.filter(([threat]) => threat.kind !== "corruption"), "Clean, and under every attack"),
+    ...(corruptions.length ? [h("h3", {}, "Every corruption"), kindTable(model), h("details", {}, h("summary", {}, "At each severity, with cost"), table(corruptions, "Corruptions at each severity"))] : []),
   ];
 }
 
 function classTable(model) {
   if (!model.classes) return [];
   const entries = Object.entries(model.classes);
-  return [h("h3", {}, "Clean, class by class"), h("div", { class: "scroll" }, h("table", {},
+  return [h("h3", {}, "Clean, class by class"), sideways("Clean, class by class", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "class"), entries.map(([label]) => h("th", { scope: "col", class: "n" }, shorten(label, 30))))),
     h("tbody", {}, h("tr", {}, h("th", { scope: "row" }, "accuracy"), entries.map(([, value]) => h("td", { class: "n" }, percent(value))))))) ];
 }
 
 function digests(model) {
   if (!model.cells) return [];
-  return [h("details", {}, h("summary", {}, "Outcomes by digest"), h("div", { class: "scroll" }, h("table", {},
+  return [h("details", {}, h("summary", {}, "Outcomes by digest"), sideways("Outcomes by digest", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), model.seeds.map((seed) => h("th", { scope: "col" }, `seed ${seed.seed}`)))),
     h("tbody", {}, DATA.threats.map((threat, place) => h("tr", {}, h("th", { scope: "row" }, shorten(threat.name, 60)),
       model.cells[place].map((digest) => h("td", {}, h("code", {}, digest ?? "–")))))))))];
@@ -127,7 +140,7 @@ function digests(model) {
 function kindTable(model) {
   const severities = [...new Set(DATA.kinds.flatMap((kind) => kind.severities))].sort();
   const value = new Map(DATA.threats.map((threat, place) => [threat.name, model.threats[place]]));
-  return h("div", { class: "scroll" }, h("table", {},
+  return sideways("Every corruption", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
     h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
       severities.map((severity) => h("td", { class: "n" }, tenths(value.get(`${kind.name}/${severity}`)?.[0]))))))));
@@ -173,7 +186,7 @@ function alarms(model) {
     h("p", {}, h("span", { class: `badge ${tone}` }, found.verdict), said),
     h("ul", {}, found.alarms.map((alarm) => h("li", {}, h("strong", {}, alarm.check), ": ", alarm.text,
       alarm.next ? h("p", { class: "note" }, `Next: ${alarm.next}`) : ""))),
-    all.length ? h("details", {}, h("summary", {}, `All ${all.length} checks, with their evidence`), h("div", { class: "scroll" }, h("table", {},
+    all.length ? h("details", {}, h("summary", {}, `All ${all.length} checks, with their evidence`), sideways("All checks", h("table", {},
       h("thead", {}, h("tr", {}, ["check", "verdict", "what was found", "evidence"].map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", {}, all.map((finding) => h("tr", {}, h("th", { scope: "row" }, finding.check), h("td", {}, finding.verdict), h("td", {}, finding.text),
         h("td", {}, Object.entries(finding.evidence).map(([name, value]) => h("div", {}, h("code", {}, `${name.replaceAll("_", " ")}: ${shorten(toml(value), 300)}`))))))))))
@@ -196,15 +209,15 @@ function view(model) {
     h("p", { class: "kicker" }, `${shorten(model.trainer, 60)} · ${shorten(model.network, 60)} · ${shorten(place, 160)}`),
     h("h2", { id: "model-title", tabindex: "-1", autofocus: "" }, shorten(model.name, 300)),
     model.card.description ? h("p", { class: "lead" }, shorten(model.card.description, 3000)) : "",
-    model.card.paper ? h("p", { class: "paper" }, shorten(model.card.paper, 500)) : "",
+    model.card.paper ? h("p", { class: "paper" }, linked(shorten(model.card.paper, 500))) : "",
     h("dl", { class: "big" }, endsOf(model) ? endsFact(endsOf(model)) : DATA.columns[0].key === "worst_case" ? fact("worst case", model.summary.worst_case) : "", fact("clean", model.threats[DATA.threats.findIndex((threat) => threat.name === "clean")] ?? [null]),
       DATA.columns.filter((column) => column.key.startsWith("average_") || (model.vote && column.key.endsWith("_vote"))).map((column) => fact(column.label.toLowerCase(), model.summary[column.key]))),
     cost(model),
     failed.map((seed) => h("p", { class: "bad" }, `Seed ${seed.seed}: training ${seed.status}. ${shorten(seed.error ?? "", 500)}`)),
     twoSided(model), alarms(model), pictures(model), threatTable(model), classTable(model), charts(model),
     digests(model),
-    h("h3", {}, "Card"), h("pre", {}, shorten(Object.entries(model.card).map(([key, value]) => `${key} = ${toml(value)}`).join("\n"), 12000)),
-    h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", {}, shorten(JSON.stringify(model.fields, null, 1), 12000))),
+    h("h3", {}, "Card"), h("pre", { tabindex: "0" }, shorten(Object.entries(model.card).map(([key, value]) => `${key} = ${toml(value)}`).join("\n"), 12000)),
+    h("details", {}, h("summary", {}, "Every setting, defaults written out"), h("pre", { tabindex: "0" }, shorten(JSON.stringify(model.fields, null, 1), 12000))),
   ].flat();
 }
 
@@ -217,6 +230,7 @@ function showAsked() {
   }
   dialog.replaceChildren(...(pair ? comparison(pair) : view(model)).filter((child) => child !== ""));
   dialog.scrollTop = 0;
+  watchScrolls(dialog);
   if (dialog.open) return;
   // The focus comes back to the row, wherever in it the click was.
   const row = model && rows.find((one) => modelOf(one) === model);

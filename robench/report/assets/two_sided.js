@@ -52,14 +52,14 @@ function twoSided(model) {
     return h("figure", { class: "strip" }, h("figcaption", {}, which), stateMap(states, which));
   }));
   const tried = balls.filter((one) => one.asked).map(({ ball, asked, median, longest, why }) =>
-    `${ball}: the program was asked about ${asked} images that attacks had left, ${number(median)} s each in the median, ${number(longest)} s at most.` +
+    `${ball}: the program was asked about ${asked} ${its("images")} that attacks had left, ${number(median)} s each in the median, ${number(longest)} s at most.` +
     (why ? ` Open: ${Object.entries(why).map(([text, images]) => `${images} (${text})`).join("; ")}.` : ""));
   return [h("h3", {}, "Proved and attacked"),
     model.certified ? h("p", {}, `Certified by its noise under every perturbation: ${model.certified}.`) : "",
-    h("div", { class: "scroll" }, h("table", {},
+    sideways("Proved and attacked", h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "ball"), ["both ends", "proved, 95%", "attacked, 95%", "open", "attacks and proofs"].map((head) => h("th", { scope: "col", class: "n" }, head)))),
       h("tbody", {}, balls.map(line)))),
     tried.length ? h("ul", { class: "note" }, tried.map((one) => h("li", {}, one))) : "",
-    maps.length ? h("details", maps.length > FEW ? {} : { open: "" }, h("summary", {}, "Image by image"),
-      h("p", { class: "note" }, "A square is a test image, in the order of the test set: filled where it is proved, hollow where it is open, pale where it is broken."), maps) : ""];
+    maps.length ? h("details", maps.length > FEW ? {} : { open: "" }, h("summary", {}, its("Image by image")),
+      h("p", { class: "note" }, its("A square is a test image, in the order of the test set: filled where it is proved, hollow where it is open, pale where it is broken.")), maps) : ""];
 }

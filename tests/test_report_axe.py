@@ -1,0 +1,106 @@
+"""Every page held against the rules of axe-core: contrast, names, keyboard; light, dark, phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_a_browser import Tab, browser, pytestmark
+from proofs_by_hand import proven
+from synthetic import (
+    Synthetic,
+    SyntheticModel,
+    attack_threat,
+    clean_threat,
+    quick_models,
+    quick_threats,
+)
+
+from robench.report.site import write_site
+from robench.workspace import reference_root
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+__all__ = ["browser", "pytestmark"]
+
+LOOKS = [("light", 1280), ("dark", 1280), ("light", 390)]
+BARE = "* { background-image: none !important } "
+"""Bars of cells lie below their text; axe would not tell, and leave those cells out."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with whatever a page may have, one without attacks, and their index."""
+    claim = {
+        "text": "NIT withstands FGSM better than STBP",
+        "model": "synthetic/snn-nit",
+        "than": "synthetic/snn-stbp",
+        "threat": "fgsm",
+        "published": [0.814, 0.426],
+        "strong": "worst case",
+        "control": None,
+    }
+    models = [
+        *quick_models(),
+        SyntheticModel("synthetic/broken", clean=0.99, failed=((0, "fgsm"),)),
+        SyntheticModel("synthetic/chance", clean=0.1),
+    ]
+    transfer = [
+        attack_threat(f"pgd from {name}", 0.1, 0.3, access="transfer", surrogate=name)
+        for name in ("synthetic/mlp-bp", "synthetic/mlp-glr")
+    ]
+    full = Synthetic(models, [*quick_threats(), *transfer], claims=[claim]).results()
+    clean = Synthetic([SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")],
+                      [clean_threat()]).results()  # fmt: skip
+    folder = tmp_path_factory.mktemp("site")
+    write_site({"full": proven(full), "clean": clean}, folder)
+    return folder
+
+
+def violations(browser: Any, file: Path, fragment: str, scheme: str, width: int) -> list[str]:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+    tab = Tab(context.new_page(), file)
+    page = tab.open(fragment)
+    page.add_style_tag(content=BARE)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    found = axe.Axe().run(page).response["violations"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+    assert tab.complaints == []
+    return [
+        f"{one['id']}: {one['help']}: {' '.join(map(str, node['target']))}: {node['html'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        "index.html",
+        "clean/index.html",
+        "full/index.html",
+        "full/index.html#model=synthetic/mlp-bp",
+        "full/index.html#model=synthetic/snn-nit",
+        "full/index.html#compare=synthetic/mlp-bp,synthetic/mlp-glr",
+    ],
+)
+def test_axe_finds_nothing(browser: Any, site: Path, where: str, scheme: str, width: int) -> None:
+    name, _, fragment = where.partition("#")
+    assert violations(browser, site / name, fragment and f"#{fragment}", scheme, width) == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_axe_finds_nothing_on_the_performance_page(browser: Any, scheme: str, width: int) -> None:
+    page = reference_root() / "reports" / "performance" / "index.html"
+    assert violations(browser, page, "", scheme, width) == []
+
+
+def test_axe_would_find_pale_text(browser: Any, site: Path, tmp_path: Path) -> None:
+    """So that the tests above can fail."""
+    pale = (site / "clean" / "index.html").read_text().replace("--soft: #66625b", "--soft: #ccc")
+    (tmp_path / "index.html").write_text(pale)
+    found = violations(browser, tmp_path / "index.html", "", "light", 1280)
+    assert found
+    assert all(one.startswith("color-contrast") for one in found)
