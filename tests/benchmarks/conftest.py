@@ -8,7 +8,6 @@ they are, each with the machine that it was measured on.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -16,12 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import torch
+from performance import write_page
 
-HERE = Path(__file__).parent
-STYLE = HERE.parents[1] / "robench" / "report" / "assets" / "page.css"
 TABLES = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 Tabled = Callable[..., None]
@@ -89,23 +86,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     measured = session.config.stash[TABLES]
     if folder is not None and measured:
         write_page(folder, measured)
-
-
-def write_page(folder: Path, measured: Mapping[str, dict[str, Any]]) -> None:
-    """Tables into the folder's results.json, such as those of another machine, and its page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = folder / "results.json"
-    tables = json.loads(stored.read_text()) if stored.exists() else {}
-    tables = dict(sorted({**tables, **measured}.items()))
-    stored.write_text(json.dumps(tables, indent=1) + "\n")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("performance.html.j2").render(
-        tables=tables,
-        style=STYLE.read_text(),
-        plots={path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))},
-    )
-    (folder / "index.html").write_text(page)
-    sys.stdout.write(f"\npage: {folder / 'index.html'}\n")
+        sys.stdout.write(f"\npage: {folder / 'index.html'}\n")
