@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_threats
 
 from robench.leaderboard import leaderboard
-from robench.report.drawing import Plot
+from robench.report.drawing import Plot, at_radius
 from robench.report.figure import figure, spaced, style, svg
 from robench.report.plots import common_folder, plots
 from robench.report.scatter import extent, write_names
@@ -79,6 +79,52 @@ def test_cost_is_drawn_in_passes_and_in_time() -> None:
     assert "milliseconds per image" in plot.svg
     assert plot.head[-3:] == ["queries", "gradients", "ms per image"]
     assert plot.body[0][-1] == "75"  # 1.5 s for 20 images
+
+
+def test_the_cost_plot_names_every_attack_however_many_there_are() -> None:
+    models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b", slope=0.8)]
+    names = [f"attack-{i}" for i in range(25)]
+    threats = [clean_threat(), *(attack_threat(name, 0.1, 0.3) for name in names)]
+    plot = made(models, threats)["What an attack costs against what it leaves"]
+    assert all(f">{name}<" in plot.svg for name in names)
+
+
+def test_a_radius_in_the_name_of_a_threat_is_written_as_the_field_does() -> None:
+    assert at_radius("pgd@0.0313725") == "pgd@8/255"
+    assert at_radius("pgd@0.1") == "pgd@0.1"
+    assert at_radius("noise@1e-05") == "noise@1e-05"
+    assert at_radius("a@b") == "a@b"
+
+
+def test_data_sets_have_plots_apart_and_a_model_one_colour_in_each() -> None:
+    models = [
+        SyntheticModel(f"synthetic/{data}/m{i}", dataset={"name": data}, clean=0.9 - 0.01 * i)
+        for data in ("one", "two")
+        for i in range(7)
+    ]
+    results = Synthetic(models, quick_threats(["fog"]), images=20).results()
+    found = plots(results, leaderboard(results))
+    assert [plot.dataset for plot in found] == sorted(plot.dataset for plot in found)
+    assert {plot.dataset for plot in found} == {"one", "two"}
+    wanted = "Accuracy against the strength of the attack"
+    lines = [plot.svg for plot in found if plot.title.startswith(wanted)]
+    colours = [set(re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1\.4", svg)) for svg in lines]
+    assert len(colours[0]) == 7, "no two of seven models share a colour"
+    assert colours[0] == colours[1]
+
+
+def test_baselines_and_controls_are_drawn_however_many_are_better() -> None:
+    models = [SyntheticModel(f"synthetic/m{i}", trainer="x", clean=0.9) for i in range(9)]
+    behind = [SyntheticModel(f"synthetic/base{i}", clean=0.5) for i in range(2)]
+    control = SyntheticModel("synthetic/control", trainer="y", clean=0.4)
+    claim = {"text": "x", "model": "synthetic/m0", "than": "synthetic/base0", "threat": "fgsm",
+             "published": [0.9, 0.1], "strong": "worst case", "control": control.name}  # fmt: skip
+    results = Synthetic([*models, *behind, control], quick_threats(["fog"]), images=20,
+                        claims=[claim]).results()  # fmt: skip
+    found = {plot.title: plot for plot in plots(results, leaderboard(results))}
+    shown = {line[2] for line in found["Accuracy against the strength of the attack"].body}
+    assert shown >= {"synthetic/base0", "synthetic/base1", "synthetic/control"}
+    assert len(shown) == 8
 
 
 def test_plots_name_models_without_their_folder_and_tables_in_full() -> None:
