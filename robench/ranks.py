@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from scipy.stats import ks_2samp
 from torch import Tensor
 
 from robench.asking import Fresh
@@ -50,6 +49,8 @@ def ranks(
     found: list[Rank] = []
     if "test" not in parts:
         return found
+    from scipy.stats import ks_2samp  # half a second of importing, for those who ask
+
     seen = {
         name: _margins(fresh, part, eps, noisy, seed, batch_size, device)
         for name, part in parts.items()

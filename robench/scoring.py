@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.stats import binom
+from scipy.special import bdtr
 from torch import Tensor
 
 from robench.attacks.ball import Ball
@@ -461,7 +461,7 @@ def check_proof(
         least = bound if bound < 1 else 0.5  # of a noisy model, 1 can only be said of its vote
         if not noisy and image in broken:
             witness = broken[image]
-        elif seen < 1 if not noisy else binom.cdf(round(seen * draws), draws, least) < LUCK:
+        elif seen < 1 if not noisy else bdtr(round(seen * draws), draws, least) < LUCK:
             witness = f"its own image, right in {seen:.0%} of {draws} answers"
         else:
             continue

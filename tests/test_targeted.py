@@ -169,6 +169,12 @@ def reached(network: Linear, part: Part, attack: Attack, aim: NDArray[Any]) -> N
     return np.array([bool(one and one[0]) for one in shares])
 
 
+@pytest.fixture(autouse=True)
+def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `standard`, which has no settings: what nothing reaches is asked about to the end."""
+    monkeypatch.setattr("robench.attacks.standard.QUERIES", 300)
+
+
 @pytest.mark.parametrize("attack", EXACT, ids=lambda attack: type(attack).__name__)
 def test_strong_attacks_reach_the_classes_that_a_linear_program_reaches(attack: Attack) -> None:
     network, part, leads = linear()
