@@ -24,8 +24,8 @@ Item = TypeVar("Item")
 PROMISED = ("device", "processor", "capability", "torch")
 """Of an environment: where all of these are equal, the same bits are promised."""
 ROUNDING = 0.01
-"""Share of a cell's images whose outcome rounding may change. Of the quickstart's 330,000 outcomes
-it changes none between AVX-512 and torch's plainest code; longer attacks and larger networks carry
+"""Share of a cell's images whose outcome rounding may change. Of 330,000 outcomes of the quickstart
+it changed none between AVX-512 and torch's plainest code; longer attacks and larger networks carry
 it further."""
 
 
