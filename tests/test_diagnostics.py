@@ -20,7 +20,7 @@ from robench.diagnostics.averaging import averaging
 from robench.diagnostics.finding import Finding, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import gradient_free
-from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
+from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end, loss_on_the_way
 from robench.diagnostics.strength import growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
 from robench.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
@@ -325,6 +325,23 @@ def test_a_loss_that_rises_to_the_end_alarms_and_one_at_rest_does_not() -> None:
     assert said(loss_at_the_end, traced(np.zeros(50))) == "not applicable"
     assert said(loss_at_the_end, traced(even[:15], steps=15)) == "not applicable"
     assert said(loss_at_the_end, traced(even[:20])) == "not applicable"  # all broken early
+
+
+def test_a_loss_that_falls_while_it_is_to_be_raised_is_an_alarm() -> None:
+    def of(trace: Any) -> Finding:
+        results = Outcomes(seeds=2).attack("pgd", 0.5, trace=trace, steps=len(trace)).results()
+        return loss_on_the_way(Subject(results, results.models[0]))
+
+    rising = np.linspace(0.1, 2.0, 40)
+    assert of(rising).verdict == "pass"
+    wavers = np.minimum(rising, 1.0) + 0.1 * (np.arange(40) % 2)
+    assert of(wavers).verdict == "pass", "to and fro is not lost"
+    back = np.concatenate([rising[:20], rising[:20][::-1]])
+    assert of(back).verdict == "alarm"
+    assert "by the end 97." in of(back).text
+    assert of(rising[::-1]).verdict == "alarm", "it falls from the start"
+    assert of(np.ones(40)).verdict == "pass", "nothing to lose"
+    assert of(rising[:5]).verdict == "not applicable"
 
 
 def test_outputs_that_are_probabilities_alarm() -> None:

@@ -1,7 +1,7 @@
-"""Does an attack keep what it finds, and does it come to rest? Earlier iterates, the loss at the
-end.
+"""Does an attack keep what it finds, and come to rest? Earlier iterates, the loss on the way and at
+the end.
 
-After Carlini et al. 2019 (arXiv 1902.06705).
+After Carlini et al. 2019 (arXiv 1902.06705) and Pintor et al. 2022 (2106.09947).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from robench.diagnostics.estimate import LEAST, Estimate, share
-from robench.diagnostics.finding import Finding, percent
+from robench.diagnostics.finding import STRONGER, Finding, percent
 from robench.diagnostics.subject import Subject, steps, white_box
 from robench.results import Threat
 from robench.statistics import Floats
@@ -19,7 +19,13 @@ TAIL = 10
 PACE = 0.5
 """Share of the mean pace of a run at which its loss may still rise at the end."""
 
-ITERATES, LOSS = "earlier iterates", "loss at the end"
+LOST = 0.25
+"""Share of what a run had gained of loss that it may give back; 402 runs of published reports lost
+4% at most."""
+SMOOTHED = 3
+"""Steps that losses are averaged over, so that one that goes to and fro is not lost."""
+
+ITERATES, WAY, LOSS = "earlier iterates", "loss on the way", "loss at the end"
 
 
 def earlier_iterates(subject: Subject) -> Finding:
@@ -57,6 +63,51 @@ def earlier_iterates(subject: Subject) -> Finding:
         f"the way of {threat['name']} and are right at its end."
     )
     return Finding(ITERATES, "pass", text, evidence)
+
+
+def loss_on_the_way(subject: Subject) -> Finding:
+    """The loss falls while the attack raises it: its gradients point elsewhere, or its steps are
+    too long (Pintor et al.: increasing loss).
+
+    Inputs: mean loss at each gradient (loss_trace) of the first run of every white-box attack of 30
+        steps or more, which is what published folders keep; all images go through that one.
+    Computation: means over three steps; from the highest to the last, relative to the rise from the
+        start to the highest; of the attack that gives back most, mean over seeds.
+    Threshold: alarm above a quarter, or where the last lies below the start.
+    """
+    found: list[tuple[float, Threat, Floats]] = []
+    for threat in white_box([t for ts in subject.balls.values() for t in ts]):
+        runs = [_first_run(cell, steps(threat) or 0) for cell in subject.cells(threat)]
+        known = [run for run in runs if run is not None]
+        if _long(threat) and known and len(known) == len(runs):
+            found.append((float(np.mean([_given_back(run) for run in known])), threat, known[0]))
+    if not found:
+        return Finding.not_applicable(WAY, f"No attack of {3 * TAIL} steps or more noted its loss.")
+    lost, threat, run = max(found, key=lambda item: item[0])
+    evidence = {
+        "attack": threat["name"],
+        "given_back": {t["name"]: round(share, 4) for share, t, _ in found},
+        "loss_at_start": round(float(run[0]), 4),
+        "highest_loss": round(float(run.max()), 4),
+        "loss_at_the_end": round(float(run[-1]), 4),
+    }
+    numbers = f"{percent(lost)} of what {threat['name']} had gained at its highest"
+    if lost > LOST:
+        return Finding(
+            WAY, "alarm", f"The loss falls while it is to be raised: by the end {numbers} is gone.",
+            evidence, f"Give the attack shorter steps, or do not follow this gradient: {STRONGER}.",
+        )  # fmt: skip
+    return Finding(WAY, "pass", f"Attacks raise the loss: by the end {numbers} is gone.", evidence)
+
+
+def _given_back(run: Floats) -> float:
+    """Of the rise of a loss, how much is gone at the end; 1 where it ends below its start."""
+    smooth = np.convolve(run, np.ones(SMOOTHED) / SMOOTHED, "valid")
+    start, highest, end = run[0], max(smooth.max(), run[0]), smooth[-1]
+    fallen = highest - end
+    if fallen <= 1e-4 * max(abs(highest), abs(start)):
+        return 0.0
+    return min(float(fallen / max(highest - start, 1e-12)), 1.0)
 
 
 def loss_at_the_end(subject: Subject) -> Finding:

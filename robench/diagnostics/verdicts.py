@@ -16,7 +16,7 @@ from robench.diagnostics.finding import Alarm, Finding, Outcome, Verdict
 from robench.diagnostics.gradient import surrogates, zero_gradients
 from robench.diagnostics.gradient_free import CHECK as GRADIENT_FREE
 from robench.diagnostics.gradient_free import gradient_free
-from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end
+from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end, loss_on_the_way
 from robench.diagnostics.known import CHECK as KNOWN
 from robench.diagnostics.known import known
 from robench.diagnostics.slopes import slopes
@@ -35,6 +35,7 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     averaging,
     growing_eps,
     one_step,
+    loss_on_the_way,
     loss_at_the_end,
     earlier_iterates,
     above_clean,
