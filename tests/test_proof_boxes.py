@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from robench.networks.base import Network
 from robench.networks.cnn import CNN
 from robench.networks.snn import SNN
 from robench.proofs import boxes
-from robench.proofs.boxes import Box
 from robench.proofs.exact import Exact
+from robench.proofs.linear import Box, Net, Value
 from robench.scoring import Perturbed, attack_slice
 
 SHAPE, CLASSES = (1, 6, 6), 3
@@ -95,27 +96,34 @@ def _held(
     network: Network, image: np.ndarray, eps: float, tried: Tensor, patch: pytest.MonkeyPatch
 ) -> None:
     """Hold the values that every layer computes against the interval that it was given."""
-    given: dict[torch.nn.Module, list[Box]] = {}
+    given: dict[torch.nn.Module, list[Value]] = {}
+    net = Net(1000, math.inf)
     through = boxes._through
 
-    def spied(op: torch.nn.Module, box: Box, more: int = 0) -> Box:
-        found = through(op, box, more)
+    def spied(net: Net, op: torch.nn.Module, x: Value, more: int = 0) -> Value:
+        found = through(net, op, x, more)
         given.setdefault(op, []).append(found)
         return found
 
     x = torch.from_numpy(image)[None]
     with patch.context() as patched:
         patched.setattr(boxes, "_through", spied)
-        boxes.right(network, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), 0)
+        low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+        boxes._proved(network, net, Box(low.double(), high.double()), 0)
     checked = []
+    draw = torch.Generator().manual_seed(0)
 
     def look(op: torch.nn.Module, _: Any, out: Tensor) -> None:
         if op in given and isinstance(op, torch.nn.Conv2d | torch.nn.Linear):
-            low = torch.cat([box.low for box in given[op]])
-            high = torch.cat([box.high for box in given[op]])
+            low = torch.cat([value.box.low for value in given[op]])
+            high = torch.cat([value.box.high for value in given[op]])
             values = out.double().unflatten(0, (len(low), -1))  # step by step
             assert (values >= low[:, None]).all()
             assert (values <= high[:, None]).all()
+            for value, numbers in zip(given[op], values, strict=True):  # and under a linear bound
+                a = torch.randn(4, *numbers.shape[1:], generator=draw, dtype=torch.float64)
+                sums = numbers.flatten(1) @ a.flatten(1).T
+                assert (sums.amax(0) <= net.most([(value, a)])).all()
             checked.append(op)
 
     hooks = [op.register_forward_hook(look) for op in network.modules()]
@@ -123,6 +131,27 @@ def _held(
     for hook in hooks:
         hook.remove()
     assert checked
+
+
+@pytest.mark.parametrize("kind", ["relu", "average", "shortcut", "membrane"])
+def test_linear_bounds_prove_what_intervals_do_not(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    nothing = torch.full((CLASSES,), torch.inf, dtype=torch.float64)
+    for linear in (True, False):
+        if not linear:
+            monkeypatch.setattr(Net, "most", lambda *_: nothing)
+            monkeypatch.setattr(Net, "narrowed", lambda *_: None)
+        said = [
+            settle(made(kind, seed), images(made(kind, seed), 10, seed), eps).proved
+            for seed in range(3)
+            for eps in (0.03, 0.1)
+        ]
+        counts.append(np.concatenate(said) == 1)
+    with_lines, intervals_alone = counts
+    assert (with_lines >= intervals_alone).all()
+    assert with_lines.sum() > intervals_alone.sum()
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

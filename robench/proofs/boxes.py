@@ -1,14 +1,18 @@
-"""Interval bounds through convolutions: what they settle of `cnn` and convolutional `snn`.
+"""Bounds through convolutions: what they settle of `cnn` and convolutional `snn`.
 
 Every value of the network is held in an interval, layer by layer (interval bound propagation, Gowal
 et al. 2018, arXiv 1810.12715), wide enough for what float32 rounds, so that intervals hold the
-values that the real network computes. The last layer is bounded as the lead of one class over
-another. Nothing is searched: what the bounds do not prove stays open.
+values that the real network computes. The lead of one class over another is bounded by the last
+intervals, by a linear function of the pixels (linear.py), and, where both leave it open, by such
+functions again, after intervals of unsettled units have been narrowed by them. Nothing is searched:
+what the bounds do not prove stays open.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from time import thread_time
 
 import numpy as np
 import torch
@@ -20,30 +24,18 @@ from robench.networks.cnn import CNN
 from robench.networks.noise import NoisyLayer
 from robench.networks.snn import SNN
 from robench.proofs.bounds import TINY, gamma, tie_slack
+from robench.proofs.linear import Box, Lines, Net, Value, around_sigmoid, between
 from robench.proofs.reading import Reading, Unreadable, checked
 from robench.proofs.shallow import remains
-from robench.proofs.units import SIGMOID_ERROR, Floats, Membrane, SpikeTrain
+from robench.proofs.units import SIGMOID_ERROR, Floats, Membrane, Pieces, Sigmoid, SpikeTrain, unit
 
 FAST = 64
 """How much more than sums in some order a float32 convolution may be off: fast algorithms (Winograd
 of up to 4x4 outputs) lose a digit or so."""
+CURVED = 0.1
+"""Intervals of sigmoids wider than this are narrowed."""
 RISING = ("relu", "threshold", "sign", "staircase", "sigmoid")
 """Activations that never fall: their intervals end where those of their inputs do."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """An interval for each value, (1, ...)."""
-
-    low: Tensor
-    high: Tensor
-
-    def size(self) -> Tensor:
-        """The greatest absolute value of each."""
-        return torch.maximum(self.low.abs(), self.high.abs())
-
-    def wider(self, by: Tensor | float) -> Box:
-        return Box(self.low - by, self.high + by)
 
 
 @dataclass(frozen=True)
@@ -62,60 +54,116 @@ def convolutional(network: Network) -> bool:
     return type(network) is CNN or (type(network) is SNN and bool(network.convolutions))
 
 
-def right(network: Network, low: Tensor, high: Tensor, label: int) -> bool:
+def right(
+    network: Network,
+    low: Tensor,
+    high: Tensor,
+    label: int,
+    units: int = 1000,
+    seconds: float = math.inf,
+) -> bool:
     """Whether the bounds prove that the answer is `label` for all images in [low, high], (1,
-    channels, height, width). Raises Unreadable where none are written for the network."""
+    channels, height, width). Raises Unreadable where none are written for the network.
+
+    Args:
+        units: a layer with more unsettled units than this keeps the intervals that it has.
+        seconds: of processor time, after which nothing is narrowed any more.
+    """
     checked(network)
     if low.device.type != "cpu":
         raise Unreadable("convolutions are bounded as a CPU computes them")
+    until = thread_time() + seconds
     box = Box(low.double(), high.double())
+    with torch.no_grad():
+        return any(_proved(network, Net(narrow, until), box, label) for narrow in (0, units))
+
+
+def _proved(network: Network, net: Net, box: Box, label: int) -> bool:
     if type(network) is CNN:
-        found = _convolutional(network, box, label)
+        found = _convolutional(network, net, box, label)
     elif type(network) is SNN:
-        found = _spiking(network, box, label)
+        found = _spiking(network, net, box, label)
     else:
         raise Unreadable(f"no bounds for {type(network).__name__}")
     wins = (found.ahead > 0.5) | ((found.ahead > -0.5) & ~(found.most < -found.slack))
     return not np.delete(wins, label).any()
 
 
-def _convolutional(network: CNN, box: Box, label: int) -> Lead:
+def _convolutional(network: CNN, net: Net, box: Box, label: int) -> Lead:
     if network.activation not in RISING:
         raise Unreadable(f"no bounds for {network.activation} units behind convolutions")
+    x = net.pixels(box)
     for layer, pool, add in zip(network.convolutions, network.pools, network.adds, strict=True):
         assert isinstance(layer, NoisyLayer)
-        value = _through(layer.op, box)
+        value = _through(net, layer.op, x)
         if add:
-            total = Box(value.low + box.low, value.high + box.high)
-            value = total.wider(gamma(2) * (value.size() + box.size()) + TINY)
-        box = _activated(network, value)
-        box = _through(network.halve, box) if pool else box
-    box = Box(box.low.flatten(1), box.high.flatten(1))
+            value = _sum(net, [value, x], gamma(2))
+        x = _activated(network, net, value)
+        x = _through(net, network.halve, x) if pool else x
+    x = net.flat(x)
     *hidden, last = network.layers
     for layer in hidden:
         assert isinstance(layer, NoisyLayer)
-        box = _activated(network, _through(layer.op, box))
+        x = _activated(network, net, _through(net, layer.op, x))
     assert isinstance(last, NoisyLayer)
     assert isinstance(last.op, nn.Linear)
-    most = _lead(last.op, box, label)
+    most = _lead(last.op, x.box, label)
+    most = np.minimum(most, _ahead(net, [_through(net, last.op, x)], label))
     return Lead(most, np.zeros_like(most), np.zeros_like(most))
 
 
-def _activated(network: CNN, box: Box) -> Box:
-    return Box(network.phi(box.low), network.phi(box.high)).wider(SIGMOID_ERROR)
+def _ahead(net: Net, answers: list[Value], label: int) -> Floats:
+    """The most by which the sum of some answers of each class can exceed that of `label`."""
+    rows = torch.eye(answers[0].box.low.shape[1], dtype=torch.float64)
+    rows = rows - rows[label]
+    found: Floats = net.most([(value, rows) for value in answers]).numpy()
+    return found
 
 
-def _through(op: nn.Module, box: Box, more: int = 0) -> Box:
+def _activated(network: CNN, net: Net, value: Value) -> Value:
+    phi = unit(network.activation)
+    assert phi is not None
+    if isinstance(phi, Sigmoid):
+        net.narrowed(value, value.box.high - value.box.low > CURVED)
+        lines = around_sigmoid(value.box)
+    else:
+        pieces = phi.pieces(-1e9, 1e9)
+        net.narrowed(value, _unsettled(pieces, value.box))
+        lines = between(pieces, 0, value.box)
+    low, high = network.phi(value.box.low), network.phi(value.box.high)
+    return net.unit(value, Box(low, high).wider(SIGMOID_ERROR), lines)
+
+
+def _unsettled(pieces: Pieces, box: Box) -> Tensor:
+    """Whether an interval reaches over an end of a piece."""
+    found = torch.zeros_like(box.low, dtype=torch.bool)
+    for end in pieces.high[:-1].tolist():
+        found |= (box.low <= end) & (box.high >= end)
+    return found
+
+
+def _sum(net: Net, parts: list[Value], rounds: float) -> Value:
+    low, high = (
+        torch.stack(ends).sum(0)
+        for ends in ([part.box.low for part in parts], [part.box.high for part in parts])
+    )
+    rounding = rounds * torch.stack([part.box.size() for part in parts]).sum(0) + TINY
+    return net.total(parts, Box(low, high).wider(rounding), rounding)
+
+
+def _through(net: Net, op: nn.Module, x: Value, more: int = 0) -> Value:
     """Through a linear layer or a pooling. more: roundings that are to be allowed for besides."""
+    box = x.box
     match op:
         case nn.Sequential():
             for part in op:
-                box = _through(part, box, more)
-            return box
+                x = _through(net, part, x, more)
+            return x
         case nn.MaxPool2d():
-            return Box(op(box.low), op(box.high))
+            return net.greatest(x, op)
         case nn.AvgPool2d():
-            return Box(op(box.low), op(box.high)).wider(gamma(8) * op(box.size()) + TINY)
+            rounding = gamma(8) * op(box.size()) + TINY
+            return net.product(op, x, Box(op(box.low), op(box.high)).wider(rounding), rounding)
         case nn.Conv2d() | nn.Linear():
             pass
         case _:
@@ -134,8 +182,8 @@ def _through(op: nn.Module, box: Box, more: int = 0) -> Box:
         return F.linear(x, weight, bias)
 
     middle, reach = product(centre, weight, bias), product(radius, weight.abs(), None)
-    rounding = gamma(operations) * product(size, weight.abs(), rounded)
-    return Box(middle - reach, middle + reach).wider(rounding + TINY * (1 + size.max()))
+    rounding = gamma(operations) * product(size, weight.abs(), rounded) + TINY * (1 + size.max())
+    return net.product(op, x, Box(middle - reach, middle + reach).wider(rounding), rounding)
 
 
 def _lead(op: nn.Linear, box: Box, label: int) -> Floats:
@@ -148,7 +196,7 @@ def _lead(op: nn.Linear, box: Box, label: int) -> Floats:
     return (most + rounding + rounding[label]).numpy()
 
 
-def _spiking(network: SNN, box: Box, label: int) -> Lead:
+def _spiking(network: SNN, net: Net, box: Box, label: int) -> Lead:
     if network.encoding != "direct":
         raise Unreadable(f"no bounds for spiking networks with {network.encoding} input")
     if not (0 <= network.decay <= 1 and network.threshold > 0 and network.steps >= 1):
@@ -158,51 +206,65 @@ def _spiking(network: SNN, box: Box, label: int) -> Lead:
     first, *others = network.layers
     assert isinstance(first, NoisyLayer)
     # What a neuron adds up over its steps is rounded as if it were rounded once more each time.
-    series = _trains(network, _through(first.op, box, 4 * network.steps))
-    potential = box
+    current = _through(net, first.op, net.pixels(box), 4 * network.steps)
+    series = _trains(network, net, current)
+    potential = current
     halve = nn.AvgPool2d(2)
     for index, layer in enumerate(others, start=1):
         assert isinstance(layer, NoisyLayer)
         if index <= convolutions:
-            series = [_through(halve, step) for step in series]
+            series = [_through(net, halve, step) for step in series]
         if index == convolutions:
-            series = [Box(step.low.flatten(1), step.high.flatten(1)) for step in series]
-        series, potential = _integrated([_through(layer.op, step) for step in series], membrane)
-    low, high = potential.low[0].numpy(), potential.high[0].numpy()
+            series = [net.flat(step) for step in series]
+        currents = [_through(net, layer.op, step) for step in series]
+        series, potential = _integrated(net, currents, membrane)
+    low, high = potential.box.low[0].numpy(), potential.box.high[0].numpy()
     ahead = np.zeros(len(low))
     if network.readout == "rate":
-        ahead = sum((step.high[0] - step.low[0, label]).numpy() for step in series) + ahead
+        for step in series:
+            ahead = ahead + (step.box.high[0] - step.box.low[0, label]).numpy()
+        ahead = np.minimum(ahead, _ahead(net, series, label))
     squashed = None if network.readout == "membrane" else network.threshold
     votes = ((0, 0),) if network.readout == "rate" else ()
     reading = Reading((), votes=votes, squashed=squashed)
     slack = tie_slack(reading, low, high, low[label], high[label])
-    return Lead(high - low[label], slack, ahead)
+    most = np.minimum(high - low[label], _ahead(net, [potential], label))
+    return Lead(most, slack, ahead)
 
 
-def _trains(network: SNN, current: Box) -> list[Box]:
+def _trains(network: SNN, net: Net, current: Value) -> list[Value]:
     """Spikes at each step of neurons whose current is the same at all."""
     pieces = SpikeTrain(network.steps, network.decay, network.threshold).pieces(-1e9, 1e9)
-    least = [torch.ones_like(current.low) for _ in range(network.steps)]
-    most = [torch.zeros_like(current.low) for _ in range(network.steps)]
+    box = current.box
+    least = [torch.ones_like(box.low) for _ in range(network.steps)]
+    most = [torch.zeros_like(box.low) for _ in range(network.steps)]
     for a, b, spikes in zip(pieces.low, pieces.high, pieces.offset, strict=True):
-        there = (current.low <= b) & (current.high >= a)
+        there = (box.low <= b) & (box.high >= a)
         for step, spike in enumerate(spikes.tolist()):
             least[step] = torch.where(there, least[step].clamp(max=spike), least[step])
             most[step] = torch.where(there, most[step].clamp(min=spike), most[step])
-    return [Box(low, high) for low, high in zip(least, most, strict=True)]
+    return [
+        net.unit(current, Box(low, high), between(pieces, step, box))
+        for step, (low, high) in enumerate(zip(least, most, strict=True))
+    ]
 
 
-def _integrated(currents: list[Box], membrane: Membrane) -> tuple[list[Box], Box]:
+def _integrated(net: Net, currents: list[Value], membrane: Membrane) -> tuple[list[Value], Value]:
     """Spikes at each step, and the last potential."""
+    pieces = membrane.pieces(-1e9, 1e9)
     u, series = currents[0], []
     for step, current in enumerate(currents):
         if step:
-            low, high = u.low.numpy(), u.high.numpy()
-            least = remains(low, high, membrane, upper=False)[0]
-            most = remains(low, high, membrane, upper=True)[1]
-            kept = Box(torch.from_numpy(least), torch.from_numpy(most))
-            u = Box(current.low + kept.low, current.high + kept.high)
-            u = u.wider(gamma(4) * (current.size() + kept.size()) + TINY)
-        fires = [(end > membrane.threshold).double() for end in (u.low, u.high)]
-        series.append(Box(*fires))
+            u = _sum(net, [current, _kept(net, u, membrane)], gamma(4))
+        net.narrowed(u, _unsettled(pieces, u.box))
+        fires = [(end > membrane.threshold).double() for end in (u.box.low, u.box.high)]
+        series.append(net.unit(u, Box(*fires), between(pieces, 0, u.box)))
     return series, u
+
+
+def _kept(net: Net, u: Value, membrane: Membrane) -> Value:
+    """What is left of a potential for the next step."""
+    low, high = u.box.low.numpy(), u.box.high.numpy()
+    least, _, down, under = map(torch.from_numpy, remains(low, high, membrane, upper=False))
+    _, most, up, over = map(torch.from_numpy, remains(low, high, membrane, upper=True))
+    return net.unit(u, Box(least, most), Lines((up, over + TINY), (down, under - TINY)))

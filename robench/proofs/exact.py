@@ -30,7 +30,7 @@ MARGINS = (4.0, 1.5)
 class Exact(Attack):
     """Searches the whole ball after a quick attack: bounds, branch and bound with Lagrangian bounds
     for one hidden layer, a mixed-integer program (Tjeng et al. 2019, arXiv 1711.07356) for more,
-    interval bounds alone for convolutions; what it cannot settle in time stays open."""
+    interval and linear bounds alone for convolutions; what it cannot settle in time stays open."""
 
     needs: ClassVar[str] = "weights"
     norms: ClassVar[tuple[str, ...]] = ("linf",)
@@ -44,7 +44,8 @@ class Exact(Attack):
     """Most nodes of branch and bound for one image: a limit that does not depend on the machine."""
     units: int = Field(default=1000, ge=1)
     """Images with more units than this that the ball leaves open are not searched: for reports that
-    have no time for what is hopeless."""
+    have no time for what is hopeless. Behind convolutions: layers with more keep the intervals that
+    they have."""
     steps: int = Field(default=20, ge=0)
     """Of the attack that comes first, PGD on the margin; where the network jumps it is the ensemble
     `spikes`, with a budget of its own. 0: none."""
@@ -85,7 +86,7 @@ class Exact(Attack):
             started = time.thread_time()
             low, high = target.ball.bounds(x[image : image + 1])
             try:
-                if right(target.network, low, high, int(y[image])):
+                if right(target.network, low, high, int(y[image]), self.units, self.seconds):
                     target.proved(image)
                 else:
                     target.left_open(image, "bounds alone do not prove it")
