@@ -1,9 +1,9 @@
 """How a report is published: its rows and its manifest without what no page is made of.
 
 The store keeps every outcome whole. A published folder leaves out the loss of each image and the
-pictures that no page shows, and says costs (passes, distances) as means over a cell's images. What
-the rows of a cell are then is sealed with the manifest, so that nothing in the folder is believed
-unseen.
+pictures that no page shows, and says costs (passes, distances) and ties as means over a cell's
+images. What the rows of a cell are then is sealed with the manifest, so that nothing in the folder
+is believed unseen. Rows say each thing once (packed_rows.py), cells are said column by column.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import pyarrow.compute as pc
 
 from robench.digest import canonical
 from robench.outcomes import Tables
+from robench.packed_rows import pack_rows
 from robench.seal import rows_digest
 
-SCHEMA = 3
+SCHEMA = 4
 """Of a published manifest. The store's is that of manifest.py."""
 LEFT_OUT = ("loss",)
 """Columns that no page, diagnostic or test is made of."""
-MEANS = ("distance", "queries", "gradients")
+MEANS = ("distance", "queries", "gradients", "tie")
 """Columns of which only the mean over a cell's images is shown."""
 PICTURE = "input"
 EMPTY: tuple[Any, ...] = ({}, [])
@@ -34,6 +35,12 @@ OF_ROWS = ("rows", "means", "loss_trace", "loss_runs")
 """What a cell says of its rows and of how they came to be, differently here and in the store."""
 SAID_ONCE = ("status", "environment", "probabilities", "activity", "input_shape", "error")
 """Of a cell: what most of them say in the same words, said once for all of them."""
+HALF = 32
+"""Hexadecimal digits of a digest that say whether rows are those of their cell."""
+ABSENT: dict[str, Any] = {}
+"""In a column, of a cell that does not say it; no cell says this of anything."""
+PARTS = ("activity", "means")
+"""Of a cell: numbers by name."""
 RUNS = 8
 """Of an attack, whose losses by step a page draws."""
 LONG = 30
@@ -42,7 +49,8 @@ LONG = 30
 
 def lean(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest as it is published, without what its rows say of themselves: the same whether it
-    comes from the store or from a published folder."""
+    comes from the store or from a published folder. The digest of a cell's rows in the store is
+    left out where no kept images are held against it."""
     return {
         **manifest,
         "schema": SCHEMA,
@@ -51,7 +59,12 @@ def lean(manifest: Mapping[str, Any]) -> dict[str, Any]:
             for model in manifest["models"]
         ],
         "cells": [
-            {key: cell[key] for key in cell if cell[key] not in EMPTY and key not in OF_ROWS}
+            {
+                key: _short(cell[key])
+                for key in cell
+                if cell[key] not in EMPTY and key not in OF_ROWS
+                if key != "outcome" or "images" in cell
+            }
             for cell in manifest["cells"]
         ],
     }
@@ -68,6 +81,7 @@ def published(
             left out, and so are the losses of later runs.
     """
     packed, digests, means = Tables(), dict[str, str](), dict[str, dict[str, float]]()
+    runs = list[tuple[str, int]]()
     for cell in manifest["cells"]:
         name = str(cell["digest"])
         if name not in rows or name in digests:
@@ -75,19 +89,24 @@ def published(
         means[name] = cell_means(rows[name], cell)
         kept = _kept(rows[name], pictured.get(name, 0))
         packed.add(name, kept)
-        digests[name] = digest_of(kept)
+        digests[name] = digest_of(kept)[:HALF]
+        runs.append((cell["model"], cell["seed"]))
     made, judged = lean(manifest), _judged_by_loss(manifest)
     for cell, whole in zip(made["cells"], manifest["cells"], strict=True):
         name = str(whole["digest"])
         if whole["status"] == "done" and name in digests:
             cell["rows"] = digests[name]
-            keeps = LONG if whole["threat"] in judged else None
-            said = {"means": means[name], **_losses(whole, name in pictured, keeps)}
+            steps = judged.get(whole["threat"], 0)
+            said = {"means": means[name], **_losses(whole, name in pictured, steps)}
             cell.update({key: value for key, value in said.items() if value})
     _say_once(made)
-    numbers = np.repeat(np.arange(len(packed), dtype=np.int32), packed.lengths())
+    made["cells"] = _by_column(made["cells"])
+    lengths = packed.lengths()
+    numbers = np.repeat(np.arange(len(packed), dtype=np.int32), lengths)
     names = pa.DictionaryArray.from_arrays(numbers, pa.array(list(packed), pa.string()))
-    return made, packed.whole().append_column("cell", names)
+    ends = np.cumsum(lengths, dtype=int).tolist()
+    places = list(zip([0, *ends], ends, strict=False))
+    return made, pack_rows(packed.whole(), places, runs).append_column("cell", names)
 
 
 def digest_of(rows: pa.Table) -> str:
@@ -97,7 +116,7 @@ def digest_of(rows: pa.Table) -> str:
 
 def rows_match(rows: pa.Table, said: str) -> bool:
     """Whether `said` is the digest of the rows of a cell as they are published."""
-    return digest_of(rows) == said
+    return len(said) >= HALF and digest_of(rows)[: len(said)] == said
 
 
 def cell_means(rows: pa.Table, cell: Mapping[str, Any]) -> dict[str, float]:
@@ -113,6 +132,8 @@ def cell_means(rows: pa.Table, cell: Mapping[str, Any]) -> dict[str, float]:
 
 def unpacked(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest, published in any schema, as pages and diagnostics read it."""
+    if isinstance(manifest.get("cells"), dict):
+        manifest["cells"] = _by_row(manifest["cells"])
     for name, value in manifest.pop("cells_say", {}).items():
         for cell in manifest["cells"]:
             cell.setdefault(name, value)
@@ -120,33 +141,33 @@ def unpacked(manifest: dict[str, Any]) -> dict[str, Any]:
         for seed in model["seeds"]:
             history = seed.get("history")
             if isinstance(history, dict):
-                names, columns = list(history), list(history.values())
-                seed["history"] = [
-                    dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)
-                ]
+                seed["history"] = _by_row(history)
     return manifest
 
 
-def _judged_by_loss(manifest: Mapping[str, Any]) -> set[str]:
-    """Threats whose loss diagnostics may look at: white-box attacks in a ball that counts."""
+def _judged_by_loss(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Threats whose loss diagnostics may look at, white-box attacks in a ball that counts: steps of
+    one run, 0 where the attack does not say."""
     attacks = [threat for threat in manifest["threats"] if threat["kind"] == "attack"]
     balls = {(t["norm"], t["eps"]) for t in attacks if t["role"] in ("attack", "diagnostic")}
+    fields = {threat["name"]: threat["fields"].get("attack") or {} for threat in attacks}
+    steps = {name: said.get("steps", said.get("max_iter")) for name, said in fields.items()}
     return {
-        threat["name"]
+        threat["name"]: int(steps[threat["name"]] or 0)
         for threat in attacks
         if threat["access"] == "white-box" and (threat["norm"], threat["eps"]) in balls
     }
 
 
-def _losses(cell: Mapping[str, Any], whole: bool, least: int | None) -> dict[str, Any]:
+def _losses(cell: Mapping[str, Any], whole: bool, steps: int) -> dict[str, Any]:
     """The losses by step of an attack: all of them where a page draws them; of its first run where
-    it has at least so many steps; else none."""
+    diagnostics look at so many steps; else none."""
     trace, runs = cell.get("loss_trace") or [], cell.get("loss_runs") or []
     if len(runs) > RUNS:
         trace, runs = trace[: runs[RUNS]], runs[:RUNS]
     if not whole:
         trace, runs = trace[: runs[1] if len(runs) > 1 else None], []
-        trace = trace if least is not None and len(trace) >= least else []
+        trace = trace if LONG <= steps == len(trace) else []
     return {"loss_trace": trace, "loss_runs": runs}
 
 
@@ -162,21 +183,59 @@ def _say_once(manifest: dict[str, Any]) -> None:
                     del cell[name]
 
 
+def _by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each key's values, in the order of the rows; of PARTS again by key; of words that come again
+    the words once, and which of them it is."""
+    made: dict[str, Any] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(key, ABSENT) for row in rows]
+        words = dict.fromkeys(value for value in values if isinstance(value, str))
+        if key in PARTS and all(isinstance(value, Mapping) for value in values):
+            made[key] = {"parts": _by_column(values)}
+        elif 2 * len(words) <= len(values) and all(isinstance(value, str) for value in values):
+            place = {word: number for number, word in enumerate(words)}
+            made[key] = {"words": list(words), "of": [place[word] for word in values]}
+        else:
+            made[key] = values
+    return made
+
+
+def _by_row(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `_by_column` was given."""
+    values: dict[str, list[Any]] = {}
+    for key, said in columns.items():
+        if isinstance(said, list):
+            values[key] = said
+        elif "parts" in said:
+            values[key] = _by_row(said["parts"])
+        else:
+            values[key] = [said["words"][number] for number in said["of"]]
+    return [
+        {key: value for key, value in zip(values, row, strict=True) if value != ABSENT}
+        for row in zip(*values.values(), strict=True)
+    ]
+
+
 def _packed_seed(place: int, seed: Mapping[str, Any]) -> dict[str, Any]:
-    """With its training curves column by column, to six digits, where all epochs have the same.
-    Ways of the weights are drawn of the first seed alone."""
+    """With its training curves column by column, to six digits. Ways of the weights are drawn of
+    the first seed alone."""
     history: Sequence[Mapping[str, Any]] = seed.get("history") or []
-    if not history or any(list(row) != list(history[0]) for row in history):
+    if not history:
         return dict(seed)
-    columns = {
-        name: [_short(row[name]) for row in history]
-        for name in history[0]
-        if place == 0 or not name.startswith("weight/")
-    }
-    return {**seed, "history": columns}
+    kept = [
+        {
+            name: _short(value)
+            for name, value in row.items()
+            if place == 0 or not name.startswith("weight/")
+        }
+        for row in history
+    ]
+    return {**seed, "history": _by_column(kept)}
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _short(item) for key, item in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

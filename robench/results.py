@@ -22,6 +22,7 @@ from robench.errors import RobenchError
 from robench.files import read_regular
 from robench.manifest_shape import check_shape
 from robench.outcomes import Outcomes, Tables
+from robench.packed_rows import unpack_rows
 from robench.seal import check_room, rows_match
 from robench.store import Damaged, Outcome, Store, as_manifest, as_read
 from robench.worst_case import expected, vote, votes
@@ -30,7 +31,8 @@ Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
-SCHEMAS = (1, 2, packed.SCHEMA)  # of the manifest
+SCHEMAS = (1, 2, 3, packed.SCHEMA)
+"""Of the manifest. Up to 2 with the rows as the store has them, up to 3 with `predictions`."""
 COLUMNS = {
     "cell": pa.dictionary(pa.int32(), pa.string()),
     "image": pa.int32(),
@@ -435,8 +437,11 @@ def load_published(folder: Path) -> Results:
         manifest = packed.unpacked(as_manifest(manifest))
         check_shape(manifest, str(folder / MANIFEST))
         table = _read_rows(folder / CELLS, manifest)
-        _check_rows(table, str(folder / CELLS))
-        names = table.column("cell").unify_dictionaries().combine_chunks()
+        found = _places(table)
+        rows = table.drop_columns(["cell"])
+        if manifest["schema"] == packed.SCHEMA:
+            rows = unpack_rows(rows, list(found.values()))
+        _check_rows(rows.append_column("cell", table.column("cell")), str(folder / CELLS))
     except FileNotFoundError as error:
         raise RobenchError(
             f"{error.filename or folder / CELLS}: no such file; a published report has "
@@ -446,17 +451,21 @@ def load_published(folder: Path) -> Results:
         raise
     except Exception as error:  # whatever parsers make of a stranger's bytes
         raise RobenchError(f"{folder}: not a published report: {error}") from None
+    tables = Tables.of(rows, {name: (start, end - start) for name, (start, end) in found.items()})
+    _check_digests(manifest, tables, folder)
+    return Results(_mark_absent(manifest, found), tables, folder)
+
+
+def _places(table: pa.Table) -> dict[str, tuple[int, int]]:
+    """Of each cell the first row and the first after it, in their order."""
+    names = table.column("cell").unify_dictionaries().combine_chunks()
     indices = names.indices.to_numpy() if len(table) else np.array([], dtype=np.int32)
     starts = np.flatnonzero(np.diff(indices, prepend=-1))
     ends = np.append(starts, len(indices))[1:]
-    rows = table.drop_columns(["cell"])
-    found = {
-        names.dictionary[int(indices[start])].as_py(): (start, end - start)
+    return {
+        names.dictionary[int(indices[start])].as_py(): (start, end)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
-    tables = Tables.of(rows, found)
-    _check_digests(manifest, tables, folder)
-    return Results(_mark_absent(manifest, found), tables, folder)
 
 
 def _read_rows(path: Path, manifest: dict[str, Any]) -> pa.Table:
@@ -475,7 +484,7 @@ def _check_digests(manifest: dict[str, Any], rows: Mapping[str, pa.Table], folde
     for wrong in misnamed(manifest):
         raise RobenchError(f"{folder / MANIFEST}: {wrong}: its digest is not its own; {advice}")
     sound: set[tuple[str, str]] = set()
-    whole = manifest["schema"] != packed.SCHEMA  # of before, with the rows as the store has them
+    whole = manifest["schema"] < 3  # with the rows as the store has them
     for cell in manifest["cells"]:
         name, said = cell["digest"], cell.get("outcome" if whole else "rows")
         if cell["status"] != "done" or name not in rows or (name, said) in sound:

@@ -20,6 +20,7 @@ from small_runs import carry_out
 
 from robench.errors import RobenchError
 from robench.manifest import describe
+from robench.packed import unpacked
 from robench.published import find_results
 from robench.report import write_report
 from robench.results import Results, load_published, load_results
@@ -128,6 +129,9 @@ def test_no_flipped_bit_of_what_is_published_is_believed(
 # -- claims that were swapped, by somebody who seals again -----------------------------------------
 
 
+OF_OUTCOMES = {"digest", "outcome", "rows"}
+
+
 def cell(manifest: Manifest, model: str, threat: str) -> dict[str, Any]:
     return next(c for c in manifest["cells"] if (c["model"], c["threat"]) == (model, threat))
 
@@ -135,7 +139,7 @@ def cell(manifest: Manifest, model: str, threat: str) -> dict[str, Any]:
 def swap_models(manifest: Manifest) -> None:
     for threat in ("clean", "fgsm"):
         a, b = cell(manifest, "a", threat), cell(manifest, "b", threat)
-        for key in ("digest", "outcome"):
+        for key in OF_OUTCOMES & a.keys():
             a[key], b[key] = b[key], a[key]
 
 
@@ -152,7 +156,7 @@ def swap_names(manifest: Manifest) -> None:
 
 def clean_as_attack(manifest: Manifest) -> None:
     clean = cell(manifest, "a", "clean")
-    cell(manifest, "a", "fgsm").update(digest=clean["digest"], outcome=clean["outcome"])
+    cell(manifest, "a", "fgsm").update({key: clean[key] for key in OF_OUTCOMES & clean.keys()})
 
 
 def clean_as_attack_by_digest_alone(manifest: Manifest) -> None:
@@ -161,7 +165,8 @@ def clean_as_attack_by_digest_alone(manifest: Manifest) -> None:
 
 def corrupted_as_transfer(manifest: Manifest) -> None:
     other = cell(manifest, "a", "c/contrast/1")
-    cell(manifest, "a", "moved").update({k: other[k] for k in ("digest", "outcome", "inputs")})
+    keys = (OF_OUTCOMES | {"inputs"}) & other.keys()
+    cell(manifest, "a", "moved").update({key: other[key] for key in keys})
 
 
 def another_surrogate(manifest: Manifest) -> None:
@@ -182,7 +187,7 @@ def another_training(manifest: Manifest) -> None:
 
 def another_outcome(manifest: Manifest) -> None:
     other = cell(manifest, "b", "clean")
-    said = {key: other[key] for key in ("outcome", "rows") if key in other}
+    said = {key: other[key] for key in OF_OUTCOMES - {"digest"} if key in other}
     cell(manifest, "a", "clean").update(said)
 
 
@@ -229,6 +234,7 @@ def test_a_published_manifest_that_names_others_is_refused(
 ) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     seal = manifest.pop("seal")
+    manifest = unpacked(manifest)
     change(manifest)
     said = sealed(manifest) if again else {**manifest, "seal": seal}
     (folder / "manifest.json").write_text(json.dumps(said))
@@ -248,20 +254,27 @@ ROWS: dict[str, Callable[[pa.Table], pa.Table]] = {
         t, "correct", pa.array([1.0] * len(t), pa.float32())
     ),
     "labels moved": lambda t: put_column(t, "label", t["label"].combine_chunks()[::-1]),
-    "shares a little larger": lambda t: put_column(
-        t, "correct", pc.add(t["correct"], pa.scalar(1e-3, pa.float32()))
+    "shares that the answers do not give": lambda t: put_column(
+        t, "correct", pc.fill_null(t["correct"], pa.scalar(1e-3, pa.float32()))
     ),
     "images numbered anew": lambda t: put_column(
         t, "image", pc.add(t["image"], pa.scalar(1, pa.int32()))
     ),
     "shares as integers": lambda t: put_column(
-        t, "correct", pa.array(t["correct"].to_numpy().view("int32"))
+        t, "correct", pa.array([1] * len(t), pa.int32())
+    ),
+    "a right draw wrong and a wrong one right": lambda t: put_column(
+        t, "right", pa.array([bytes(255 - byte for byte in one) for one in t["right"].to_pylist()])
+    ),
+    "other wrong answers": lambda t: put_column(
+        t, "wrong", pa.array([one and bytes(byte ^ 1 for byte in one)
+                              for one in t["wrong"].to_pylist()])
     ),
     "a column renamed": lambda t: t.rename_columns(
-        ["other" if name == "tie" else name for name in t.column_names]
+        ["other" if name == "zero_gradient" else name for name in t.column_names]
     ),
     "a column more": lambda t: t.append_column("more", pa.array([1] * len(t))),
-    "a column less": lambda t: t.drop_columns(["tie"]),
+    "a column less": lambda t: t.drop_columns(["zero_gradient"]),
     "a row less": lambda t: t.slice(0, len(t) - 1),
     "two cells exchanged": lambda t: put_column(
         t, "cell", pa.concat_arrays([t["cell"].combine_chunks().dictionary_decode()[20:40],
@@ -296,9 +309,9 @@ def test_the_digest_of_rows_covers_types_and_nulls_but_not_columns_without_value
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(folder: Path) -> None:
     table = pq.read_table(folder / "cells.parquet")
     first = table.slice(0, 1)
-    many = pa.array([[0] * 10_000_000], pa.list_(pa.int16()))
-    large = pa.concat_tables([put_column(first, "predictions", many)] * 20)
-    pq.write_table(large, folder / "cells.parquet", compression="zstd")
+    many = pa.array([bytes(20_000_000)])
+    large = pa.concat_tables([put_column(first, "wrong", many)] * 20)
+    pq.write_table(large, folder / "cells.parquet", compression="zstd", use_dictionary=False)
     assert (folder / "cells.parquet").stat().st_size < 3e6
     before = pa.total_allocated_bytes()
     with pytest.raises(RobenchError, match="rows that unpack to .* bytes, more than"):

@@ -33,6 +33,12 @@ PAGE = "index.html"
 NOTHING = "0" * 64
 """Where the page will say what it was made from, until that is known."""
 ZSTD, WHOLE = 19, 2**28
+ENCODINGS = {
+    "image": "DELTA_BINARY_PACKED",
+    "right": "DELTA_LENGTH_BYTE_ARRAY",
+    "wrong": "DELTA_LENGTH_BYTE_ARRAY",
+}
+"""Of columns in which few values come again."""
 BESIDE = (
     CELLS,
     MANIFEST,
@@ -180,7 +186,7 @@ def _source() -> list[bytes]:
     package = files("robench")
     modules = (
         "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
-        "two_sided.py", "balls.py", "worst_case.py", "packed.py",
+        "two_sided.py", "balls.py", "worst_case.py", "packed.py", "packed_rows.py",
     )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [
@@ -189,30 +195,37 @@ def _source() -> list[bytes]:
 
 
 def as_text(manifest: Mapping[str, Any]) -> str:
-    """JSON with a line for each model, threat and cell, so that versions can be compared."""
+    """JSON with a line for each model, threat and column of cells, so that versions can be
+    compared."""
 
     def said(value: Any) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
     lines = []
     for key, value in sorted(manifest.items()):
-        of_list = isinstance(value, list)
-        text = "[\n" + ",\n".join(map(said, value)) + "\n]" if of_list else said(value)
+        if isinstance(value, list):
+            text = "[\n" + ",\n".join(map(said, value)) + "\n]"
+        elif key == "cells":
+            columns = (f"{said(name)}:{said(column)}" for name, column in sorted(value.items()))
+            text = "{\n" + ",\n".join(columns) + "\n}"
+        else:
+            text = said(value)
         lines.append(f"{json.dumps(key)}:{text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _parquet(table: pa.Table) -> bytes:
-    """A bit for each answer that is right or wrong, and each picture once: values are looked up in
-    one dictionary for the whole file."""
+    """Each picture once: values are looked up in one dictionary for the whole file."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
         compression="zstd",
         compression_level=ZSTD,
-        use_dictionary=[name for name in table.column_names if name != "image"],
-        column_encoding={"image": "DELTA_BINARY_PACKED"} if "image" in table.column_names else None,
+        use_dictionary=[name for name in table.column_names if name not in ENCODINGS],
+        column_encoding={
+            name: how for name, how in ENCODINGS.items() if name in table.column_names
+        },
         dictionary_pagesize_limit=WHOLE,
         row_group_size=max(len(table), 1),
         data_page_size=WHOLE,

@@ -45,10 +45,7 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
         vote=_vote(results, model, threat),
         success=None if (found := results.success(model, threat)) is None else float(found.mean()),
         seconds=_mean([cell["seconds"] for cell in known]),
-        **{
-            name: _mean([_column_mean(table, name) for table in tables])
-            for name in ("tie", "zero_gradient")
-        },
+        zero_gradient=_mean([_column_mean(table, "zero_gradient") for table in tables]),
         **{name: _mean([means.get(name) for means in costs]) for name in MEANS},
     )
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from processes import ROBENCH
 
+from robench.packed import unpacked
+
 Tabled = Callable[..., None]
 ONLY = "digits/mlp-*"
 
@@ -48,8 +50,8 @@ def run(folder: Path, *how: str) -> tuple[float, dict[str, str]]:
         command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     seconds = time.perf_counter() - started
-    cells = json.loads((folder / "page/manifest.json").read_text())["cells"]
-    return seconds, {cell["digest"]: cell["outcome"] for cell in cells}
+    cells = unpacked(json.loads((folder / "page/manifest.json").read_text()))["cells"]
+    return seconds, {cell["digest"]: cell["rows"] for cell in cells}
 
 
 def test_more_processes_and_more_nodes_take_less_time(tmp_path: Path, tabled: Tabled) -> None:
