@@ -156,3 +156,12 @@ def test_a_sample_of_nodes_says_so(results: Results) -> None:
               for model in results.models]  # fmt: skip
     assert replace(results, manifest={**results.manifest, "models": models}).items == "nodes"
     assert results.items == "images"
+
+
+def test_no_place_on_a_machine_is_published(results: Results, tmp_path: Path) -> None:
+    command = "robench run x --workspace /home/me/w --store=/tmp/s --jobs 1"
+    made = replace(results, manifest={**results.manifest, "command": command})
+    folder = write_report(made, tmp_path / "x").parent
+    for file in folder.iterdir():
+        assert b"/home/me" not in file.read_bytes(), file.name
+    assert json.loads((folder / "manifest.json").read_text())["command"] == "robench run x --jobs 1"

@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,6 +21,7 @@ from robench.errors import RobenchError, cause, system_words
 from robench.files import read_regular
 from robench.packed import lean, published, unpacked
 from robench.report.around import Around, around
+from robench.report.text import portable
 from robench.results import CELLS, MANIFEST, Results
 from robench.seal import sealed, unsealed
 
@@ -83,6 +84,9 @@ def write_files(
     within: Around | None = None,
 ) -> dict[str, bytes]:
     """What `write_report` does; returns the folder's files by name, as they now are."""
+    # No place on a machine is published, neither on the page nor in its manifest.
+    command = portable(str(results.manifest["command"]))
+    results = replace(results, manifest={**results.manifest, "command": command})
     manifest = canonical(lean(results.manifest))
     said = json.dumps([verdicts and dict(verdicts), claims and list(claims)], sort_keys=True)
     within = within or around(folder)
