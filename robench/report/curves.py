@@ -14,7 +14,7 @@ from robench.report.by_eps import radii, worst_column
 from robench.report.costs import COSTS
 from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import grid, legend, spaced, svg, tidy
-from robench.report.text import NORMS
+from robench.report.text import NORMS, radius
 
 ACCURACY = "validation_accuracy"
 MARKS = 8  # on a line of a training curve, so that colour is not all that tells it apart
@@ -104,7 +104,8 @@ def _panels(
         seen = [math.sqrt(place) if rooted else math.log(place) if log else place for place in x]
         kept = set(spaced(seen, tick * (seen[-1] - seen[0])))
         ticks = [place for place, where in zip(x, seen, strict=True) if where in kept]
-        axes.set_xticks(ticks, [f"{place:.3g}" for place in ticks])
+        shown_as = [radius(place) if x_label == "eps" else f"{place:.3g}" for place in ticks]
+        axes.set_xticks(ticks, shown_as)
         axes.xaxis.set_minor_locator(NullLocator())
         drawing.mark_chance(axes)
         tidy(axes)
