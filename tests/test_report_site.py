@@ -137,7 +137,11 @@ def test_the_number_of_a_paper_is_a_link_to_it() -> None:
 
 def test_nodes_of_a_graph_are_called_nodes(tmp_path: Path) -> None:
     models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/image-b", clean=0.8)]
-    threats = [clean_threat(), attack_threat("edges", 2, 0.3, fields={"part": "edges"})]
+    names = ("edges", "words")
+    threats = [
+        clean_threat(),
+        *(attack_threat(name, 2, 0.3, fields={"part": name}) for name in names),
+    ]
     made = Synthetic(models, threats, images=40).results()
     assert made.items == "nodes"
     text = write_report(made, tmp_path).read_text()

@@ -42,6 +42,7 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
     points = [point for point in points if point.attack in attacks]
     drawn = figure(10.4, 1.5 + 0.21 * len(attacks))
     panes = drawn.subplots(1, 3, sharey=True)
+    one = drawing.results.items.removesuffix("s")
     places = {attack: place for place, attack in enumerate(attacks)}
     for model in drawing.few["model"]:
         own = [point for point in points if point.row["model"] == model]
@@ -58,7 +59,7 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
             axes.plot(x, y, **drawing.mark(model), clip_on=False)
     for axes, label in zip(
         panes,
-        ("accuracy left, %", "forward and backward passes per image", "milliseconds per image"),
+        ("accuracy left, %", f"forward and backward passes per {one}", f"milliseconds per {one}"),
         strict=True,
     ):
         axes.set_xlabel(label)
@@ -82,7 +83,7 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
         "cell, as measured where it ran, without what it took to make examples that models share."
         f"{drawing.hollow}{drawing.left_out}",
         svg(drawn, name, title),
-        ["model", "attack", "accuracy", "95% interval", "queries", "gradients", "ms per image"],
+        ["model", "attack", "accuracy", "95% interval", "queries", "gradients", f"ms per {one}"],
         [
             [
                 point.row["model"],

@@ -88,6 +88,7 @@ def of_items(text: str, items: str) -> str:
     if items == "images":
         return text
     one = items.removesuffix("s")
+    text = text.replace("er-image worst case", f"er-{one} worst case")
     text = re.sub(r"(?<![\w/@-])image(s?)(?![\w/@-])", rf"{one}\1", text)
     return re.sub(r"(?<![\w/@-])Image(s?)(?![\w/@-])", rf"{one.capitalize()}\1", text)
 
