@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.leaderboard import column_name
+from robench.report.comparisons import surrogates
 from robench.report.drawing import Drawing, Plot, number, with_interval
 from robench.report.figure import figure, legend, svg
 from robench.report.measurements import Measurements, measurements
@@ -101,9 +102,11 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
 
 def _points(drawing: Drawing) -> list[Point]:
     by_name = {model["name"]: model for model in drawing.results.models}
-    points = []
+    points, attacks = [], drawing.results.attacks
+    if surrogates(drawing.results) > 1:  # what was made on other models has a plot of its own
+        attacks = [threat for threat in attacks if not threat.get("surrogate")]
     for _, row in drawing.few.iterrows():
-        for threat in drawing.results.attacks:
+        for threat in attacks:
             cost = measurements(drawing.results, by_name[row["model"]], threat["name"])
             asked = (cost.queries or 0) + (cost.gradients or 0)
             if asked:

@@ -23,7 +23,7 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     """Model x threat; corruptions by their mean over severities."""
     results = drawing.results
     names = [CLEAN, *(t["name"] for t in [*results.attacks, *results.floors]), *results.kinds]
-    if _surrogates(results) > 1:  # they have a plot of their own
+    if surrogates(results) > 1:  # they have a plot of their own
         twice = {t["name"] for t in results.attacks if t.get("surrogate")}
         names = [key for key in names if key not in twice]
     shown = [key for key in names if drawing.table[column_name(key)].notna().any()]
@@ -79,7 +79,7 @@ def _size(beside: Sequence[str], below: Sequence[str], field: float) -> tuple[fl
     return min(12.6, 0.5 + left + field * len(below)), 0.5 + turned + 0.29 * len(beside)
 
 
-def _surrogates(results: Results) -> int:
+def surrogates(results: Results) -> int:
     """Models that examples were made on."""
     return len({threat["surrogate"] for threat in results.attacks if threat.get("surrogate")})
 
@@ -106,14 +106,14 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy of each model under examples made on each surrogate."""
     threats = [threat for threat in drawing.results.attacks if threat.get("surrogate")]
     made_on = [threat["surrogate"] for threat in threats]
-    if _surrogates(drawing.results) < 2:
+    if surrogates(drawing.results) < 2:
         return None
-    surrogates = {
+    made = {
         t["surrogate"] if made_on.count(t["surrogate"]) == 1 else t["name"]: column_name(t["name"])
         for t in threats
     }
-    values = 100 * drawing.table[list(surrogates.values())].to_numpy(dtype=float)
-    below = drawing.threat_labels(surrogates)
+    values = 100 * drawing.table[list(made.values())].to_numpy(dtype=float)
+    below = drawing.threat_labels(made)
     drawn = figure(*_size(list(drawing.labels.values()), below, 0.9))
     axes = drawn.subplots()
     sns.heatmap(
@@ -122,7 +122,7 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     )  # fmt: skip
     _readable(axes)
     axes.grid(visible=False)
-    across = np.arange(len(surrogates)) + 0.5
+    across = np.arange(len(made)) + 0.5
     axes.set_xticks(across, below, rotation=45, ha="right")
     axes.set_yticks(np.arange(len(values)) + 0.5, list(drawing.labels.values()), rotation=0)
     axes.set(xlabel="examples made on", ylabel="scored on")
@@ -132,10 +132,10 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
         "Accuracy of each model on adversarial examples made on the first seed of another model, "
         "or on its own.",
         svg(drawn, name, title),
-        ["scored on", *surrogates],
+        ["scored on", *made],
         [
             [model, *(percent(value / 100) for value in row)]
             for model, row in zip(drawing.table["model"], values, strict=True)
         ],
-        broad=len(surrogates) > 4,
+        broad=len(made) > 4,
     )
