@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from outcomes import Outcomes
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
 from robench.claims import Claim
@@ -174,3 +175,18 @@ def test_models_at_chance_are_not_praised() -> None:
     models = [SyntheticModel(f"models/{name}", clean=0.1, slope=0.0) for name in "ab"]
     [sentence] = said(Synthetic(models, THREATS, images=100).results())
     assert "none is above chance" in sentence
+
+
+def test_where_nothing_is_attacked_nobody_leads_and_what_is_proved_is_said_ball_by_ball() -> None:
+    """A certificate of noise looks for no point to break: the clean accuracy of its rows would
+    read as a worst case."""
+    right = np.ones((1, 4, 4), bool)
+    made = Outcomes(images=4, stochastic=True).clean(right)
+    named = {"dataset": {"name": "d"}, "network": {"name": "n"}, "trainer": {"name": "t"}}
+    made.model |= {"card": named, "fields": named}
+    made.attack("near", right, eps=0.01, role="proof", proved=[0.5, 0.5, 0.9, 0.0])
+    made.attack("far", right, eps=0.1, role="proof", proved=[0.0, 0.0, 0.0, 0.0])
+    [sentence] = said(made.results())
+    assert sentence == "Proved at best: 47.5% at L∞ ≤ 0.01, nothing at L∞ ≤ 0.1 (of mine)."
+    made.attack("pgd", right, eps=0.1)
+    assert "in the worst case" in said(made.results())[0]

@@ -10,17 +10,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from robench import two_sided
 from robench.claims import Claim
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
 from robench.report.figure import labels
 from robench.report.text import of_items, shorten
+from robench.report.two_sided import certified
 from robench.results import Results
 from robench.statistics import smallest_seen
 
 NAMED = 3
 """Data sets, and models of one, that a sentence names."""
 LENGTH = 60
+SHOWN = 0.0005
+"""Below it a share reads 0.0%."""
 WHAT = {
     "worst_case": "in the worst case",
     "average_corruptions": "on average over corruptions",
@@ -45,6 +49,12 @@ def _leaders(results: Results, table: pd.DataFrame) -> str:
     ranked = table[table["rank"].notna() & table[by].notna()]
     if ranked.empty:
         return "No model has all its outcomes yet: nothing is ranked."
+    if by == "worst_case" and not any(
+        threat["kind"] == "attack"
+        for model in results.models
+        for threat in results.within(model, results.balls)
+    ):
+        return ""  # nothing looked for points to break: nobody can lead
     names = short_names(list(table["model"]))
     chance = chance_levels(results)
     groups = list(ranked.groupby("dataset", sort=False))
@@ -168,14 +178,27 @@ def _belief(results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdic
     if doubtful:
         said.append(f"doubtful: {_list(doubtful)}" if len(doubtful) < len(table)
                     else "every number is doubtful")  # fmt: skip
-    if results.proofs and "proved" in table and table["proved"].notna().any():
-        best = table.sort_values("proved", ascending=False, kind="stable").iloc[0]
-        said.append(f"at best {_percent(best['proved'])} is proved, of {names[best['model']]}")
+    said += _proofs(results, table, names)
     missing = int((~table["complete"]).sum())
     if missing:
         said.append(f"{missing} of {len(table)} models lack outcomes and are not ranked")
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _proofs(results: Results, table: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """The most that is proved in the balls of the worst case; where that is nothing, ball by ball
+    what is proved of the model of which most is in the smallest."""
+    if not results.proofs or "proved" not in table or not table["proved"].notna().any():
+        return []
+    best = table.sort_values("proved", ascending=False, kind="stable").iloc[0]
+    if best["proved"] >= SHOWN:
+        return [f"at best {_percent(best['proved'])} is proved, of {names[best['model']]}"]
+    where = two_sided.balls(results)
+    smallest = two_sided.column(two_sided.PROVED, where[0])
+    if smallest in table and table[smallest].notna().any():
+        best = table.sort_values(smallest, ascending=False, kind="stable").iloc[0]
+    return [f"proved at best: {certified(best, where)} (of {names[best['model']]})"]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
