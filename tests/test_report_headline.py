@@ -190,3 +190,14 @@ def test_where_nothing_is_attacked_nobody_leads_and_what_is_proved_is_said_ball_
     assert sentence == "Proved at best: 47.5% at L∞ ≤ 0.01, nothing at L∞ ≤ 0.1 (of mine)."
     made.attack("pgd", right, eps=0.1)
     assert "in the worst case" in said(made.results())[0]
+
+
+def test_who_is_at_chance_neither_leads_nor_ties() -> None:
+    """Random answers fall under no attack: they stand above networks that learnt something."""
+    models = [SyntheticModel("models/dice", clean=0.1, slope=0.0), WEAK, STRONG]
+    [sentence] = said(Synthetic(models, THREATS, images=300).results())
+    assert sentence.startswith("strong leads")
+    assert sentence.endswith("on clean images: dice.")
+    [sentence] = said(Synthetic(models[:2], THREATS, images=300).results())
+    assert sentence.startswith("weak keeps")
+    assert sentence.endswith("on clean images: dice.")

@@ -80,10 +80,20 @@ def _group(
     what = WHAT[by]
     if len(rows) == 1:
         return f"{names[rows['model'].iloc[0]]} keeps {_percent(rows[by].iloc[0])} {what}"
-    first = rows[rows["rank"] == 1].sort_values(by, ascending=False, kind="stable")
-    others = rows[rows["rank"] > 1].sort_values(by, ascending=False, kind="stable")
-    known = chance is not None and (rows[f"{CLEAN}_low"] <= chance).all()
-    doubt = f"; none is above chance ({_percent(chance or 0)}) on clean images" if known else ""
+    learnt = rows if chance is None else rows[rows[f"{CLEAN}_low"] > chance]
+    doubt = ""
+    if learnt.empty:
+        doubt = f"; none is above chance ({_percent(chance or 0)}) on clean images"
+    elif len(learnt) < len(rows):
+        low = [names[model] for model in rows["model"] if model not in set(learnt["model"])]
+        doubt = f"; at chance ({_percent(chance or 0)}) on clean images: {_list(low)}"
+        if len(learnt) == 1:
+            only = learnt.iloc[0]
+            return f"{names[only['model']]} keeps {_percent(only[by])} {what}{doubt}"
+        rows = learnt  # who did not learn neither leads nor ties
+    lead = rows["rank"].min()
+    first = rows[rows["rank"] == lead].sort_values(by, ascending=False, kind="stable")
+    others = rows[rows["rank"] > lead].sort_values(by, ascending=False, kind="stable")
     if others.empty:
         spread = _spread(first[by])
         return f"the {len(rows)} models cannot be told apart {what} ({spread}); " + (
@@ -93,8 +103,8 @@ def _group(
     gap = 100 * (first[by].iloc[0] - following[by])
     behind = f"{gap:.1f} points above {names[following['model']]}"
     if len(first) == 1:
-        lead = first.iloc[0]
-        return f"{names[lead['model']]} leads {what} with {_percent(lead[by])}, {behind}{doubt}"
+        best = first.iloc[0]
+        return f"{names[best['model']]} leads {what} with {_percent(best[by])}, {behind}{doubt}"
     who = _list([names[model] for model in first["model"]])
     return (
         f"{who} lead {what} and cannot be told apart "
