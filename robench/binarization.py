@@ -10,7 +10,7 @@ its number for the network says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +76,7 @@ def binarization_test(
     reach: float = 0.5,
     stochastic: bool = False,
     seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
 ) -> Binarization:
     """Plant adversarial examples and let an attack look for them, in linf.
 
@@ -87,6 +88,8 @@ def binarization_test(
         inner: points inside that are to be told from `planted` points on the surface.
         reach: share of the ball in which the former lie.
         stochastic: whether two answers to one image may differ.
+        settings: what else the network `module` is told of how the module answers (`outputs`,
+            `mean`, ...).
 
     Raises RobenchError where images have the wrong shape.
     """
@@ -96,11 +99,11 @@ def binarization_test(
     attack = attack or PGD(steps=50, loss="margin", restarts=2)
     channels, height, width = x.shape[1:]
     factory, _ = handed_over(module)
+    told: dict[str, Any] = {"factory": factory, "stochastic": stochastic, **(settings or {})}
+    # How many classes there are is what it answers; the network says so itself from then on.
     with torch.no_grad():
-        classes = factory.make().eval()(x[:1]).shape[1]
-    network = Module(
-        (channels, height, width), classes, factory=factory, stochastic=stochastic
-    ).eval()
+        classes = Module((channels, height, width), 2, **told).eval()(x[:1]).shape[1]
+    network = Module((channels, height, width), classes, **told).eval()
     tried = found = 0
     lucky: list[float] = []
     for number, image in enumerate(x):

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from robench import plugins
+from robench.binarization import binarization_test
 from robench.cards import ModelCard
 from robench.data.handed import data_handed_over
 from robench.errors import RobenchError
@@ -65,6 +66,7 @@ def evaluate(
     device: str | None = None,
     jobs: int = 1,
     keep_images: bool = False,
+    planted: int = 0,
     progress: bool = True,
 ) -> Evaluation:
     """Attack, corrupt and diagnose a trained module as a report does its models.
@@ -108,6 +110,9 @@ def evaluate(
         device: None: CUDA where there is one.
         jobs: processes; more than one needs a module that pickles and whose class is in a file.
         keep_images: whether all adversarial images are kept in the store, for `result.images`.
+        planted: around so many test images adversarial examples are planted, and an attack looks
+            for them (`result.binarization`; robench/binarization.py): one that cannot find what is
+            surely there says nothing of the module. In linf, at the largest eps of the attacks.
         progress: whether bars are drawn.
 
     Raises RobenchError for bad input, and where the module does not answer as it should.
@@ -162,6 +167,8 @@ def evaluate(
     wanted = asked.report.images if images is None else images
     if wanted < 1:
         raise RobenchError(f"evaluate: images = {images!r}: at least 1")
+    if planted < 0:
+        raise RobenchError(f"evaluate: planted = {planted!r}: 0 or more")
     update: dict[str, Any] = {"name": f"evaluate/{name}", "models": (name, *beside)}
     if top_k is not None:
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
@@ -192,7 +199,19 @@ def evaluate(
     if results.table(name, 0, "clean") is None:
         why = next(failed["error"] for failed in results.failures() if failed["model"] == name)
         raise RobenchError(f"evaluate: {name}: {why}")
-    return Evaluation(results, name, kept)
+    if not planted:
+        return Evaluation(results, name, kept)
+    radii = [float(t["eps"]) for t in results.attacks if t["norm"] == "linf" and t["eps"]]
+    if not radii:
+        raise RobenchError("evaluate: planted: the test is in linf, where no attack is asked for")
+    found = binarization_test(
+        module,
+        splits.test.images[:planted],
+        eps=max(radii),
+        stochastic=stochastic,
+        settings=settings,
+    )
+    return Evaluation(results, name, kept, found)
 
 
 def _with_all_classes(

@@ -28,6 +28,8 @@ from robench.store import Store
 if TYPE_CHECKING:  # drawing is imported where something is drawn
     from matplotlib.axes import Axes
 
+    from robench.binarization import Binarization
+
 SUMMARY = {
     "worst_case": "worst case over attacks",
     "clean": "clean",
@@ -43,12 +45,14 @@ class Evaluation:
     """How a module fared: shown as a table in notebooks.
 
     results: every outcome, as reports have them. name: what the module is called in them. store:
-        where they are kept.
+        where they are kept. binarization: what became of planted examples, where they were asked
+        for.
     """
 
     results: Results = field(repr=False)
     name: str
     store: Store | None = field(default=None, repr=False)
+    binarization: Binarization | None = None
 
     @property
     def clean(self) -> float:
@@ -268,6 +272,8 @@ class Evaluation:
         verdict = self.verdicts[self.name]
         lines.append(f"  diagnostics: {verdict['verdict']}")
         lines += [f"    {alarm['text']}" for alarm in verdict["alarms"]]
+        if self.binarization is not None:
+            lines.append(f"  planted: {self.binarization}")
         lines += [f"  note: {note}" for note in self.notes]
         lines += [
             f"  {failed['status']}: {failed['of']}: {failed['error']}" for failed in self._gaps

@@ -3,6 +3,7 @@ the binarization test."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import tricks
 from handed import trained
 from outcomes import Outcomes
 
+import robench
 from robench.binarization import binarization_test
 from robench.diagnostics.asking import batches, memory, numbers
 from robench.diagnostics.finding import Finding
@@ -106,3 +108,19 @@ def test_planted_examples_are_found_by_an_attack_that_has_a_gradient_and_by_no_o
     assert "too weak for this network" in str(found)
     with pytest.raises(RobenchError, match="images are"):
         binarization_test(trained(), x[0], eps=0.1)
+
+
+def test_evaluate_plants_examples_where_it_is_asked_to(tmp_path: Path) -> None:
+    quietly: dict[str, Any] = {
+        "report": "fgsm", "images": 20, "store": tmp_path, "progress": False, "eps": 0.1,
+    }  # fmt: skip
+    honest = robench.evaluate(trained(), "digits", planted=4, **quietly)
+    assert honest.binarization is not None
+    assert honest.binarization.passed
+    assert "planted: the attack finds 4 of 4 planted examples" in str(honest)
+    lying = robench.evaluate(tricks.Lies(), "digits", planted=4, name="lies", **quietly)
+    assert lying.binarization is not None
+    assert not lying.binarization.passed
+    assert robench.evaluate(trained(), "digits", **quietly).binarization is None
+    with pytest.raises(RobenchError, match="planted = -1"):
+        robench.evaluate(trained(), "digits", planted=-1, **quietly)
