@@ -25,7 +25,7 @@ from robench.cards import Card, Spec, explain
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, cause, nearest, resolved
 from robench.loading import refresh, watch
-from robench.reach import Code, code_of, installed
+from robench.reach import Code, built, code_of, installed
 from robench.time_limit import STOPS
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
@@ -449,7 +449,7 @@ def _code(kind: Kind, plugin: type[Plugin], name: str, card: Card) -> str:
     if _is_file(name):
         return f"{plugin.__name__}@{_code_in(name, card, (plugin,)).digest}"
     entry = _installed()[kind].get(name)
-    package = f"{entry.dist.name}=={entry.dist.version}" if entry and entry.dist else "robench"
+    package = built(entry.dist) if entry and entry.dist else "robench"
     file = Path(inspect.getfile(plugin))
     if installed(file):
         return f"{package}:{name}"

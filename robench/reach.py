@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -41,6 +42,8 @@ PLATFORM = {
 """What robench is built on: its versions are provenance, not identity."""
 SITES = ("site-packages", "dist-packages")
 """Folders that distributions are installed in."""
+FILE = re.compile(r"[\w./ -]{1,200}\.\w{1,12}")
+"""What the name of a data file looks like."""
 DYNAMIC = ("import_module", "__import__")
 """Functions whose argument, where it is written out, is an import too."""
 
@@ -89,9 +92,11 @@ def code_of(path: Path, root: Path, classes: Sequence[type] = ()) -> Code:
                 files.add(found)
                 waiting.append(found)
     data = {file for base in bases for file in _declared(base)}
+    # What compiled code opens nobody notices: files count whose names stand in the code.
+    written = {file for one in files for file in _written(one)} - files - data
     read = {file for one in files for file in opened_by.get(one, ())} - files - data
     others = [digest_bytes(source(file)) for file in files - {path}]
-    others += [_data(file, *signature(file)) for file in data]
+    others += [_data(file, *signature(file)) for file in data | written]
     parts = [text.encode() for text in (*sorted(others), *sorted(packages))]
     return Code(
         digest_bytes(source(path), *parts) if parts else digest_bytes(source(path)),
@@ -113,6 +118,26 @@ def _declared(base: type) -> Iterator[Path]:
         if not file.is_file():
             raise RobenchError(f"{own}: {base.__name__}: files: {name!r}: no such file: {file}")
         yield file
+
+
+def _written(path: Path) -> Iterator[Path]:
+    """Files beside a Python file whose names are written out in it."""
+    for name in _names(path):
+        with suppress(OSError, ValueError):
+            file = (path.parent / name.lstrip("/")).resolve()  # f"{folder}/table.npy"
+            if file.is_file() and file.is_relative_to(path.parent):
+                yield file
+
+
+@lru_cache(maxsize=1024)
+def _names(path: Path) -> tuple[str, ...]:
+    """Texts in a Python file that may be the names of files."""
+    try:
+        tree = ast.parse(source(path))
+    except (SyntaxError, ValueError, OSError):
+        return ()
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    return tuple(t for t in texts if isinstance(t, str) and FILE.fullmatch(t))
 
 
 @lru_cache(maxsize=64)
@@ -207,7 +232,7 @@ def installed(place: Path) -> bool:
 
 @lru_cache(maxsize=256)
 def distribution(module: str) -> str:
-    """name==version of the distribution that a module comes from."""
+    """The distribution that a module comes from: name, version and what was installed of it."""
     top = module.partition(".")[0]
     try:
         found = importlib.metadata.distribution(top)
@@ -216,7 +241,17 @@ def distribution(module: str) -> str:
         if not names:
             return top
         found = importlib.metadata.distribution(names[0])
-    return f"{found.name}=={found.version}"
+    return built(found)
+
+
+def built(found: importlib.metadata.Distribution) -> str:
+    """name==version, and a digest of the hashes that its RECORD has of files in Python: two builds
+    may say the same version. Without a RECORD of such files, the version alone."""
+    record = found.read_text("RECORD") or ""
+    lines = [line for line in record.splitlines() if ".py,sha256=" in line]
+    code = f"#{digest_bytes(*map(str.encode, sorted(lines)))[:16]}" if lines else ""
+    return f"{found.name}=={found.version}{code}"
 
 
 on_change.append(_imports.cache_clear)
+on_change.append(_names.cache_clear)

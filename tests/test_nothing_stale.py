@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import data_files
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from small_runs import Ears, carry_out
 
@@ -253,6 +255,24 @@ def test_an_installed_library_counts_by_its_version(
     as_if_anew(place)
 
 
+def test_two_builds_that_say_the_same_version_are_told_apart(
+    put: Callable[[dict[str, str]], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "env/site-packages"
+    library(place)
+    workspace = put({"models/own.py": REACHED["a base class of a library"]})
+    monkeypatch.syspath_prepend(place)
+    record = place / "oddlib-1.0.dist-info/RECORD"
+    found = []
+    for code, rest in (("a", "1"), ("a", "2"), ("b", "2")):
+        record.write_text(f"oddlib/__init__.py,sha256={code},9\nbin/odd,sha256={rest},9\n")
+        as_if_anew(place)
+        found.append(digest(workspace))
+    as_if_anew(place)
+    assert found[0] == found[1], "what an installer writes itself is no code"
+    assert found[1] != found[2]
+
+
 @pytest.mark.parametrize("what", REACHED)
 def test_people_s_own_code_elsewhere_counts_by_its_bytes(
     put: Callable[[dict[str, str]], Workspace],
@@ -271,6 +291,37 @@ def test_people_s_own_code_elsewhere_counts_by_its_bytes(
     as_if_anew(place)
     assert digest(workspace) != before
     as_if_anew(place)
+
+
+BY_COMPILED_CODE = {
+    "tensors": (
+        "import safetensors.numpy as st\n"
+        "SIGMA = float(st.load_file(f'{pathlib.Path(__file__).parent}/s.safetensors')['s'][0])",
+        "s.safetensors",
+        lambda value: safetensors.numpy.save({"s": np.array([value])}),
+    ),
+    "a picture": (
+        "import cv2\n"
+        "SIGMA = float(cv2.imread(str(pathlib.Path(__file__).parent / 's.png')).mean())",
+        "s.png",
+        lambda value: cv2.imencode(".png", np.full((2, 2, 3), value, np.uint8))[1].tobytes(),
+    ),
+}
+"""What reads a file that no audit hook hears of, its name, and its content."""
+
+
+@pytest.mark.parametrize("what", BY_COMPILED_CODE)
+def test_files_that_compiled_code_opens_count_where_their_names_stand_in_the_code(
+    put: Callable[[dict[str, str]], Workspace], what: str
+) -> None:
+    code, name, content = BY_COMPILED_CODE[what]
+    workspace = put({"models/own.py": "import pathlib\n" + code + TRAINER})
+    found = []
+    for value in (1.0, 1.0, 2.0):
+        (workspace.root / "models" / name).write_bytes(content(value))
+        found.append(digest(workspace))
+    assert found[0] == found[1]
+    assert found[1] != found[2]
 
 
 # -- files that nobody has named -------------------------------------------------------------------
