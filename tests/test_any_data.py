@@ -26,8 +26,6 @@ from robench.errors import RobenchError
 from robench.report import write_report
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 # -- a report that asks for fewer test images than there are meets a sample of them ----------------
 
 

@@ -23,8 +23,6 @@ from robench.seal import sealed, tensors_digest
 from robench.store import Store
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 
 NETWORKS = """

@@ -10,8 +10,6 @@ from command_line import robench, robench_here
 
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 
 

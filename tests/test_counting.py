@@ -38,8 +38,6 @@ from robench.store import Store
 from robench.tasks import _trained
 from robench.workspace import Workspace, open_workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"noisy": False, "seed": 0, "batch_size": 16, "device": CPU}

@@ -23,8 +23,6 @@ from robench.store import Store
 from robench.verify import verify_training
 from robench.workspace import Workspace, open_workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 
 

@@ -14,8 +14,6 @@ from robench.leaderboard import leaderboard
 from robench.results import Results
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 
 @pytest.fixture
 def results() -> Results:

@@ -29,8 +29,6 @@ from robench.store import Store
 from robench.tasks import _fresh
 from robench.workspace import Workspace, open_workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 
 

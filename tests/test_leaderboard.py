@@ -26,8 +26,6 @@ from robench.results import Results
 from robench.statistics import wilson
 from robench.store import Store
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 
 @pytest.fixture(scope="module")
 def quick() -> Results:

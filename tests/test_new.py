@@ -18,8 +18,6 @@ from robench.run import run_report
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 SHORT = """
 dataset = "digits"
 network = "mlp"

@@ -16,8 +16,6 @@ from robench.report import write_report
 from robench.results import load_published, load_results
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 Write = Callable[[str, str], Path]
 NOISY = """
 dataset = "digits"

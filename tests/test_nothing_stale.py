@@ -38,8 +38,6 @@ from robench.results import load_results
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 MODEL = """
 dataset = "digits"
 network = {{ name = "{network}", hidden = [16] }}

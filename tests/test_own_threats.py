@@ -18,8 +18,6 @@ from robench.errors import RobenchError
 from robench.report.text import radius
 from robench.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 mpl.use("Agg")
 
 

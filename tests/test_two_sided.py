@@ -23,8 +23,6 @@ from robench.report.tables import as_csv, as_json, as_latex
 from robench.results import Results, load_published
 from robench.two_sided import Ball, ends
 
-pytestmark = pytest.mark.usefixtures("without_plots")
-
 
 def proved(images: int, count: int) -> np.ndarray:
     """The first so many images."""
