@@ -64,10 +64,8 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
         of = (claim["model"], claim["than"], claim["strong"])
         strong, strongly = _compare(results, *of, published)
         sentences.append(f"Under {claim['strong']}: {strongly}: {strong}.")
-        if not said and verdict == "holds":
-            left = _difference(results, *of)
-            if left is not None:
-                sentences.append(f"Of the difference {_share(left / published)} is left.")
+        if not said:
+            sentences += _left(results, claim)
     if claim.get("control"):
         _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
@@ -108,6 +106,18 @@ def _compare(
     if unlearnt is not None:
         numbers += f"; {unlearnt} answers clean images no better than chance"
     return verdict, numbers
+
+
+def _left(results: Results, claim: Mapping[str, Any]) -> list[str]:
+    """What the strong evaluation leaves of the accuracy that the paper's threat shows."""
+    parts = []
+    for name in (claim["model"], claim["than"]):
+        shown = _accuracy(results, name, claim["threat"])
+        left = _accuracy(results, name, claim["strong"])
+        if shown is None or left is None:
+            return []
+        parts.append(f"{name} from {_percent(shown.mean())} to {_percent(left.mean())}")
+    return [f"Under the strong evaluation falls {', '.join(parts)}."]
 
 
 def _beside(results: Results, model: str, control: str, threat: str, published: float) -> str:
@@ -168,10 +178,6 @@ def _interval(first: Floats, second: Floats) -> tuple[float, float]:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
-
-
-def _share(value: float) -> str:
-    return "nothing" if value <= 0 else "all" if value >= 1 else f"{100 * value:.0f}%"
 
 
 def _points(value: float) -> str:

@@ -129,7 +129,8 @@ def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:
 def test_claims_without_figures_are_not_weaker_than_published() -> None:
     made = Synthetic([WEAK, STRONG], THREATS, claims=[{"text": "t"}]).results()
     assert said(made, [claim("holds", "weaker")])[1] == (
-        "The published claim holds; under the strong evaluation is weaker."
+        "The claim holds under the threat that papers report; "
+        "under the strong evaluation it is weaker."
     )
 
 

@@ -140,16 +140,19 @@ def _claims(results: Results, claims: Sequence[Claim]) -> str:
     found = Counter(claim["verdict"] for claim in claims)
     held = _counted(found, len(claims), figures)
     strong = [claim["strong_verdict"] for claim in claims if claim["strong_verdict"]]
-    beyond = ""
+    beyond = "" if figures else " under the threat that papers report"
     if strong:
-        beyond = f"; under the strong evaluation {_counted(Counter(strong), len(strong), figures)}"
+        it = "it " if len(strong) == 1 else ""
+        counted = _counted(Counter(strong), len(strong), figures)
+        beyond += f"; under the strong evaluation {it}{counted}"
     answer = ""
     if str(results.manifest["report"]["title"]).rstrip().endswith("?"):
         last = [claim["strong_verdict"] or claim["verdict"] for claim in claims]
         good = sum(verdict == "holds" for verdict in last)
         answer = "Yes: " if good == len(last) else "In part: " if good else "Not shown: "
     many = len(claims) > 1
-    of = f"of {len(claims)} published claims" if many else "the published claim"
+    kind = "published claim" if figures else "claim"
+    of = f"of {len(claims)} {kind}s" if many else f"the {kind}"
     text = f"{of} {held}{beyond}."
     return answer + text if answer else text[0].upper() + text[1:]
 
