@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from hashlib import sha256
 from typing import Any
 
 import matplotlib
@@ -82,14 +83,27 @@ def svg(drawn: Figure, name: str, title: str) -> str:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    own = f"p{sha256(name.encode()).hexdigest()[:6]}"
+    text = _short_ids(text, own)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r"\s*font-family: [^;\"]*;?", "", text)  # the page's own
     text = text.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
     text = re.sub(r"<[^>]+>", _rounded, text)
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
-    text = _said_once(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text)), name)
+    text = _said_once(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text)), own)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+
+
+def _short_ids(text: str, own: str) -> str:
+    """Ids numbered behind what no other figure of a page begins its own with: they are said again
+    for every marker."""
+    known = {name: f"{own}-{n}" for n, name in enumerate(re.findall(r'\bid="([^"]+)"', text))}
+
+    def called(found: re.Match[str]) -> str:
+        return found[1] + known.get(found[2], found[2])
+
+    text = text.replace("xlink:href=", "href=")
+    return re.sub(r'(\bid="|href="#|url\(#)([^")]+)', called, text)
 
 
 def _said_once(text: str, name: str) -> str:

@@ -168,7 +168,7 @@ function pictures(model) {
     h("p", { class: "note" }, "The first test images under the first seed, with the label, and the prediction where its first draw is wrong; under the strongest attack, then under the hardest corruptions at their highest severity."),
     h("div", { class: "strips" }, model.pictures.map((strip) => h("figure", { class: "strip", style: `--tiles:${strip.tiles}` },
       h("figcaption", {}, shorten(strip.label, 60)),
-      h("img", { src: strip.png, alt: `${strip.tiles} test images, ${shorten(strip.label, 60)}: ${strip.captions.join(", ")}` }),
+      h("img", { src: strip.picture, alt: `${strip.tiles} test images, ${shorten(strip.label, 60)}: ${strip.captions.join(", ")}` }),
       h("div", { class: "captions", "aria-hidden": "true" }, strip.captions.map((caption) => h("span", {}, caption))))))];
 }
 
