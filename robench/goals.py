@@ -20,7 +20,7 @@ from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
-from robench.memory import in_pieces, joined
+from robench.memory import whole
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.noise import InUse
 from robench.scoring import Perturbed, batch_of, in_use
@@ -99,7 +99,7 @@ def clean_answers(
         drawn: list[Tensor] = []
         with torch.no_grad(), asked, watch:
             for _ in range(ASKED if random else 1):
-                logits = joined(in_pieces(network, network, x))
+                logits = whole(network, x)
                 check_shape(logits, len(x), network.classes)
                 check_finite("logits", logits)
                 drawn.append(logits)

@@ -80,3 +80,8 @@ def in_pieces(
 def joined(parts: list[Tensor]) -> Tensor:
     """The answers about all rows; a single one as it is, whatever it is."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def whole(network: Network, x: Tensor) -> Tensor:
+    """Logits of all rows, in as many pieces as memory needs."""
+    return joined(in_pieces(network, network, x))

@@ -8,6 +8,7 @@ lie above all others. A two-sample test of Kolmogorov and Smirnov compares them,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from robench.asking import Fresh
 from robench.attacks.losses import margin
 from robench.data.base import Part
 from robench.digest import derived_seed
-from robench.memory import in_pieces, joined
+from robench.memory import in_pieces, joined, whole
 from robench.networks.base import Network
 from robench.networks.noise import InUse
 from robench.networks.numbers import asked
@@ -98,25 +99,20 @@ def _margins(
 def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:
     """What is no number is wrong by as much as can be."""
     with torch.no_grad():
-
-        def whole(x: Tensor) -> Tensor:
-            return joined([logits for (logits,) in in_pieces(network, lambda x: [network(x)], x)])
-
-        logits = asked(network, x, whole, known=True)
+        logits = asked(network, x, partial(whole, network), known=True)
         return (-margin(logits, y)).nan_to_num(-torch.inf).cpu()
 
 
 def _gradient(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
     """Of the margin to the nearest class; None where there is none."""
 
-    def ask(x: Tensor, y: Tensor) -> list[Tensor]:
+    def ask(x: Tensor, y: Tensor) -> Tensor:
         leaf = x.clone().requires_grad_()
         with torch.enable_grad(), standing_in(stand_ins(network)):
             rows = margin(network(leaf), y)
-        (grad,) = torch.autograd.grad(rows.sum(), leaf)
-        return [grad]
+        return torch.autograd.grad(rows.sum(), leaf)[0]
 
     try:
-        return joined([grad for (grad,) in in_pieces(network, ask, x, y)]).nan_to_num(0, 0, 0)
+        return joined(in_pieces(network, ask, x, y)).nan_to_num(0, 0, 0)
     except Exception:  # whatever a stranger's network raises
         return None

@@ -34,7 +34,7 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.guard import AtWork, guarded
 from robench.likelihood_ratio import cross_entropy_rows
-from robench.memory import in_pieces, joined
+from robench.memory import whole
 from robench.networks.base import Network
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import InUse, noise, noise_in_use
@@ -360,7 +360,7 @@ def score_slice(
             first: Tensor | None = None
             for _ in range(draws):
                 started = time.perf_counter()
-                logits = asked(network, x, partial(_whole, network), known=perturbed)
+                logits = asked(network, x, partial(whole, network), known=perturbed)
                 bad = without_a_number(logits)  # which waits for the device
                 fastest = min(fastest, (time.perf_counter() - started) / len(y))
                 if first is None:
@@ -469,11 +469,6 @@ def check_proof(
             f"image {image}: {who} proves at least {bound:.4g} everywhere in the ball, but "
             f"{witness} breaks it inside the ball; one of the two is a bug"
         )
-
-
-def _whole(network: Network, x: Tensor) -> Tensor:
-    """Logits of all rows, in as many pieces as memory needs."""
-    return joined(in_pieces(network, network, x))
 
 
 def _change(logits: Tensor, first: Tensor) -> float:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
@@ -25,7 +25,7 @@ from robench.attacks.losses import margin
 from robench.attacks.planes import onto_plane
 from robench.attacks.steps import per_image
 from robench.attacks.target import WhiteBoxTarget
-from robench.networks.surrogate import parse_surrogate
+from robench.networks.surrogate import SurrogateName
 
 MOST_TO_CLEAN = 0.1
 """alpha_max: largest weight of the point that is nearest to the clean image."""
@@ -35,14 +35,7 @@ BACK = 0.9
 """beta: what is left of a perturbation that is adversarial before the next step."""
 BISECTIONS = 3
 """Of the way from the clean image to the smallest adversarial one, at the end."""
-SIZES = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "none": 2.0}
-DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf, "none": 2.0}
-
-
-def _surrogate(text: str | None) -> str | None:
-    if text is not None:
-        parse_surrogate(text)
-    return text
+DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 
 
 class FAB(Attack):
@@ -60,7 +53,7 @@ class FAB(Attack):
     eot: int = Field(default=1, ge=1)
     """Draws of a noisy network for each gradient and each judgement; an image is broken where all
     of them are wrong."""
-    surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
+    surrogate: SurrogateName = None
     """Derivative of steps and spikes; None: the network's own."""
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "none")
@@ -88,6 +81,7 @@ class _Search:
     def __init__(self, attack: FAB, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> None:
         self.attack, self.target, self.x, self.y = attack, target, x, y
         self.norm = target.norm if target.norm != "none" else "l2"
+        self.far = target.ball.distance
         self.best = x.clone()
         self.size = torch.full((len(x),), torch.inf, device=x.device)
         everything = torch.arange(len(x), device=x.device)
@@ -100,7 +94,7 @@ class _Search:
         return (share == 1) & (gap > ROUNDING)
 
     def _keep(self, x: Tensor, rows: Tensor, fooled: Tensor) -> None:
-        far = _size(x - self.x[rows], self.norm)
+        far = self.far(x, self.x[rows])
         less = torch.nonzero(fooled & (far < self.size[rows]))[:, 0]
         self.best[rows[less]], self.size[rows[less]] = x[less], far[less]
 
@@ -119,7 +113,8 @@ class _Search:
             noise = torch.empty_like(self.x).uniform_(-1, 1, generator=rng)[rows]
             reach = self.size[rows].clamp_max(self.target.eps) / 2
             reach = torch.where(torch.isfinite(reach), reach, 0)
-            unit = noise / per_image(_size(noise, self.norm).clamp_min(1e-12), noise)
+            length = self.far(noise, torch.zeros_like(noise)).clamp_min(1e-12)
+            unit = noise / per_image(length, noise)
             at = (at + per_image(reach, at) * unit).clamp(0, 1)
         for _ in range(self.attack.steps):
             if not len(rows):
@@ -137,11 +132,11 @@ class _Search:
         w, value = self._boundary(at, rows, aim)
         flat, clean = at.flatten(1), self.x[rows].flatten(1)
         b = value - (w * flat).sum(1)
-        here = onto_plane(flat, w, b, self.norm) - flat
-        there = onto_plane(clean, w, b, self.norm) - clean
-        a, c = _size(here, self.norm), _size(there, self.norm)
+        here, there = (onto_plane(start, w, b, self.norm) for start in (flat, clean))
+        a, c = self.far(here, flat), self.far(there, clean)
         alpha = (a / (a + c).clamp_min(1e-12)).clamp_max(MOST_TO_CLEAN)[:, None]
-        mixed = (1 - alpha) * (flat + BEYOND * here) + alpha * (clean + BEYOND * there)
+        here, there = flat + BEYOND * (here - flat), clean + BEYOND * (there - clean)
+        mixed = (1 - alpha) * here + alpha * there
         free = self.target.ball.free(at).flatten(1)
         return torch.where(free, mixed, clean).clamp(0, 1).view_as(at)
 
@@ -188,9 +183,3 @@ class _Search:
             fooled = self._fooled(tried, rows)
             self._keep(tried, rows, fooled)
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
-
-
-def _size(delta: Tensor, norm: str) -> Tensor:
-    """Norm of each row or image, (n,)."""
-    size: Tensor = torch.linalg.vector_norm(delta.flatten(1), SIZES[norm], dim=1)
-    return size

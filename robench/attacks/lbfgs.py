@@ -11,27 +11,21 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from robench.attacks.base import Attack
 from robench.attacks.losses import cross_entropy, margin
 from robench.attacks.target import WhiteBoxTarget
-from robench.networks.surrogate import parse_surrogate
+from robench.networks.surrogate import SurrogateName
 
 SUFFICIENT = 1e-4  # Armijo's constant
 DECREASE = 1e-5  # least relative decrease of an iteration; below, an image has converged
 HALVINGS = 8  # of a step that does not descend
-
-
-def _surrogate(text: str | None) -> str | None:
-    if text is not None:
-        parse_surrogate(text)
-    return text
 
 
 class LBFGS(Attack):
@@ -50,7 +44,7 @@ class LBFGS(Attack):
     confidence: float = Field(default=0.0, ge=0)
     """Margin by which an image must be misclassified; more makes larger perturbations that transfer
     better."""
-    surrogate: Annotated[str | None, AfterValidator(_surrogate)] = None
+    surrogate: SurrogateName = None
     """Derivative of steps and spikes; None: the network's own."""
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("l2", "linf", "none")

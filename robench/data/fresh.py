@@ -44,9 +44,7 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
     seen = {image.tobytes() for image in splits.test.images}
     found: dict[str, Part] = {}
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        chosen = rng.permutation(len(part))[: 2 * MOST]
-        other = [i for i in chosen if part.images[i].tobytes() not in seen][:MOST]
-        found[name] = Part(part.images[other], part.labels[other])
+        found[name] = _some(part, MOST, seen, rng)
     found["mixtures"] = _mixtures(splits, test, eps, rng)
     if min(splits.input_shape[1:]) >= 4:
         found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
@@ -85,11 +83,15 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
     found: dict[str, Part] = {}
     many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
     for name, part in named.items():
-        chosen = list(rng.permutation(len(part))[: 2 * many])
-        if name != "test":
-            chosen = [i for i in chosen if part.images[i].tobytes() not in seen]
-        found[name] = Part(part.images[chosen[:many]], part.labels[chosen[:many]])
+        found[name] = _some(part, many, set() if name == "test" else seen, rng)
     return {name: part for name, part in found.items() if len(part) >= FEWEST}
+
+
+def _some(part: Part, many: int, seen: set[bytes], rng: np.random.Generator) -> Part:
+    """At most so many images drawn at random, none of them seen."""
+    drawn = rng.permutation(len(part))[: 2 * many]
+    chosen = [i for i in drawn if part.images[i].tobytes() not in seen][:many]
+    return Part(part.images[chosen], part.labels[chosen])
 
 
 def _turned(image: np.ndarray, number: int) -> np.ndarray:

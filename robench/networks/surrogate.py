@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from robench.errors import nearest
@@ -106,6 +107,16 @@ def parse_surrogate(text: str) -> Surrogate:
     if not 0 < value < math.inf:
         raise ValueError(f"surrogate {text!r}: the parameter must be positive")
     return Surrogate(name, value)
+
+
+def _known(text: str | None) -> str | None:
+    if text is not None:
+        parse_surrogate(text)
+    return text
+
+
+SurrogateName = Annotated[str | None, AfterValidator(_known)]
+"""A field of a card: a derivative as `parse_surrogate` reads it, or none."""
 
 
 def _step(u: Tensor, at: float, out: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from robench.data.base import Part, Splits
 from robench.data.sample import stratified
 from robench.errors import RobenchError
-from robench.memory import halved, in_pieces, joined, ran_out
+from robench.memory import halved, ran_out, whole
 from robench.networks.base import Network
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.plugins import Plugin
@@ -253,9 +253,8 @@ class Trainer(Plugin):
         with torch.no_grad(), noise(network, source):
             hits = 0
             for start in range(0, len(y), 500):
-                part = x[start : start + 500]
-                parts = in_pieces(network, network, part)
-                hits += int((joined(parts).argmax(1) == y[start : start + 500]).sum())
+                said = whole(network, x[start : start + 500]).argmax(1)
+                hits += int((said == y[start : start + 500]).sum())
         network.generator = rng
         return hits / len(y)
 

@@ -11,10 +11,10 @@ potential, and backwards has the surrogate derivative of the network, or of the 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,9 +22,8 @@ from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer
 from robench.networks.snn import SNN
-from robench.networks.surrogate import surrogate
+from robench.networks.surrogate import SurrogateName, surrogate
 from robench.trainers.base import Trainer, cross_entropy
-from robench.trainers.stbp import named
 
 Interval = tuple[Tensor, Tensor]
 """Lower and upper bounds, of the same shape."""
@@ -42,7 +41,7 @@ class SIBP(Trainer):
     scale: float = Field(default=5.0, gt=0)
     """What potentials, which are of the size of the threshold, are multiplied with before the
     cross-entropy."""
-    surrogate: Annotated[str | None, AfterValidator(named)] = None
+    surrogate: SurrogateName = None
     """Derivative of the spikes; None: the network's own."""
     mean_of_rows: ClassVar[bool] = True
 

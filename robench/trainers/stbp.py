@@ -8,31 +8,24 @@ use.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.noise import GaussianNoise, noise
-from robench.networks.surrogate import Step, parse_surrogate, surrogate
+from robench.networks.surrogate import Step, SurrogateName, surrogate
 from robench.trainers.base import Trainer, cross_entropy
 from robench.trainers.potential import potential_rows, potentials
-
-
-def named(text: str | None) -> str | None:
-    if text is not None:
-        parse_surrogate(text)
-    return text
 
 
 class STBP(Trainer):
     """Backpropagation through time with a surrogate derivative."""
 
-    surrogate: Annotated[str | None, AfterValidator(named)] = None
+    surrogate: SurrogateName = None
     """rectangle, polynomial, sigmoid, gaussian, fast-sigmoid or arctan, with `:parameter`."""
     criterion: Literal["cross-entropy", "mse", "potential"] = "cross-entropy"
     """mse: to one-hot targets, as in STBP's code; potential: of the output potentials
