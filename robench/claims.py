@@ -47,9 +47,9 @@ def judge(results: Results) -> list[Claim]:
 
 def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
     said, threat = claim.get("published"), claim["threat"]
-    published = said[0] - said[1] if said else None
-    verdict, found = _compare(results, claim["model"], claim["than"], threat, published or 0.0)
-    if said and published is not None:
+    published = said[0] - said[1] if said else 0.0
+    verdict, found, measured = _compare(results, claim["model"], claim["than"], threat, published)
+    if said:
         sentences = [
             f"Published under {threat}: {_percent(said[0])} against {_percent(said[1])} "
             f"({_points(published)} points).",
@@ -57,17 +57,18 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
         ]
     else:
         sentences = [f"Measured under {threat}: {found}."]
-        measured = _difference(results, claim["model"], claim["than"], threat)
-        published = max(measured or 0.0, 0.0)
+        published = max(measured, 0.0)
     strong = ""
     if claim["strong"] != threat:
         of = (claim["model"], claim["than"], claim["strong"])
-        strong, strongly = _compare(results, *of, published)
+        strong, strongly, _ = _compare(results, *of, published)
         sentences.append(f"Under {claim['strong']}: {strongly}: {strong}.")
         if not said:
             sentences += _left(results, claim)
     if claim.get("control"):
-        _, control = _compare(results, claim["control"], claim["than"], claim["threat"], published)
+        _, control, _ = _compare(
+            results, claim["control"], claim["than"], claim["threat"], published
+        )
         sentences.append(f"The control {claim['control']} under {claim['threat']}: {control}.")
         sentences += [
             _beside(results, claim["model"], claim["control"], threat, published)
@@ -83,11 +84,11 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
 
 def _compare(
     results: Results, model: str, than: str, threat: str, published: float
-) -> tuple[str, str]:
-    """Verdict and numbers of one difference."""
+) -> tuple[str, str, float]:
+    """Verdict and numbers of one difference, and the difference; 0 where it was not measured."""
     first, second = _accuracy(results, model, threat), _accuracy(results, than, threat)
     if first is None or second is None or first.shape[1] != second.shape[1]:
-        return "cannot be judged", "not measured completely"
+        return "cannot be judged", "not measured completely", 0.0
     difference = float(first.mean() - second.mean())
     low, high = _interval(first, second)
     sign = 1.0 if published >= 0 else -1.0
@@ -105,7 +106,7 @@ def _compare(
     )
     if unlearnt is not None:
         numbers += f"; {unlearnt} answers clean images no better than chance"
-    return verdict, numbers
+    return verdict, numbers, difference
 
 
 def _left(results: Results, claim: Mapping[str, Any]) -> list[str]:
@@ -147,12 +148,6 @@ def _at_chance(results: Results, name: str) -> bool:
     chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     low, _ = wilson(np.asarray(correct.mean()), len(labels))
     return bool(low <= chance)
-
-
-def _difference(results: Results, model: str, than: str, threat: str) -> float | None:
-    """By how much one model keeps more than the other; None: not measured completely."""
-    first, second = _accuracy(results, model, threat), _accuracy(results, than, threat)
-    return None if first is None or second is None else float(first.mean() - second.mean())
 
 
 def _accuracy(results: Results, name: str, threat: str) -> Floats | None:

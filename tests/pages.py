@@ -33,6 +33,17 @@ FILES = [
 ]
 
 
+CLAIM = {
+    "text": "NIT withstands FGSM better than STBP",
+    "model": "synthetic/snn-nit",
+    "than": "synthetic/snn-stbp",
+    "threat": "fgsm",
+    "published": [0.814, 0.426],
+    "strong": "worst case",
+    "control": None,
+}
+
+
 @pytest.fixture(scope="module")
 def quick() -> Results:
     return _quick()
@@ -40,15 +51,7 @@ def quick() -> Results:
 
 @cache  # the modules of a process share it, and the folder
 def _quick() -> Results:
-    claim = {
-        "text": "NIT withstands FGSM better than STBP",
-        "model": "synthetic/snn-nit",
-        "than": "synthetic/snn-stbp",
-        "threat": "fgsm",
-        "published": [0.814, 0.426],
-    }
-    card = {**claim, "strong": "worst case", "control": None}
-    return Synthetic(quick_models(), quick_threats(), claims=[card]).results()
+    return Synthetic(quick_models(), quick_threats(), claims=[CLAIM]).results()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from in_a_browser import Tab, browser, pytestmark
+from pages import CLAIM
 from proofs_by_hand import proven
 from synthetic import (
     Synthetic,
@@ -31,15 +32,6 @@ BARE = "* { background-image: none !important } "
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with whatever a page may have, one without attacks, and their index."""
-    claim = {
-        "text": "NIT withstands FGSM better than STBP",
-        "model": "synthetic/snn-nit",
-        "than": "synthetic/snn-stbp",
-        "threat": "fgsm",
-        "published": [0.814, 0.426],
-        "strong": "worst case",
-        "control": None,
-    }
     models = [
         *quick_models(),
         SyntheticModel("synthetic/broken", clean=0.99, failed=((0, "fgsm"),)),
@@ -49,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attack_threat(f"pgd from {name}", 0.1, 0.3, access="transfer", surrogate=name)
         for name in ("synthetic/mlp-bp", "synthetic/mlp-glr")
     ]
-    full = Synthetic(models, [*quick_threats(), *transfer], claims=[claim]).results()
+    full = Synthetic(models, [*quick_threats(), *transfer], claims=[CLAIM]).results()
     clean = Synthetic([SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b")],
                       [clean_threat()]).results()  # fmt: skip
     folder = tmp_path_factory.mktemp("site")

@@ -19,7 +19,7 @@ from robench.report.columns import roles
 from robench.report.costs import COSTS
 from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
-from robench.report.text import of_items, radius, towards
+from robench.report.text import PAPERS, of_items, radius, towards
 from robench.report.two_sided import record as ends_record
 from robench.results import Model, Results, targeted
 
@@ -47,6 +47,7 @@ def payload(
             record["verdict"] = _clipped(_of_items(verdicts[record["name"]], results.items))
     return {
         "items": results.items,
+        "papers": list(PAPERS.items()),
         "threats": [_threat(threat) for threat in results.threats],
         "kinds": [
             {"name": kind, "severities": [threat["severity"] for threat in threats]}

@@ -57,7 +57,8 @@ PAPERS = {
     r"\bOpenReview[: ]*([\w-]{8,})": "https://openreview.net/forum?id=",
     r"\b(10\.\d{4,9}/[\w.()/:-]+[\w)])": "https://doi.org/",
 }
-"""How a card names a paper, and where papers that are named so are found."""
+"""How a card names a paper, in words of regular expressions that pages' scripts share, and where
+papers that are named so are found."""
 
 
 def _paper(text: str) -> tuple[re.Match[str], str] | None:

@@ -79,6 +79,11 @@ def _known(bars: Sequence[Bar]) -> list[tuple[Bar, float]]:
     return [(bar, bar.ratio) for bar in bars if bar.ratio is not None]
 
 
+def _ends(known: Sequence[tuple[Bar, float]]) -> tuple[tuple[Bar, float], tuple[Bar, float]]:
+    """The least and the greatest ratio."""
+    return min(known, key=lambda one: one[1]), max(known, key=lambda one: one[1])
+
+
 def _beside(tables: Tables) -> Question:
     pgd = [
         _bar(tables, f"PGD, 15 steps, {what}{where}", f"{gpu}PGD, 15 steps, {short}", peer)
@@ -105,7 +110,7 @@ def _beside(tables: Tables) -> Question:
     known = _known(bars)
     sentence = "Not measured."
     if known:
-        low, high = min(known, key=lambda one: one[1]), max(known, key=lambda one: one[1])
+        low, high = _ends(known)
         slower = sum(ratio > 1 for _, ratio in known)
         of = f"all {slower}" if slower == len(known) else f"{slower} of {len(known)}"
         sentence = (
@@ -161,7 +166,7 @@ def _limit(tables: Tables) -> Question:
     known = _known(bars)
     sentence = "Not measured."
     if known:
-        low, high = min(known, key=lambda one: one[1]), max(known, key=lambda one: one[1])
+        low, high = _ends(known)
         sentence = (
             "What the work cannot do without takes, in the median, "
             f"{100 * median(ratio for _, ratio in known):.0f}% of robench's time: from "
@@ -198,7 +203,7 @@ def _gpu(tables: Tables) -> Question:
     known = _known(bars)
     sentence = "Not measured."
     if known:
-        low, high = min(known, key=lambda one: one[1]), max(known, key=lambda one: one[1])
+        low, high = _ends(known)
         sentence = (
             "One CPU thread takes, in the median, "
             f"{median(ratio for _, ratio in known):.0f} times as long as robench on the GPU: from "
