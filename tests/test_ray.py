@@ -24,6 +24,13 @@ from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
 CORES = 2  # of each simulated node
+HEAD = {
+    "num_cpus": CORES,
+    "include_dashboard": False,
+    "object_store_memory": 10**8,
+    # Ray's workers give way to all else (nice 15): on a busy machine an import takes minutes.
+    "_system_config": {"worker_niceness": 0},
+}
 
 SLOW_ATTACK = """
 import time
@@ -89,14 +96,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    made = Nodes(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": CORES,
-            "include_dashboard": False,
-            "object_store_memory": 10**8,
-        },
-    )
+    made = Nodes(initialize_head=True, head_node_args=HEAD)
     ray.init(
         address=made.address,
         log_to_driver=False,
@@ -264,12 +264,7 @@ def test_a_head_that_is_killed_is_one_error_and_nothing_is_lost(
     pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
     from ray.cluster_utils import Cluster as Nodes
 
-    made = Nodes(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": CORES, "include_dashboard": False, "object_store_memory": 10**8
-        },
-    )  # fmt: skip
+    made = Nodes(initialize_head=True, head_node_args=HEAD)
     log = slow_attacks(small, write, 24, images=20)
     driver = subprocess.Popen(
         [sys.executable, "-m", "robench", "run", "small", "--ray", made.address],
