@@ -211,6 +211,9 @@ class CorruptionCard(Card):
     folder = "corruptions"
     corruption: SpecField
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+    keep: bool = True
+    """Whether corrupted images are made once and kept in the store; false: they are made batch by
+    batch whenever they are used, with the same bits, and need no disk."""
 
 
 class ClaimCard(BaseModel):

@@ -153,8 +153,26 @@ class Run:
             self.device,
             model=self.model_digest(cell.training),
             inputs=inputs.digest if inputs else None,
+            source=self.inputs_of(cell, inputs) if inputs and self.streams(cell) else None,
             broken=self.broken(cell),
             keep=self.keep_images,
+        )
+
+    def streams(self, cell: Cell) -> bool:
+        """Whether the shared inputs of a cell are made while they are used, and not kept."""
+        corruption = cell.threat.kind == "corruption"
+        return corruption and not (cell.threat.corruption_card.keep or self.keep_images)
+
+    def inputs_of(self, cell: Cell, inputs: Shared) -> MakeInputs:
+        """The task that makes the shared inputs of a cell."""
+        return MakeInputs(
+            cell,
+            self.plan.report,
+            inputs.digest,
+            inputs.identity,
+            self.store.url,
+            self.device,
+            self.model_digest(cell.surrogate) if cell.surrogate else None,
         )
 
 
@@ -294,7 +312,6 @@ class _Scheduler:
     ) -> None:
         self.run, self.listener, self.pool, self.last = run, listener, pool, last
         self.leases = leases
-        self.store_url = run.store.url
         self.ready: deque[Task] = deque()
         self.flying: dict[Future[Any], Task] = {}
         self.elsewhere: deque[Task] = deque()
@@ -520,10 +537,19 @@ class _Scheduler:
             if again.evaluation.attacks and name not in self.submitted and not done:
                 self._submit(again)
                 return
+        if (
+            inputs is not None
+            and run.keep_images
+            and name in self.cells
+            and not run.store.has_inputs(inputs.digest)
+            and inputs.digest not in run.failures
+        ):
+            self._need_inputs(cell, inputs)  # they were made while they were used
+            return
         if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("failed" if name in run.failures else "cell")
             return
-        if inputs is not None and not run.store.has_inputs(inputs.digest):
+        if inputs is not None and not run.streams(cell) and not run.store.has_inputs(inputs.digest):
             self._need_inputs(cell, inputs)
             return
         self._submit(run.evaluation(cell, cell_identity, inputs))
@@ -538,18 +564,7 @@ class _Scheduler:
             self._release(self.run.digests[cell])
             return
         if name not in self.waiting:
-            surrogate = self.run.model_digest(cell.surrogate) if cell.surrogate else None
-            self._submit(
-                MakeInputs(
-                    cell,
-                    self.run.plan.report,
-                    name,
-                    inputs.identity,
-                    self.store_url,
-                    self.run.device,
-                    surrogate,
-                )
-            )
+            self._submit(self.run.inputs_of(cell, inputs))
         self.waiting[name].append(cell)
 
 

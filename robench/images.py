@@ -88,6 +88,8 @@ def export(
         wanted = not only or any(fnmatchcase(name, one) for one in only for name in (model, threat))
         if not wanted or cell["status"] != "done" or not (cell.get("images") or cell.get("inputs")):
             continue
+        if cell.get("inputs") and not store.has_inputs(cell["inputs"]):
+            continue  # made while it was used
         found = True
         for name in (model, threat):
             check_name(name, "images of")

@@ -188,8 +188,9 @@ def attack_slice(
     seconds: list[float] = []
     why = ""
     for start in range(0, len(data), batch_size):
-        x, y = batch_of(data, start, batch_size, device)
-        goal, whole, given = Goal(top_k=top_k), x, data.images[start : start + batch_size]
+        given = data.images[start : start + batch_size]  # once: it may have to be decoded
+        x, y = batch_of(Part(given, data.labels[start:]), 0, batch_size, device)
+        goal, whole = Goal(top_k=top_k), x
         if aims is not None:
             wanted = torch.as_tensor(aims[start : start + batch_size], device=device)
             here = torch.nonzero(wanted >= 0)[:, 0]
@@ -347,8 +348,11 @@ def score_slice(
     predictions, losses, ties = [], [], []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
     nothing: list[np.ndarray] = []
+    bytes_: list[bytes] = []
+    shown = min(DISPLAYED, len(part))
     for start in range(0, len(part), batch_size):
-        x, y = batch_of(Part(images, part.labels), start, batch_size, device)
+        given = images[start : start + batch_size]  # once: it may have to be made
+        x, y = batch_of(Part(given, part.labels[start:]), 0, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         silent = torch.zeros(len(y), dtype=torch.bool, device=device)
         # robench's own networks leave all as it was (tested), and looking costs as much as they.
@@ -381,9 +385,11 @@ def score_slice(
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
         _check_untouched(
             x,
-            images[start : start + batch_size],
+            given,
             f"{work.who} changes its input in place: x = x.clone() first",
         )
+        for image in given[: shown - len(bytes_)]:
+            bytes_.append(np.round(image * 255).astype(np.uint8).tobytes())
         predictions.append(torch.stack(drawn, 1).cpu().numpy())
         losses.append((lost / len(drawn)).cpu().numpy())
         ties.append(network.ties(logits).cpu().numpy())
@@ -393,8 +399,6 @@ def score_slice(
     silent_images = int(np.concatenate(nothing).sum())
     if silent_images == len(part) and not perturbed:
         raise RobenchError("the network answers NaN or infinite logits")
-    shown = min(DISPLAYED, len(part))
-    bytes_ = [np.round(image * 255).astype(np.uint8).tobytes() for image in images[:shown]]
     rows = pa.table(
         {
             "image": pa.array(_numbers(part)),

@@ -29,6 +29,7 @@ from robench.attacks.base import Attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
+from robench.corruptions.streamed import Streamed
 from robench.data.base import Part
 from robench.data.fresh import parts, relatives
 from robench.digest import Identity, canonical, derived_seed
@@ -202,30 +203,14 @@ class MakeInputs:
     def run(self, tell: Tell) -> None:
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
-        threat, part = self.cell.threat, load_sample(self.cell)
+        threat = self.cell.threat
         trace: dict[str, list[Any]] = {"loss_trace": [], "loss_runs": []}
         if self.cell.surrogate is None:
             card = threat.corruption_card
-            wanted = self.identity["threat"]["corruption"]
-            _check_code("corruptions", card.corruption, card, wanted)
-            corruption: Corruption = plugins.build("corruptions", card.corruption, card)
-            images = np.array(part.images)
-            # Nature touches what an item is like, not what it is linked to.
-            features = load_splits(self.cell.training.card).pixels("features") or slice(None)
-            work = _at_work(("corruptions", card.corruption, card))
-            guard = guarded(work, derived_seed("corruption", "global", self.report.seed))
-            with within(self.time_limit, work.who), guard:
-                images[..., features] = corrupt_images(
-                    corruption,
-                    np.ascontiguousarray(part.images[..., features]),
-                    self.cell.start,
-                    threat.corruption,
-                    threat.severity,
-                    self.report.seed,
-                    part.labels.copy(),
-                    part.numbers,
-                )
-            tensors = {"images": np.ascontiguousarray(images, np.float32)}
+            who = plugins.called("corruptions", card.corruption, card)
+            with within(self.time_limit, who):
+                made = self.streamed().whole(self.report.batch_size)
+            tensors = {"images": made}
         else:
             assert self.surrogate is not None
             wanted, crafts = self.identity["surrogate"]["network"], threat.attack
@@ -238,6 +223,7 @@ class MakeInputs:
             )
             model = self.cell.surrogate.card
             asked = _at_work(("networks", model.network, model))
+            part = load_sample(self.cell)
             part, answers = _truth(self.cell, self.report, network, model, part, device, asked)
             towards = _attack(self.cell, self.report, network, model, part, answers, device)
             perturbed = towards.runs[0]
@@ -248,16 +234,46 @@ class MakeInputs:
             }
             if towards.wanted:
                 tensors["aims"] = towards.wanted[0].astype(np.int16)
-        bare = safetensors.numpy.save(tensors)
         metadata = {
             "identity": self.identity,
-            "tensors": tensors_digest(bare),
+            "tensors": tensors_digest(safetensors.numpy.save(tensors)),
             **trace,
             "provenance": provenance(device, time.perf_counter() - started),
         }
         payload = safetensors.numpy.save(tensors, {"robench": canonical(sealed(metadata))})
         store.write_inputs(self.digest, payload)
         store.clear_failure(self.digest)
+
+    def streamed(self) -> Streamed:
+        """Corrupted images, made when they are sliced."""
+        threat, seed = self.cell.threat, self.report.seed
+        card, part = threat.corruption_card, load_sample(self.cell)
+        _check_code("corruptions", card.corruption, card, self.identity["threat"]["corruption"])
+        corruption: Corruption = plugins.build("corruptions", card.corruption, card)
+        # Nature touches what an item is like, not what it is linked to.
+        features = load_splits(self.cell.training.card).pixels("features")
+        work = _at_work(("corruptions", card.corruption, card))
+
+        def make(asked: Part, first: int) -> np.ndarray:
+            clean = asked.images if features is None else asked.images[..., features]
+            with guarded(work, derived_seed("corruption", "global", seed)):
+                made = corrupt_images(
+                    corruption,
+                    np.ascontiguousarray(clean),
+                    first,
+                    threat.corruption,
+                    threat.severity,
+                    seed,
+                    asked.labels,
+                    asked.numbers,
+                )
+            if features is None:
+                return made
+            images = np.array(asked.images)
+            images[..., features] = made
+            return images
+
+        return Streamed(part, self.cell.start, make)
 
 
 @dataclass(frozen=True)
@@ -274,6 +290,8 @@ class Evaluate:
     """Digest of the model in the store."""
     inputs: str | None = None
     """Digest of the shared inputs in the store."""
+    source: MakeInputs | None = None
+    """What makes these inputs while they are used, where they are not kept."""
     broken: Mapping[int, str] | None = None
     """Of a proof: images that are broken already -> the threat that did."""
     keep: bool = False
@@ -333,7 +351,9 @@ class Evaluate:
                 self.cell, report, network, card, load_sample(self.cell), device, work
             )
         towards = Towards()
-        if self.inputs is not None:
+        if self.source is not None and not store.has_inputs(self.source.digest):
+            images = cast("np.ndarray", self.source.streamed())  # slices as one does
+        elif self.inputs is not None:
             images, towards = _shared(store, self.inputs)
         elif self.cell.threat.kind == "attack":
             towards = _attack(self.cell, report, network, card, part, answers, device, self.broken)

@@ -66,9 +66,14 @@ class Ears:
 
 
 def carry_out(
-    workspace: Workspace, report: str = "small", jobs: int = 0, only: tuple[str, ...] = ()
+    workspace: Workspace,
+    report: str = "small",
+    jobs: int = 0,
+    only: tuple[str, ...] = (),
+    keep_images: bool = False,
 ) -> tuple[Run, Ears]:
-    run = open_run(make_plan(workspace, report, only), Store(workspace.root / ".robench"), "cpu")
+    store = Store(workspace.root / ".robench")
+    run = open_run(make_plan(workspace, report, only), store, "cpu", keep_images)
     ears = Ears()
     execute(run, ears, jobs)
     return run, ears

@@ -8,12 +8,14 @@ degrees, or darker by a quarter. What is made of test images lies further than t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
 from robench.data.base import Part, Splits
+from robench.data.pictures import Pictures
 from robench.digest import derived_seed
 
 MOST = 128
@@ -22,6 +24,8 @@ FEWEST = 20
 """Images of a sort below which nothing is said about it."""
 SEARCHED = 4000
 """Training images among which neighbours are looked for."""
+ROOM = 2**26
+"""Numbers that they may have together: of large ones there are fewer."""
 TURN = 8.0
 """Degrees; every second image is turned the other way."""
 DARKER = 0.75
@@ -41,7 +45,7 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
     if splits.graph is not None:
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "relatives")))
-    seen = {image.tobytes() for image in splits.test.images}
+    seen = _contents(splits.test)
     found: dict[str, Part] = {}
     for name, part in (("training", splits.train), ("validation", splits.validation)):
         found[name] = _some(part, MOST, seen, rng)
@@ -54,7 +58,8 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
 
 
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
-    some = rng.permutation(len(splits.train))[:SEARCHED]
+    most = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
+    some = rng.permutation(len(splits.train))[:most]
     others, labels = splits.train.images[some], splits.train.labels[some]
     flat = others.reshape(len(others), int(np.prod(splits.input_shape)))
     made: list[np.ndarray] = []
@@ -78,7 +83,7 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
     if splits.graph is not None:
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "parts")))
-    seen = {image.tobytes() for image in splits.test.images}
+    seen = _contents(splits.test)
     named = {"test": splits.test, "validation": splits.validation, "training": splits.train}
     found: dict[str, Part] = {}
     many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
@@ -90,8 +95,22 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
 def _some(part: Part, many: int, seen: set[bytes], rng: np.random.Generator) -> Part:
     """At most so many images drawn at random, none of them seen."""
     drawn = rng.permutation(len(part))[: 2 * many]
-    chosen = [i for i in drawn if part.images[i].tobytes() not in seen][:many]
+    chosen: list[int] = []
+    for i in drawn:
+        if len(chosen) < many and _content(part, i) not in seen:
+            chosen.append(i)
     return Part(part.images[chosen], part.labels[chosen])
+
+
+def _contents(part: Part) -> set[bytes]:
+    return {_content(part, i) for i in range(len(part))}
+
+
+def _content(part: Part, item: int) -> bytes:
+    """What an image is known by, in few bytes: of pictures their file's digest, undecoded."""
+    if isinstance(part.images, Pictures):
+        return part.images.digests[item].encode()
+    return hashlib.blake2b(part.images[item].tobytes(), digest_size=16).digest()
 
 
 def _turned(image: np.ndarray, number: int) -> np.ndarray:

@@ -81,7 +81,7 @@ class Pictures:
         Args:
             files: a picture each. digests: SHA-256 of each file, in hex.
         """
-        self._files, self._digests, self._shaping = tuple(files), tuple(digests), shaping
+        self._files, self.digests, self._shaping = tuple(files), tuple(digests), shaping
 
     def __len__(self) -> int:
         return len(self._files)
@@ -94,12 +94,12 @@ class Pictures:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the files and how they are brought to size."""
-        return digest_bytes(repr(astuple(self._shaping)).encode(), *map(str.encode, self._digests))
+        return digest_bytes(repr(astuple(self._shaping)).encode(), *map(str.encode, self.digests))
 
     def take(self, items: np.ndarray, axis: int = 0) -> Pictures:
         """Some of them in another order, still undecoded."""
         return Pictures(
-            [self._files[i] for i in items], [self._digests[i] for i in items], self._shaping
+            [self._files[i] for i in items], [self.digests[i] for i in items], self._shaping
         )
 
     def __getitem__(self, items: Any) -> np.ndarray:
@@ -128,7 +128,7 @@ class Pictures:
     def _read(self, item: int) -> np.ndarray:
         file = self._files[item]
         data = contents(file)
-        if hashlib.sha256(data).hexdigest() != self._digests[item]:
+        if hashlib.sha256(data).hexdigest() != self.digests[item]:
             KNOWN.clear()
             raise RobenchError(f"{file}: has changed since the data set was read; run again")
         try:

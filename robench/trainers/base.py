@@ -22,6 +22,7 @@ from robench.networks.base import Network
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.plugins import Plugin
 from robench.replay import Replays, places
+from robench.trainers.in_files import images_of
 
 STAIRS = r"^stairs:(0\.\d{1,6}|1):[1-9]\d{0,5}$"
 
@@ -162,7 +163,7 @@ class Trainer(Plugin):
         device = rng.device
         memory = memory_now(device)
         network.generator = rng
-        x, y = to_device(data.train, device)
+        x, y = images_of(data.train, device), torch.from_numpy(data.train.labels).to(device)
         optimizer = self.make_optimizer(network)
         steps_per_epoch = math.ceil(len(y) / self.batch_size)
         history: History = []
@@ -241,12 +242,12 @@ class Trainer(Plugin):
         if not len(part):
             part, kept = data.train, "training_accuracy"
         chosen = stratified(part.labels)[:2000]
-        return Part(part.images[chosen], part.labels[chosen]), kept
+        return Part(part.images.take(chosen, 0), part.labels[chosen]), kept
 
     def validate_accuracy(self, network: Network, asked: Part, rng: torch.Generator) -> float:
         """Accuracy on these images, with noise where the model is used with it (one draw, the same
         after every epoch)."""
-        x, y = to_device(asked, rng.device)
+        x, y = images_of(asked, rng.device), torch.from_numpy(asked.labels).to(rng.device)
         network.eval()
         network.generator = torch.Generator(rng.device).manual_seed(0)
         source = noise_in_use(self.noise_in_use, torch.Generator(rng.device).manual_seed(1))
