@@ -146,6 +146,8 @@ class Train:
                 "'8:2' there, or give it some (x_train and y_train in a file of arrays)"
             )
         trainer.scratch, trainer.noise_in_use = scratch, card.inference_noise
+        if trainer.trains:
+            network.learn_input(splits.train.images)
         if self.sigma_of is not None:
             _take_sigmas(network, Store(self.store), self.sigma_of, card)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))

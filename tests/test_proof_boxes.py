@@ -30,6 +30,7 @@ NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "threshold": (CNN, {"channels": (3, 4), "hidden": (6,), "activation": "threshold"}),
     "sign": (CNN, {"channels": (3,), "hidden": (6,), "activation": "sign"}),
     "staircase": (CNN, {"channels": (3,), "hidden": (6,), "activation": "staircase"}),
+    "standardised": (CNN, {"channels": (3, 4), "hidden": (6,), "standardise": "pixel"}),
     "sigmoid": (CNN, {"channels": (3, 4), "hidden": (6,), "activation": "sigmoid"}),
     "last": (SNN, {"convolutions": (3, 4), "hidden": (6,), "steps": 3}),
     "rate": (SNN, {"convolutions": (4,), "hidden": (6,), "steps": 4, "readout": "rate"}),
@@ -44,6 +45,7 @@ def made(kind: str, seed: int) -> Network:
     if isinstance(network, SNN):
         for layer in network.layers:  # so that spikes get through
             layer.op.weight.mul_(2)
+    network.learn_input(torch.rand(9, *SHAPE, generator=torch.Generator().manual_seed(7)).numpy())
     return network
 
 

@@ -86,6 +86,20 @@ def test_it_is_sharp_where_one_noisy_unit_decides() -> None:
     assert proved[0] == pytest.approx(norm.cdf((0.4 - 0.3) / 0.5), abs=0.015)
 
 
+def test_a_standardised_pixel_counts_by_its_deviation(trained: tuple[Network, Part]) -> None:
+    """The same network, once with the deviation in its first weights and once in its input."""
+    network, part = trained
+    other = MLP((1, 8, 8), 10, hidden=(32,), sigma=1.0, standardise="channel").eval()
+    state = network.state_dict()
+    state["layers.0.op.weight"] = state["layers.0.op.weight"] / 4
+    other.load_state_dict(
+        {**state, "input_mean": torch.zeros(1, 1, 1), "input_std": torch.full((1, 1, 1), 0.25)}
+    )
+    said = [run(one, part, 0.005, NoiseCertificate(draws=200)).proved for one in (network, other)]
+    np.testing.assert_allclose(*said, atol=1e-6)
+    assert said[0].any()
+
+
 def test_no_shift_in_the_ball_is_larger() -> None:
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(5, 12))

@@ -114,6 +114,25 @@ def test_networks_that_see_their_pixels_centred() -> None:
     assert proved
 
 
+@pytest.mark.parametrize("kind", [MLP, FC, SNN])
+@pytest.mark.parametrize("standardise", ["channel", "pixel"])
+def test_networks_that_standardise_their_pixels(kind: type[Network], standardise: str) -> None:
+    settings = {"hidden": (4,), "standardise": standardise}
+    seen = []
+    for seed in range(4):
+        if kind is SNN:
+            network = spiking(seed, steps=2, threshold=0.4, **settings)
+        else:
+            network = perceptron(kind, seed, activation="relu", **settings)
+        pixels = np.random.default_rng(seed).uniform(0.2, 0.9, (20, *SHAPE))
+        network.learn_input(pixels.astype(np.float32))
+        assert float(network.get_buffer("input_std")) < 0.4
+        seen.append(check(network, seed))
+    broken, proved = np.sum(seen, axis=0)
+    assert broken
+    assert proved
+
+
 @pytest.mark.parametrize("readout", ["last", "membrane", "rate"])
 @pytest.mark.parametrize(("hidden", "steps"), [((4,), 1), ((4,), 2), ((4,), 3), ((3, 3), 3)])
 def test_spiking_networks(readout: str, hidden: tuple[int, ...], steps: int) -> None:

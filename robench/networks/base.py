@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,12 @@ class Network(nn.Module, Plugin):
 
     A network is a function of its input: it keeps no state between calls. What is random in it is
     drawn from the noise source (networks/noise.py) or from `self.generator`.
+    """
+
+    standardise: Literal["none", "channel", "pixel"] = "none"
+    """What the network does first: channel: from every channel its mean over the training images is
+    taken, and what is left divided by its standard deviation; pixel: likewise, but each pixel's own
+    mean is taken. Part of the network: eps stays in pixels, and attacks and proofs see through it.
     """
 
     shares_input: ClassVar[bool] = True
@@ -51,6 +59,60 @@ class Network(nn.Module, Plugin):
         self.generator: torch.Generator | None = None
         self.rows_at_once: int | None = None  # what memory.py found to fit
         self.build()
+        if self.standardise != "none":
+            self._standardise()
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # A network that sees pixels as they are is the one it was before it could do otherwise:
+        # what was made with it keeps its digest.
+        fields = super().resolved(settings)
+        if fields["standardise"] == "none":
+            del fields["standardise"]
+        return fields
+
+    def _standardise(self) -> None:
+        """Make room for what `learn_input` finds. Raises RobenchError where pixels are no
+        quantities."""
+        if self.graph is not None or getattr(self, "encoding", "direct") != "direct":
+            what = "nodes of a graph" if self.graph is not None else "spikes"
+            raise RobenchError(
+                f"network.standardise = {self.standardise!r}: its pixels are {what}, not "
+                'intensities; leave it at "none"'
+            )
+        channels = (self.input_shape[0], 1, 1)
+        shape = self.input_shape if self.standardise == "pixel" else channels
+        self.register_buffer("input_mean", torch.zeros(shape))
+        self.register_buffer("input_std", torch.ones(channels))
+
+    def learn_input(self, images: np.ndarray[Any, Any]) -> None:
+        """Measure means and standard deviations where `standardise` wants them, before training.
+
+        Args:
+            images: those of the training set, (n, c, h, w).
+        """
+        if self.standardise == "none":
+            return
+        mean, square = np.zeros(self.input_shape), np.zeros(self.input_shape)
+        for start in range(0, len(images), 256):  # in double precision, whatever their number
+            part = np.asarray(images[start : start + 256], dtype=np.float64)
+            mean += part.sum(0) / len(images)
+            square += np.square(part).sum(0) / len(images)
+        pixels = (1, 2)
+        if self.standardise == "channel":
+            mean = mean.mean(pixels, keepdims=True)
+        variance = (square - np.square(mean)).mean(pixels, keepdims=True)
+        std = np.sqrt(np.maximum(variance, 0))
+        std[std < FLAT] = 1.0  # a channel that never changes
+        for name, value in (("input_mean", mean), ("input_std", std)):
+            self.get_buffer(name).copy_(torch.from_numpy(value))
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """What the layers see of images x. `__call__` hands that to `forward`; a subclass that
+        answers in other methods without it asks here."""
+        if self.standardise == "none":
+            return x
+        return (x - self.get_buffer("input_mean")) / self.get_buffer("input_std")
 
     def build(self) -> None:
         """Make the layers. Initial weights come from torch's default generator, which the framework
@@ -113,7 +175,7 @@ class Network(nn.Module, Plugin):
     def __call__(self, x: Tensor) -> Tensor:
         """Logits. x: images, (n, c, h, w), float32 in [0, 1] -> (n, classes), float32, whatever
         the network computes in."""
-        logits: Tensor = super().__call__(x)
+        logits: Tensor = super().__call__(self.standardised(x))
         if isinstance(logits, Tensor) and logits.dtype != torch.float32:
             logits = logits.float()
         return logits
@@ -126,6 +188,8 @@ def lent(logits: Tensor, potential: Tensor) -> Tensor:
     return logits + (potential - potential.detach())
 
 
+FLAT = 1e-6
+"""A standard deviation below it is none."""
 LENDING = 1
 """Part of the identity of networks that lend."""
 

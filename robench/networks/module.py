@@ -152,7 +152,7 @@ class Module(Network):
                         steps[place] += spikes.numel()
                         fired[place] += float((spikes != 0).sum())
 
-            self._asked(x, count)
+            self._asked(self.standardised(x), count)
         rates = {
             f"spike_rate_{place + 1}": count / steps[place]
             for place, count in enumerate(fired)
@@ -168,7 +168,7 @@ class Module(Network):
     def readings(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and where the outputs are spikes, the last potential of the output neurons:
         in its place where it decides the prediction, else lending its gradient to the logits."""
-        logits = self._asked(x, None)
+        logits = self._asked(self.standardised(x), None)
         found, self._reading = self._reading, None
         if found is None or found.potential is None or self.outputs != "logits":
             return logits, logits

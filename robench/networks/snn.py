@@ -103,7 +103,7 @@ class SNN(Network):
             rates = {
                 f"spike_rate_{index}": sum(float(step.detach().mean()) for step in spikes)
                 / self.steps
-                for index, (spikes, _) in enumerate(self._run(x), start=1)
+                for index, (spikes, _) in enumerate(self._run(self.standardised(x)), start=1)
             }
         return {**rates, **operations.for_each(len(x))}
 
@@ -121,7 +121,7 @@ class SNN(Network):
         """The logits, and the last potential of the output neurons: under `last` the neuron whose
         potential is highest is the prediction. Under `rate` it is not; there the potential lends
         its gradient to the logits."""
-        *_, (spikes, potential) = self._run(x)
+        *_, (spikes, potential) = self._run(self.standardised(x))
         logits = self._read(spikes, potential)
         return logits, lent(logits, potential) if self.lends else potential
 

@@ -78,7 +78,17 @@ def right(
         return any(_proved(network, Net(narrow, until), box, label) for narrow in (0, units))
 
 
+def _standardised(network: Network, box: Box) -> Box:
+    """What the first layer sees of the pixels."""
+    if network.standardise == "none":
+        return box
+    mean, std = (network.get_buffer(f"input_{name}").double() for name in ("mean", "std"))
+    box = Box((box.low - mean) / std, (box.high - mean) / std)
+    return box.wider(gamma(2) * box.size() + TINY)
+
+
 def _proved(network: Network, net: Net, box: Box, label: int) -> bool:
+    box = _standardised(network, box)
     if type(network) is CNN:
         found = _convolutional(network, net, box, label)
     elif type(network) is SNN:

@@ -24,7 +24,7 @@ from robench.networks.fc import FC
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, NoisyLayer, noise_source
 from robench.networks.snn import SNN
-from robench.proofs.reading import Unreadable
+from robench.proofs.reading import Unreadable, input_scale
 from robench.proofs.units import Floats
 
 AT_ONCE = 50
@@ -91,8 +91,7 @@ def first_layer(network: Network) -> tuple[Floats, int]:
     sigma = layer.sigma.detach().double().abs().cpu().numpy()
     if not (sigma > 0).all():
         raise Unreadable("a unit of the first layer has no noise")
-    scale = 2 * network.span if isinstance(network, FC) else 1.0
-    weight = scale * layer.op.weight.detach().double().cpu().numpy()
+    weight = input_scale(network) * layer.op.weight.detach().double().cpu().numpy()
     return weight / sigma[:, None], network.steps if isinstance(network, SNN) else 1
 
 

@@ -86,7 +86,7 @@ class Program:
                 if source.stage == PIXELS:
                     assert source.matrix is not None
                     terms[:, :pixels] += reading.scale * source.matrix
-                    constant = constant + reading.shift * source.matrix.sum(1)
+                    constant = constant + (reading.shift * source.matrix).sum(1)
                     continue
                 coefficients, offsets = self._outputs[source.stage][source.output]
                 if source.matrix is not None:

@@ -7,7 +7,7 @@ rounds on the way is bounded in bounds.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,9 +60,9 @@ class Reading:
     """A network as stages in an order in which they can be computed."""
 
     stages: tuple[Stage, ...]
-    scale: float = 1.0
-    shift: float = 0.0
-    """The first stage sees scale pixel + shift."""
+    scale: Floats | float = 1.0
+    shift: Floats | float = 0.0
+    """The first stage sees scale pixel + shift, each a number or one for every pixel."""
     votes: tuple[tuple[int, int], ...] = ()
     """(stage, output) that are counted: more of them beats everything, and only among equals does
     the last stage decide. Of a rate read-out the spikes; else empty."""
@@ -90,10 +90,31 @@ def read(network: Network) -> Reading:
     """The stages of a network. Raises Unreadable saying what there is no encoding for."""
     checked(network)
     if type(network) is MLP or type(network) is FC:
-        return _perceptron(network)
+        return _standardised(network, _perceptron(network))
     if type(network) is SNN:
-        return _spiking(network)
+        return _standardised(network, _spiking(network))
     raise Unreadable(f"no encoding of {type(network).__name__}: mlp, fc and snn can be proved")
+
+
+def input_scale(network: Network) -> Floats | float:
+    """What a network of full layers multiplies its pixels with before the first of them."""
+    span = 2 * network.span if isinstance(network, FC) else 1.0
+    if network.standardise == "none":
+        return span
+    std = _numbers(network.get_buffer("input_std"))
+    scale: Floats = span / np.broadcast_to(std, network.input_shape).ravel()
+    return scale
+
+
+def _standardised(network: Network, reading: Reading) -> Reading:
+    """The same where the network takes a mean from its pixels first and divides by a deviation:
+    two roundings, as the stages allow for."""
+    if network.standardise == "none":
+        return reading
+    scale = input_scale(network)
+    mean = _numbers(network.get_buffer("input_mean"))
+    mean = np.broadcast_to(mean, network.input_shape).ravel()
+    return replace(reading, scale=scale, shift=reading.shift - scale * mean)
 
 
 def _numbers(value: torch.Tensor) -> Floats:

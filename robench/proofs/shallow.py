@@ -91,7 +91,7 @@ class Shallow:
         self.width = np.maximum(self.high - self.low, 1e-9)
         self.rounding = first.rounding[self.units]
         self.weight = np.ascontiguousarray(reading.scale * matrix[self.units])
-        self.bias = hidden.bias[self.units] + reading.shift * matrix[self.units].sum(1)
+        self.bias = hidden.bias[self.units] + (reading.shift * matrix[self.units]).sum(1)
         self.middle, self.radius = (low + high) / 2, (high - low) / 2
         self._outputs(constant)
 

@@ -79,6 +79,7 @@ def potential_bounds(network: Network, low: Tensor, high: Tensor) -> Interval:
             'trainer s-ibp: bounds are of networks snn with encoding = "direct", readout = "last" '
             'or "membrane" and no gates; use another trainer, as "adversarial"'
         )
+    low, high = network.standardised(low), network.standardised(high)
     if not network.convolutions:
         low, high = low.flatten(1), high.flatten(1)
     spikes: list[Interval] = [(low, high)]
