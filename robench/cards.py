@@ -128,6 +128,18 @@ class ModelCard(Card):
         return seeds
 
 
+class Nearest(BaseModel):
+    """How the nearest wrong image is looked for: `{ halvings = 6, images = 12 }`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    halvings: int = Field(default=6, ge=0, le=20)
+    """How often the ball is halved: radii are found to within eps / 2^halvings. 0: not at all, for
+    attacks that look for the nearest themselves."""
+    images: int = Field(default=12, ge=1)
+    """Of how many images; the others are attacked in the whole ball only."""
+
+
 class AttackCard(Card):
     """attacks/*.toml: an attack, what it may see of the model, and its budget."""
 
@@ -147,12 +159,17 @@ class AttackCard(Card):
     """Forward passes per image that the attack may ask for; None: no limit."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one cell of this attack may take, and as many its scoring; None: a day."""
-    role: Literal["attack", "diagnostic", "floor", "curve", "proof"] = "attack"
+    role: Literal["attack", "diagnostic", "floor", "curve", "proof", "nearest"] = "attack"
     """attack: counts in the worst case and in the average; diagnostic: counts in the worst case
     only; floor: noise that every attack must beat, shown beside them; curve: accuracy against eps
     (every list of eps is one, unless it says another role), shown as a plot; proof: says of each
     image what holds for every point of the ball, and what it finds broken counts as a diagnostic's
-    would. Proofs, and they alone, have access = "weights"."""
+    would; nearest (every card with `nearest`): how far an attack, or a proof, has to go. Proofs,
+    and they alone, have access = "weights"."""
+    nearest: Nearest | None = None
+    """Look for the nearest wrong image: the attack is asked in smaller and smaller balls, by
+    halves, for the smallest radius at which it succeeds; a proof for the largest at which there is
+    nothing."""
 
     goal: Literal["untargeted", "targeted"] = "untargeted"
     """untargeted: any class but the label; targeted: the class that `aim` says, whose success is
@@ -167,6 +184,8 @@ class AttackCard(Card):
     @model_validator(mode="before")
     @classmethod
     def _several_radii_are_a_curve(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("nearest") is not None:
+            values = {"role": "nearest", **values}
         if isinstance(values, dict) and isinstance(values.get("eps"), (list, tuple)):
             values = {"role": "curve", **values}
         if isinstance(values, dict) and values.get("goal") == "targeted":
@@ -181,6 +200,20 @@ class AttackCard(Card):
                     f"eps = {eps:g} in linf: pixels are in [0, 1], so that all images are within "
                     f"1 of each other; {eps:g}/255 = {eps / 255:.4g} is probably meant"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _the_nearest_lies_in_one_ball(self) -> AttackCard:
+        if (self.role == "nearest") != (self.nearest is not None):
+            raise ValueError(
+                'role = "nearest" goes with nearest = { halvings = 6, images = 12 }, and no other'
+            )
+        if self.nearest is None:
+            return self
+        if isinstance(self.eps, tuple) or not 0 < self.eps < math.inf:
+            raise ValueError("nearest is looked for within one finite eps above 0")
+        if self.access == "transfer" or self.goal == "targeted":
+            raise ValueError("nearest is of attacks on the model itself, towards any wrong class")
         return self
 
     @model_validator(mode="after")
@@ -200,7 +233,8 @@ class AttackCard(Card):
                 'aim = "each" needs the model itself: with access = "transfer" name a class, or '
                 "say likeliest or least-likely"
             )
-        if (self.role == "proof") != (self.access == "weights"):
+        proves = self.role == "proof" or (self.role == "nearest" and self.access == "weights")
+        if proves != (self.access == "weights"):
             raise ValueError('role = "proof" and access = "weights" go together')
         return self
 

@@ -184,6 +184,7 @@ def threat_fields(threat: Threat) -> dict[str, Any]:
         "max_queries": card.max_queries,
         # Left out where it is all that an image has, so that identities are as before there was it.
         **({"part": card.part} if card.part != "features" else {}),
+        **({"nearest": card.nearest.model_dump()} if card.nearest is not None else {}),
         **({"goal": card.goal, "aim": card.aim} if card.goal == "targeted" else {}),
     }
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robench import two_sided
+from robench import gaps, two_sided
 from robench.digest import canonical, derived_seed
 from robench.results import Results, Threat, load_published, load_results
 from robench.statistics import (
@@ -78,6 +78,7 @@ def leaderboard(results: Results) -> pd.DataFrame:
     contradict each other.
     """
     two_sided.check(results)
+    gaps.check(results)
     datasets = dataset_labels(results)
     rows: list[dict[str, Any]] = []
     worst: list[Floats | None] = []

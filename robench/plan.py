@@ -187,22 +187,30 @@ def _wanted(model: str, threat: str, only: Sequence[str]) -> bool:
 
 
 def _proves(threat: Threat) -> bool:
-    return threat.kind == "attack" and threat.attack.role == "proof"
+    return threat.kind == "attack" and threat.attack.access == "weights"
 
 
-def _after(threat: Threat) -> tuple[bool, float]:
+def _looks_nearer(threat: Threat) -> bool:
+    return threat.kind == "attack" and threat.attack.nearest is not None
+
+
+def _after(threat: Threat) -> tuple[bool, float, bool]:
     """Proofs come after everything else, those in small balls first."""
-    return (True, threat.eps or 0.0) if _proves(threat) else (False, 0.0)
+    after = _proves(threat)
+    return after, (threat.eps or 0.0) if after else 0.0, _looks_nearer(threat)
 
 
 def _within(threat: Threat, proof: Threat) -> bool:
     """Whether what breaks an image under `threat` lies in the proof's ball. Of two proofs in one
-    ball neither waits for the other."""
+    ball neither waits for the other, but the one that looks for the nearest wrong image does; what
+    looks nearer has nothing to tell that others have not."""
     if threat.kind != "attack":
         return threat.kind == "clean"
+    if _looks_nearer(threat):
+        return False
     same = (threat.attack.norm, threat.attack.part) == (proof.attack.norm, proof.attack.part)
     eps, most = threat.eps or 0.0, proof.eps or 0.0
-    return same and (eps < most or (eps == most and not _proves(threat)))
+    return same and (eps < most or (eps == most and (_looks_nearer(proof) or not _proves(threat))))
 
 
 def _threats(

@@ -50,6 +50,9 @@ OF_LISTS = {
 }
 PROVED = pa.float32()
 """Of the column `proved`, null but where the threat is a proof; pages of before it lack it."""
+RADIUS, CLEAR = "radius", "clear"
+"""Of the rows of searches for the nearest wrong image: its distance, and where the search is a
+proof a radius within which there is none; null where none was found, or not looked for."""
 ELSEWHERE = ("seconds", "environment", "finished", "images")
 """Provenance that the manifest says in its way."""
 
@@ -118,6 +121,11 @@ class Results:
     def curves(self) -> list[Threat]:
         """Attacks at several eps, to be plotted."""
         return self._role("curve")
+
+    @cached_property
+    def nearest(self) -> list[Threat]:
+        """Those that look for the nearest wrong image (nearest.py)."""
+        return self._role("nearest")
 
     def _role(self, *roles: str) -> list[Threat]:
         return [t for t in self.threats if t["kind"] == "attack" and t["role"] in roles]
@@ -509,6 +517,11 @@ def _check_rows(table: pa.Table, where: str) -> None:
     if "proved" in table.column_names and table.schema.field("proved").type != PROVED:
         found = table.schema.field("proved").type
         raise RobenchError(f"{where}: column proved is {found}, not {PROVED}")
+    for name in (RADIUS, CLEAR):
+        if name in table.column_names:
+            column = table.column(name)
+            if column.type != PROVED or not np.all(column.drop_null().to_numpy() >= 0):
+                raise RobenchError(f"{where}: column {name} is no distance")
     for name, kind in OF_LISTS.items():
         if name in table.column_names and table.schema.field(name).type != kind:
             found = table.schema.field(name).type

@@ -81,6 +81,11 @@ class Perturbed:
     """Of a proof: image -> why nothing was proved."""
     proof_seconds: list[float] = field(default_factory=list)
     """Of a proof: what each image that it looked at took."""
+    radius: np.ndarray | None = None
+    """Where the nearest wrong image was looked for: its distance, 0 where the clean image is one;
+    NaN where none was found, or not looked for."""
+    clear: np.ndarray | None = None
+    """Where a proof looked for it: a radius within which there is none; NaN as above."""
     without_gradients: str = ""
     """Why an attack that follows gradients had none and was made without; empty: it had."""
 
@@ -257,7 +262,7 @@ def attack_slice(
         fooled_on_the_way=flags("fooled_on_the_way"),
         loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
         loss_runs=runs,
-        proved=column("proved") if card.role == "proof" else None,
+        proved=column("proved") if card.access == "weights" else None,
         notes=notes,
         proof_seconds=seconds,
         without_gradients=why,
@@ -421,7 +426,7 @@ def score_slice(
 
 def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
     """The rows with what the attack cost; nulls where there was none. Those of a proof also say
-    what it proved."""
+    what it proved, and those of a search for the nearest wrong image how far that is."""
     types = {
         "distance": pa.float32(),
         "queries": pa.float32(),
@@ -433,8 +438,11 @@ def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
         values = None if perturbed is None else getattr(perturbed, name)
         column = pa.nulls(len(rows), kind) if values is None else pa.array(values).cast(kind)
         rows = rows.append_column(name, column)
-    if perturbed is not None and perturbed.proved is not None:
-        rows = rows.append_column("proved", pa.array(perturbed.proved, pa.float32()))
+    for name in ("proved", "radius", "clear"):
+        values = None if perturbed is None else getattr(perturbed, name)
+        if values is not None:
+            column = pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+            rows = rows.append_column(name, column)
     return rows
 
 

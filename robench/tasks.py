@@ -37,6 +37,7 @@ from robench.errors import RobenchError
 from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_sample, load_splits
+from robench.nearest import NOISY_DRAWS, look_nearer
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
@@ -599,23 +600,61 @@ def _attack(
         assert answers is not None
         wanted = aims(card, answers, part.labels)
     several: list[np.ndarray | None] = [*wanted] or [None]
-    runs = [
-        attack_slice(
+    top_k = 1 if card.access == "weights" else report.top_k
+    eps = float(cell.threat.eps or 0.0)
+
+    def attacked(
+        data: Part,
+        eps: float,
+        broken: Mapping[int, str] | None,
+        aim: np.ndarray | None = None,
+        seed: int = report.seed,
+    ) -> Perturbed:
+        return attack_slice(
             network,
             attack,
             card,
-            float(cell.threat.eps or 0.0),
-            part,
+            eps,
+            data,
             part=load_splits(cell.training.card).pixels(card.part),
             noisy=model.inference_noise,
-            seed=derived_seed(report.seed, "towards", number) if number else report.seed,
+            seed=seed,
             batch_size=report.batch_size,
             device=device,
             broken=broken,
             aims=aim,
-            top_k=1 if card.role == "proof" else report.top_k,
+            top_k=top_k,
             limit=_time_limit(cell.threat, model),
             work=work,
+        )
+
+    if card.nearest is not None:
+        noisy = network.random_input or bool(model.inference_noise)
+
+        def wrong(images: np.ndarray, data: Part) -> np.ndarray:
+            rows, _ = score_slice(
+                network,
+                images,
+                data,
+                noisy=model.inference_noise,
+                draws=NOISY_DRAWS if noisy else 1,
+                seed=derived_seed(report.seed, "nearest"),
+                batch_size=report.batch_size,
+                device=device,
+                top_k=top_k,
+                work=work,
+                perturbed=True,
+            )
+            return np.asarray(rows.column("correct").to_numpy() < 0.5)
+
+        return Towards([look_nearer(attacked, wrong, part, eps, card.nearest, broken)])
+    runs = [
+        attacked(
+            part,
+            eps,
+            broken,
+            aim,
+            derived_seed(report.seed, "towards", number) if number else report.seed,
         )
         for number, aim in enumerate(several)
     ]

@@ -19,6 +19,8 @@ Ball = tuple[str, float]
 """Norm and radius: attacks are compared within one ball only."""
 COUNTED = ("attack", "diagnostic")
 """Roles of the threats that enter the worst case."""
+ASIDE = ("proof", "nearest")
+"""Roles that measure something else than what an attack leaves."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class Subject:
 
     @cached_property
     def attacks(self) -> list[Threat]:
-        """Attacks of every role; a proof asks no gradient and is none, and what goes towards a
-        class does not measure what is left to break."""
+        """Attacks of every role; a proof asks no gradient and is none, and neither what goes
+        towards a class nor what looks for the nearest measures what is left to break."""
         found = [
             threat
             for threat in self.results.threats
-            if threat["kind"] == "attack" and threat["role"] != "proof" and not targeted(threat)
+            if threat["kind"] == "attack" and threat["role"] not in ASIDE and not targeted(threat)
         ]
         return [threat for threat in found if self.correct(threat) is not None]
 

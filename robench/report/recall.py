@@ -1,20 +1,22 @@
-"""Attacks against the truth: how many of the breakable images each finds, and at what cost."""
+"""Attacks against the truth: how many of the breakable images each finds, how near it gets, and at
+what cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.balls import Ball
+from robench.gaps import Gap, does, gaps
 from robench.leaderboard import CLEAN
 from robench.report.drawing import Drawing, Plot, number, tones
 from robench.report.figure import figure, percent_ticks, svg, tidy
 from robench.report.measurements import measurements
 from robench.report.scatter import write_names
-from robench.results import Model, Results
+from robench.results import Model, Results, Threat
 from robench.statistics import wilson
 from robench.two_sided import balls, ends
 
@@ -29,6 +31,7 @@ class Recall:
     """
 
     card: str
+    does: str
     breakable: int
     found: int
     passes: float
@@ -37,21 +40,23 @@ class Recall:
 
 def recalls(results: Results, models: list[Model]) -> list[Recall]:
     """Every attack that meets a model in such a ball, the one that finds most first."""
-    found: dict[str, list[tuple[int, int, float, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[int, int, float, float]]] = {}
     for model in models:
-        for card, numbers in _cells(results, model):
-            found.setdefault(card, []).append(numbers)
+        for threat, numbers in _cells(results, model):
+            found.setdefault((str(threat["card"]), does(threat)), []).append(numbers)
     made = []
-    for card, cells in found.items():
+    for named, cells in found.items():
         breakable, broken, passes, ms = zip(*cells, strict=True)
         means = float(np.mean(passes)), float(np.mean(ms))
-        made.append(Recall(card, sum(breakable), sum(broken), *means))
+        made.append(Recall(*named, sum(breakable), sum(broken), *means))
     known = [one for one in made if one.breakable and one.passes]
     return sorted(known, key=lambda one: (-one.found / one.breakable, one.passes))
 
 
-def _cells(results: Results, model: Model) -> Iterator[tuple[str, tuple[int, int, float, float]]]:
-    """Card of an attack, with breakable and found images, passes and milliseconds of an image."""
+def _cells(
+    results: Results, model: Model
+) -> Iterator[tuple[Threat, tuple[int, int, float, float]]]:
+    """An attack, with breakable and found images, passes and milliseconds of an image."""
     clean = results.correct(model, CLEAN)
     if model.get("stochastic") or clean is None:
         return
@@ -61,7 +66,8 @@ def _cells(results: Results, model: Model) -> Iterator[tuple[str, tuple[int, int
             continue
         breakable = (clean == 1) & (both.survived == 0)
         for threat in results.threats:
-            if threat["kind"] != "attack" or threat["role"] == "proof" or Ball.of(threat) != ball:
+            aside = threat["kind"] != "attack" or threat["role"] in ("proof", "nearest")
+            if aside or Ball.of(threat) != ball:
                 continue
             correct = results.correct(model, threat["name"])
             if correct is None:
@@ -70,7 +76,7 @@ def _cells(results: Results, model: Model) -> Iterator[tuple[str, tuple[int, int
             passes = (cost.queries or 0.0) + (cost.gradients or 0.0)
             ms = 1000 * (cost.seconds or 0.0) / max(clean.shape[1], 1)
             broken = int((breakable & (correct == 0)).sum())
-            yield str(threat["card"]), (int(breakable.sum()), broken, passes, ms)
+            yield threat, (int(breakable.sum()), broken, passes, ms)
 
 
 def _interval(share: float, images: int) -> tuple[float, float]:
@@ -101,25 +107,52 @@ def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
     cards = [one.card.removeprefix("truth/") for one in known]
     write_names(drawn, axes, dict(zip(cards, places, strict=True)))
     title = f"What attacks find of what can be broken{drawing.suffix}"
+    nearest = gaps(drawing.results, models)
+    lines = [
+        [
+            one.card,
+            f"{100 * share:.1f}",
+            "{:.1f}–{:.1f}".format(*_interval(share, one.breakable)),
+            str(one.found),
+            str(one.breakable),
+            number(one.passes),
+            number(one.ms),
+            *([] if not nearest else _gap(nearest.get(one.does))),
+        ]
+        for one, share in zip(known, shares, strict=True)
+    ]
+    others = set(nearest) - {one.does for one in known}
+    lines += [[nearest[name].card, *["–"] * 6, *_gap(nearest[name])] for name in sorted(others)]
     return Plot(
         title,
         "All models without noise and all balls in which something is proved. Breakable are images "
         "that the model gets right and for which an attack or a proof found a point of the ball "
         "that it gets wrong; where images are open there may be more. Further up finds more, "
-        "further left asks less; an image that is broken is asked about no more.",
+        "further left asks less; an image that is broken is asked about no more."
+        + _about(list(nearest.values())),
         svg(drawn, name, title),
         ["attack", "found of breakable", "95% interval", "found", "breakable", "passes per image",
-         "ms per image"],
-        [
-            [
-                one.card,
-                f"{100 * share:.1f}",
-                "{:.1f}–{:.1f}".format(*_interval(share, one.breakable)),
-                str(one.found),
-                str(one.breakable),
-                number(one.passes),
-                number(one.ms),
-            ]
-            for one, share in zip(known, shares, strict=True)
-        ],
+         "ms per image", *(["median gap", "times as far", "images of the gap"] if nearest else [])],
+        lines,
     )  # fmt: skip
+
+
+def _gap(gap: Gap | None) -> list[str]:
+    """Cells of the table: how much farther an attack goes than it had to."""
+    if gap is None:
+        return ["–"] * 3
+    if np.isinf(gap.median):
+        return ["none found", "–", str(len(gap.exact))]
+    return [number(gap.median), f"{gap.times:.2f}", str(len(gap.exact))]
+
+
+def _about(nearest: Sequence[Gap]) -> str:
+    """What the columns of gaps say; nothing where there are none."""
+    if not nearest:
+        return ""
+    return (
+        " The gap is how much farther away an attack's nearest wrong image lies than the nearest "
+        "of all, in the norm of the ball: of images for which a proof closed in on that from both "
+        f"sides, by halves, to within {max(gap.step for gap in nearest):.2g}. Where an attack "
+        "finds nothing in the whole ball its gap is without end; none found: so for most images."
+    )

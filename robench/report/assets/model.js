@@ -110,7 +110,7 @@ function threatTable(model) {
       extras.map(([key, title]) => h("th", { scope: "col", class: "n", title: notes[key] }, title)))),
     h("tbody", {}, chosen.map(([threat, place]) => line(threat, place)))));
   // What counts in the worst case first.
-  const order = ["attack", "diagnostic", "proof", "floor", "curve"], rank = (threat) => order.indexOf(threat.role);
+  const order = ["attack", "diagnostic", "proof", "floor", "curve", "nearest"], rank = (threat) => order.indexOf(threat.role);
   const all = DATA.threats.map((threat, place) => [threat, place]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j);
   const corruptions = all.filter(([threat]) => threat.kind === "corruption");
   return [

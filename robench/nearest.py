@@ -1,0 +1,107 @@
+"""The nearest wrong image that an attack finds: its ball is halved, image by image.
+
+An attack in a ball says nothing of how far it had to go. Asked in smaller and smaller balls it
+does, whatever attack it is: between a radius at which it succeeded and one at which it did not, the
+middle is asked about next. The attack is measured in the ball as ever, and of the first images the
+radius beside it. A proof, asked in the same way, gives the other end: how far there is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robench.cards import Nearest
+from robench.data.base import Part
+from robench.scoring import Perturbed
+
+Within = Callable[[Part, float, Mapping[int, str] | None], Perturbed]
+"""What an attack makes of images in a ball of some radius, of which some are broken already."""
+Wrong = Callable[[np.ndarray, Part], NDArray[np.bool_]]
+"""Whether the network gets each image wrong; a noisy one, by most of its draws."""
+NOISY_DRAWS = 16
+"""Draws of a noisy network that have a say in whether an attack succeeded at a radius."""
+
+
+def look_nearer(
+    within: Within,
+    wrong: Wrong,
+    data: Part,
+    eps: float,
+    asked: Nearest,
+    broken: Mapping[int, str] | None = None,
+) -> Perturbed:
+    """The attack in the whole ball, and of the first images how near it gets.
+
+    Args:
+        eps: the largest radius.
+        broken: of a proof, the images that something else has broken in that ball -> what did; the
+            first are asked about all the same.
+
+    Radii are whole multiples of eps / 2^halvings, so that images are asked about together. An image
+    at which the attack fails in the whole ball is given up, even if it would succeed in a smaller
+    one.
+    """
+    count = min(asked.images, len(data))
+    others = {image: what for image, what in (broken or {}).items() if image >= count}
+    made = within(data, eps, others)
+    images, distance = made.images.copy(), made.distance.copy()
+    queries, gradients = made.queries.copy(), made.gradients.copy()
+    steps = 2**asked.halvings
+    few = _some(data, np.arange(count))
+    lost = wrong(few.images, few)
+    found = lost | wrong(images[:count], few)
+    reached = np.where(found, np.where(lost, 0.0, distance[:count]), np.nan)
+    clear = np.zeros(count)
+    if made.proved is not None:
+        clear[made.proved[:count] == 1] = eps
+    low = np.zeros(count, dtype=int)
+    high = np.where(found, _level(distance[:count], eps, steps), 0)
+    high[lost] = 0
+    seconds, notes = list(made.proof_seconds), dict(made.notes)
+    while (open_ := high - low > 1).any():
+        middle = np.where(open_, (low + high) // 2, 0)
+        for level in np.unique(middle[open_])[::-1].tolist():
+            rows = np.flatnonzero(middle == level)
+            radius = eps * level / steps
+            part = _some(data, rows)
+            one = within(part, radius, None)
+            hit = wrong(one.images, part)
+            nearer = rows[hit]
+            images[nearer], distance[nearer] = one.images[hit], one.distance[hit]
+            reached[nearer] = one.distance[hit]
+            high[nearer] = np.minimum(level, _level(one.distance[hit], eps, steps))
+            high[nearer] = np.maximum(high[nearer], low[nearer] + 1)
+            low[rows[~hit]] = level
+            if one.proved is not None:
+                clear[rows[one.proved == 1]] = radius
+            queries[rows] += one.queries
+            gradients[rows] += one.gradients
+            seconds += one.proof_seconds
+    tail = np.full(len(data) - count, np.nan)
+    return replace(
+        made,
+        images=images,
+        distance=distance,
+        queries=queries,
+        gradients=gradients,
+        proved=None,
+        radius=np.concatenate([reached, tail]),
+        clear=None if made.proved is None else np.concatenate([clear, tail]),
+        notes=notes,
+        proof_seconds=seconds,
+    )
+
+
+def _level(distance: NDArray[np.floating], eps: float, steps: int) -> NDArray[np.int_]:
+    """The least multiple of eps / steps, as a whole number, whose ball holds such distances."""
+    share = np.asarray(distance, dtype=np.float64) / eps * steps
+    return np.clip(np.ceil(share - 1e-3), 1, steps).astype(int)
+
+
+def _some(data: Part, rows: NDArray[np.intp]) -> Part:
+    numbers = None if data.numbers is None else data.numbers[rows]
+    return Part(data.images[rows], data.labels[rows], numbers)
