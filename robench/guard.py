@@ -42,6 +42,8 @@ worn: str | None = None
 """Why this process is to be renewed; None: it may go on. pool.py does it."""
 _originals = Originals()
 _left = {"memory": 0.0, "files": 0}
+_around = 0
+"""Watches over plugins from outside that are open in this process."""
 
 
 class Meddled(RobenchError):
@@ -72,6 +74,9 @@ class guarded:  # noqa: N801 (a context manager, written as one)
             are left to it.
         network: what the plugin is shown; its weights, layers and hooks stay as they are.
 
+    A watch inside another leaves what takes the longest, replaced functions and what is left open,
+    to the outer one: many short calls of the same plugins cost little within one watch.
+
     Raises RobenchError at the end of the block, naming the plugin and what it changed; where an
     exception leaves the block, that one goes on.
     """
@@ -86,14 +91,16 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         keep_streams()
         self._process = os.getpid()
         self._modules = len(sys.modules)
-        self._usage = None if self._work.own else _usage()
-        self._originals = None if self._work.own else _originals.snapshot()
+        whole = not (self._work.own or _around)
+        self._usage = _usage() if whole else None
+        self._originals = _originals.snapshot() if whole else None
         self._before = [watched.read() for watched in WATCHED]
         self._shown = None if self._network is None else Shown(self._network)
         self._random = None if self._seed is None else _seeded(self._seed)
         self._noticed = None if self._work.files is None else Noticed()
         if self._noticed is not None:
             self._noticed.start()
+        _count(+1 if not self._work.own else 0)
 
     def __exit__(
         self,
@@ -103,6 +110,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
     ) -> None:
         if os.getpid() != self._process:
             os._exit(1)  # a copy that the plugin has made of it: its work is another's
+        _count(-1 if not self._work.own else 0)
         opened = self._noticed.stop() if self._noticed is not None else set()
         # First, since what follows uses them.
         imported = len(sys.modules) != self._modules
@@ -153,6 +161,11 @@ class guarded:  # noqa: N801 (a context manager, written as one)
             if not (imported and watched.name in OF_IMPORTS):
                 changed.append(said)
         return changed
+
+
+def _count(more: int) -> None:
+    global _around
+    _around += more
 
 
 def wear(why: str) -> None:

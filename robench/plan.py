@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from robench import plugins
-from robench.cards import AttackCard, CorruptionCard, ModelCard, ReportCard
+from robench.cards import AttackCard, CorruptionCard, ModelCard, ReportCard, Spec
 from robench.errors import RobenchError, nearest
 from robench.workspace import Workspace
 
@@ -278,7 +278,7 @@ def _transfers(
 def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threat]) -> list[Threat]:
     """The cards in attacks/diagnostics/ at the radii of the report's attacks in the same norm: what
     breaks an image is compared within one ball. A curve keeps its own radii beside them. What the
-    report runs already is left out.
+    report's own attacks answer already is left out.
     """
     attacks = [threat for threat in named if threat.kind == "attack"]
     found: list[Threat] = []
@@ -297,17 +297,37 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
         found += [
             Threat(f"{name}@{eps:g}" if several else name, "attack", card, eps=eps)
             for eps in sorted({*radii, *own})
-            if not any(_does_the_same(threat, card, eps) for threat in attacks)
+            if not any(_covers(threat, card, eps) for threat in attacks)
         ]
     return found
 
 
-def _does_the_same(threat: Threat, card: AttackCard, eps: float) -> bool:
+def _covers(threat: Threat, card: AttackCard, eps: float) -> bool:
+    """Whether an attack of the report's own answers what a diagnostic asks: it is the same one, the
+    same search with more queries, or a curve by the same loop, of no fewer steps, that reaches as
+    far; that one may go through other derivatives."""
     other = threat.attack
-    same = (other.attack, other.access, other.norm, other.part, other.aim) == (
-        card.attack, card.access, card.norm, card.part, card.aim
+    same = (other.access, other.norm, other.part, other.goal, other.aim, other.attack.name) == (
+        card.access, card.norm, card.part, card.goal, card.aim, card.attack.name
     )  # fmt: skip
-    return same and threat.eps == eps
+    if not same:
+        return False
+    if isinstance(card.eps, tuple):
+        reaches = isinstance(other.eps, tuple) and max(other.eps) >= max(card.eps)
+        return reaches and _more(other.attack, card.attack, "steps", {"eot", "surrogate"})
+    return threat.eps == eps and _more(other.attack, card.attack, "queries", set())
+
+
+def _more(other: Spec, asked: Spec, effort: str, beside: set[str]) -> bool:
+    """Whether the settings are the same but for no less of `effort`, and for those `beside`."""
+    ours, theirs = other.settings, asked.settings
+    spent, wanted = ours.get(effort), theirs.get(effort)
+    if spent != wanted and not (isinstance(spent, int) and isinstance(wanted, int)):
+        return False
+    if isinstance(spent, int) and isinstance(wanted, int) and spent < wanted:
+        return False
+    free = {effort, *beside}
+    return all(ours.get(key) == theirs.get(key) for key in {*ours, *theirs} - free)
 
 
 def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Training | None:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -24,14 +25,12 @@ import torch
 
 from robench import plugins
 from robench.adversarial import images_file
-from robench.asking import ASKED, Questions, as_attacked, found_by_asking, may_be_copied
 from robench.attacks.base import Attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.corruptions.streamed import Streamed
 from robench.data.base import Part
-from robench.data.fresh import parts, relatives
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
 from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
@@ -40,14 +39,12 @@ from robench.identity import forget_splits, load_sample, load_splits
 from robench.nearest import NOISY_DRAWS, look_nearer
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer
-from robench.networks.surrogate import Step
 from robench.networks.weights import load_state, written_state
 from robench.plan import Cell, Threat, Training
+from robench.probes import Probes
 from robench.provenance import provenance
-from robench.ranks import ranks
 from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
 from robench.seal import sealed, tensors_digest
-from robench.slopes import slopes
 from robench.store import Damaged, Outcome, Store
 from robench.time_limit import DAY, WEEK, within
 from robench.torch_state import own_state, torch_seeded
@@ -55,7 +52,6 @@ from robench.trainers.base import History, Trainer, added_memory, memory_now
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
-Score = Callable[..., tuple[pa.Table, dict[str, Any]]]
 
 KEPT = 2**28
 """Bytes of trained networks that a process keeps, the last used ones: cells that share an input
@@ -372,9 +368,6 @@ class Evaluate:
             again.rows_at_once = attacked.rows_at_once
             return again
 
-        if outside or (stranger and (self.attacks or answers is not None)):
-            network = fresh()  # what strangers had in their hands is not what is scored
-
         def answered(
             asked: Network, images: np.ndarray, part: Part, seed: int = report.seed
         ) -> tuple[pa.Table, dict[str, Any]]:
@@ -397,23 +390,28 @@ class Evaluate:
         ) -> tuple[pa.Table, dict[str, Any]]:
             return answered(network, images, Part(images, labels, part.numbers), seed)
 
-        with within(self.time_limit, work.who):
+        def crafted(asked: Network, other: Part) -> np.ndarray:
+            """What the attack makes of other images."""
+            (made,) = _attack(self.cell, report, asked, card, other, None, device).runs
+            return made.images
+
+        with within(self.time_limit, work.who), self._watch(work):
+            if outside or (stranger and (self.attacks or answers is not None)):
+                network = fresh()  # what strangers had in their hands is not what is scored
             perturbed, reached = towards.scored(score, part.labels, report.seed)
             if self.attacks:
                 assert perturbed is not None
                 images = perturbed.images
             rows, observations = score(images, part.labels, report.seed)
+            probes = Probes(fresh, answered, crafted, work, self.time_limit, card, report, device)
             if self.attacks and stranger:
-                observations |= as_attacked(answered, attacked, fresh(), images, part, rows)
+                observations |= probes.after(attacked, images, part, rows)
         if "probed" in self.identity:
-            seed = derived_seed(report.seed, "probed")
-            with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
-                observations |= self._probed(network, fresh, part, seed, device, work.own)
+            with within(self.time_limit, work.who):
+                observations |= probes.before(network, part)
         if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
-            observations["relatives"] = self._on_relatives(fresh, answered, part, device)
-            seed = derived_seed(report.seed, "ranks")
-            with within(self.time_limit, work.who), guarded(replace(work, files=None), seed):
-                observations["ranks"] = self._ranks(fresh, device)
+            with self._watch(work):
+                observations |= probes.of_relatives(part, float(threat.eps or 0.0))
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),
@@ -429,54 +427,10 @@ class Evaluate:
         )
         return outcome, images if self.attacks else None
 
-    def _on_relatives(
-        self, fresh: Callable[[], Network], score: Score, part: Part, device: torch.device
-    ) -> dict[str, Any]:
-        """What the network answers to relatives of the test images, clean and attacked."""
-        card, eps = self.cell.training.card, float(self.cell.threat.eps or 0.0)
-        found: dict[str, Any] = {}
-        for sort, images in relatives(load_splits(card), part, eps, self.report.seed).items():
-            (perturbed,) = _attack(self.cell, self.report, fresh(), card, images, None, device).runs
-            clean = score(fresh(), images.images, images)[0].column("correct").to_numpy()
-            left = score(fresh(), perturbed.images, images)[0].column("correct").to_numpy()
-            found[sort] = {
-                "images": len(images),
-                "clean": round(float(clean.mean()), 4),
-                "attacked": round(float(left.mean()), 4),
-            }
-        return found
-
-    def _ranks(self, fresh: Callable[[], Network], device: torch.device) -> list[dict[str, Any]]:
-        """How margins of test images compare with those of images that are not to be known."""
-        card, report = self.cell.training.card, self.report
-        return ranks(
-            fresh,
-            parts(load_splits(card), report.seed),
-            eps=float(self.cell.threat.eps or 0.0),
-            noisy=card.inference_noise,
-            seed=report.seed,
-            batch_size=report.batch_size,
-            device=device,
-        )
-
-    def _probed(
-        self,
-        network: Network,
-        fresh: Callable[[], Network],
-        part: Part,
-        seed: int,
-        device: torch.device,
-        own: bool,
-    ) -> dict[str, Any]:
-        """What is found by asking the network before any attack does."""
-        noisy = self.cell.training.card.inference_noise
-        x = torch.from_numpy(part.images[:ASKED].copy()).to(device)
-        questions = Questions(fresh, x, noisy, seed)
-        jumps = any(isinstance(module, Step) for module in network.modules())
-        return {
-            "asked": found_by_asking(questions, not own, may_be_copied(device)),
-            "slopes": {} if jumps else slopes(questions),
-        }
+    def _watch(self, work: AtWork) -> AbstractContextManager[None]:
+        """Around all that is asked of a network from outside once the attack is done: each question
+        has a watch of its own, which costs little within another."""
+        return nullcontext() if work.own else guarded(replace(work, files=None), seed=None)
 
     def _check_proof(self, rows: pa.Table, perturbed: Perturbed | None) -> dict[str, Any]:
         """What is noted of a proof that contradicts nothing; of anything else, nothing."""

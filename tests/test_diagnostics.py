@@ -423,6 +423,35 @@ def test_what_the_report_runs_already_is_not_run_twice(small: Workspace, write: 
     assert "diagnostics/square" in planned
 
 
+@pytest.mark.parametrize(("queries", "planned"), [(100, True), (1000, False)])
+def test_a_longer_search_of_the_report_s_own_answers_what_a_short_one_asks(
+    small: Workspace, write: Write, queries: int, planned: bool
+) -> None:
+    search = f'attack = {{ name = "square", queries = {queries} }}\naccess = "score"\n'
+    write("attacks/mine.toml", search + "eps = 0.1\n")
+    assert ("diagnostics/square" in threats(small, write, '"mine", "fgsm"')) is planned
+
+
+CURVE = 'attack = {{ name = "pgd", steps = {} }}\naccess = "white-box"\neps = {}\n'
+
+
+@pytest.mark.parametrize(
+    ("curve", "planned"),
+    [
+        (CURVE.format(20, [0.1, 1.0]), False),
+        (CURVE.format(20, [0.1, 0.3]), True),  # does not reach every image
+        (CURVE.format(10, [0.1, 1.0]), True),  # fewer steps
+        (CURVE.format(20, [0.1, 1.0]).replace("20", '20, loss = "margin"'), True),
+    ],
+)
+def test_a_curve_of_the_report_s_own_takes_the_place_of_that_of_diagnostics(
+    small: Workspace, write: Write, curve: str, planned: bool
+) -> None:
+    write("attacks/mine.toml", curve)
+    found = threats(small, write, '"mine", "fgsm"')
+    assert any(name.startswith("diagnostics/eps-curve") for name in found) is planned
+
+
 def test_each_radius_of_a_report_gets_diagnostics_of_its_own(
     small: Workspace, write: Write
 ) -> None:

@@ -258,6 +258,20 @@ def test_global_random_states_are_a_cells_own_and_put_back() -> None:
     assert (random.random(), np.random.rand(), float(torch.rand(()))) == wanted
 
 
+def test_a_watch_within_another_leaves_what_is_replaced_to_the_outer_one() -> None:
+    before = torch.relu
+
+    def meddle() -> None:
+        with guarded("inner"):
+            torch.relu = torch.tanh
+        assert torch.relu is torch.tanh
+
+    for outer in ("one", "another"):
+        with pytest.raises(RobenchError, match=rf"{outer} replaces torch\.relu"), guarded(outer):
+            meddle()
+        assert torch.relu is before
+
+
 def test_closed_streams_are_opened_again() -> None:
     code = """
         import os, sys, torch

@@ -1,0 +1,108 @@
+"""What a cell asks its network beside its own question, for the checks of robench/diagnostics:
+before any attack, after each, and about images that the network cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from robench.asking import ASKED, Fresh, Questions, as_attacked, found_by_asking, may_be_copied
+from robench.cards import ModelCard, ReportCard
+from robench.data.base import Part, Splits
+from robench.data.fresh import parts, relatives
+from robench.digest import derived_seed
+from robench.guard import AtWork, guarded
+from robench.identity import load_splits
+from robench.networks.base import Network
+from robench.networks.surrogate import Step
+from robench.ranks import ranks
+from robench.slopes import slopes
+from robench.time_limit import within
+
+Score = Callable[..., tuple[pa.Table, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Questions to the network of one cell.
+
+    Args:
+        fresh: makes a copy that nobody has asked anything yet.
+        answered: scores images by a copy, as the cell's own are.
+        crafted: what the cell's attack makes of other images, (n, c, h, w), on a copy, within its
+            own limit. work: the network, as errors name it. time_limit: seconds for all else.
+    """
+
+    fresh: Fresh
+    answered: Score
+    crafted: Callable[[Network, Part], np.ndarray]
+    work: AtWork
+    time_limit: float
+    model: ModelCard
+    report: ReportCard
+    device: torch.device
+
+    def before(self, network: Network, part: Part) -> dict[str, Any]:
+        """What is found by asking the network before any attack does."""
+        seed = derived_seed(self.report.seed, "probed")
+        x = torch.from_numpy(part.images[:ASKED].copy()).to(self.device)
+        questions = Questions(self.fresh, x, self.model.inference_noise, seed)
+        jumps = any(isinstance(module, Step) for module in network.modules())
+        with guarded(replace(self.work, files=None), seed):
+            return {
+                "asked": found_by_asking(questions, not self.work.own, may_be_copied(self.device)),
+                "slopes": {} if jumps else slopes(questions),
+            }
+
+    def after(
+        self, attacked: Network, images: np.ndarray, part: Part, rows: pa.Table
+    ) -> dict[str, Any]:
+        """What the copy that was attacked says of the final images, and one that is asked in
+        another order. rows: what the copy says that is scored."""
+        return as_attacked(self.answered, attacked, self.fresh(), images, part, rows)
+
+    def of_relatives(self, part: Part, eps: float) -> dict[str, Any]:
+        """What the network answers to relatives of the test images, clean and attacked, all sorts
+        in one batch; and how its margins on test images compare with those on images that it is
+        not to know."""
+        splits = load_splits(self.model)
+        found: dict[str, Any] = {}
+        sorts = relatives(splits, part, eps, self.report.seed)
+        every = Part(
+            np.concatenate([part.images[:0], *(one.images for one in sorts.values())]),
+            np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),
+        )
+        attacked = self.crafted(self.fresh(), every) if sorts else every.images
+        with within(self.time_limit, self.work.who):
+            shares = [
+                self.answered(self.fresh(), images, every)[0].column("correct").to_numpy()
+                for images in (every.images, attacked)
+                if sorts
+            ]
+            margins = self._margins(splits, eps)
+        start = 0
+        for sort, one in sorts.items():
+            clean, left = (float(share[start : start + len(one)].mean()) for share in shares)
+            found[sort] = {
+                "images": len(one), "clean": round(clean, 4), "attacked": round(left, 4)
+            }  # fmt: skip
+            start += len(one)
+        return {"relatives": found, "ranks": margins}
+
+    def _margins(self, splits: Splits, eps: float) -> list[dict[str, Any]]:
+        seed = derived_seed(self.report.seed, "ranks")
+        with guarded(replace(self.work, files=None), seed):
+            return ranks(
+                self.fresh,
+                parts(splits, self.report.seed),
+                eps=eps,
+                noisy=self.model.inference_noise,
+                seed=seed,
+                batch_size=self.report.batch_size,
+                device=self.device,
+            )
