@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from robench.proofs.reading import PIXELS, Reading, Source
+from robench.proofs.region import UNIT, Region, gamma
 from robench.proofs.units import Floats
 
-UNIT = 2.0**-24
 TINY = 1e-9
 """Added to every radius: what float64 rounds here, by far."""
 READ_APART = 1000 * (2 * UNIT + 2 * 1e-9) * 1.01
@@ -39,23 +39,17 @@ class StageBounds:
     out_high: Floats
 
 
-def gamma(operations: int) -> float:
-    """Relative error of a float32 sum or product of so many roundings."""
-    return operations * UNIT / (1 - operations * UNIT)
-
-
 def intervals(
     reading: Reading,
-    low: Floats,
-    high: Floats,
+    region: Region,
     known: dict[tuple[int, int], tuple[float, float]] | None = None,
 ) -> list[StageBounds]:
-    """Interval bounds of all stages for pixels in [low, high], (pixels,).
+    """Interval bounds of all stages for the points of a ball.
 
     Args:
         known: (stage, unit) -> an interval that its p lies in, from elsewhere.
     """
-    seen = (reading.scale * low + reading.shift, reading.scale * high + reading.shift)
+    seen = (reading.scale * region.low + reading.shift, reading.scale * region.high + reading.shift)
     found: list[StageBounds] = []
     for number, stage in enumerate(reading.stages):
         total_low, total_high = stage.bias.copy(), stage.bias.copy()
@@ -66,8 +60,11 @@ def intervals(
                 total_low, total_high = total_low + a, total_high + b
                 size = size + np.maximum(np.abs(a), np.abs(b))
                 continue
-            centre, radius = source.matrix @ ((a + b) / 2), np.abs(source.matrix) @ ((b - a) / 2)
-            total_low, total_high = total_low + centre - radius, total_high + centre + radius
+            centre = source.matrix @ ((a + b) / 2)
+            down = up = np.abs(source.matrix) @ ((b - a) / 2)
+            if source.stage == PIXELS and not region.box:
+                down, up = (region.reach(s * reading.scale * source.matrix) for s in (-1.0, 1.0))
+            total_low, total_high = total_low + centre - down, total_high + centre + up
             size = size + np.abs(source.matrix) @ np.maximum(np.abs(a), np.abs(b))
         rounding = gamma(stage.operations) * size + TINY * (1 + size)
         total_low, total_high = total_low - rounding, total_high + rounding
@@ -96,23 +93,25 @@ def _outputs(found: list[StageBounds], source: Source) -> tuple[Floats, Floats]:
     return stage.out_low[:, source.output], stage.out_high[:, source.output]
 
 
-def lead(
-    reading: Reading, bounds: list[StageBounds], label: int, low: Floats, high: Floats
-) -> Floats:
+def lead(reading: Reading, bounds: list[StageBounds], label: int, region: Region) -> Floats:
     """The most by which the last p of each class can exceed that of `label`, (classes,): taken
     together, so that what lifts both cancels."""
     last, stage = bounds[-1], reading.stages[-1]
     most = stage.bias - stage.bias[label] + last.rounding + last.rounding[label]
     for source in stage.sources:
         if source.stage == PIXELS:
-            a, b = reading.scale * low + reading.shift, reading.scale * high + reading.shift
+            a, b = (reading.scale * end + reading.shift for end in (region.low, region.high))
         else:
             a, b = _outputs(bounds, source)
         if source.matrix is None:
             most = most + b - a[label]
             continue
         difference = source.matrix - source.matrix[label]
-        most = most + difference @ ((a + b) / 2) + np.abs(difference) @ ((b - a) / 2)
+        if source.stage == PIXELS and not region.box:
+            reach = region.reach(reading.scale * difference)
+        else:
+            reach = np.abs(difference) @ ((b - a) / 2)
+        most = most + difference @ ((a + b) / 2) + reach
     least: Floats = np.minimum(most, last.high - last.low[label])
     least[label] = 0.0
     return least

@@ -23,9 +23,10 @@ from robench.networks.base import Network
 from robench.networks.cnn import CNN
 from robench.networks.noise import NoisyLayer
 from robench.networks.snn import SNN
-from robench.proofs.bounds import TINY, gamma, tie_slack
+from robench.proofs.bounds import TINY, tie_slack
 from robench.proofs.linear import Box, Lines, Net, Value, around_sigmoid, between
 from robench.proofs.reading import Reading, Unreadable, checked
+from robench.proofs.region import Region, gamma
 from robench.proofs.shallow import remains
 from robench.proofs.units import SIGMOID_ERROR, Floats, Membrane, Pieces, Sigmoid, SpikeTrain, unit
 
@@ -61,11 +62,13 @@ def right(
     label: int,
     units: int = 1000,
     seconds: float = math.inf,
+    region: Region | None = None,
 ) -> bool:
     """Whether the bounds prove that the answer is `label` for all images in [low, high], (1,
     channels, height, width). Raises Unreadable where none are written for the network.
 
     Args:
+        region: a ball inside that box, where only its points are meant.
         units: a layer with more unsettled units than this keeps the intervals that it has.
         seconds: of processor time, after which nothing is narrowed any more.
     """
@@ -74,8 +77,9 @@ def right(
         raise Unreadable("convolutions are bounded as a CPU computes them")
     until = thread_time() + seconds
     box = Box(low.double(), high.double())
+    reach = None if region is None or region.box else region.reach
     with torch.no_grad():
-        return any(_proved(network, Net(narrow, until), box, label) for narrow in (0, units))
+        return any(_proved(network, Net(narrow, until, reach), box, label) for narrow in (0, units))
 
 
 def _standardised(network: Network, box: Box) -> Box:

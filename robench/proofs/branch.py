@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robench.proofs.dual import Bound, bound, pieces, tighten
+from robench.proofs.program import rows_of
+from robench.proofs.region import CUTS
 from robench.proofs.shallow import Nodes, Shallow
 from robench.proofs.solver import quiet
 from robench.proofs.units import Floats
@@ -124,7 +126,7 @@ def climb(image: Shallow, corner: Floats, target: int) -> list[Floats]:
     point, (height, slope) = corner, rise(corner)
     step = 1.0
     for _ in range(CLIMBS):
-        goal = image.middle + np.sign(slope) * image.radius
+        goal = image.region.farthest(slope)
         ahead = point + step * (goal - point)
         higher, turned = rise(ahead)
         if higher > height:
@@ -229,8 +231,8 @@ class Leaf:
             # Columns: pixels, then how deep inside all pieces the point is, in units of rounding.
             lp.num_col_, lp.num_row_ = pixels + 1, 2 * units
             lp.col_cost_ = np.zeros(pixels + 1)
-            lp.col_lower_ = np.append(image.middle - image.radius, -1.0)
-            lp.col_upper_ = np.append(image.middle + image.radius, 100.0)
+            lp.col_lower_ = np.append(image.middle - image.region.radius, -1.0)
+            lp.col_upper_ = np.append(image.middle + image.region.radius, 100.0)
             deep = (image.rounding + 1e-6)[:, None]
             matrix = np.vstack([np.hstack([image.weight, -deep]), np.hstack([image.weight, deep])])
             lp.row_lower_, lp.row_upper_ = np.zeros(2 * units), np.zeros(2 * units)
@@ -239,6 +241,8 @@ class Leaf:
             lp.a_matrix_.index_ = np.tile(np.arange(pixels + 1, dtype=np.int32), 2 * units)
             lp.a_matrix_.value_ = matrix.ravel()
             self.highs.passModel(lp)
+            for row_ in rows_of(image.region, self._column):
+                self._row(*row_)
         nodes = Nodes(low[None], high[None], np.array([target], dtype=np.intp))
         _, _, there = image.clipped(nodes)
         goal = image.functional(nodes, there)
@@ -269,24 +273,50 @@ class Leaf:
         used = np.flatnonzero(gain).astype(np.int32)
         if len(used) == 0 and need > 0:
             return ""
+        goal_row = self.highs.getNumRow()
         self.highs.addRow(need, infinite, len(used), used, np.ascontiguousarray(gain[used]))
         try:
             self.highs.changeColCost(pixels, -1.0)
-            self.highs.run()
-            status = self.highs.getModelStatus()
+            status = self._run()
             if status == highspy.HighsModelStatus.kInfeasible:
                 return ""
             if status != highspy.HighsModelStatus.kOptimal:
                 return f"the solver gave up: {self.highs.modelStatusToString(status)}"
             point = np.array(self.highs.getSolution().col_value)
         finally:
-            rows = np.array([2 * units], dtype=np.int32)
-            self.highs.deleteRows(1, rows)
+            self.highs.deleteRows(1, np.array([goal_row], dtype=np.int32))
         if attempt(point[:pixels]):
             return FOUND
         if slope.any() and self._farther(gain, attempt):
             return FOUND
         return CLOSE
+
+    def _run(self) -> highspy.HighsModelStatus:
+        """Solve; a point outside the ball, which the program does not know whole, is cut off."""
+        highs, pixels = self.highs, len(self.image.middle)
+        assert highs is not None
+        for _ in range(CUTS):
+            highs.run()
+            if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+                break
+            point = np.array(highs.getSolution().col_value)
+            outside = self.image.region.tangent(point[:pixels])
+            if outside is None:
+                break
+            u, most = outside
+            used = np.flatnonzero(u).astype(np.int32)
+            self._row(used.tolist(), u[used].tolist(), -highspy.kHighsInf, most)
+        return highs.getModelStatus()
+
+    def _column(self, low: float, high: float) -> int:
+        assert self.highs is not None
+        self.highs.addCol(0.0, low, high, 0, np.zeros(0, np.int32), np.zeros(0))
+        return int(self.highs.getNumCol()) - 1
+
+    def _row(self, columns: list[int], values: list[float], low: float, high: float) -> None:
+        assert self.highs is not None
+        where = np.array(columns, dtype=np.int32)
+        self.highs.addRow(low, high, len(columns), where, np.array(values))
 
     def _farther(self, gain: Floats, attempt: Try) -> bool:
         """Whether the point that leads most, clear of all jumps, is a witness."""
@@ -295,8 +325,7 @@ class Leaf:
         every = np.arange(pixels + 1, dtype=np.int32)
         highs.changeColsCost(pixels + 1, every, np.append(-gain, 0.0))
         highs.changeColBounds(pixels, 2.0, 100.0)
-        highs.run()
-        solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        solved = self._run() == highspy.HighsModelStatus.kOptimal
         point = np.array(highs.getSolution().col_value) if solved else None
         highs.changeColsCost(pixels + 1, every, np.zeros(pixels + 1))
         highs.changeColBounds(pixels, -1.0, 100.0)

@@ -78,9 +78,9 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
         value, p = _units(image, nodes, goal, low, high, there, now, active)
         pull = product(now, image.weight)
         value = value + now @ image.bias + np.abs(now) @ image.rounding
-        value += pull @ image.middle + np.abs(pull) @ image.radius
+        value += pull @ image.middle + image.region.reach(pull)
         value += goal.constant[active] - goal.threshold[active] + SAFE
-        corner = image.middle + np.sign(pull) * image.radius
+        corner = image.region.farthest(pull)
         better = value < best.value[active]
         improved = active[better]
         best.value[improved] = value[better]
@@ -99,7 +99,7 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
         active = active[open_]
     standing = best.value >= 0
     pull = product(best.multipliers[standing], image.weight)
-    best.corner[standing] = image.middle + np.sign(pull) * image.radius
+    best.corner[standing] = image.region.farthest(pull)
     return best
 
 
@@ -135,25 +135,25 @@ def cut(image: Shallow, nodes: Nodes, found: Bound) -> Nodes:
     """The boxes as far as the half space reaches in which a class can win at all.
 
     At fixed multipliers the bound is linear in the pixels: with v = sum_i l_i w_i, m the middle and
-    r the radius, lead - threshold <= value - r |v| + v (x - m). So winning takes v (x - m) >= r |v|
-    - value, and for any s >= 0 there
+    r(v) how far v (x - m) reaches in the ball, lead - threshold <= value - r(v) + v (x - m). So
+    winning takes v (x - m) >= r(v) - value, and for any s >= 0 there
 
-        w_j (x - m) <= r |w_j + s v| + s (value - r |v|).
+        w_j (x - m) <= r(w_j + s v) + s (value - r(v)).
     """
     low, high = nodes.low.copy(), nodes.high.copy()
     centre = image.weight @ image.middle + image.bias
-    reach = np.abs(image.weight) @ image.radius
+    reach = image.region.reach(image.weight)
     spare = image.rounding + SAFE * (1 + np.abs(centre) + reach)
     for index in np.flatnonzero(found.value >= 0).tolist():
         v = found.multipliers[index] @ image.weight
-        far = float(np.abs(v) @ image.radius)
+        far = float(image.region.reach(v))
         room = float(found.value[index]) - far
         if room >= 0:  # the whole ball is in it
             continue
         for share in SHARES:
             s = (share * reach / far)[:, None]
-            both = np.abs(np.concatenate([image.weight + s * v, image.weight - s * v]))
-            up, down = product(both, image.radius).reshape(2, -1) + s[:, 0] * room + spare
+            both = np.concatenate([image.weight + s * v, s * v - image.weight])
+            up, down = image.region.reach(both, product).reshape(2, -1) + s[:, 0] * room + spare
             high[index] = np.minimum(high[index], centre + up)
             low[index] = np.maximum(low[index], centre - down)
     return Nodes(low, high, nodes.target)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.gradient import PGD
+from robench.attacks.gradient import APGD, PGD
 from robench.attacks.spikes import Spikes
 from robench.attacks.target import WeightsTarget
 from robench.proofs.bounds import intervals, lead, tie
@@ -19,6 +19,7 @@ from robench.proofs.boxes import convolutional, right
 from robench.proofs.branch import CLOSE, search
 from robench.proofs.program import TOLERANCE, Program
 from robench.proofs.reading import Reading, Unreadable, read
+from robench.proofs.region import region
 from robench.proofs.shallow import Shallow, shallow
 from robench.proofs.solver import Goal, Solver, settle
 from robench.proofs.units import Floats
@@ -30,10 +31,11 @@ MARGINS = (4.0, 1.5)
 class Exact(Attack):
     """Searches the whole ball after a quick attack: bounds, branch and bound with Lagrangian bounds
     for one hidden layer, a mixed-integer program (Tjeng et al. 2019, arXiv 1711.07356) for more,
-    interval and linear bounds alone for convolutions; what it cannot settle in time stays open."""
+    interval and linear bounds alone for convolutions; what it cannot settle in time stays open. In
+    linf, l1 and l2 (region.py)."""
 
     needs: ClassVar[str] = "weights"
-    norms: ClassVar[tuple[str, ...]] = ("linf",)
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     version: ClassVar[int] = 3
     paper: ClassVar[str] = "Tjeng et al. 2019, arXiv 1711.07356"
 
@@ -84,9 +86,13 @@ class Exact(Attack):
             if target.broken[image]:
                 continue
             started = time.thread_time()
-            low, high = target.ball.bounds(x[image : image + 1])
+            one = x[image : image + 1]
+            where, label = region(target.ball, one), int(y[image])
+            low, high = (
+                torch.from_numpy(end).view_as(one).to(x.device) for end in (where.low, where.high)
+            )
             try:
-                if right(target.network, low, high, int(y[image]), self.units, self.seconds):
+                if right(target.network, low, high, label, self.units, self.seconds, where):
                     target.proved(image)
                 else:
                     target.left_open(image, "bounds alone do not prove it")
@@ -97,7 +103,12 @@ class Exact(Attack):
     def _quick(self, target: WeightsTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not self.steps or self.finite_eps(target) == 0:
             return x.clone()
-        attack = Spikes() if target.jumps else PGD(steps=self.steps, loss="margin", targets=3)
+        attack: Attack = PGD(steps=self.steps, loss="margin", targets=3)
+        if target.norm == "l1":
+            own = "one-sided" if target.jumps else None
+            attack = APGD(steps=5 * self.steps, loss="margin", targets=3, surrogate=own)
+        elif target.jumps:
+            attack = Spikes()
         return attack.perturb(target, x, y, rng)
 
 
@@ -110,14 +121,12 @@ class Search:
         self.attack, self.target, self.reading = attack, target, reading
         self.x, self.label, self.image = x, y, image
         self.keep: set[int] | None = None
-        low, high = target.ball.bounds(x)
-        self.low = low.flatten().cpu().numpy().astype(np.float64)
-        self.high = high.flatten().cpu().numpy().astype(np.float64)
+        self.region = region(target.ball, x)
 
     def run(self, seconds: float) -> Tensor | None:
         """A witness, or None after what was found has been told to the target."""
-        self.bounds = intervals(self.reading, self.low, self.high)
-        most = lead(self.reading, self.bounds, self.label, self.low, self.high)
+        self.bounds = intervals(self.reading, self.region)
+        most = lead(self.reading, self.bounds, self.label, self.region)
         slack = tie(self.reading, self.bounds, self.label)
         ahead = self._most_votes()
         classes = [
@@ -140,7 +149,7 @@ class Search:
 
     def _branch(self, classes: list[int], seconds: float) -> tuple[Tensor | None, str]:
         """One hidden layer: a witness, or why there may be one; neither: there is none."""
-        image = Shallow(self.reading, self.bounds, self.label, self.low, self.high)
+        image = Shallow(self.reading, self.bounds, self.label, self.region)
         if not len(image.units):
             return None, ""  # the answer is the same everywhere, and right where the ball begins
         if image.undecided > self.attack.units:
@@ -162,7 +171,7 @@ class Search:
         left = ""
         for target in classes:
             self.keep = {self.label, target}
-            program = Program(self.reading, self.bounds, self.low, self.high, 0.0, self.keep)
+            program = Program(self.reading, self.bounds, self.region, 0.0, self.keep)
             solver = Solver(program, self.attack.nodes, until)
             for goal in self._goals(program, target, float(slack[target]) + TOLERANCE):
                 answer = solver.ask(goal)
@@ -198,12 +207,12 @@ class Search:
         if (found := self._wrong(point)) is not None:
             return found
         for margin in MARGINS:
-            program = Program(self.reading, self.bounds, self.low, self.high, margin, self.keep)
+            program = Program(self.reading, self.bounds, self.region, margin, self.keep)
             settled = settle(program, point, program.lead(target, self.label))
             if settled is not None and (found := self._wrong(settled)) is not None:
                 return found
         for margin in MARGINS[1:]:
-            program = Program(self.reading, self.bounds, self.low, self.high, margin, self.keep)
+            program = Program(self.reading, self.bounds, self.region, margin, self.keep)
             solver = Solver(program, self.attack.nodes, until)
             for goal in self._goals(program, target, -TOLERANCE):
                 answer = solver.ask(goal)
@@ -212,8 +221,11 @@ class Search:
         return None
 
     def _wrong(self, point: Floats) -> Tensor | None:
-        pixels = torch.from_numpy(point[: len(self.low)].astype(np.float32)).to(self.x)
+        pixels = torch.from_numpy(point[: len(self.region.low)].astype(np.float32)).to(self.x)
         candidate = self.target.project(pixels.view_as(self.x), self.x)
+        if not self.region.box:  # until scaling it back, as the framework will, changes nothing
+            for _ in range(3):
+                candidate = self.target.project(candidate, self.x)
         index = torch.tensor([self.image], device=self.x.device)
         wrong = int(self.target.labels(candidate, index)[0]) != self.label
         return candidate if wrong else None

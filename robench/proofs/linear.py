@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from robench.proofs.units import SIGMOID_ERROR, Pieces
+from robench.proofs.units import SIGMOID_ERROR, Floats, Pieces
 
 ROWS = 128
 """Sums that are carried backward together."""
@@ -79,10 +79,13 @@ class Net:
     Args:
         units: a layer with more unsettled units than this keeps the intervals that it has.
         until: time.thread_time() after which intervals are not narrowed any more.
+        reach: how far sums of pixels, (rows, pixels), exceed their value in the middle of the box,
+            where a ball holds them nearer than that box does.
     """
 
     units: int
     until: float
+    reach: Callable[[Floats], Floats] | None = None
     values: list[Value] = field(default_factory=list)
 
     def pixels(self, box: Box) -> Value:
@@ -198,7 +201,11 @@ class Net:
                     (value.box.low + value.box.high) / 2,
                     value.box.high - value.box.low,
                 )
-                total = total + (a * middle + a.abs() * radius / 2).flatten(1).sum(1)
+                if self.reach is not None:
+                    total = total + (a * middle).flatten(1).sum(1)
+                    total = total + torch.from_numpy(self.reach(a.flatten(1).numpy()))
+                else:
+                    total = total + (a * middle + a.abs() * radius / 2).flatten(1).sum(1)
                 continue
             before, constant = value.back(a)
             total = total + constant

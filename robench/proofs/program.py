@@ -12,6 +12,7 @@ the convex hull of the pieces once m may be any share. Where all slopes are zero
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import highspy
@@ -19,6 +20,7 @@ import numpy as np
 
 from robench.proofs.bounds import StageBounds
 from robench.proofs.reading import PIXELS, Reading
+from robench.proofs.region import Around, Region
 from robench.proofs.units import Floats, Pieces
 
 TOLERANCE = 1e-6
@@ -39,7 +41,6 @@ class Program:
     """The program without a goal: everything that the network may do in the ball.
 
     Args:
-        low, high: the least and the greatest pixels, (pixels,).
         margin: how far p must stay from the ends of its piece, in units of its rounding: 0 to
             prove, where both sides of a jump are allowed within rounding; 1 or more to find a
             point that stays what it is in float32.
@@ -50,14 +51,14 @@ class Program:
         self,
         reading: Reading,
         bounds: list[StageBounds],
-        low: Floats,
-        high: Floats,
+        region: Region,
         margin: float = 0.0,
         keep: set[int] | None = None,
     ) -> None:
         self.reading, self.bounds, self.margin, self.keep = reading, bounds, margin, keep
-        self.lower: list[float] = low.tolist()
-        self.upper: list[float] = high.tolist()
+        self.region = region
+        self.lower: list[float] = region.low.tolist()
+        self.upper: list[float] = region.high.tolist()
         self.integers: list[int] = []
         self.choices: list[Choice] = []
         self._rows: list[tuple[list[int], list[float], float, float]] = []
@@ -80,6 +81,8 @@ class Program:
 
     def _build(self) -> None:
         reading, pixels = self.reading, self.reading.pixels
+        for columns, values, least, most in rows_of(self.region, self._column):
+            self._row(columns, values, least, most)
         for number, stage in enumerate(reading.stages):
             constant, terms = stage.bias.copy(), np.zeros((stage.size, len(self.lower)))
             for source in stage.sources:
@@ -224,6 +227,25 @@ class Program:
             kinds[column] = highspy.HighsVarType.kInteger
         lp.integrality_ = kinds
         return lp
+
+
+def rows_of(
+    region: Region, column: Callable[[float, float], int]
+) -> list[tuple[list[int], list[float], float, float]]:
+    """What a program needs beside the box of the pixels, which are its first columns: of l1 how far
+    each of them goes at least, and that this adds up to no more than eps."""
+    if region.linear is None or not isinstance(region, Around):
+        return []
+    made: list[tuple[list[int], list[float], float, float]] = []
+    far: list[int] = []
+    for pixel in np.flatnonzero(region.high > region.low).tolist():
+        at = float(region.centre[pixel])
+        far.append(column(0.0, max(float(region.up[pixel]), -float(region.down[pixel]))))
+        made.append(([pixel, far[-1]], [1.0, -1.0], -highspy.kHighsInf, at))
+        made.append(([pixel, far[-1]], [1.0, 1.0], at, highspy.kHighsInf))
+    if far:
+        made.append((far, [1.0] * len(far), -highspy.kHighsInf, region.linear))
+    return made
 
 
 def _rows(expressions: list[tuple[dict[int, float], float]], width: int) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from robench.proofs.bounds import StageBounds, tie, tie_slack
 from robench.proofs.reading import Reading, Source
+from robench.proofs.region import Region
 from robench.proofs.units import Floats, Membrane, Sigmoid
 
 Ints = NDArray[np.intp]
@@ -61,11 +62,10 @@ class Shallow:
 
     Args:
         bounds: intervals of all stages in the ball.
-        low, high: pixels.
     """
 
     def __init__(
-        self, reading: Reading, bounds: list[StageBounds], label: int, low: Floats, high: Floats
+        self, reading: Reading, bounds: list[StageBounds], label: int, region: Region
     ) -> None:
         self.reading, self.bounds, self.label = reading, bounds, label
         hidden, first = reading.stages[0], bounds[0]
@@ -92,7 +92,7 @@ class Shallow:
         self.rounding = first.rounding[self.units]
         self.weight = np.ascontiguousarray(reading.scale * matrix[self.units])
         self.bias = hidden.bias[self.units] + (reading.shift * matrix[self.units]).sum(1)
-        self.middle, self.radius = (low + high) / 2, (high - low) / 2
+        self.region, self.middle = region, region.middle
         self._outputs(constant)
 
         self._quiet = not constant.any()

@@ -17,6 +17,7 @@ import highspy
 import numpy as np
 
 from robench.proofs.program import Program
+from robench.proofs.region import CUTS
 from robench.proofs.units import Floats
 
 Goal = list[tuple[Floats, float]]
@@ -62,7 +63,26 @@ class Solver:
         self.rows = self.highs.getNumRow()
 
     def ask(self, goal: Goal) -> Answer:
-        """Whether all rows of a goal can hold at once."""
+        """Whether all rows of a goal can hold at once. A point that lies outside the ball, which
+        the program does not know whole, is cut off, and the program is asked again."""
+        pixels = len(self.program.region.low)
+        for _ in range(CUTS):
+            answer = self._ask(goal)
+            if answer.point is None:
+                return answer
+            outside = self.program.region.tangent(answer.point[:pixels])
+            if outside is None:
+                return answer
+            self.cut(*outside)
+        return answer
+
+    def cut(self, u: Floats, most: float) -> None:
+        """Keep only what has u x' <= most."""
+        used = np.flatnonzero(u).astype(np.int32)
+        self.highs.addRow(-highspy.kHighsInf, most, len(used), used, np.ascontiguousarray(u[used]))
+        self.rows = self.highs.getNumRow()
+
+    def _ask(self, goal: Goal) -> Answer:
         left = self.until - time.monotonic()
         if left <= 0:
             return Answer(why="out of time")
@@ -129,7 +149,14 @@ def settle(program: Program, point: Floats, goal: tuple[Floats, float]) -> Float
     model.col_cost_ = -goal[0]
     highs = quiet()
     highs.passModel(model)
-    highs.run()
-    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    return np.array(highs.getSolution().col_value)
+    for _ in range(CUTS):
+        highs.run()
+        if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        found = np.array(highs.getSolution().col_value)
+        outside = program.region.tangent(found[: len(program.region.low)])
+        if outside is None:
+            break
+        used = np.flatnonzero(outside[0]).astype(np.int32)
+        highs.addRow(-highspy.kHighsInf, outside[1], len(used), used, outside[0][used])
+    return found
