@@ -22,7 +22,7 @@ from robench.outcomes import Tables
 from robench.packed_rows import pack_rows
 from robench.seal import rows_digest
 
-SCHEMA = 4
+SCHEMA = 5
 """Of a published manifest. The store's is that of manifest.py."""
 LEFT_OUT = ("loss",)
 """Columns that no page, diagnostic or test is made of."""

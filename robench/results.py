@@ -21,6 +21,7 @@ from robench.digest import Identity
 from robench.errors import RobenchError
 from robench.files import read_regular
 from robench.manifest_shape import check_shape
+from robench.manifest_text import opened
 from robench.outcomes import Outcomes, Tables
 from robench.packed_rows import unpack_rows
 from robench.seal import check_room, rows_match
@@ -31,8 +32,9 @@ Floats = NDArray[np.float64]
 Threat = dict[str, Any]
 Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
-SCHEMAS = (1, 2, 3, packed.SCHEMA)
-"""Of the manifest. Up to 2 with the rows as the store has them, up to 3 with `predictions`."""
+SCHEMAS = (1, 2, 3, 4, packed.SCHEMA)
+"""Of the manifest. Up to 2 with the rows as the store has them, up to 3 with `predictions`, up to 4
+without a block (manifest_text.py)."""
 COLUMNS = {
     "cell": pa.dictionary(pa.int32(), pa.string()),
     "image": pa.int32(),
@@ -442,12 +444,12 @@ def load_published(folder: Path) -> Results:
     try:
         manifest = json.loads(read_regular(folder / MANIFEST))
         _check_schema(manifest, str(folder / MANIFEST))
-        manifest = packed.unpacked(as_manifest(manifest))
+        manifest = packed.unpacked(as_manifest(opened(manifest)))
         check_shape(manifest, str(folder / MANIFEST))
         table = _read_rows(folder / CELLS, manifest)
         found = _places(table)
         rows = table.drop_columns(["cell"])
-        if manifest["schema"] == packed.SCHEMA:
+        if manifest["schema"] > 3:
             rows = unpack_rows(rows, list(found.values()))
         _check_rows(rows.append_column("cell", table.column("cell")), str(folder / CELLS))
     except FileNotFoundError as error:

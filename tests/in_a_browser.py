@@ -41,6 +41,7 @@ class Tab:
     def open(self, fragment: str = "") -> Any:
         self.page.goto("about:blank")
         self.page.goto(self.url + fragment)
+        self.page.locator("#static").wait_for(state="hidden")  # the script has begun
         return self.page
 
     def models(self) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -98,6 +100,6 @@ class Outline(HTMLParser):
 
 
 def embedded_data(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    found = re.search(r'<script type="application/zlib;base64" id="data">(.*?)</script>', page)
     assert found
-    return dict(json.loads(found[1]))
+    return dict(json.loads(zlib.decompress(base64.b64decode(found[1], validate=True))))

@@ -20,6 +20,7 @@ from small_runs import carry_out
 
 from robench.errors import RobenchError
 from robench.manifest import describe
+from robench.manifest_text import opened
 from robench.packed import unpacked
 from robench.published import find_results
 from robench.report import write_report
@@ -232,7 +233,7 @@ def test_outcomes_in_a_manifest_of_before_have_to_be_those_of_their_cells(
 def test_a_published_manifest_that_names_others_is_refused(
     folder: Path, change: Callable[[Manifest], None], again: bool
 ) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = opened(json.loads((folder / "manifest.json").read_text()))
     seal = manifest.pop("seal")
     manifest = unpacked(manifest)
     change(manifest)

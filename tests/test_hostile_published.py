@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pages import Outline
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
+from robench.manifest_text import opened
 from robench.report import write_report
 from robench.results import Results, load_published
 
@@ -95,7 +96,8 @@ def test_a_damaged_report_is_rebuilt_or_named(
 def test_a_manifest_may_say_anything(
     alone: Path, published: dict[str, bytes], data: st.DataObject
 ) -> None:
-    manifest = data.draw(changed(json.loads(published["manifest.json"]), PAGE_VALUES))
+    whole = opened(json.loads(published["manifest.json"]))
+    manifest = data.draw(changed(whole, PAGE_VALUES))
     rebuilt(alone, {**published, "manifest.json": json.dumps(manifest).encode()})
 
 

@@ -19,10 +19,13 @@ from robench.claims import judge
 from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError
 from robench.leaderboard import leaderboard
+from robench.manifest_text import as_text, opened
 from robench.packed import lean, unpacked
 from robench.packed_rows import pack_rows, unpack_rows
+from robench.report import write_report
 from robench.report.measurements import measurements
 from robench.results import Results, load_published
+from robench.seal import sealed
 
 quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 
@@ -87,11 +90,55 @@ def test_rows_that_were_changed_are_not_believed(folder: Path, tmp_path: Path) -
 def test_a_digest_that_was_changed_with_the_rows_breaks_the_seal(
     folder: Path, tmp_path: Path
 ) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = opened(json.loads((folder / "manifest.json").read_text()))
     manifest["cells"]["rows"][0] = "0" * 64
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(as_text(manifest))
     (tmp_path / "cells.parquet").write_bytes((folder / "cells.parquet").read_bytes())
     with pytest.raises(RobenchError, match="seal"):
+        load_published(tmp_path)
+
+
+def test_what_people_read_of_a_manifest_is_no_block(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    said = json.loads(text)
+    assert {"cells", "inputs"}.isdisjoint(said)
+    assert not [seed for model in said["models"] for seed in model["seeds"] if seed.get("history")]
+    assert [model["card"] for model in said["models"]]
+    assert as_text(opened(said)) == text
+    assert len(text) < len(json.dumps(opened(said)))
+
+
+def test_a_folder_of_before_blocks_is_read_and_is_the_same(folder: Path, tmp_path: Path) -> None:
+    whole = {**opened(json.loads((folder / "manifest.json").read_text())), "schema": 4}
+    del whole["seal"]
+    (tmp_path / "manifest.json").write_text(json.dumps(sealed(whole)))
+    (tmp_path / "cells.parquet").write_bytes((folder / "cells.parquet").read_bytes())
+    page = write_report(load_published(tmp_path), tmp_path)
+    assert page.read_bytes() == (folder / "index.html").read_bytes()
+    assert page.with_name("manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": 10**12},
+        {"bytes": 7},
+        {"bytes": -1},
+        {"bytes": "many"},
+        {"bytes": None},
+        {"zstd": "no base64!"},
+        {"zstd": "KLUv/SAA"},
+        {"zstd": None},
+    ],
+    ids=str,
+)
+def test_a_block_that_does_not_open_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    said = json.loads((folder / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(said | change))
+    (tmp_path / "cells.parquet").write_bytes((folder / "cells.parquet").read_bytes())
+    with pytest.raises(RobenchError, match="not a published report"):
         load_published(tmp_path)
 
 

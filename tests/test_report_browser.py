@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from in_a_browser import HOSTILE, Tab, browser, pytestmark
+from pages import embedded_data
 from proofs_by_hand import proven
 from synthetic import (
     Synthetic,
@@ -191,7 +192,8 @@ def test_whoever_asked_for_less_motion_gets_none(tab: Tab) -> None:
 
 def test_a_column_that_was_not_there_shows_what_the_model_view_says(tab: Tab) -> None:
     page = tab.open("#col=imagenet-c%2Ffog%2F3&col=worst_case")
-    column = page.evaluate("DATA.columns.findIndex((one) => one.key === 'imagenet-c/fog/3')")
+    columns = [column["key"] for column in embedded_data(page.content())["columns"]]
+    column = columns.index("imagenet-c/fog/3")
     shown = dict(zip(tab.models(), tab.numbers(str(column)), strict=True))
     page = tab.open("#model=synthetic/snn-nit")
     line = page.locator("#model details tr", has_text="imagenet-c/fog/3").first
@@ -425,7 +427,7 @@ def test_rows_of_a_large_table_are_whole_where_they_are_seen(
     for button in page.locator("[data-columns=all]").all():
         button.click()
     page.keyboard.press("Escape")
-    columns = page.evaluate("DATA.columns.map((column) => column.key)")
+    columns = [column["key"] for column in embedded_data(file.read_text())["columns"]]
     expected = {
         row["model"]: [float(f"{100 * row[column]:.1f}") for column in columns]
         for _, row in table.iterrows()

@@ -248,7 +248,8 @@ def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_pa
         ]
         assert value == pytest.approx(np.mean(expected))
     assert len(found) == 10
-    assert '"classes":{"0":' in write_report(results, tmp_path).read_text()
+    (record,) = embedded_data(write_report(results, tmp_path).read_text())["models"]
+    assert list(record["classes"]) == [str(label) for label in range(10)]
 
 
 @pytest.mark.slow
@@ -264,4 +265,5 @@ def test_two_hundred_models_under_a_hundred_threats_fit_the_page(tmp_path: Path)
     ]
     file = write_report(Synthetic(models, threats, images=8, distinct=60).results(), tmp_path)
     assert file.stat().st_size < 5_000_000
-    assert file.read_text().count('"pictures":[') == 200, "all models have example images"
+    records = embedded_data(file.read_text())["models"]
+    assert len([one for one in records if "pictures" in one]) == 200, "all have example images"

@@ -190,7 +190,7 @@ def test_intervals_are_of_as_many_samples_as_the_page_says(folder: Path) -> None
 
 def test_what_needs_the_script_is_named_and_the_rest_is_there(quick: Results, folder: Path) -> None:
     text = (folder / "index.html").read_text()
-    told = said(text[text.index("<noscript>") : text.index("</noscript>")])
+    told = said(text[(start := text.index('id="static"')) : text.index("</p>", start)])
     assert "further columns" in told
     hidden = [column["key"] for column in embedded_data(text)["columns"] if not column["shown"]]
     assert hidden, "some columns come by the script alone"

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from robench.diagnostics.finding import Verdict
 from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError, cause, system_words
 from robench.files import read_regular
+from robench.manifest_text import as_text, opened
 from robench.packed import lean, published, unpacked
 from robench.report.around import Around, around
 from robench.report.text import portable
@@ -131,7 +132,7 @@ def _made(
     pictured = pictured_cells(results, leaderboard(results))
     packed, rows = published(results.manifest, results.rows, pictured)
     manifest = as_text(sealed(packed))
-    results = Results(unpacked(unsealed(json.loads(manifest))), results.rows)
+    results = Results(unpacked(unsealed(opened(json.loads(manifest)))), results.rows)
     if verdicts is None:
         verdicts = diagnose(results)
     if claims is None:
@@ -191,31 +192,12 @@ def _source() -> list[bytes]:
     modules = (
         "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
         "two_sided.py", "balls.py", "worst_case.py", "packed.py", "packed_rows.py",
+        "manifest_text.py",
     )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [
         source for folder in folders for source in read(folder)
     ]
-
-
-def as_text(manifest: Mapping[str, Any]) -> str:
-    """JSON with a line for each model, threat and column of cells, so that versions can be
-    compared."""
-
-    def said(value: Any) -> str:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-    lines = []
-    for key, value in sorted(manifest.items()):
-        if isinstance(value, list):
-            text = "[\n" + ",\n".join(map(said, value)) + "\n]"
-        elif key == "cells":
-            columns = (f"{said(name)}:{said(column)}" for name, column in sorted(value.items()))
-            text = "{\n" + ",\n".join(columns) + "\n}"
-        else:
-            text = said(value)
-        lines.append(f"{json.dumps(key)}:{text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _parquet(table: pa.Table) -> bytes:

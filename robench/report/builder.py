@@ -168,7 +168,7 @@ def render(
     data = payload(results, table, verdicts)
     data["columns"] = _script_columns(chosen, results)
     data["answers"] = answers(results, table)
-    taken = len(page.encode()) + len(embedded(data).encode())
+    taken = len(page.encode()) + len(embedded(data))
     data["models"] = with_pictures(data["models"], results, table, PAGE_BYTES - taken)
     before, tag, after = page.partition('id="data">')  # no name says this: quotes are escaped
     return before + tag + embedded(data) + after

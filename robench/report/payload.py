@@ -1,9 +1,11 @@
-"""What the page's script needs, as JSON: a compact record per model, shown when it is opened."""
+"""What the script of a page needs, as deflated JSON: one record per model, shown when opened."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -75,7 +77,7 @@ def with_pictures(
             [asdict(strip) for strip in _pictures(results, by_name[row["model"]], row, tiles)]
             for row in rows
         ]
-        sizes = [len(embedded({"pictures": own}).encode()) for own in strips]
+        sizes = [len(_json({"pictures": own})) for own in strips]
         if sum(sizes) <= min(room, MANY):
             break
     fits = np.cumsum(sizes) <= room
@@ -122,11 +124,14 @@ def _finite(value: Any) -> Any:
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside a <script> element: nothing in it ends the element."""
+    """JSON, deflated and in base64: it may stand inside a <script> element, of which nothing in it
+    is the end, and the script inflates it."""
+    return base64.b64encode(zlib.compress(_json(value), 9)).decode()
+
+
+def _json(value: Any) -> bytes:
     text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+    return text.encode()
 
 
 def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:

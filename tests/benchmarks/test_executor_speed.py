@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from processes import ROBENCH
 
+from robench.manifest_text import opened
 from robench.packed import unpacked
 
 Tabled = Callable[..., None]
@@ -50,7 +51,7 @@ def run(folder: Path, *how: str) -> tuple[float, dict[str, str]]:
         command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     seconds = time.perf_counter() - started
-    cells = unpacked(json.loads((folder / "page/manifest.json").read_text()))["cells"]
+    cells = unpacked(opened(json.loads((folder / "page/manifest.json").read_text())))["cells"]
     return seconds, {cell["digest"]: cell["rows"] for cell in cells}
 
 

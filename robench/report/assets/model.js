@@ -248,5 +248,6 @@ dialog.addEventListener("click", (event) => {
 });
 
 controls.hidden = false;
+document.getElementById("static").hidden = true;
 readFragment();
 apply();

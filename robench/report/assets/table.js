@@ -1,8 +1,11 @@
 // Sorting, filtering and choosing columns; the state lives in the URL's fragment.
 // The page comes with the columns that are shown at first; cells of others are made when asked for.
 // A large table keeps whole only the rows near the screen: of the others it has name and summary.
-"use strict";
-const DATA = JSON.parse(document.getElementById("data").textContent);
+function inflated(text) {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+}
+const DATA = await inflated(document.getElementById("data").textContent);
 const board = document.getElementById("board");
 const controls = document.getElementById("controls");
 const rows = [...board.querySelectorAll("tr.m")];
