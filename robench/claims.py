@@ -118,7 +118,7 @@ def _left(results: Results, claim: Mapping[str, Any]) -> list[str]:
         if shown is None or left is None:
             return []
         parts.append(f"{name} from {_percent(shown.mean())} to {_percent(left.mean())}")
-    return [f"Under the strong evaluation falls {', '.join(parts)}."]
+    return [f"The strong evaluation takes {' and '.join(parts)}."]
 
 
 def _beside(results: Results, model: str, control: str, threat: str, published: float) -> str:

@@ -119,6 +119,15 @@ class Results:
         """Whether there is a worst case."""
         return bool(self.attacks or self.proofs)
 
+    @property
+    def searched(self) -> bool:
+        """Whether anything looked for points to break in the balls of the worst case."""
+        return any(
+            threat["kind"] == "attack"
+            for model in self.models
+            for threat in self.within(model, self.balls)
+        )
+
     @cached_property
     def curves(self) -> list[Threat]:
         """Attacks at several eps, to be plotted."""

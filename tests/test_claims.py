@@ -146,5 +146,5 @@ def test_a_claim_without_figures_is_held_against_what_its_own_threat_leaves(
     assert "Published" not in claim["evidence"]
     assert f"Measured under weak: {100 * a[0]:.1f}% against" in claim["evidence"]
     fallen = [f"from {100 * weak:.1f}% to {100 * left:.1f}%" for weak, left in (a, b)]
-    said = claim["evidence"].split("Under the strong evaluation falls ")[1].split(". ")[0]
+    said = claim["evidence"].split("The strong evaluation takes ")[1].split(". ")[0]
     assert all(part in said for part in fallen)

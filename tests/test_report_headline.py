@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from outcomes import Outcomes
-from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
+from proofs_by_hand import proven
+from synthetic import (
+    Synthetic,
+    SyntheticModel,
+    attack_threat,
+    clean_threat,
+    corruption_threat,
+    quick_models,
+    quick_threats,
+)
 
 from robench.claims import Claim
+from robench.diagnostics.finding import Verdict
 from robench.leaderboard import chance_levels, leaderboard, ranked_by
 from robench.report.headline import headline
+from robench.report.recall import recalls
 from robench.results import Results
 from robench.statistics import holm, pairwise, smallest_seen
 
@@ -41,7 +54,7 @@ def test_models_that_tie_are_said_to_and_what_could_have_been_seen() -> None:
     models = [SyntheticModel("models/a"), SyntheticModel("models/b")]
     [sentence] = said(Synthetic(models, THREATS, images=40).results())
     assert sentence.startswith("The 2 models cannot be told apart in the worst case (")
-    assert "points would have been seen" in sentence
+    assert re.search(r"%; only a difference of \d+ points or more would show\)\.$", sentence)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -109,9 +122,50 @@ def test_some_that_answer_alike_do_not_speak_for_the_others() -> None:
                 cell["digest"] = digests[cell["threat"]]
         return said(made)[0]
 
-    assert with_twins("a", "b").endswith("%); they answer the same images right.")
+    assert with_twins("a", "b").endswith("%; they answer the same images right).")
     assert with_twins("a", "b", "c").startswith("The 3 models cannot be told apart")
-    assert with_twins("a", "b", "c").endswith("points would have been seen.")
+    assert with_twins("a", "b", "c").endswith("points or more would show).")
+
+
+def test_where_nothing_is_left_of_any_model_they_do_not_tie_but_fall() -> None:
+    models = [SyntheticModel("models/a"), SyntheticModel("models/b")]
+    made = Synthetic(models, THREATS, images=40).results()
+    place = next(iter(made.rows.values())).column_names.index("correct")
+    broken = pa.array([0.0] * 40, pa.float32())
+    cells = [cell["digest"] for cell in made.manifest["cells"] if cell["threat"] == "fgsm"]
+    rows = {name: made.rows[name].set_column(place, "correct", broken) for name in cells}
+    made = Results(made.manifest, {**made.rows, **rows})
+    assert said(made) == ["Nothing is left of any of the 2 models in the worst case."]
+
+
+def test_each_data_set_has_its_sentence() -> None:
+    models = [
+        SyntheticModel(f"models/{data}-{name}", dataset={"name": data})
+        for data in ("one", "two", "three", "four", "five")
+        for name in "ab"
+    ]
+    told = said(Synthetic(models, THREATS, images=40).results())
+    assert [text.split(":")[0] for text in told[:4]] == ["one", "two", "three", "four"]
+    assert told[4] == "And 1 more data set."
+
+
+def test_many_doubtful_models_are_counted_and_the_others_named() -> None:
+    models = [SyntheticModel(f"models/{name}") for name in "abcdef"]
+    made = Synthetic(models, THREATS, images=40).results()
+    doubt: Verdict = {"verdict": "doubtful", "alarms": [], "findings": []}
+    believed: Verdict = {"verdict": "believable", "alarms": [], "findings": []}
+    verdicts = {model.name: believed if model.name == "models/c" else doubt for model in models}
+    told = headline(made, leaderboard(made), verdicts, [])
+    assert told[-1] == "5 of 6 models are doubtful, all but c."
+
+
+def test_what_attacks_find_of_what_can_be_broken_is_said() -> None:
+    made = proven(Synthetic(quick_models(), quick_threats()).results())
+    known = recalls(made, made.models)
+    [sentence] = [text for text in said(made) if text.startswith("Of the images that can be")]
+    best, last = known[0], known[-1]
+    assert f"attacks find: {best.card} {100 * best.found / best.breakable:.1f}%" in sentence
+    assert f"{last.card} finds least" in sentence or len(known) <= 4
 
 
 def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:

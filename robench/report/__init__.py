@@ -192,7 +192,7 @@ def _source() -> list[bytes]:
     modules = (
         "claims.py", "corruption_error.py", "leaderboard.py", "results.py", "statistics.py",
         "two_sided.py", "balls.py", "worst_case.py", "packed.py", "packed_rows.py",
-        "manifest_text.py",
+        "manifest_text.py", "gaps.py",
     )  # fmt: skip
     folders = (package / "diagnostics", package / "report")
     return [(package / name).read_bytes() for name in modules] + [

@@ -30,6 +30,7 @@ from robench.report.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spikes
 from robench.report.text import (
     NORMS,
     breakable,
+    coded,
     counted,
     image_count,
     linked,
@@ -78,6 +79,7 @@ def _templates() -> jinja2.Environment:
         shorten=shorten,
         seconds=seconds,
         breakable=breakable,
+        coded=coded,
         radius=radius,
         portable=portable,
         linked=linked,
@@ -112,7 +114,7 @@ def render(
     script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
     shown = [column for column in chosen if column.shown]
-    chance = chance_levels(results)
+    chance, figures = chance_levels(results), _published(results, table)
     page = (
         _templates()
         .get_template("page.html.j2")
@@ -142,7 +144,8 @@ def render(
             plots=_by_dataset(plots(results, table, verdicts), results.items),
             sheets=_sheets(results, table),
             corruption_errors=corruption_errors(results),
-            published=_published(results, table),
+            published=[figure for figure in figures if figure.ours],
+            unmeasured=sum(figure.ours is None for figure in figures),
             costs=costs(results),
             final_noise=final_noise(results),
             spikes=spikes(results),

@@ -1,5 +1,5 @@
-"""What a report found, in one to three sentences: who leads and by how much, which claims hold,
-what is doubtful, what is proved. Nothing but the results decides what they say."""
+"""What a report found, in a few sentences: who leads and by how much, what attacks find, which
+claims hold, what is doubtful, what is proved. Nothing but the results decides what they say."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from robench.claims import Claim
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
 from robench.report.figure import labels
+from robench.report.recall import Recall, recalls
 from robench.report.text import of_items, shorten
 from robench.report.two_sided import certified
 from robench.results import Results
 from robench.statistics import smallest_seen
 
 NAMED = 3
-"""Data sets, and models of one, that a sentence names."""
+"""Models, and attacks, that a sentence names."""
+DATASETS = 4
+"""Of which sentences are made."""
 LENGTH = 60
 SHOWN = 0.0005
 """Below it a share reads 0.0%."""
@@ -39,34 +42,52 @@ def headline(
     verdicts: Mapping[str, Verdict] | None,
     claims: Sequence[Claim],
 ) -> list[str]:
-    """One to three sentences, plain text: leaders; claims; doubts and proofs."""
-    said = [_leaders(results, table), _claims(results, claims), _belief(results, table, verdicts)]
+    """Sentences in plain text: who leads, for each data set; what attacks find of what can be
+    broken, before that where none counts in the worst case; claims; doubts and proofs."""
+    leaders, found = _leaders(results, table), _found(results)
+    first = [*leaders, found] if results.attacks else [found, *leaders]
+    said = [*first, _claims(results, claims), _belief(results, table, verdicts)]
     return [of_items(sentence, results.items) for sentence in said if sentence]
 
 
-def _leaders(results: Results, table: pd.DataFrame) -> str:
+def _leaders(results: Results, table: pd.DataFrame) -> list[str]:
     by = ranked_by(results)
     ranked = table[table["rank"].notna() & table[by].notna()]
     if ranked.empty:
-        return "No model has all its outcomes yet: nothing is ranked."
-    if by == "worst_case" and not any(
-        threat["kind"] == "attack"
-        for model in results.models
-        for threat in results.within(model, results.balls)
-    ):
-        return ""  # nothing looked for points to break: nobody can lead
+        return ["No model has all its outcomes yet: nothing is ranked."]
+    if by == "worst_case" and not results.searched:
+        return []  # nobody can lead
     names = short_names(list(table["model"]))
     chance = chance_levels(results)
     groups = list(ranked.groupby("dataset", sort=False))
-    parts = []
-    for dataset, rows in groups[:NAMED]:
-        where = f"{shorten(str(dataset), LENGTH)}: " if len(groups) > 1 else ""
-        parts.append(where + _group(results, rows, by, names, chance.get(str(dataset))))
-    more = len(groups) - NAMED
-    if more > 0:
-        parts.append(f"and {more} more data set{'s' if more > 1 else ''}")
-    text = "; ".join(parts)
-    return f"{text.replace('the ', 'The ', 1)}." if text.startswith("the ") else f"{text}."
+    sentences = []
+    for dataset, rows in groups[:DATASETS]:
+        text = _group(results, rows, by, names, chance.get(str(dataset)))
+        if len(groups) > 1:
+            text = f"{shorten(str(dataset), LENGTH)}: {text}"
+        elif text.startswith(("the ", "nothing ")):  # and no name, which stays as it is
+            text = text[0].upper() + text[1:]
+        sentences.append(f"{text}.")
+    if (more := len(groups) - DATASETS) > 0:
+        sentences.append(f"And {more} more data set{'s' if more > 1 else ''}.")
+    return sentences
+
+
+def _found(results: Results) -> str:
+    """What attacks find of what proofs show can be broken: the best of them, and the last."""
+    known = recalls(results, results.models) if results.proofs else []
+    if len(known) < 2:
+        return ""
+    shown = known[:NAMED] if len(known) > NAMED + 1 else known
+    parts = [f"{shorten(one.card.split('/')[-1], LENGTH)} {_share(one)}" for one in shown]
+    last = f"; {known[-1].card.split('/')[-1]} finds least, {_share(known[-1])}"
+    return f"Of the images that can be broken attacks find: {_list(parts)}" + (
+        f"{last}." if len(known) > len(shown) else "."
+    )
+
+
+def _share(one: Recall) -> str:
+    return _percent(one.found / one.breakable)
 
 
 def _group(
@@ -94,10 +115,11 @@ def _group(
     lead = rows["rank"].min()
     first = rows[rows["rank"] == lead].sort_values(by, ascending=False, kind="stable")
     others = rows[rows["rank"] > lead].sort_values(by, ascending=False, kind="stable")
+    if others.empty and rows[by].max() < SHOWN:
+        return f"nothing is left of any of the {len(rows)} models {what}{doubt}"
     if others.empty:
-        spread = _spread(first[by])
-        return f"the {len(rows)} models cannot be told apart {what} ({spread}); " + (
-            f"{_power(results, first, rows)}{doubt}"
+        return f"the {len(rows)} models cannot be told apart {what} " + (
+            f"({_spread(first[by])}; {_power(results, first, rows)}){doubt}"
         )
     following = others.iloc[0]
     gap = 100 * (first[by].iloc[0] - following[by])
@@ -117,7 +139,7 @@ def _spread(values: pd.Series) -> str:
 
 
 def _power(results: Results, tied: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """What difference between the tied models the test behind the ranks would have seen."""
+    """What difference between the tied models the test behind the ranks would see."""
     arrays = ranked_arrays(results, list(tied["model"]))
     if tied["images"].nunique() > 1:
         return "they met different images"
@@ -126,10 +148,10 @@ def _power(results: Results, tied: pd.DataFrame, rows: pd.DataFrame) -> str:
     together = int((rows["images"] == tied["images"].iloc[0]).sum())
     seen = smallest_seen(arrays, together * (together - 1) // 2)
     if seen >= 1:
-        return "on so few images no difference would have been seen"
+        return "on so few images no difference would show"
     points = 100 * seen - 1e-9  # rounded up: never below a difference that was not seen
     shown = f"{math.ceil(points)}" if points > 1 else f"{max(math.ceil(10 * points), 1) / 10:.1f}"
-    return f"a difference of {shown} point{'' if shown == '1' else 's'} would have been seen"
+    return f"only a difference of {shown} point{'' if shown == '1' else 's'} or more would show"
 
 
 def _claims(results: Results, claims: Sequence[Claim]) -> str:
@@ -188,9 +210,14 @@ def _belief(results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdic
         for model in table["model"]
         if verdicts and model in verdicts and verdicts[model]["verdict"] == "doubtful"
     ]
-    if doubtful:
-        said.append(f"doubtful: {_list(doubtful)}" if len(doubtful) < len(table)
-                    else "every number is doubtful")  # fmt: skip
+    rest = [name for name in names.values() if name not in set(doubtful)]
+    if doubtful and not rest:
+        said.append("every number is doubtful")
+    elif len(doubtful) > NAMED + 1:
+        but = f", all but {_list(rest)}" if len(rest) <= NAMED else ""
+        said.append(f"{len(doubtful)} of {len(table)} models are doubtful{but}")
+    elif doubtful:
+        said.append(f"doubtful: {_list(doubtful)}")
     said += _proofs(results, table, names)
     missing = int((~table["complete"]).sum())
     if missing:

@@ -57,7 +57,7 @@ def plots(
     several = table["dataset"].nunique() > 1
     with style():
         for place, (dataset, rows) in enumerate(groups):
-            own = labels([str(dataset)])[str(dataset)] if several else ""
+            own = labels([str(dataset)], 60)[str(dataset)] if several else ""
             drawing = Drawing(
                 results, rows, few[place], named[place], common_folder(list(rows["model"])),
                 f": {own}" if own else "", places, doubtful, chance.get(str(dataset)),

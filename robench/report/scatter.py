@@ -22,7 +22,7 @@ NAMED = 12  # points up to which each bears its name
 def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     """Clean accuracy against the worst case, with 95% intervals."""
     known = drawing.table[drawing.table["worst_case"].notna() & drawing.table[CLEAN].notna()]
-    if not drawing.results.attacked or len(known) < 2:
+    if not drawing.results.searched or len(known) < 2:
         return None
     drawn = figure(6.4, 4.2)
     axes = drawn.subplots()

@@ -21,7 +21,7 @@ from robench.report.text import breakable, image_count, linked, sha256, shorten
 from robench.results import Results
 
 LEADERS = 3  # models of each data set that the index shows
-DATASETS = 3  # data sets of a report that it shows
+DATASETS = 4  # data sets of a report that it shows
 ABOUT = "about.json"
 """By which a page that is no report says what it is."""
 STYLES = ("page.css", "site.css")
@@ -186,7 +186,8 @@ def _entry(name: str, subject: str, results: Results, document: Mapping[str, Any
     beside = "" if by == "clean" else "clean"
     ranked: dict[str, list[Leader]] = {}
     for row in rows:
-        if row["rank"] is not None and row[by] is not None:
+        nobody = by == "worst_case" and not results.searched
+        if row["rank"] is not None and row[by] is not None and not nobody:
             ranked.setdefault(row["dataset"], []).append(_leader(row, by, beside))
     missing = sum(cell["status"] != "done" for cell in results.manifest["cells"])
     met = image_count((row["images"] for row in rows), card["images"])

@@ -24,7 +24,9 @@ def signed(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    """`8 ms`, `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if 0 < value < 0.095:
+        return f"{1000 * value:.2g} ms"
     if value < 10:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -81,6 +83,11 @@ def linked(text: str) -> Markup:
     match, where = found
     link = Markup('<a href="{}" rel="noreferrer">{}</a>').format(where, match[0])
     return escape(text[: match.start()]) + link + escape(text[match.end() :])
+
+
+def coded(text: str) -> Markup:
+    """Escaped, and what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def of_items(text: str, items: str) -> str:

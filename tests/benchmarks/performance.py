@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 import jinja2
+from matplotlib.ticker import NullFormatter
 
 from robench.report.around import around
 from robench.report.figure import figure, legend, style, svg
@@ -253,6 +254,9 @@ def _growth(tables: Tables) -> Question:
         for (label, points), mark in zip(lines.items(), "os^Dv", strict=False):
             axes.plot(*zip(*points, strict=True), marker=mark, label=label)
         axes.set(xscale="log", yscale="log", xlabel="times as many", ylabel="times as long")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         legend(drawn, [axes])
         picture = svg(drawn, "growth", "How time grows with the work")
     return Question(
@@ -300,6 +304,11 @@ def _said(one: tuple[Bar, float]) -> str:
     return f"{ratio:.2g} ({bar.side}, {bar.label})"
 
 
+def _ratio(value: float) -> str:
+    """With three digits: `0.08`, `1.82`, `14.2`, `198`."""
+    return f"{value:.{0 if value >= 99.5 else 1 if value >= 9.95 else 2}f}"
+
+
 def write_page(folder: Path, measured: Mapping[str, dict[str, Any]]) -> None:
     """Tables into the folder's results.json, such as those of another machine, its page and what an
     index says of it."""
@@ -331,6 +340,7 @@ def write_page(folder: Path, measured: Mapping[str, dict[str, Any]]) -> None:
         script=script,
         script_hash=sha256(script),
         around=around(folder),
+        ratio=_ratio,
     )
     (folder / "index.html").write_text(page)
 
