@@ -1,4 +1,5 @@
-"""Attack libraries that robench has no adapter for, from a folder of plugins: torchattacks."""
+"""Attack libraries that robench has no adapter for, from a folder of plugins: torchattacks and
+adv-lib. Peers for these checks only: `pip install --no-deps torchattacks adv-lib`."""
 
 from __future__ import annotations
 
@@ -10,25 +11,41 @@ import torch
 from robench import plugins
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.conformance import check_attack
 from robench.attacks.target import WhiteBoxTarget
 from robench.attacks.trial import reference
 from robench.check import check
+from robench.plan import make_plan
 from robench.workspace import open_workspace
 
 pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+pytest.importorskip("adv_lib", reason="adv-lib is not installed")
 WORKSPACE = open_workspace(Path(__file__).parent / "more_libraries")
 
 
-def test_its_card_and_its_contract_hold() -> None:
-    assert [one for one in check(WORKSPACE) if not one.passed] == []
-    card = WORKSPACE.card("attacks", "torchattacks-pgd")
-    findings = check_attack(lambda **more: plugins.build("attacks", card.attack, card, **more))
-    assert [finding for finding in findings if not finding.passed] == []
+@pytest.mark.parametrize("name", ["torchattacks-pgd", "strongest/adv-lib-fmn"])
+def test_their_contract_holds(name: str) -> None:
+    assert [one for one in check(WORKSPACE, name) if not one.passed] == []
 
 
-def test_it_breaks_what_our_own_loop_breaks_nearly() -> None:
-    card = WORKSPACE.card("attacks", "torchattacks-pgd")
+def test_their_strongest_attacks_are_planned_beside_those_of_the_published_report() -> None:
+    """AutoAttack and two APGD-T cost minutes to check; their cards are those that are run."""
+    names = {threat.name for threat in make_plan(WORKSPACE, "attack-truth-libraries").threats}
+    for card in ("torchattacks-autoattack", "torchattacks-apgd-t", "adv-lib-apgd-t", "adv-lib-fmn"):
+        assert {f"strongest/{card}@{eps}" for eps in ("0.02", "0.05", "0.1")} <= names
+    assert {"truth/spikes@0.1", "proof/exact-radii@0.1"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "rival"),
+    [
+        ("torchattacks-pgd", "pgd"),
+        ("strongest/torchattacks-apgd-t", "apgd"),
+        ("strongest/adv-lib-apgd-t", "apgd"),
+        ("strongest/adv-lib-fmn", "apgd"),
+    ],
+)
+def test_they_break_what_our_own_loop_breaks_nearly(name: str, rival: str) -> None:
+    card = WORKSPACE.card("attacks", name)
     network, x, y = reference()
 
     def left(attack: Attack) -> float:
@@ -39,7 +56,7 @@ def test_it_breaks_what_our_own_loop_breaks_nearly() -> None:
         return float((network(made).argmax(1) == y).float().mean())
 
     theirs = left(plugins.build("attacks", card.attack, card))
-    ours = left(plugins.load("attacks", "pgd")(steps=40))
+    ours = left(plugins.load("attacks", rival)(steps=40))
     clean = float((network(x).argmax(1) == y).float().mean())
     assert theirs < clean - 0.1
     assert abs(theirs - ours) <= 0.1

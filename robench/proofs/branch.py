@@ -295,8 +295,8 @@ class Leaf:
         """Solve; a point outside the ball, which the program does not know whole, is cut off."""
         highs, pixels = self.highs, len(self.image.middle)
         assert highs is not None
+        highs.run()
         for _ in range(CUTS):
-            highs.run()
             if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
                 break
             point = np.array(highs.getSolution().col_value)
@@ -306,6 +306,7 @@ class Leaf:
             u, most = outside
             used = np.flatnonzero(u).astype(np.int32)
             self._row(used.tolist(), u[used].tolist(), -highspy.kHighsInf, most)
+            highs.run()
         return highs.getModelStatus()
 
     def _column(self, low: float, high: float) -> int:

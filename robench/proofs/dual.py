@@ -13,6 +13,7 @@ measured by how much each unit changes the lead per unit of pre-activation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +62,13 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
     steep = image.steepness(goal)
     size = steep / image.width
     scale = (steep * image.width).sum(1) / max(len(image.units), 1)
-    aim, level = scale / 4, drop * scale
-    multipliers = start.copy()
-    count = len(start)
+    count, now, level = len(start), start, drop * scale
+    most: Callable[..., tuple[Floats, Floats]] = _curve
+    curves = [nodes.low, nodes.high, goal.curve]
+    if there is not None:
+        most, curves = _lines, [low, high, goal.slope, np.where(there, goal.offset, -np.inf)]
+    # Of the nodes that still take steps, and cut down only where one has stopped.
+    held = [goal.constant - goal.threshold + SAFE, scale / 4, size, *curves]
     best = Bound(
         np.full(count, np.inf),
         start.copy(),
@@ -74,12 +79,13 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
     )
     active = np.arange(count)
     for step in range(steps + 1):
-        now = multipliers[active]
-        value, p = _units(image, nodes, goal, low, high, there, now, active)
+        rest, aim, sized, *curves = held
+        values, p = most(*curves, now)
+        value = values.sum(1)
         pull = product(now, image.weight)
         value = value + now @ image.bias + np.abs(now) @ image.rounding
         value += pull @ image.middle + image.region.reach(pull)
-        value += goal.constant[active] - goal.threshold[active] + SAFE
+        value += rest
         corner = image.region.farthest(pull)
         better = value < best.value[active]
         improved = active[better]
@@ -92,11 +98,13 @@ def bound(image: Shallow, nodes: Nodes, start: Floats, steps: int, drop: float) 
         if not open_.any() or step == steps:
             break
         gradient = seen - p + np.sign(now) * image.rounding
-        level[active] *= np.where(better, GROWS, SHRINKS)
-        wanted = value - np.maximum(best.value[active] - level[active], -aim[active])
-        length = wanted / np.maximum((size[active] * gradient**2).sum(1), 1e-12)
-        multipliers[active] = now - length[:, None] * size[active] * gradient
-        active = active[open_]
+        level = level * np.where(better, GROWS, SHRINKS)
+        wanted = value - np.maximum(best.value[active] - level, -aim)
+        length = wanted / np.maximum((sized * gradient**2).sum(1), 1e-12)
+        now = now - length[:, None] * sized * gradient
+        if not open_.all():
+            active, now, level = active[open_], now[open_], level[open_]
+            held = [part[open_] for part in held]
     standing = best.value >= 0
     pull = product(best.multipliers[standing], image.weight)
     best.corner[standing] = image.region.farthest(pull)
@@ -174,31 +182,25 @@ def product(a: Floats, b: Floats) -> Floats:
     return found
 
 
-def _units(
-    image: Shallow,
-    nodes: Nodes,
-    goal: Functional,
-    low: Floats | None,
-    high: Floats | None,
-    there: NDArray[np.bool_] | None,
-    multipliers: Floats,
-    active: NDArray[np.intp],
+def _lines(
+    low: Floats, high: Floats, slope: Floats, offset: Floats, multipliers: Floats
 ) -> tuple[Floats, Floats]:
-    """sum_i max_p (F_i(p) - l_i p), (nodes,), and where the maxima lie, (nodes, units)."""
-    if goal.curve is not None:
-        low, high = nodes.low[active], nodes.high[active]
-        most, where = _curve(low, high, goal.curve[active], multipliers)
-        return most.sum(1), where
-    assert low is not None
-    assert high is not None
-    assert there is not None
-    slope = goal.slope[active] - multipliers[:, :, None]
-    offset = np.where(there[active], goal.offset[active], -np.inf)
-    ends = np.where(slope > 0, high[active], low[active])
+    """max F_i(p) - l_i p over all pieces, and where, (nodes, units) each.
+
+    Args:
+        low, high, slope, offset: (nodes, units, pieces); -inf as the offset of a piece that is not
+            there.
+    """
+    slope = slope - multipliers[:, :, None]
+    ends = np.where(slope > 0, high, low)
     values = slope * ends + offset
-    which = values.argmax(2)[..., None]
-    total: Floats = np.take_along_axis(values, which, 2)[..., 0].sum(1)
-    return total, np.take_along_axis(ends, which, 2)[..., 0]
+    if values.shape[2] == 2:  # as nearly all units have
+        first = values[..., 0] >= values[..., 1]
+        where: Floats = np.where(first, ends[..., 0], ends[..., 1])
+        return np.where(first, values[..., 0], values[..., 1]), where
+    which = values.argmax(2)
+    rows, units = np.indices(which.shape, sparse=True)
+    return values[rows, units, which], ends[rows, units, which]
 
 
 def _curve(low: Floats, high: Floats, factor: Floats, l: Floats) -> tuple[Floats, Floats]:  # noqa: E741
