@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -80,6 +81,19 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write_file
+
+
+@pytest.fixture(scope="session")
+def no_diagnostics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Arguments of robench.evaluate for a report that meets FGSM and is not diagnosed, for tests
+    of something else: diagnostics are most of what an evaluation costs."""
+    root = tmp_path_factory.mktemp("plain")
+    for folder in FOLDERS:
+        (root / folder).mkdir()
+    (root / "reports/plain.toml").write_text(
+        'title = "t"\nmodels = ["digits/mlp-bp"]\nattacks = ["fgsm"]\ndiagnostics = false\n'
+    )
+    return {"workspace": root, "report": "plain", "progress": False}
 
 
 @pytest.fixture

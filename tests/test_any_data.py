@@ -73,13 +73,15 @@ def test_whoever_asks_for_all_images_gets_them_in_the_publisher_s_order() -> Non
         assert said(splits, images) == {}
 
 
-def test_a_sample_is_part_of_a_cell_s_identity_and_all_images_are_none(tmp_path: Path) -> None:
+def test_a_sample_is_part_of_a_cell_s_identity_and_all_images_are_none(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     test = Digits().load().test
     data = (test.images[:60], test.labels[:60])
     kinds = {}
     for images in (30, 60):
         found = robench.evaluate(
-            Plain(), data, attacks=["fgsm"], images=images, store=tmp_path / "s", progress=False
+            Plain(), data, attacks=["fgsm"], images=images, store=tmp_path / "s", **no_diagnostics
         )
         manifest = found.results.manifest
         (kinds[images],) = {one.get("order") for one in samples_of(manifest)}
@@ -104,10 +106,12 @@ def sorted_digits() -> tuple[np.ndarray, np.ndarray]:
     return test.images[order], test.labels[order]
 
 
-def test_a_sorted_set_is_sampled_and_the_page_says_so(tmp_path: Path) -> None:
+def test_a_sorted_set_is_sampled_and_the_page_says_so(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     x, y = sorted_digits()
     found = robench.evaluate(
-        Plain(), (x, y), attacks=["fgsm"], images=40, store=tmp_path / "s", progress=False
+        Plain(), (x, y), attacks=["fgsm"], images=40, store=tmp_path / "s", **no_diagnostics
     )
     met = found.per_image
     clean = met[met["threat"] == "clean"]
@@ -116,20 +120,22 @@ def test_a_sorted_set_is_sampled_and_the_page_says_so(tmp_path: Path) -> None:
     text = write_report(found.results, tmp_path / "page").read_text()
     assert f"40 of {len(y)} test images, drawn by class, seed 0" in text
     whole = robench.evaluate(
-        Plain(), (x, y), attacks=["fgsm"], images=len(y), store=tmp_path / "s", progress=False
+        Plain(), (x, y), attacks=["fgsm"], images=len(y), store=tmp_path / "s", **no_diagnostics
     )
     text = write_report(whole.results, tmp_path / "all").read_text()
     assert f"all {len(y)} test images" in text
     assert whole.per_image["image"].unique().tolist() == list(range(len(y)))
 
 
-def test_classes_that_no_test_image_is_of_are_named(tmp_path: Path) -> None:
+def test_classes_that_no_test_image_is_of_are_named(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     test = Digits().load().test
     few = np.flatnonzero(test.labels < 3)[:20]
     rare = np.concatenate([few, [np.argmax(test.labels == label) for label in range(3, 10)]])
     data = (test.images[rare], test.labels[rare])
     found = robench.evaluate(
-        Plain(), data, attacks=["fgsm"], images=4, store=tmp_path / "s", progress=False
+        Plain(), data, attacks=["fgsm"], images=4, store=tmp_path / "s", **no_diagnostics
     )
     absent = sorted(set(range(10)) - set(found.per_image["label"]))
     assert len(absent) >= 6

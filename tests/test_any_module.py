@@ -336,9 +336,13 @@ def halves() -> tuple[Tensor, Tensor]:
     ("how", "outputs"), [("column", "logit"), ("row", "logit"), ("sigmoid", "probability")]
 )
 def test_one_number_for_each_image_is_a_network_of_two_classes(
-    how: str, outputs: str, tmp_path: Path
+    how: str, outputs: str, tmp_path: Path, no_diagnostics: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = {"dataset": halves(), "attacks": [{"name": "pgd", "eps": 0.02}]}
+    settings = {
+        **no_diagnostics,
+        "dataset": halves(),
+        "attacks": [{"name": "pgd", "eps": 0.02}],
+    }
     two = binary(Binary("two"), tmp_path / "two", **settings)
     one = binary(Binary(how), tmp_path / "one", outputs=outputs, **settings)
     assert one == pytest.approx(two, abs=1e-6)
@@ -346,7 +350,7 @@ def test_one_number_for_each_image_is_a_network_of_two_classes(
 
 
 def binary(module: nn.Module, store: Path, dataset: Any, **settings: Any) -> dict[str, float]:
-    found = robench.evaluate(module, dataset, store=store, progress=False, **settings)
+    found = robench.evaluate(module, dataset, store=store, **{"progress": False} | settings)
     return {name: float(found.to_pandas().iloc[0][name]) for name in ("clean", "pgd", "worst_case")}
 
 

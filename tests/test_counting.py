@@ -339,9 +339,12 @@ class Alone(Dataset[torch.Tensor]):
         return self.x[number]
 
 
-def test_images_alone_are_evaluated_against_the_network_s_own_answers(tmp_path: Path) -> None:
+def test_images_alone_are_evaluated_against_the_network_s_own_answers(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     module, x = network(), torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    shared = {**SHARED, "store": tmp_path, "labels": "predicted", "keep_images": True}
+    plain = {**no_diagnostics, **SHARED, "store": tmp_path}
+    shared = {**plain, "labels": "predicted", "keep_images": True}
     results = [
         robench.evaluate(module, data, **shared)
         for data in (
@@ -365,17 +368,18 @@ def test_images_alone_are_evaluated_against_the_network_s_own_answers(tmp_path: 
         assert "what a network itself answers" in str(result)
     assert 0 < results[0].fooling_rate < 1
     with pytest.raises(RobenchError, match="against true labels; evaluate with labels='predicted'"):
-        robench.evaluate(module, (x, own), store=tmp_path, **SHARED).fooling_rate  # noqa: B018
+        robench.evaluate(module, (x, own), **plain).fooling_rate  # noqa: B018
     with pytest.raises(RobenchError, match="dataset is Tensor; give .*labels='predicted' also"):
         robench.evaluate(module, x, store=tmp_path, **SHARED)
     with pytest.raises(RobenchError, match="labels = 'none': 'true' or 'predicted'"):
         robench.evaluate(module, x, store=tmp_path, labels="none", **SHARED)  # type: ignore[arg-type]
 
 
-def test_evaluate_counts_by_top_k(tmp_path: Path) -> None:
+def test_evaluate_counts_by_top_k(tmp_path: Path, no_diagnostics: dict[str, Any]) -> None:
+    plain = {**no_diagnostics, **SHARED}
     module, x = network(), torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     y = torch.arange(40) % 5
-    result = robench.evaluate(module, (x, y), store=tmp_path, top_k=2, keep_images=True, **SHARED)
+    result = robench.evaluate(module, (x, y), store=tmp_path, top_k=2, keep_images=True, **plain)
     two = first(module(x), 2)
     assert result.clean == np.mean([int(label) in one for label, one in zip(y, two, strict=True)])
     said = first(module(torch.from_numpy(result.images("fgsm"))), 2)

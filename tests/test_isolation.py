@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -626,17 +627,18 @@ class InPlace(torch.nn.Module):
         return logits
 
 
-def test_one_module_changes_nothing_for_the_next(small: Workspace) -> None:
+def test_one_module_changes_nothing_for_the_next(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     def clean(module: torch.nn.Module, folder: str) -> list[object]:
         made = robench.evaluate(
             module,
             "digits",
             attacks=["fgsm"],
             images=40,
-            workspace=small.root,
-            store=small.root / folder,
-            progress=False,
+            store=tmp_path / folder,
             name="answer",
+            **no_diagnostics,
         )
         rows = made.results.table("answer", 0, "clean")
         assert rows is not None

@@ -532,11 +532,17 @@ def test_before_any_work_starts(aimed: Workspace, write: Write) -> None:
 # -- in Python -------------------------------------------------------------------------------------
 
 
-def test_evaluate_with_a_goal_counts_what_is_reached(tmp_path: Path) -> None:
+def test_evaluate_with_a_goal_counts_what_is_reached(
+    tmp_path: Path, no_diagnostics: dict[str, Any]
+) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     x, y = torch.rand(40, 1, 4, 4), torch.arange(40) % 4
-    shared: dict[str, Any] = {"store": tmp_path, "progress": False, "keep_images": True}
+    shared: dict[str, Any] = {
+        **no_diagnostics,
+        "store": tmp_path,
+        "keep_images": True,
+    }
     result = robench.evaluate(
         network, (x, y), attacks=["pgd"], eps=0.2, goal="targeted", aim=2, **shared
     )
