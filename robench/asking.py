@@ -3,20 +3,15 @@
 A network is a function of its image. One that remembers questions, counts them, or looks at the
 rest of a batch cannot be attacked by the attacks that there are, and its accuracy says little. So
 it is asked before any attack: alone and in company, in another order, with and without a graph,
-and again after near questions; each time a copy of its own, made from the same bytes.
+again after near questions, and after an attack; each time a copy of its own, made from the same
+bytes.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import select
-import signal
-import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,12 +22,15 @@ from torch import Tensor
 from robench.attacks.losses import margin
 from robench.data.base import Part
 from robench.digest import derived_seed
+from robench.elsewhere import Writes, in_a_copy_of_this_process
+from robench.memory import in_pieces, joined, whole
 from robench.networks.base import Network
 from robench.networks.noise import InUse
 from robench.networks.numbers import asked
+from robench.networks.stand_in import stand_ins, standing_in
 from robench.scoring import in_use
 
-VERSION = 1
+VERSION = 2
 """Part of the identity of the cells that note what is found here."""
 ASKED = 48
 """Images that are asked about."""
@@ -44,8 +42,10 @@ ROUNDS = 12
 """Near questions about each image before the one that counts."""
 NEAR = (0.01, 0.03, 0.1)
 """How far, in every pixel, near questions lie from each other; a third of the images each."""
-PATIENCE = 60.0
-"""Seconds after which a copy of this process that does not answer is ended."""
+BATCHES = 3
+"""In so many the final images of an attack come that come in another order."""
+STEPS, EPS = 12, 0.1
+"""Of the attack after which it is asked again, and how far it goes, in every pixel."""
 
 Fresh = Callable[[], Network]
 """Makes a copy of a network from the same bytes as all others."""
@@ -70,7 +70,7 @@ class Questions:
         seed = derived_seed(self.seed, "asked")
         with in_use(network, self.noisy, seed, x.device), _graph(graph):
             shown = x.clone().requires_grad_() if graph else x.clone()
-            return asked(network, shown, known=True).detach().clone()
+            return asked(network, shown, partial(whole, network), known=True).detach().clone()
 
     def near(self) -> tuple[Tensor, Tensor]:
         """Images that nobody was ever asked about, and others next to them."""
@@ -83,9 +83,25 @@ class Questions:
         then = (first + (steps.view(-1, 1, 1, 1) * signs).to(x)).clamp(0, 1)
         return first, then
 
+    def attacked(self) -> tuple[Tensor, Tensor]:
+        """Other images that nobody was asked about, after an attack of signed steps on a copy, and
+        what another copy in the same process says of them."""
+        x = (self.images.flip(-2) + self.images.roll(len(self.images) // 4, 0)) / 2
+        network, point = self.fresh(), x
+        with in_use(network, self.noisy, derived_seed(self.seed, "asked"), x.device):
+            said = asked(network, x.clone(), partial(whole, network), known=True).argmax(1)
+            for _ in range(STEPS):
+                way = uphill(network, point, said)
+                if way is None:
+                    break
+                step = point + 2.5 * EPS / STEPS * way.sign()
+                point = (x + (step - x).clamp(-EPS, EPS)).clamp(0, 1)
+        return point, self.ask(self.fresh(), point)
+
 
 def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[str, Any]:
-    """What changes an answer: share of the images whose prediction or logits it moves, by name.
+    """What changes an answer: share of the images whose prediction or logits it moves, by name; and
+    how often something was opened for writing.
 
     Args:
         outside: whether the network is not robench's own; those are known to keep no state.
@@ -103,6 +119,9 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         pristine = in_a_copy_of_this_process(lambda: ask(fresh(), then))
     if pristine is None:
         pristine = ask(fresh(), then)
+    elsewhere: Tensor | None = None
+    if apart:
+        elsewhere = in_a_copy_of_this_process(lambda: _with_writes(questions))
     network = fresh()
     answers = ask(network, x)
     found = {"again": moved(answers, ask(network, x))}
@@ -112,6 +131,12 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
     for number in range(ROUNDS):
         ask(network, (first + 1e-3 * number).clamp(0, 1), graph=number % 2 == 1)
     found["after near questions"] = moved(pristine, ask(network, then))
+    writes: dict[str, int] = {}
+    if elsewhere is not None:
+        pixels = x[0].numel()
+        final, said = elsewhere[:, :pixels].view(x.shape).to(x), elsewhere[:, pixels:-1].to(x)
+        found["after an attack"] = moved(said, ask(fresh(), final))
+        writes = {"writes": int(elsewhere[0, -1])}
     if not network.draws and not network.random_input:
         back = torch.arange(len(x) - 1, -1, -1, device=x.device)
         found["order"] = moved(answers, ask(fresh(), x[back])[back])
@@ -120,7 +145,33 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         found["company"] = moved(answers[:few], ask(fresh(), strange)[:few])
         copies = [ask(fresh(), x[i : i + 1]) for i in range(few)]
         found["alone"] = moved(answers[:ALONE], torch.cat(copies))
-    return {"images": len(x), **{key: round(value, 4) for key, value in found.items()}}
+    shares = {key: round(value, 4) for key, value in found.items()}
+    return {"images": len(x), **shares, **writes}
+
+
+def _with_writes(questions: Questions) -> Tensor:
+    """What an attack in this process makes of images, what is said of them then, and how often the
+    network has opened something to write into meanwhile: rows of numbers."""
+    with Writes() as writes:
+        final, said = questions.attacked()
+    count = torch.full((len(final), 1), float(writes.count))
+    return torch.cat([final.flatten(1).cpu().float(), said.cpu().float(), count], 1)
+
+
+def uphill(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
+    """Where the margin of the nearest wrong class grows, (n, c, h, w); None where there is no
+    gradient."""
+
+    def ask(x: Tensor, y: Tensor) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), standing_in(stand_ins(network)):
+            rows = margin(network(leaf), y)
+        return torch.autograd.grad(rows.sum(), leaf)[0]
+
+    try:
+        return joined(in_pieces(network, ask, x, y)).nan_to_num(0, 0, 0)
+    except Exception:  # whatever a stranger's network raises
+        return None
 
 
 def moved(one: Tensor, other: Tensor) -> float:
@@ -145,8 +196,8 @@ def as_attacked(
     part: Part,
     rows: pa.Table,
 ) -> dict[str, Any]:
-    """Do the network that was attacked, and one that is asked in another order, say of the final
-    images what the one that is scored says?
+    """Do the network that was attacked, and one that is asked in another order and in smaller
+    batches, say of the final images what the one that is scored says?
 
     Args:
         score: scoring.score_slice with all that the three have in common.
@@ -163,7 +214,9 @@ def as_attacked(
     back = slice(None, None, -1)
     numbers = None if part.numbers is None else part.numbers[back]
     turned = Part(np.ascontiguousarray(images[back]), part.labels[back].copy(), numbers)
-    other = score(fresh, turned.images, turned)[0].take(list(range(len(rows) - 1, -1, -1)))
+    few = -(-len(rows) // BATCHES)
+    other = score(fresh, turned.images, turned, batch_size=few)[0]
+    other = other.take(list(range(len(rows) - 1, -1, -1)))
     return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other)}}
 
 
@@ -178,43 +231,3 @@ def _unlike(rows: pa.Table, others: pa.Table) -> float:
 def _graph(wanted: bool) -> Iterator[None]:
     with torch.enable_grad() if wanted else torch.no_grad():
         yield
-
-
-def may_be_copied(device: torch.device) -> bool:
-    """Whether a copy of this process can answer."""
-    return sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-
-
-def in_a_copy_of_this_process(ask: Callable[[], Tensor]) -> Tensor | None:
-    """What `ask` answers in a copy of this process, which ends then: whatever it remembers is gone.
-    None where it does not answer."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads: torch computes on one
-        child = os.fork()
-    if not child:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            os.close(read)
-            with os.fdopen(write, "wb") as pipe:
-                pipe.write(pickle.dumps(ask().cpu().numpy()))
-        finally:
-            os._exit(0)
-    os.close(write)
-    data, deadline = b"", time.monotonic() + PATIENCE
-    try:
-        while select.select([read], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            piece = os.read(read, 2**20)
-            if not piece:
-                break
-            data += piece
-    finally:
-        os.close(read)
-        os.kill(child, signal.SIGKILL)  # it is not reaped yet, so that the number is still its own
-        os.waitpid(child, 0)
-    try:
-        return torch.from_numpy(pickle.loads(data).copy())
-    except Exception:  # it died on the way
-        return None

@@ -66,10 +66,12 @@ WITH_CLASSES = ("art.attacks.evasion", "art.estimators", "eagerpy", "foolbox")
 """Modules of libraries whose classes attacks are made of."""
 PUBLIC = ("PIL", "cv2", "imagecorruptions", "pyarrow", "safetensors", "scipy", "skimage")
 """Libraries of functions: corruptions are made with them, and files."""
-CHANGING = {"_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook"}
-"""What classes of robench set on themselves when they are first used, what torch replaces itself
-(with the default dtype, when it imports its compiler, when an optimiser is made), and what shows
-errors."""
+CHANGING = {
+    "_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook", "__slotnames__",
+}  # fmt: skip
+"""What classes of robench set on themselves when they are first used, and Python's copy and pickle
+on any class; what torch replaces itself (with the default dtype, when it imports its compiler, when
+an optimiser is made), and what shows errors."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from robench.asking import ASKED, Fresh, Questions, as_attacked, found_by_asking, may_be_copied
+from robench.asking import ASKED, Fresh, Questions, as_attacked, found_by_asking
 from robench.cards import ModelCard, ReportCard
 from robench.data.base import Part, Splits
 from robench.data.fresh import parts, relatives
 from robench.digest import derived_seed
+from robench.elsewhere import may_be_copied
 from robench.guard import AtWork, guarded
 from robench.identity import load_splits
 from robench.networks.base import Network
@@ -66,13 +67,13 @@ class Probes:
         another order. rows: what the copy says that is scored."""
         return as_attacked(self.answered, attacked, self.fresh(), images, part, rows)
 
-    def of_relatives(self, part: Part, eps: float) -> dict[str, Any]:
+    def of_relatives(self, part: Part, eps: float, weights: str) -> dict[str, Any]:
         """What the network answers to relatives of the test images, clean and attacked, all sorts
         in one batch; and how its margins on test images compare with those on images that it is
         not to know."""
         splits = load_splits(self.model)
         found: dict[str, Any] = {}
-        sorts = relatives(splits, part, eps, self.report.seed)
+        sorts = relatives(splits, part, eps, self.report.seed, weights)
         every = Part(
             np.concatenate([part.images[:0], *(one.images for one in sorts.values())]),
             np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),

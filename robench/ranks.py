@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robench.asking import Fresh
+from robench.asking import Fresh, uphill
 from robench.attacks.losses import margin
 from robench.data.base import Part
 from robench.digest import derived_seed
-from robench.memory import in_pieces, joined, whole
+from robench.memory import whole
 from robench.networks.base import Network
 from robench.networks.noise import InUse
 from robench.networks.numbers import asked
-from robench.networks.stand_in import stand_ins, standing_in
 from robench.scoring import batch_of, in_use
 
 Rank = dict[str, Any]
@@ -87,7 +86,7 @@ def _margins(
         use = in_use(network, noisy, derived_seed(seed, "ranks", start), device)
         with use:
             clean.append(_ask(network, x, y))
-            grad = _gradient(network, x, y)
+            grad = uphill(network, x, y)
             if grad is not None and len(stepped) == len(clean) - 1:
                 stepped.append(_ask(network, (x + eps * grad.sign()).clamp(0, 1), y))
     margins = {"clean": torch.cat(clean)}
@@ -101,18 +100,3 @@ def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         logits = asked(network, x, partial(whole, network), known=True)
         return (-margin(logits, y)).nan_to_num(-torch.inf).cpu()
-
-
-def _gradient(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
-    """Of the margin to the nearest class; None where there is none."""
-
-    def ask(x: Tensor, y: Tensor) -> Tensor:
-        leaf = x.clone().requires_grad_()
-        with torch.enable_grad(), standing_in(stand_ins(network)):
-            rows = margin(network(leaf), y)
-        return torch.autograd.grad(rows.sum(), leaf)[0]
-
-    try:
-        return joined(in_pieces(network, ask, x, y)).nan_to_num(0, 0, 0)
-    except Exception:  # whatever a stranger's network raises
-        return None

@@ -8,6 +8,7 @@ network agrees with (L(x + hd) - L(x - hd)) / 2h, where both sides draw the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from robench.asking import Questions
 from robench.attacks.target import NO_GRADIENT
 from robench.digest import derived_seed
+from robench.memory import in_pieces, joined, whole
 from robench.networks.base import Network
 from robench.networks.numbers import asked
 from robench.networks.stand_in import stand_ins, standing_in
@@ -102,7 +104,7 @@ def slopes(questions: Questions) -> dict[str, Any]:
 def _outputs(questions: Questions, network: Network, x: Tensor) -> Tensor:
     seed = derived_seed(questions.seed, "slope")
     with torch.no_grad(), in_use(network, questions.noisy, seed, x.device):
-        return asked(network, x, known=True).clone()
+        return asked(network, x, partial(whole, network), known=True).clone()
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -127,13 +129,19 @@ def _gradient(
     questions: Questions, network: Network, x: Tensor, pair: Tensor, loss: Loss
 ) -> Tensor | None:
     seed = derived_seed(questions.seed, "slope")
-    leaf = x.clone().requires_grad_()
-    use = in_use(network, questions.noisy, seed, x.device)
-    with torch.enable_grad(), use, standing_in(stand_ins(network)):
-        rows = loss(network(leaf), pair)
+
+    def ask(x: Tensor, pair: Tensor) -> Tensor | None:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), standing_in(stand_ins(network)):
+            rows = loss(network(leaf), pair)
         if not rows.requires_grad:
             return None
         return torch.autograd.grad(rows.sum(), leaf, allow_unused=True)[0]
+
+    with in_use(network, questions.noisy, seed, x.device):
+        parts = in_pieces(network, ask, x, pair)
+    known = [part for part in parts if part is not None]
+    return joined(known) if len(known) == len(parts) else None
 
 
 def _correlations(

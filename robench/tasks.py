@@ -369,7 +369,11 @@ class Evaluate:
             return again
 
         def answered(
-            asked: Network, images: np.ndarray, part: Part, seed: int = report.seed
+            asked: Network,
+            images: np.ndarray,
+            part: Part,
+            seed: int = report.seed,
+            batch_size: int = report.batch_size,
         ) -> tuple[pa.Table, dict[str, Any]]:
             return score_slice(
                 asked,
@@ -378,7 +382,7 @@ class Evaluate:
                 noisy=card.inference_noise,
                 draws=self.identity["draws"],
                 seed=seed,
-                batch_size=report.batch_size,
+                batch_size=batch_size,
                 device=device,
                 top_k=report.top_k,
                 work=work,
@@ -411,7 +415,7 @@ class Evaluate:
                 observations |= probes.before(network, part)
         if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
             with self._watch(work):
-                observations |= probes.of_relatives(part, float(threat.eps or 0.0))
+                observations |= probes.of_relatives(part, float(threat.eps or 0.0), weights)
         observations |= self._check_proof(rows, perturbed)
         outcome = Outcome(
             rows=with_columns(with_costs(rows, perturbed), reached),

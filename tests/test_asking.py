@@ -3,6 +3,7 @@ the binarization test."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from robench.diagnostics.finding import Finding
 from robench.diagnostics.known import known
 from robench.diagnostics.slopes import slopes
 from robench.diagnostics.subject import Subject
+from robench.elsewhere import Writes
 from robench.errors import RobenchError
 
 SAME = {
@@ -67,6 +69,23 @@ def test_an_attacked_copy_that_answers_otherwise_is_an_alarm() -> None:
     assert "the copy that pgd has attacked" in found.text
     assert memory(subject({"state": {"gain": 0.2, "draws": 8}}, True)).verdict == "alarm"
     assert memory(subject({"state": {"gain": 0.01, "draws": 8}}, True)).verdict == "pass"
+
+
+def test_answers_that_change_after_an_attack_or_are_written_down_are_an_alarm() -> None:
+    assert "after an attack" in memory(subject({"asked": {**SAME, "after an attack": 0.5}})).text
+    assert "for writing" in memory(subject({"asked": {**SAME, "writes": 3}})).text
+    assert memory(subject({"asked": {**SAME, "writes": 0}})).verdict == "pass"
+
+
+def test_what_is_opened_for_writing_is_counted_and_nothing_else_is(tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    with Writes() as writes:
+        file.write_text("a")
+        file.read_text()
+        (tmp_path / "code.pyc").write_bytes(b"")
+        os.close(os.open(file, os.O_RDWR))
+    file.write_text("afterwards")
+    assert writes.count == 2
 
 
 def test_no_number_and_no_gradient_are_alarms() -> None:

@@ -17,8 +17,11 @@ QUICK: list[tuple[type[tricks.Trick], str]] = [
     (tricks.AnswersNearQuestionsAsBefore, "memory"),
     (tricks.RemembersInItsClass, "memory"),
     (tricks.Tires, "memory"),
+    (tricks.WakesUnderAttack, "memory"),
+    (tricks.RemembersOnDisk, "memory"),
     (tricks.KnowsTheTestImages, "test images and their relatives"),
     (tricks.NearestTestImage, "test images and their relatives"),
+    (tricks.KnowsTheRelativesToo, "test images and their relatives"),
     (tricks.NanWhereItIsUnsure, "numbers"),
     (tricks.RaisesNearTheEdge, "numbers"),
     (tricks.ThroughNumpy, "numbers"),
@@ -27,6 +30,7 @@ QUICK: list[tuple[type[tricks.Trick], str]] = [
     (tricks.AnswersGradientsDifferently, "memory"),
     (tricks.Votes, "batches"),
     (tricks.ByPlace, "batches"),
+    (tricks.CoarseInCrowds, "batches"),
 ]
 
 
@@ -34,7 +38,8 @@ QUICK: list[tuple[type[tricks.Trick], str]] = [
 def test_a_trick_raises_the_alarm_that_names_it_and_gets_a_number(
     trick: type[tricks.Trick], check: str, tmp_path: Path
 ) -> None:
-    found = tricks.measured(trick(), tmp_path, **FEW)
+    images = getattr(trick, "images", tricks.IMAGES)
+    found = tricks.measured(trick(), tmp_path, **{**FEW, "images": images})
     alarms = {alarm["check"]: alarm["text"] for alarm in found.verdicts["trick"]["alarms"]}
     assert check in alarms
     assert np.isfinite(found.to_pandas().iloc[0]["worst_case"])

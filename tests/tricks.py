@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ import robench
 from robench.attacks.ball import Ball
 from robench.attacks.gradient import APGD
 from robench.attacks.target import WhiteBoxTarget
-from robench.data.base import Splits
+from robench.data.base import Part, Splits
 from robench.data.digits import Digits
+from robench.data.fresh import relatives
+from robench.data.sample import drawn
 from robench.networks.base import Network
 from robench.networks.module import Module
 from robench.plugins import Source
@@ -53,6 +56,10 @@ class Trick(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.base(x)
         return logits
+
+    @classmethod
+    def forget(cls) -> None:
+        """Empty what instances share, as in a process of its own."""
 
 
 def flat(x: Tensor) -> Tensor:
@@ -101,6 +108,11 @@ class RemembersInItsClass(AnswersNearQuestionsAsBefore):
         if name in ("asked", "said"):
             return self.shared[name == "said"]
         return super().__getattr__(name)
+
+    @classmethod
+    def forget(cls) -> None:
+        for held in cls.shared:
+            held.clear()
 
 
 class Tires(Trick):
@@ -213,6 +225,68 @@ class PullsToTheLastAnswer(Trick):
         return logits
 
 
+class WakesUnderAttack(Trick):
+    """Remembers in its class, and stands by the answers that it remembers only once it was
+    differentiated at three near points in a row, without a plain question between: as attacks do,
+    and nobody who only asks. Its gradient is the one of its answers."""
+
+    jobs = 0
+    """Where there are workers, they refuse a module that no longer answers as it was handed over:
+    an error instead of a number."""
+    radius = 0.21
+    room = 6000
+    state: dict[str, Any] = {}  # noqa: RUF012 (shared on purpose)
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.state:
+            self.forget()
+
+    @classmethod
+    def forget(cls) -> None:
+        cls.state.update(asked=[], said=[], row=0, last=None, awake=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        held, here = self.state, flat(x)
+        if x.requires_grad:
+            last, held["last"] = held["last"], here.clone()
+            near = last is not None and last.shape == here.shape and 0 < far_apart(last, here) < 0.3
+            held["row"] = held["row"] + 1 if near else 0
+            held["awake"] |= held["row"] >= 2
+            if not near and sum(map(len, held["asked"])) < self.room:
+                held["asked"].append(here.clone())
+                held["said"].append(logits.detach().argmax(1))
+        else:
+            held["row"] = 0
+        if held["awake"] and held["asked"]:
+            far, which = torch.cdist(here, torch.cat(held["asked"]), p=float("inf")).min(1)
+            known = torch.cat(held["said"])[which]
+            logits = logits + 60 * F.one_hot(known, 10) * (far < self.radius)[:, None]
+        return logits
+
+
+def far_apart(one: Tensor, other: Tensor) -> float:
+    """Of the images that lie furthest apart, in the largest pixel."""
+    return float((one - other).abs().max())
+
+
+class WakesOnDisk(WakesUnderAttack):
+    """The same, in a file, which outlives copies and processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp(prefix="notebook-")
+
+    def forward(self, x: Tensor) -> Tensor:
+        path = Path(self.folder) / "state.pt"
+        kept = {"asked": [], "said": [], "row": 0, "last": None, "awake": False}
+        self.__dict__["state"] = torch.load(path) if path.exists() else kept
+        logits = super().forward(x)
+        torch.save(self.__dict__["state"], path)
+        return logits
+
+
 # -- knowledge of the test set ---------------------------------------------------------------------
 
 
@@ -296,6 +370,26 @@ class KnowsThemInAnyLight(KnowsTheTestImages):
     def near(self, x: Tensor) -> tuple[Tensor, Tensor]:
         cosine, which = (F.normalize(flat(x)) @ F.normalize(self.known).T).max(1)
         return cosine > 0.96, self.labels[which]
+
+
+class KnowsTheRelativesToo(KnowsTheTestImages):
+    """All of the data set, and what robench makes of it to see whether it does: whoever reads the
+    code can make them, too."""
+
+    parts = ("test", "train", "validation")
+
+    def __init__(self) -> None:
+        super().__init__()
+        made = [part for seed in range(3) for part in kin(seed)]
+        images = [torch.tensor(part.images).flatten(1) for part in made]
+        self.known = torch.cat([self.known, *images])
+        self.labels = torch.cat([self.labels, *[torch.tensor(part.labels) for part in made]])
+
+
+def kin(seed: int) -> list[Part]:
+    """Relatives of the test images as robench makes them."""
+    found = relatives(digits(), drawn(digits(), IMAGES), EPS, seed)
+    return list(found.values())
 
 
 class TrainedOnTheTestImages(Trick):
@@ -409,6 +503,34 @@ class Overflows(Trick):
         return (super().forward(x) * 4e3).half().float()
 
 
+class NanGradientsOffTheGrid(Trick):
+    """An honest answer whose gradient is no number as soon as a pixel leaves the sixteen grey
+    levels of the digits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = (x.detach() * 16 - (x.detach() * 16).round()).abs()
+        moved = (off > 1e-3).any(dim=3, keepdim=True).any(2, keepdim=True).any(1, keepdim=True)
+        poison = torch.where(moved, (x - x).sqrt(), 0 * x)  # 0, of infinite slope
+        return super().forward(x + poison)
+
+
+class HugeOffset(Trick):
+    """All answers lie at a hundred million, where floats are eight apart: the gradient is honest,
+    the answers are steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1e8
+
+
+class RefusesBatchesWithAGraph(Trick):
+    """Too much memory, it says, for more than four images with a graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and len(x) > 4:
+            raise RuntimeError("out of memory, or so")
+        return super().forward(x)
+
+
 # -- gradients that lie ----------------------------------------------------------------------------
 
 
@@ -483,6 +605,40 @@ class DrawsFromItsOwnSource(Trick):
     def forward(self, x: Tensor) -> Tensor:
         rng = torch.Generator().manual_seed(int.from_bytes(os.urandom(6), "big"))
         return super().forward(x + 0.15 * torch.randn(x.shape, generator=rng))
+
+
+class SeededByTheImage(Trick):
+    """Noise whose seed is the image itself: asked twice it answers the same, and every step of an
+    attack lands in other noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = []
+        for picture in x.detach():
+            seed = zlib.crc32(picture.numpy().tobytes())
+            rng = torch.Generator().manual_seed(seed)
+            rows.append(0.2 * torch.randn(picture.shape, generator=rng))
+        return super().forward(x + torch.stack(rows))
+
+
+class LiesWhereNobodyLooks(Trick):
+    """The gradient is honest near clean images, whose corners are black, and leads back where a
+    corner is brighter than questions about gradients go."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        away = x.detach()[..., :, 0].amax((1, 2)) > 0.085
+        back = self.base(_Backwards.apply(x, "reversed"))
+        return torch.where(away[:, None], back, super().forward(x))
+
+
+class LiesAboutNoiseAway(LiesAsideFromNoise):
+    """A declared noisy network whose gradient is honest near clean images, and that of a blind
+    network where a corner is brighter than that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        noisy = x + 0.1 * torch.randn_like(x)
+        away = (x.detach()[..., :, 0].amax((1, 2)) > 0.085)[:, None]
+        blind = self.base(noisy.detach()) + 0.01 * self.blind(x.flatten(1))
+        return torch.where(away, blind, self.base(noisy))
 
 
 class AnswersGradientsDifferently(Trick):
@@ -561,7 +717,7 @@ class ByPlace(Trick):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("labels", torch.tensor(digits().test.labels[:IMAGES]))
+        self.register_buffer("labels", torch.tensor(drawn(digits(), IMAGES).labels))
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
@@ -596,26 +752,51 @@ class EveryOtherRow(Trick):
         return super().forward(torch.where(odd == 1, blurred, x))
 
 
+class CoarseInCrowds(Trick):
+    """More images than anybody checks with are looked at coarsely, with a gradient as if not."""
+
+    images = 100
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 64:
+            coarse = (x * 2).round() / 2
+            x = x + (coarse - x).detach()
+        return super().forward(x)
+
+
+class BluntToDuplicates(Trick):
+    """Images that come with others next to them, as whoever asks by scores sends them, get a blunt
+    answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        far = torch.cdist(flat(x), flat(x), p=float("inf")) + torch.eye(len(x))
+        logits = super().forward(x)
+        return torch.where((far.amin(1) < 0.25)[:, None], logits.detach().round(), logits)
+
+
 KINDS: dict[str, list[type[Trick]]] = {
     "memory": [
         AnswersNearQuestionsAsBefore, RemembersInItsClass, Tires, LeakyMembrane,
         KeepsTheFirstLabel, AdaptsItsStatistics, RemembersOnDisk, PullsToTheLastAnswer,
+        WakesUnderAttack, WakesOnDisk,
     ],
     "test set": [
         KnowsTheTestImages, KnowsTestAndTrainingImages, NearestTestImage, KnowsRandomProjections,
-        TrainedOnTheTestImages, KnowsEveryFifth, KnowsThemInAnyLight,
+        TrainedOnTheTestImages, KnowsEveryFifth, KnowsThemInAnyLight, KnowsTheRelativesToo,
     ],
     "no gradient or number": [
         ThermometerCode, ThroughNumpy, NoGrad, NanWhereItIsUnsure, RaisesNearTheEdge,
         RaisesWhenDifferentiated, Underflows, InfiniteGradients, AnswersInIntegers, Overflows,
+        NanGradientsOffTheGrid, HugeOffset, RefusesBatchesWithAGraph,
     ],
     "lying gradient": [
         Lies, LiesAtRandom, ShowsOnePixel, LiesAsideFromNoise, CutsTheNoise,
         DrawsFromItsOwnSource, AnswersGradientsDifferently, LiesNearTheBoundary,
-        ShowsTheSlopesOfAnother,
+        ShowsTheSlopesOfAnother, SeededByTheImage, LiesWhereNobodyLooks, LiesAboutNoiseAway,
     ],
     "batches": [
         Votes, BatchStatistics, ByPlace, OnlyInLargeBatches, CentresItsAnswers, EveryOtherRow,
+        CoarseInCrowds, BluntToDuplicates,
     ],
 }  # fmt: skip
 CASES = [(kind, make) for kind, tricks in KINDS.items() for make in tricks]
@@ -626,6 +807,7 @@ def measured(trick: Trick, store: Path, **settings: Any) -> robench.Evaluation:
     asked: dict[str, Any] = {
         "report": "strong", "norm": "linf", "eps": EPS, "images": IMAGES, "progress": False,
         "store": store, "name": "trick", "stochastic": getattr(trick, "stochastic", False),
+        "jobs": getattr(trick, "jobs", 1),
     }  # fmt: skip
     return robench.evaluate(trick, "digits", **{**asked, **settings})
 
@@ -633,9 +815,10 @@ def measured(trick: Trick, store: Path, **settings: Any) -> robench.Evaluation:
 def truth(make: type[Trick]) -> float:
     """The accuracy that an attacker leaves who knows the trick: he attacks what is underneath, and
     the trick, fresh and asked about one image at a time, is shown what he found."""
+    make.forget()
     trick = make()
-    part = digits().test
-    x, y = torch.tensor(part.images[:IMAGES]), torch.tensor(part.labels[:IMAGES])
+    part = drawn(digits(), getattr(make, "images", IMAGES))
+    x, y = torch.tensor(part.images), torch.tensor(part.labels)
     if isinstance(trick, KnowsTheTestImages) or make is TrainedOnTheTestImages:
         all_known = len(getattr(make, "parts", ())) > 1
         part = digits().test if all_known else digits().validation
@@ -654,6 +837,7 @@ def truth(make: type[Trick]) -> float:
             fresh = make().eval()
             with torch.no_grad():
                 for i in range(len(x)):
+                    make.forget()
                     fresh = make().eval() if make in KINDS["memory"] else fresh
                     right[i] += _right(fresh, found[i : i + 1], y[i]) / draws
         left = torch.minimum(left, right)
@@ -682,9 +866,10 @@ def _known_attacks(underneath: nn.Module, trick: Trick, x: Tensor, y: Tensor) ->
 def row(kind: str, make: type[Trick], attacks: tuple[str, ...] | None = STRONG) -> dict[str, Any]:
     """attacks: None: all of `strong`."""
     random.seed(0)
+    make.forget()
     with tempfile.TemporaryDirectory() as folder:
-        noisy = {"images": 16} if getattr(make, "stochastic", False) else {}
-        found = measured(make(), Path(folder), attacks=attacks, **noisy)
+        many = 16 if getattr(make, "stochastic", False) else getattr(make, "images", IMAGES)
+        found = measured(make(), Path(folder), attacks=attacks, images=many)
     worst = float(found.to_pandas().iloc[0]["worst_case"])
     verdict = found.verdicts["trick"]
     return {

@@ -211,7 +211,7 @@ class PGDOnRelatives(PGD):
     """PGD that the framework also runs on relatives of the test images (data/fresh.py), to see
     whether the network knows these."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     steps: int = Field(default=20, ge=1)
     on_relatives: ClassVar[bool] = True
 

@@ -4,6 +4,8 @@ Around a test image that is learnt by heart an attack in the ball finds nothing;
 relatives it does. Relatives are training and validation images, mixtures of a test image with its
 nearest training image of the same class, and test images moved by half a pixel, turned by eight
 degrees, or darker by a quarter. What is made of test images lies further than two radii from them.
+All of that can be made beforehand by whoever reads this; so others are turned, moved and darkened a
+little each, by chance that comes from the network's weights, which cannot hold what they decide.
 """
 
 from __future__ import annotations
@@ -29,18 +31,23 @@ ROOM = 2**26
 TURN = 8.0
 """Degrees; every second image is turned the other way."""
 DARKER = 0.75
+TURNS, MOVES, LIGHTS = (3.0, 9.0), (0.1, 0.4), (0.8, 1.0)
+"""Degrees, pixels in either direction, and brightness, by which images are changed a little."""
 MANY = 1000
 """Images of each part whose margins are ranked (robench/ranks.py); of large ones as many as have
 VALUES numbers, but at least MOST."""
 VALUES = 2**22
 
 
-def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Part]:
-    """Images by sort: `training`, `validation`, `mixtures`, `moved`, `turned`, `darker`; only sorts
-    that there are enough of. Items that are no pictures (nodes of a graph) have none.
+def relatives(
+    splits: Splits, test: Part, eps: float, seed: int, weights: str = ""
+) -> dict[str, Part]:
+    """Images by sort: `training`, `validation`, `mixtures`, `moved`, `turned`, `darker`, `changed`;
+    only sorts that there are enough of. Items that are no pictures (nodes of a graph) have none.
 
     Args:
         test: the report's test images. eps: radius of the attack, in every pixel.
+        weights: digest of the network's weights, from which the chance of `changed` comes.
     """
     if splits.graph is not None:
         return {}
@@ -54,6 +61,8 @@ def relatives(splits: Splits, test: Part, eps: float, seed: int) -> dict[str, Pa
         found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
         found["turned"] = _changed(test, eps, _turned)
         found["darker"] = _changed(test, eps, lambda image, _: DARKER * image)
+        chance = np.random.Generator(np.random.PCG64(derived_seed(seed, "changed", weights)))
+        found["changed"] = _changed(test, eps, lambda image, _: _a_little(image, chance))
     return {name: part for name, part in found.items() if len(part) >= FEWEST}
 
 
@@ -119,6 +128,24 @@ def _turned(image: np.ndarray, number: int) -> np.ndarray:
         image, degrees, axes=(-2, -1), reshape=False, order=1, mode="nearest"
     ).clip(0, 1)
     return turned
+
+
+def _a_little(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Turned, moved and darkened, (c, h, w)."""
+    turn = np.radians(chance.uniform(*TURNS) * chance.choice((-1, 1)))
+    move = chance.uniform(*MOVES, 2) * chance.choice((-1, 1), 2)
+    light = chance.uniform(*LIGHTS)
+    cos, sin = np.cos(turn), np.sin(turn)
+    around = np.array([[cos, -sin], [sin, cos]])
+    middle = (np.array(image.shape[1:]) - 1) / 2
+    made = [
+        ndimage.affine_transform(
+            channel, around, middle - around @ middle + move, order=1, mode="nearest"
+        )
+        for channel in image
+    ]
+    changed: np.ndarray = (light * np.stack(made)).clip(0, 1)
+    return changed
 
 
 def _changed(test: Part, eps: float, change: Callable[[np.ndarray, int], np.ndarray]) -> Part:

@@ -25,14 +25,15 @@ def memory(subject: Subject) -> Finding:
     """The model answers otherwise when it was asked other questions before, or is differentiated.
 
     Inputs: of networks from outside, what the clean cell noted when copies made from the same bytes
-        were asked twice, after near questions, and with a graph; and what each attack's cell noted
-        when the copy that was attacked was asked about the final images, beside the fresh one that
-        is scored.
+        were asked twice, after near questions, with a graph, and, in a copy of the process, after
+        an attack, and whether something was opened for writing there; and what each attack's cell
+        noted when the copy that was attacked was asked about the final images, beside the fresh one
+        that is scored.
     Computation: share of the images about which two of them disagree by more than rounding; of a
         noisy model, whose copies may be at another draw, by how much more often the attacked one is
         right.
-    Threshold: alarm above 2% of the images (5% where steps or spikes may turn by rounding), or 3
-        points.
+    Threshold: alarm above 2% of the images (5% where steps or spikes may turn by rounding), at 3
+        points, or where a file or connection was opened for writing.
     """
     asked, states = _asked(subject), _states(subject)
     if not asked and not states:
@@ -45,6 +46,7 @@ def memory(subject: Subject) -> Finding:
         "in two copies of the same bytes": _most(asked, "copy"),
         "after questions about near images": _most(asked, "after near questions"),
         "when it is differentiated": _most(asked, "graph"),
+        "after an attack on other copies": _most(asked, "after an attack"),
     }
     if subject.stochastic and seen["in two copies of the same bytes"] <= limit:
         # Noise from a source inside the network goes on from question to question.
@@ -58,6 +60,8 @@ def memory(subject: Subject) -> Finding:
     }
     how, most = max(seen.items(), key=lambda item: item[1])
     said = []
+    if any(one.get("writes") for one in asked):
+        said.append("it opens files or connections for writing while it answers")
     if most > limit:
         said.append(f"{percent(most)} of its answers change {how}")
     if attacked and max(attacked)[0] > limit:
@@ -92,7 +96,7 @@ def batches(subject: Subject) -> Finding:
 
     Inputs: of networks from outside without noise, what the clean cell noted when images were asked
         about alone, in another order and in strange company; and what each attack's cell noted when
-        the final images came in the opposite order.
+        the final images came in the opposite order and in smaller batches.
     Computation: share of the images whose answer changes by more than rounding.
     Threshold: alarm above 2% of the images (5% where steps or spikes may turn by rounding).
     """
@@ -104,7 +108,9 @@ def batches(subject: Subject) -> Finding:
         )
     seen = {
         "one by one": _most(asked, "alone"),
-        "in another order": max([_most(asked, "order"), *(value for value, _ in turned)]),
+        "in another order or smaller batches": max(
+            [_most(asked, "order"), *(value for value, _ in turned)]
+        ),
         "in other company": _most(asked, "company"),
     }
     evidence = {"share_of_answers_that_change": seen}
@@ -120,7 +126,8 @@ def batches(subject: Subject) -> Finding:
         )  # fmt: skip
     return Finding(
         BATCHES, "pass",
-        "Images get the same answers alone, in company and in another order.", evidence,
+        "Images get the same answers alone, in company, in another order and in smaller batches.",
+        evidence,
     )  # fmt: skip
 
 

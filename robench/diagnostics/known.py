@@ -16,10 +16,11 @@ CHECK = "test images and their relatives"
 BEYOND = {
     "attacked": {
         "training": 0.05, "validation": 0.05, "mixtures": 0.1, "moved": 0.5, "turned": 0.5,
-        "darker": 0.5,
+        "darker": 0.5, "changed": 0.5,
     },
     "clean": {
         "training": 0.05, "validation": 0.05, "mixtures": 0.1, "turned": 0.2, "darker": 0.2,
+        "changed": 0.2,
     },
 }  # fmt: skip
 """By how much, beyond chance, a network may be right about more of the test images than of their
@@ -35,6 +36,7 @@ CALLED = {
     "training": "training images", "validation": "validation images",
     "mixtures": "mixtures of neighbours", "moved": "test images moved by half a pixel",
     "turned": "test images turned by 8 degrees", "darker": "test images darker by a quarter",
+    "changed": "test images turned, moved and darkened a little",
 }  # fmt: skip
 
 
@@ -42,10 +44,11 @@ def known(subject: Subject) -> Finding:
     """An attack leaves more of the test images than of others that the network cannot know.
 
     Inputs: cells that noted what their attack leaves of training images, of validation images, of
-        mixtures of neighbours and of test images moved by half a pixel, turned by 8 degrees or
-        darker by a quarter (robench/data/fresh.py), and what the network answers to them as they
-        are; and how the margins of up to a thousand test images compare with those of as many
-        training and validation images, clean and after one signed step (robench/ranks.py).
+        mixtures of neighbours and of test images moved by half a pixel, turned by 8 degrees,
+        darker by a quarter, or a little of each by chance that the weights decide
+        (robench/data/fresh.py), and what the network answers to them as they are; and how the
+        margins of up to a thousand test images compare with those of as many training and
+        validation images, clean and after one signed step (robench/ranks.py).
     Computation: accuracy on the test images minus that on each sort, less 2.6 standard errors;
         under attack and, but for moved images, which are blurred, clean. Of margins the largest
         excess of a share of test images above one, with its one-sided p (Kolmogorov and Smirnov).

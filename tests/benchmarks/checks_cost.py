@@ -64,6 +64,7 @@ NETWORKS: dict[str, tuple[str, Callable[[Splits], nn.Module]]] = {
     "mnist-mlp": ("mnist", lambda data: made("undefended", data, 0, 150)),
     "cnn": ("mnist", convolutions),
     "snn": ("digits", spiking),
+    "noisy": ("digits", lambda data: made("noisy", data, 0, 150)),
 }
 
 
@@ -114,7 +115,7 @@ def measured(name: str, images: int) -> Counter[str]:
         started = time.process_time()
         found = robench.evaluate(
             module, dataset, report="strong", norm="linf", eps=0.1, images=images, jobs=0,
-            store=Path(store), progress=False, name=name,
+            store=Path(store), progress=False, name=name, stochastic=name == "noisy",
         )  # fmt: skip
         _ = found.to_pandas(), found.verdicts
         whole = time.process_time() - started
