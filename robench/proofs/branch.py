@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from robench.proofs.dual import Bound, bound, pieces, tighten
 from robench.proofs.program import rows_of
-from robench.proofs.region import CUTS
+from robench.proofs.region import CUTS, AroundL2
 from robench.proofs.shallow import Nodes, Shallow
 from robench.proofs.solver import quiet
 from robench.proofs.units import Floats
@@ -29,6 +29,8 @@ TOGETHER = 64
 STEPS, DROPS = (60, 14, 120), (4.0, 1.0, 1.0)
 """Steps of the multipliers and how far the first one aims: at the root, at later nodes, which
 begin with their parent's, and before a program is asked."""
+DEPTHS = (50.0, 4.0, 1.5, 0.7, -1.0)
+"""How deep inside all pieces a point is looked for, in units of rounding; -1: nowhere clear."""
 CLIMBS = 12
 """Steps uphill from a corner that did not win."""
 FOUND = "found"
@@ -276,6 +278,8 @@ class Leaf:
         goal_row = self.highs.getNumRow()
         self.highs.addRow(need, infinite, len(used), used, np.ascontiguousarray(gain[used]))
         try:
+            if isinstance(image.region, AroundL2) and self._near(attempt):
+                return FOUND
             self.highs.changeColCost(pixels, -1.0)
             status = self._run()
             if status == highspy.HighsModelStatus.kInfeasible:
@@ -291,6 +295,48 @@ class Leaf:
             return FOUND
         return CLOSE
 
+    def _near(self, attempt: Try) -> bool:
+        """Whether the point nearest to the image, clear of all jumps, is a witness. Of what has no
+        point in the ball the tangent at its nearest one is cut off: then nothing is left."""
+        for depth in DEPTHS:
+            point = self._nearest(depth)
+            if point is None:
+                continue
+            outside = self.image.region.tangent(point)
+            if outside is None and attempt(point):
+                return True
+            if outside is not None and depth == DEPTHS[-1]:
+                self._cut(*outside)
+        return False
+
+    def _nearest(self, depth: float) -> Floats | None:
+        """The point nearest to the image that lies so deep inside all pieces, by a quadratic
+        program; None where none was found."""
+        highs, region = self.highs, self.image.region
+        assert highs is not None
+        assert isinstance(region, AroundL2)
+        pixels, columns = len(region.centre), highs.getNumCol()
+        every = np.arange(pixels, dtype=np.int32)
+        square = highspy.HighsHessian()
+        square.dim_, square.format_ = columns, highspy.HessianFormat.kTriangular
+        square.start_ = np.minimum(np.arange(columns + 1), pixels).astype(np.int32)
+        square.index_, square.value_ = every, np.full(pixels, 2.0)
+        highs.changeColsCost(pixels, every, -2 * region.centre)
+        highs.changeColBounds(pixels, depth, 100.0)
+        highs.changeColCost(pixels, 0.0)
+        highs.passHessian(square)
+        highs.run()
+        solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        point = np.array(highs.getSolution().col_value)[:pixels] if solved else None
+        highs.passHessian(highspy.HighsHessian())
+        highs.changeColsCost(pixels, every, np.zeros(pixels))
+        highs.changeColBounds(pixels, -1.0, 100.0)
+        return point
+
+    def _cut(self, u: Floats, most: float) -> None:
+        used = np.flatnonzero(u)
+        self._row(used.tolist(), u[used].tolist(), -highspy.kHighsInf, most)
+
     def _run(self) -> highspy.HighsModelStatus:
         """Solve; a point outside the ball, which the program does not know whole, is cut off."""
         highs, pixels = self.highs, len(self.image.middle)
@@ -303,9 +349,7 @@ class Leaf:
             outside = self.image.region.tangent(point[:pixels])
             if outside is None:
                 break
-            u, most = outside
-            used = np.flatnonzero(u).astype(np.int32)
-            self._row(used.tolist(), u[used].tolist(), -highspy.kHighsInf, most)
+            self._cut(*outside)
             highs.run()
         return highs.getModelStatus()
 
