@@ -42,25 +42,30 @@ from robench import Attack
 class Slow(Attack):
     number: int = 0
     log: str
+    nodes: int = 1
     def perturb(self, target, x, y, rng):
         log = Path(self.log)
         for word in ("begin", "end") if log.exists() else ():
             with log.open("a") as file:
                 file.write(f"{word} {self.number} {ray.get_runtime_context().get_node_id()}\\n")
             time.sleep(2.0 if word == "begin" else 0)
+            while len({line.split()[2] for line in log.read_text().splitlines()}) < self.nodes:
+                time.sleep(0.05)
         return target.ball.project(x + 0.2 * torch.rand(x.shape, generator=rng) - 0.1, x)
 """
 
 
-def slow_attacks(small: Workspace, write: Write, tasks: int, images: int) -> Path:
-    """A report of so many attacks, each of which logs its beginning and its end; the log."""
-    log = small.root / "log.txt"
+def slow_attacks(small: Workspace, write: Write, tasks: int, images: int, nodes: int = 1) -> Path:
+    """A report of so many attacks, each of which logs its beginning and its end; the log. None ends
+    before so many nodes are at work."""
+    log = small.root.parent / f"{small.root.name}.txt"  # in the workspace it would be declared
     log.touch()
     write("attacks/slow.py", SLOW_ATTACK)
     for number in range(tasks):
         write(
             f"attacks/slow{number}.toml",
-            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}" }}\n'
+            f'attack = {{ name = "./slow.py:Slow", number = {number}, log = "{log}", '
+            f"nodes = {nodes} }}\n"
             'access = "white-box"\neps = 0.1\n',
         )
     write(
@@ -171,7 +176,7 @@ def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
     doomed = nodes.add_node(num_cpus=CORES, object_store_memory=10**8)
     nodes.wait_for_nodes()
     tasks = 24
-    log = slow_attacks(small, write, tasks, images=40)
+    log = slow_attacks(small, write, tasks, images=40, nodes=2)
 
     def lines(word: str, where: str = "") -> Counter[str]:
         found = (line.split() for line in log.read_text().splitlines())
@@ -180,12 +185,15 @@ def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
     def kill_in_the_middle() -> None:
         held, done = lambda word: lines(word, doomed.node_id).total(), lambda: lines("end").total()
         while done() < 2 * CORES or held("end") < 1 or held("begin") == held("end"):
-            time.sleep(0.05)
+            if over.wait(0.05):
+                return
         nodes.remove_node(doomed, allow_graceful=False)
 
+    over = threading.Event()
     killer = threading.Thread(target=kill_in_the_middle)
     killer.start()
     run, ears = on_ray(open_workspace(small.root))
+    over.set()
     killer.join()
     assert not ears.failed
     assert len(outcomes(run)) == tasks + 1
