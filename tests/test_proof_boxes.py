@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench.cards import AttackCard
+from robench.attacks.ball import Ball
+from robench.cards import AttackCard, Norm
 from robench.data.base import Part
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
@@ -54,10 +55,10 @@ def images(network: Network, count: int, seed: int) -> Part:
     return Part(x.numpy(), network(x).argmax(1).numpy())
 
 
-def settle(network: Network, part: Part, eps: float) -> Perturbed:
+def settle(network: Network, part: Part, eps: float, norm: Norm = "linf") -> Perturbed:
     spec = {"name": "exact"}
     card = AttackCard(
-        attack=spec, access="weights", role="proof", eps=eps, name="exact", root=Path()
+        attack=spec, access="weights", role="proof", norm=norm, eps=eps, name="exact", root=Path()
     )
     device = torch.device("cpu")
     return attack_slice(
@@ -92,6 +93,30 @@ def test_no_sample_violates_what_is_proved(
                 assert (network(tried).argmax(1) == int(part.labels[index])).all()
             _held(network, image, eps, tried, monkeypatch)
     assert proved or eps > 0.01
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l1", 0.1), ("l2", 0.02)])
+def test_balls_that_are_no_boxes_are_more_than_the_box_around_them(norm: Norm, eps: float) -> None:
+    """More is proved than of that box, and no sample violates it."""
+    proved = boxed = 0
+    for kind in NETWORKS:
+        for seed in range(2):
+            network = made(kind, seed)
+            part = images(network, 5, seed)
+            said = settle(network, part, eps, norm).proved
+            whole = settle(network, part, eps).proved
+            assert said is not None
+            assert whole is not None
+            assert (said >= whole).all()
+            proved, boxed = proved + int(said.sum()), boxed + int(whole.sum())
+            for index in np.flatnonzero(said).tolist():
+                clean = torch.from_numpy(part.images[index])[None]
+                draw = torch.Generator().manual_seed(index)
+                steps = torch.randn(200, *SHAPE, generator=draw)
+                steps[::2] *= torch.rand(100, *SHAPE, generator=draw) < 0.05  # towards few pixels
+                tried = Ball(norm, eps).project(clean + steps, clean)
+                assert (network(tried).argmax(1) == int(part.labels[index])).all()
+    assert proved > boxed > 0
 
 
 def _held(

@@ -183,8 +183,12 @@ def test_networks_that_see_their_pixels_centred() -> None:
 
 
 @pytest.mark.parametrize("kind", [MLP, FC, SNN])
-@pytest.mark.parametrize("standardise", ["channel", "pixel"])
-def test_networks_that_standardise_their_pixels(kind: type[Network], standardise: str) -> None:
+@pytest.mark.parametrize(
+    ("standardise", "norm"), [("channel", "linf"), ("pixel", "linf"), ("pixel", "l2")]
+)
+def test_networks_that_standardise_their_pixels(
+    kind: type[Network], standardise: str, norm: Norm
+) -> None:
     settings = {"hidden": (4,), "standardise": standardise}
     seen = []
     for seed in range(4):
@@ -195,7 +199,7 @@ def test_networks_that_standardise_their_pixels(kind: type[Network], standardise
         pixels = np.random.default_rng(seed).uniform(0.2, 0.9, (20, *SHAPE))
         network.learn_input(pixels.astype(np.float32))
         assert float(network.get_buffer("input_std")) < 0.4
-        seen.append(check(network, seed))
+        seen.append(check(network, seed, norm=norm))
     broken, proved = np.sum(seen, axis=0)
     assert broken
     assert proved

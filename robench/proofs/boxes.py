@@ -82,17 +82,22 @@ def right(
         return any(_proved(network, Net(narrow, until, reach), box, label) for narrow in (0, units))
 
 
-def _standardised(network: Network, box: Box) -> Box:
-    """What the first layer sees of the pixels."""
+def _standardised(network: Network, net: Net, box: Box) -> Box:
+    """What the first layer sees of the pixels; how far sums reach becomes that of what it sees."""
     if network.standardise == "none":
         return box
     mean, std = (network.get_buffer(f"input_{name}").double() for name in ("mean", "std"))
     box = Box((box.low - mean) / std, (box.high - mean) / std)
-    return box.wider(gamma(2) * box.size() + TINY)
+    rounding = gamma(2) * box.size() + TINY
+    if (of_pixels := net.reach) is not None:
+        scale = 1 / std.broadcast_to(box.low.shape).numpy().ravel()
+        lost = rounding.numpy().ravel()
+        net.reach = lambda v: of_pixels(v * scale) + np.abs(v) @ lost
+    return box.wider(rounding)
 
 
 def _proved(network: Network, net: Net, box: Box, label: int) -> bool:
-    box = _standardised(network, box)
+    box = _standardised(network, net, box)
     if type(network) is CNN:
         found = _convolutional(network, net, box, label)
     elif type(network) is SNN:
