@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import tricks
+import trick
+import tricks_gradients
 from handed import trained
 from outcomes import Outcomes
 
@@ -119,9 +120,9 @@ def test_test_images_that_withstand_more_than_their_relatives_are_known() -> Non
 
 
 def test_planted_examples_are_found_by_an_attack_that_has_a_gradient_and_by_no_other() -> None:
-    x = torch.tensor(tricks.digits().test.images[:6])
+    x = torch.tensor(trick.digits().test.images[:6])
     assert binarization_test(trained(), x, eps=0.1).passed
-    found = binarization_test(tricks.Lies(), x, eps=0.1)
+    found = binarization_test(tricks_gradients.Lies(), x, eps=0.1)
     assert found.images == 6
     assert not found.passed
     assert "too weak for this network" in str(found)
@@ -137,7 +138,7 @@ def test_evaluate_plants_examples_where_it_is_asked_to(tmp_path: Path) -> None:
     assert honest.binarization is not None
     assert honest.binarization.passed
     assert "planted: the attack finds 4 of 4 planted examples" in str(honest)
-    lying = robench.evaluate(tricks.Lies(), "digits", planted=4, name="lies", **quietly)
+    lying = robench.evaluate(tricks_gradients.Lies(), "digits", planted=4, name="lies", **quietly)
     assert lying.binarization is not None
     assert not lying.binarization.passed
     assert robench.evaluate(trained(), "digits", **quietly).binarization is None

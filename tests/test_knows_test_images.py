@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tricks
+import trick
+import tricks_known
+import tricks_numbers
 from handed import trained
 from outcomes import Outcomes
 from torch import nn
@@ -30,13 +32,13 @@ def ranked(module: nn.Module) -> list[dict[str, Any]]:
         return network.eval()
 
     return ranks(
-        fresh, parts(tricks.digits(), 0), eps=EPS, noisy=False, seed=0, batch_size=500,
+        fresh, parts(trick.digits(), 0), eps=EPS, noisy=False, seed=0, batch_size=500,
         device=torch.device("cpu"),
     )  # fmt: skip
 
 
 def test_margins_tell_a_network_that_learnt_some_of_the_test_images_by_heart() -> None:
-    told = ranked(tricks.fitted_by_heart())
+    told = ranked(tricks_known.fitted_by_heart())
     assert {(one["part"], one["how"]) for one in told} == {
         (part, how) for part in ("training", "validation") for how in ("clean", "attacked")
     }
@@ -47,7 +49,7 @@ def test_margins_tell_a_network_that_learnt_some_of_the_test_images_by_heart() -
 
 
 def test_a_network_without_a_gradient_is_ranked_by_its_clean_answers() -> None:
-    assert {one["how"] for one in ranked(tricks.NoGrad())} == {"clean"}
+    assert {one["how"] for one in ranked(tricks_numbers.NoGrad())} == {"clean"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_it_takes_a_large_excess_that_is_no_chance(above: float, p: float, verdi
 
 
 def test_what_is_made_of_test_images_lies_outside_their_balls() -> None:
-    splits = tricks.digits()
+    splits = trick.digits()
     made = relatives(splits, splits.test, EPS, 0)
     known_images = splits.test.images.reshape(len(splits.test), -1)
     for sort in ("moved", "turned", "darker"):
@@ -85,7 +87,7 @@ def test_what_is_made_of_test_images_lies_outside_their_balls() -> None:
 
 
 def test_parts_are_many_and_none_of_the_test_images() -> None:
-    splits: Splits = tricks.digits()
+    splits: Splits = trick.digits()
     found = parts(splits, 0)
     assert set(found) == {"test", "validation", "training"}
     assert len(found["test"]) == len(splits.test)

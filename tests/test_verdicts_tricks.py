@@ -9,37 +9,43 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trick
 import tricks
+import tricks_batches
+import tricks_gradients
+import tricks_known
+import tricks_memory
+import tricks_numbers
 from handed import trained
 
-FEW: dict[str, Any] = {"attacks": ["strong/pgd-50"], "report": "strong", "images": tricks.IMAGES}
-QUICK: list[tuple[type[tricks.Trick], str]] = [
-    (tricks.AnswersNearQuestionsAsBefore, "memory"),
-    (tricks.RemembersInItsClass, "memory"),
-    (tricks.Tires, "memory"),
-    (tricks.WakesUnderAttack, "memory"),
-    (tricks.RemembersOnDisk, "memory"),
-    (tricks.KnowsTheTestImages, "test images and their relatives"),
-    (tricks.NearestTestImage, "test images and their relatives"),
-    (tricks.KnowsTheRelativesToo, "test images and their relatives"),
-    (tricks.NanWhereItIsUnsure, "numbers"),
-    (tricks.RaisesNearTheEdge, "numbers"),
-    (tricks.ThroughNumpy, "numbers"),
-    (tricks.Lies, "gradient against differences"),
-    (tricks.LiesAtRandom, "gradient against differences"),
-    (tricks.AnswersGradientsDifferently, "memory"),
-    (tricks.Votes, "batches"),
-    (tricks.ByPlace, "batches"),
-    (tricks.CoarseInCrowds, "batches"),
+FEW: dict[str, Any] = {"attacks": ["strong/pgd-50"], "report": "strong", "images": trick.IMAGES}
+QUICK: list[tuple[type[trick.Trick], str]] = [
+    (tricks_memory.AnswersNearQuestionsAsBefore, "memory"),
+    (tricks_memory.RemembersInItsClass, "memory"),
+    (tricks_memory.Tires, "memory"),
+    (tricks_memory.WakesUnderAttack, "memory"),
+    (tricks_memory.RemembersOnDisk, "memory"),
+    (tricks_known.KnowsTheTestImages, "test images and their relatives"),
+    (tricks_known.NearestTestImage, "test images and their relatives"),
+    (tricks_known.KnowsTheRelativesToo, "test images and their relatives"),
+    (tricks_numbers.NanWhereItIsUnsure, "numbers"),
+    (tricks_numbers.RaisesNearTheEdge, "numbers"),
+    (tricks_numbers.ThroughNumpy, "numbers"),
+    (tricks_gradients.Lies, "gradient against differences"),
+    (tricks_gradients.LiesAtRandom, "gradient against differences"),
+    (tricks_gradients.AnswersGradientsDifferently, "memory"),
+    (tricks_batches.Votes, "batches"),
+    (tricks_batches.ByPlace, "batches"),
+    (tricks_batches.CoarseInCrowds, "batches"),
 ]
 
 
-@pytest.mark.parametrize(("trick", "check"), QUICK, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize(("make", "check"), QUICK, ids=lambda one: getattr(one, "__name__", ""))
 def test_a_trick_raises_the_alarm_that_names_it_and_gets_a_number(
-    trick: type[tricks.Trick], check: str, tmp_path: Path
+    make: type[trick.Trick], check: str, tmp_path: Path
 ) -> None:
-    images = getattr(trick, "images", tricks.IMAGES)
-    found = tricks.measured(trick(), tmp_path, **{**FEW, "images": images})
+    images = getattr(make, "images", trick.IMAGES)
+    found = tricks.measured(make(), tmp_path, **{**FEW, "images": images})
     alarms = {alarm["check"]: alarm["text"] for alarm in found.verdicts["trick"]["alarms"]}
     assert check in alarms
     assert np.isfinite(found.to_pandas().iloc[0]["worst_case"])
@@ -56,6 +62,6 @@ def test_the_network_underneath_is_believable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "make"), tricks.CASES, ids=lambda one: getattr(one, "__name__", one)
 )
-def test_every_trick_is_caught_or_broken(kind: str, make: type[tricks.Trick]) -> None:
+def test_every_trick_is_caught_or_broken(kind: str, make: type[trick.Trick]) -> None:
     found = tricks.row(kind, make)
     assert found["verdict"] == "doubtful" or found["printed"] <= found["truth"] + 0.03, found
