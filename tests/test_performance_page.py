@@ -60,4 +60,4 @@ def test_the_published_page_is_of_what_is_recorded(performance: ModuleType, tmp_
 def test_time_that_grows_as_the_work_does_is_said_so(performance: ModuleType) -> None:
     rows = {"1 draws": 10.0, "4 draws": 40.0}
     growth = performance.questions({"EOT, one gradient, cnn": table(**rows)})[3]
-    assert growth.sentence.startswith("4 times as many draws of a noisy model (EOT) take 4 times")
+    assert growth.sentence.startswith("A gradient of 4 times as many draws takes 4 times as long")

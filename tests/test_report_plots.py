@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_threats
 
 from robench.leaderboard import leaderboard
-from robench.report.drawing import Plot, at_radius
+from robench.report.drawing import Plot, at_radius, tones
 from robench.report.figure import figure, spaced, style, svg
 from robench.report.plots import common_folder, plots
 from robench.report.scatter import extent, write_names
@@ -139,3 +142,23 @@ def test_plots_name_models_without_their_folder_and_tables_in_full() -> None:
     for title, plot in made(models, threats).items():
         assert "synthetic/" not in re.sub(r'aria-label="[^"]*"', "", plot.svg), title
         assert any("synthetic/mlp-b" in cell for line in plot.body for cell in line), title
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_tones_are_seen_on_light_and_on_dark_pages(count: int) -> None:
+    """A contrast of 3, which WCAG 2.1 asks of what is no text, with both papers of page.css."""
+    css = (files("robench.report") / "assets/page.css").read_text("utf-8")
+    screen = css[: css.index("@media print")]
+    papers = [np.array(to_rgb(one)) for one in re.findall(r"--paper: (#\w+)", screen)]
+    assert len(papers) == 2
+    made = tones(count)
+    assert len({tuple(tone) for tone in made}) == count
+    for paper in papers:
+        for tone in made:
+            low, high = sorted((luminance(paper), luminance(np.array(tone))))
+            assert (high + 0.05) / (low + 0.05) > 2.95
+
+
+def luminance(colour: np.ndarray) -> float:
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])

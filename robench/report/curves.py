@@ -81,7 +81,7 @@ def _panels(
     if not panels or rows.empty:
         return None
     drawn, panes = grid(len(panels))
-    tick = TICK if len(panels) > 1 else TICK / 2  # a single panel is twice as wide
+    tick = TICK if len(panels) > 1 else 0.65 * TICK  # a single panel is wider
     rooted = not log and any(_crowded([place for place, _ in points]) for points in panels.values())
     for axes, (panel, points) in zip(panes, panels.items(), strict=False):
         x = [place for place, _ in points]

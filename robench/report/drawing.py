@@ -121,8 +121,10 @@ class Drawing:
 
 
 def tones(count: int) -> list[Any]:
-    """Colours of what is no model: shades of one hue, from light to dark."""
-    return list(sns.color_palette("flare", count))
+    """Colours of what is no model, from light to dark; each has a contrast of 3 with light and with
+    dark pages."""
+    flare = sns.color_palette("flare", as_cmap=True)
+    return [flare(0.28 + 0.31 * place / max(count - 1, 1))[:3] for place in range(count)]
 
 
 def at_radius(name: str) -> str:

@@ -57,11 +57,11 @@ def _leaders(results: Results, table: pd.DataFrame) -> list[str]:
         return ["No model has all its outcomes yet: nothing is ranked."]
     if by == "worst_case" and not results.searched:
         return []  # nobody can lead
-    names = short_names(list(table["model"]))
     chance = chance_levels(results)
     groups = list(ranked.groupby("dataset", sort=False))
     sentences = []
     for dataset, rows in groups[:DATASETS]:
+        names = short_names(list(table["model"][table["dataset"] == dataset]))
         text = _group(results, rows, by, names, chance.get(str(dataset)))
         if len(groups) > 1:
             text = f"{shorten(str(dataset), LENGTH)}: {text}"

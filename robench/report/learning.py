@@ -7,6 +7,7 @@ replaces derivatives.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robench.bfunctions import OWN, BFunction, parse
-from robench.report.drawing import LINES, Drawing, Plot, number, tones
+from robench.report.drawing import LINES, MARKERS, Drawing, Plot, number, tones
 from robench.report.figure import figure, grid, legend, svg
 from robench.results import Model
 
@@ -34,9 +35,10 @@ def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
     for place, (model, rows) in enumerate(measured.items()):
         for axes, against in zip(panes[2 * place :], ("copies", "seconds"), strict=False):
             layers = list(rows.groupby("layer"))
-            for (layer, line), colour in zip(layers, tones(len(layers)), strict=True):
+            looks = zip(tones(len(layers)), cycle(MARKERS), strict=False)
+            for (layer, line), (colour, mark) in zip(layers, looks, strict=False):
                 axes.plot(
-                    line[against], line["cosine"], marker="o", color=colour, label=f"layer {layer}"
+                    line[against], line["cosine"], marker=mark, color=colour, label=f"layer {layer}"
                 )
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -37,7 +37,8 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     axes.set_ylim(-0.01, min(1.02, math.ceil(10 * known["worst_case_high"].max()) / 10 + 0.01))
     axes.set_yticks(*percent_ticks(axes.get_ylim()))
     left = max(0.0, math.floor(10 * known["clean_low"].min()) / 10)
-    axes.set_xlim(left - 0.01, 1.01)
+    right = min(1.0, math.ceil(10 * known["clean_high"].max()) / 10)
+    axes.set_xlim(left - 0.01, right + 0.01)
     axes.set_xticks(*percent_ticks(axes.get_xlim()))
     if NAMED < len(known) <= 2 * LINES:
         axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left")

@@ -221,17 +221,32 @@ def _gpu(tables: Tables) -> Question:
 
 
 GROWTH = {
-    "draws of a noisy model (EOT)": ("EOT, one gradient, cnn", r"(\d+) draws"),
-    "cells, planned": ("Large reports", r"plan, ([\d,]+) cells"),
-    "cells, resumed": ("Large reports", r"resume, ([\d,]+) cells"),
-    "processes (--jobs)": ("Executors", r"--jobs (\d+)"),
-    "nodes of a cluster (--ray)": ("Executors", r"--ray, nodes of one core: (\d+)"),
-}
+    "draws of a noisy model (EOT)": (
+        "EOT, one gradient, cnn", r"(\d+) draws",
+        "a gradient of {many:g} times as many draws takes {long:.2g} times as long",
+    ),
+    "cells, planned": (
+        "Large reports", r"plan, ([\d,]+) cells",
+        "planning {many:g} times as many cells takes {long:.2g} times as long",
+    ),
+    "cells, resumed": (
+        "Large reports", r"resume, ([\d,]+) cells",
+        "going on with {many:g} times as many takes {long:.2g} times as long",
+    ),
+    "processes (--jobs)": (
+        "Executors", r"--jobs (\d+)",
+        "{many:g} times as many processes need {long:.0%} of the time",
+    ),
+    "nodes of a cluster (--ray)": (
+        "Executors", r"--ray, nodes of one core: (\d+)",
+        "{many:g} times as many nodes of a cluster {long:.0%}",
+    ),
+}  # fmt: skip
 
 
 def _growth(tables: Tables) -> Question:
     lines: dict[str, list[tuple[float, float]]] = {}
-    for label, (title, pattern) in GROWTH.items():
+    for label, (title, pattern, _) in GROWTH.items():
         points = [
             (float(found[1].replace(",", "")), float(row["ms"]))
             for row in tables.get(title, {}).get("rows", [])
@@ -243,7 +258,7 @@ def _growth(tables: Tables) -> Question:
     if not lines:
         return Question(asked, "Not measured.", "")
     said = [
-        f"{points[-1][0]:g} times as many {label} take {points[-1][1]:.2g} times as long"
+        GROWTH[label][2].format(many=points[-1][0], long=points[-1][1])
         for label, points in lines.items()
     ]
     with style():
@@ -261,7 +276,7 @@ def _growth(tables: Tables) -> Question:
         picture = svg(drawn, "growth", "How time grows with the work")
     return Question(
         asked,
-        f"{'; '.join(said)}.",
+        f"{said[0][0].upper()}{'; '.join(said)[1:]}.",
         "Each line is relative to its own smallest size; on the dotted one time grows as the work "
         "does. More processes and nodes share the same work, on two cores.",
         picture=picture,
