@@ -9,6 +9,7 @@ bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,7 +34,9 @@ from robench.scoring import in_use
 VERSION = 2
 """Part of the identity of the cells that note what is found here."""
 ASKED = 48
-"""Images that are asked about."""
+"""Images that are asked about; of large ones as many as have VALUES numbers, but at least ALONE:
+some questions are about all of them, with a graph."""
+VALUES = 2**20
 ALONE = 12
 """Of which so many are asked about one by one."""
 ROUNDING = 1e-3
@@ -63,7 +66,7 @@ class Questions:
 
     def __init__(self, fresh: Fresh, images: Tensor, noisy: InUse, seed: int) -> None:
         self.fresh, self.noisy, self.seed = fresh, noisy, seed
-        self.images = images[:ASKED]
+        self.images = images[: asked_about(math.prod(images.shape[1:]))]
 
     def ask(self, network: Network, x: Tensor, graph: bool = False) -> Tensor:
         """Logits, (n, classes); rows without a number are NaN."""
@@ -97,6 +100,11 @@ class Questions:
                 step = point + 2.5 * EPS / STEPS * way.sign()
                 point = (x + (step - x).clamp(-EPS, EPS)).clamp(0, 1)
         return point, self.ask(self.fresh(), point)
+
+
+def asked_about(values: int) -> int:
+    """How many images of so many numbers are asked about."""
+    return max(ALONE, min(ASKED, VALUES // values))
 
 
 def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def evaluate(
     attacks: Sequence[Wanted] | None = None,
     corruptions: Sequence[str] | None = None,
     images: int | None = None,
+    batch_size: int | None = None,
     top_k: int | None = None,
     labels: Literal["true", "predicted"] | None = None,
     classes: Sequence[str] = (),
@@ -170,10 +171,10 @@ def evaluate(
     if planted < 0:
         raise RobenchError(f"evaluate: planted = {planted!r}: 0 or more")
     update: dict[str, Any] = {"name": f"evaluate/{name}", "models": (name, *beside)}
+    if batch_size is not None:
+        update["batch_size"] = _at_least_one("batch_size", batch_size)
     if top_k is not None:
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise RobenchError(f"evaluate: top_k = {top_k!r}: a whole number, at least 1")
-        update["top_k"] = top_k
+        update["top_k"] = _at_least_one("top_k", top_k)
     if labels is not None:
         update["labels"] = labels
     whole = asked.report.model_copy(
@@ -212,6 +213,12 @@ def evaluate(
         settings=settings,
     )
     return Evaluation(results, name, kept, found)
+
+
+def _at_least_one(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RobenchError(f"evaluate: {key} = {value!r}: a whole number, at least 1")
+    return value
 
 
 def _with_all_classes(

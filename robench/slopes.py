@@ -7,7 +7,7 @@ network agrees with (L(x + hd) - L(x - hd)) / 2h, where both sides draw the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,12 @@ def slopes(questions: Questions) -> dict[str, Any]:
     x[count // 2 :] = (x + moved)[count // 2 :]
     # Away from the edges of [0, 1], so that both sides are images.
     x = x.clamp(max(LENGTHS), 1 - max(LENGTHS))
-    coins = torch.rand((DIRECTIONS, *x.shape), generator=rng) < 0.5
-    directions = coins.float().mul(2).sub(1).to(x)
+    # A byte a pixel: of large images the directions are more than all else together.
+    coins = [torch.rand(x.shape, generator=rng) < 0.5 for _ in range(DIRECTIONS)]
+
+    def directions() -> Iterator[Tensor]:
+        return (coin.float().mul(2).sub(1).to(x) for coin in coins)
+
     # One copy answers all where it repeats itself; else each question gets one from the same bytes.
     one = questions.fresh()
     first, again = _outputs(questions, one, x), _outputs(questions, one, x)
@@ -67,7 +71,7 @@ def slopes(questions: Questions) -> dict[str, Any]:
 
     sides = {
         h: [  # a batch for each direction, so that all draw the same noise
-            torch.stack([_outputs(questions, answering(), x + way * d) for d in directions])
+            torch.stack([_outputs(questions, answering(), x + way * d) for d in directions()])
             for way in (h, -h)
         ]
         for h in LENGTHS
@@ -83,7 +87,8 @@ def slopes(questions: Questions) -> dict[str, Any]:
             return {"images": 0, "repeats": True, "error": f"{type(error).__name__}: {error}"}
         if grad is None:
             return {"images": 0, "repeats": True, "error": NO_GRADIENT}
-        slope = (directions * grad.nan_to_num(0, 0, 0)).flatten(2).sum(2)
+        known_grad = grad.nan_to_num(0, 0, 0)
+        slope = torch.stack([(d * known_grad).flatten(1).sum(1) for d in directions()])
         found, usable = _correlations(slope, sides, pair, loss, first)
         if loss is _margin:
             still = _promised(slope, first) & _unmoved(sides)

@@ -15,6 +15,7 @@ from handed import trained
 from outcomes import Outcomes
 
 import robench
+from robench.asking import ALONE, ASKED, asked_about
 from robench.binarization import binarization_test
 from robench.diagnostics.asking import batches, memory, numbers
 from robench.diagnostics.finding import Finding
@@ -144,3 +145,8 @@ def test_evaluate_plants_examples_where_it_is_asked_to(tmp_path: Path) -> None:
     assert robench.evaluate(trained(), "digits", **quietly).binarization is None
     with pytest.raises(RobenchError, match="planted = -1"):
         robench.evaluate(trained(), "digits", planted=-1, **quietly)
+
+
+def test_of_large_images_fewer_are_asked_about() -> None:
+    assert asked_about(3 * 64 * 64) == asked_about(64) == ASKED
+    assert asked_about(3 * 224 * 224) == ALONE

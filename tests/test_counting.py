@@ -393,6 +393,8 @@ def test_evaluate_counts_by_top_k(tmp_path: Path, no_diagnostics: dict[str, Any]
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(RobenchError, match="a whole number, at least 1"):
             robench.evaluate(module, (x, y), store=tmp_path, top_k=wrong, **SHARED)  # type: ignore[arg-type]
+        with pytest.raises(RobenchError, match="batch_size = .*: a whole number, at least 1"):
+            robench.evaluate(module, (x, y), store=tmp_path, batch_size=wrong, **SHARED)  # type: ignore[arg-type]
 
 
 def test_the_usual_rule_is_the_one_that_always_was() -> None:

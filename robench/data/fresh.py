@@ -21,7 +21,8 @@ from robench.data.pictures import Pictures
 from robench.digest import derived_seed
 
 MOST = 128
-"""Images of each sort."""
+"""Images of each sort; of large ones as many as have VALUES numbers, but at least LEAST."""
+LEAST = 24
 FEWEST = 20
 """Images of a sort below which nothing is said about it."""
 SEARCHED = 4000
@@ -52,10 +53,12 @@ def relatives(
     if splits.graph is not None:
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "relatives")))
+    most = max(LEAST, min(MOST, VALUES // int(np.prod(splits.input_shape))))
+    test = Part(test.images[:most], test.labels[:most])
     seen = _contents(splits.test)
     found: dict[str, Part] = {}
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        found[name] = _some(part, MOST, seen, rng)
+        found[name] = _some(part, most, seen, rng)
     found["mixtures"] = _mixtures(splits, test, eps, rng)
     if min(splits.input_shape[1:]) >= 4:
         found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
@@ -67,13 +70,13 @@ def relatives(
 
 
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
-    most = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
-    some = rng.permutation(len(splits.train))[:most]
+    searched = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
+    some = rng.permutation(len(splits.train))[:searched]
     others, labels = splits.train.images[some], splits.train.labels[some]
     flat = others.reshape(len(others), int(np.prod(splits.input_shape)))
     made: list[np.ndarray] = []
     said: list[int] = []
-    for image, label in zip(test.images[:MOST], test.labels[:MOST], strict=True):
+    for image, label in zip(test.images, test.labels, strict=True):
         alike = np.flatnonzero(labels == label)
         if not len(alike):
             continue
@@ -151,7 +154,7 @@ def _a_little(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 def _changed(test: Part, eps: float, change: Callable[[np.ndarray, int], np.ndarray]) -> Part:
     """Test images after a change that takes them out of each other's balls."""
     made, said = [], []
-    pairs = zip(test.images[:MOST], test.labels[:MOST], strict=True)
+    pairs = zip(test.images, test.labels, strict=True)
     for number, (image, label) in enumerate(pairs):
         changed = change(image, number)
         if np.abs(changed - image).max() > 2.1 * eps:

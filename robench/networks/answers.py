@@ -3,6 +3,7 @@ modules change its answers and leave no trace in its weights and its source."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from robench.plugins import Source
 from robench.torch_state import numpy_and_python_seeded, torch_seeded
 
 EACH = 16
-"""Images of each sort that a module is asked about."""
+"""Images of each sort that a module is asked about; of large ones as many as have VALUES numbers,
+but at least two: they are asked about together, with gradients."""
+VALUES = 2**18
 NEAR = 1e-3
 """By how much, of the largest answer, answers of two processes may differ."""
 
@@ -29,8 +32,10 @@ NEAR = 1e-3
 def questions(splits: Splits, mean: Sequence[float] = (), std: Sequence[float] = ()) -> Tensor:
     """Images of a data set as a module gets them: test images and training images, the former with
     weak and with strong noise, and noise alone; (n, c, h, w)."""
-    test = splits.test.images[:: max(1, len(splits.test) // EACH)][:EACH]
-    train = splits.train.images[:: max(1, len(splits.train) // EACH)][:EACH]
+    each = max(2, min(EACH, VALUES // math.prod(splits.input_shape)))
+    test, train = (
+        part.images[:: max(1, len(part) // each)][:each] for part in (splits.test, splits.train)
+    )
     rng = np.random.Generator(np.random.PCG64(0))
     images = [test, train, rng.random(test.shape)]
     images += [np.clip(test + rng.uniform(-s, s, test.shape), 0, 1) for s in (0.03, 0.3)]
