@@ -153,6 +153,7 @@ def _about(nearest: Sequence[Gap]) -> str:
     return (
         " The gap is how much farther away an attack's nearest wrong image lies than the nearest "
         "of all, in the norm of the ball: of images for which a proof closed in on that from both "
-        f"sides, by halves, to within {max(gap.step for gap in nearest):.2g}. Where an attack "
-        "finds nothing in the whole ball its gap is without end; none found: so for most images."
+        f"sides, by halves, to within {max(gap.step for gap in nearest):.2g}; by so little may an "
+        "attack that chooses its own distances be nearer. Where one finds nothing in the whole "
+        "ball its gap is without end; none found: so for most images."
     )
