@@ -21,7 +21,7 @@ from robench.errors import RobenchError, cause, system_words
 from robench.files import read_regular
 from robench.manifest_text import as_text, opened
 from robench.packed import lean, published, unpacked
-from robench.report.around import Around, around
+from robench.report.around import PAGE, Around, around
 from robench.report.text import portable
 from robench.results import CELLS, MANIFEST, Results
 from robench.seal import sealed, unsealed
@@ -29,9 +29,8 @@ from robench.seal import sealed, unsealed
 if TYPE_CHECKING:  # it needs scipy, and a page that is up to date does not
     from robench.claims import Claim
 
-__all__ = ["Verdict", "write_report"]
+__all__ = ["PAGE", "Verdict", "write_report"]
 
-PAGE = "index.html"
 NOTHING = "0" * 64
 """Where the page will say what it was made from, until that is known."""
 ZSTD, WHOLE = 19, 2**28

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from robench.files import read_regular
 
-INDEX = "index.html"
+PAGE = "index.html"
+"""A page's file, and a site's index."""
 MARK = "robench-pages"
 """Name of the <meta> element by which an index says which pages it has."""
 
@@ -45,7 +46,7 @@ def around(folder: Path) -> Around | None:
     """What the index beside the folder says of its neighbours; None where there is none, or where
     it does not know the folder."""
     try:
-        head = read_regular(folder.parent / INDEX)[:200_000].decode("utf-8", "replace")
+        head = read_regular(folder.parent / PAGE)[:200_000].decode("utf-8", "replace")
         found = re.search(rf'<meta name="{MARK}" content="([^"]*)">', head)
         said = json.loads(html.unescape(found[1])) if found else []
         pages = [Neighbour(str(page), str(title)) for page, title in said]

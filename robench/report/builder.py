@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from robench.claims import Claim
@@ -27,22 +25,15 @@ from robench.report.payload import embedded, payload, with_pictures
 from robench.report.pictures import Strip, contact_sheet
 from robench.report.plots import plots
 from robench.report.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spikes
+from robench.report.templating import templates
 from robench.report.text import (
     NORMS,
-    breakable,
-    coded,
     counted,
     image_count,
-    linked,
     of_items,
     paper_link,
-    percent,
-    portable,
-    radius,
-    seconds,
     sha256,
     shorten,
-    signed,
 )
 from robench.report.two_sided import Pair, certificates, pair
 from robench.results import Model, Results
@@ -60,31 +51,6 @@ class Sheet:
 
     dataset: str
     strips: list[Strip]
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    """The templates, compiled once."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("robench.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        percent=percent,
-        signed=signed,
-        shorten=shorten,
-        seconds=seconds,
-        breakable=breakable,
-        coded=coded,
-        radius=radius,
-        portable=portable,
-        linked=linked,
-    )
-    return environment
 
 
 def _notes(results: Results) -> list[str]:
@@ -116,7 +82,7 @@ def render(
     shown = [column for column in chosen if column.shown]
     chance, figures = chance_levels(results), _published(results, table)
     page = (
-        _templates()
+        templates()
         .get_template("page.html.j2")
         .render(
             report=results.manifest["report"],

@@ -10,14 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from robench.errors import RobenchError, cause
 from robench.files import read_regular
 from robench.leaderboard import ranked_by
 from robench.report import PAGE, _write, write_report
 from robench.report.around import Neighbour, neighbours
-from robench.report.text import breakable, image_count, linked, sha256, shorten
+from robench.report.templating import templates
+from robench.report.text import image_count, sha256, shorten
 from robench.results import Results
 
 LEADERS = 3  # models of each data set that the index shows
@@ -123,25 +122,21 @@ def write_site(
 
 
 def _index(groups: Mapping[str, list[Entry]], pages: Sequence[Neighbour]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("robench.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(shorten=shorten, breakable=breakable, linked=linked)
     assets = files("robench.report") / "assets"
     script = (assets / "scroll.js").read_text("utf-8")
-    return environment.get_template("site.html.j2").render(
-        groups=groups,
-        anchors={subject: f"s{place}" for place, subject in enumerate(groups)},
-        count=sum(map(len, groups.values())),
-        pages=json.dumps([[page.name, page.title] for page in pages], ensure_ascii=False),
-        tones=TONES,
-        style="".join((assets / name).read_text("utf-8") for name in STYLES),
-        script=script,
-        script_hash=sha256(script),
+    return (
+        templates()
+        .get_template("site.html.j2")
+        .render(
+            groups=groups,
+            anchors={subject: f"s{place}" for place, subject in enumerate(groups)},
+            count=sum(map(len, groups.values())),
+            pages=json.dumps([[page.name, page.title] for page in pages], ensure_ascii=False),
+            tones=TONES,
+            style="".join((assets / name).read_text("utf-8") for name in STYLES),
+            script=script,
+            script_hash=sha256(script),
+        )
     )
 
 

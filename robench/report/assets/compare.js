@@ -73,7 +73,7 @@ function comparedTable(first, second, lines) {
   return sideways("Both models under every threat", h("table", { class: "compared" },
     h("caption", { class: "hush" }, "Both models under every threat"),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), heads.map((head) => h("th", { scope: "col", class: "n" }, shorten(head, 40))))),
-    h("tbody", {}, lines.map((line) => h("tr", {}, h("th", { scope: "row" }, shorten(line.label, 60)), said(line), interval(line.one), interval(line.other),
+    h("tbody", {}, lines.map((line) => h("tr", {}, h("th", { scope: "row" }, breakable(line.label)), said(line), interval(line.one), interval(line.other),
       h("td", { class: "n" }, String(line.first.length)), h("td", { class: "n" }, String(line.second.length)))))));
 }
 
@@ -98,7 +98,7 @@ function cardsTable(first, second) {
   const [one, other] = [first, second].map((model) => new Map(flat(model.card)));
   const keys = [...new Set([...one.keys(), ...other.keys()])];
   const differs = (key) => one.get(key) !== other.get(key);
-  const line = (key) => h("tr", differs(key) ? { class: "differs" } : {}, h("th", { scope: "row" }, shorten(key, 60)),
+  const line = (key) => h("tr", differs(key) ? { class: "differs" } : {}, h("th", { scope: "row" }, breakable(key)),
     [one, other].map((card) => h("td", {}, h("code", {}, shorten(card.get(key) ?? "–", 400)))));
   return sideways("Both cards", h("table", { class: "cards" }, h("caption", { class: "hush" }, "Both cards"),
     h("thead", {}, h("tr", {}, ["setting", first.name, second.name].map((head) => h("th", { scope: "col" }, shorten(head, 60))))),

@@ -15,6 +15,8 @@ const sideways = (label, inside) => h("div", { class: "scroll", tabindex: "0", r
 // Sentences of ours speak of images; where rows are of others, such as nodes, they speak of those.
 const its = (text) => (DATA.items === "images" ? text : text.replace(/\bimage/g, DATA.items.slice(0, -1)).replace(/\bImage/g, DATA.items[0].toUpperCase() + DATA.items.slice(1, -1)).replace(/\ban (?=node)/g, "a "));
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
+// Names of threats and settings, with places where a narrow column may break them.
+const breakable = (text, length = 60) => shorten(text, length).split(/(?<=[/_.@-])/).flatMap((part) => [part, h("wbr")]);
 const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
 const tenths = (value) => (value === null || value === undefined ? "–" : value.toFixed(1)); // of what is in per cent already
 const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
@@ -102,7 +104,7 @@ function threatTable(model) {
     seconds: "per cell", distance: "mean norm of the perturbation", published: "as the paper prints it, under its own protocol",
   };
   const line = (threat, place) => h("tr", {},
-    h("th", { scope: "row" }, shorten(threat.name, 60), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${threat.towards ? `, towards ${threat.towards}` : ""}${DATA.roles[threat.role] ?? ""}`) : ""),
+    h("th", { scope: "row" }, breakable(threat.name), threat.kind === "attack" ? h("small", {}, `${threat.access}, ${NORMS[threat.norm] ?? threat.norm} ≤ ${threat.radius}${threat.towards ? `, towards ${threat.towards}` : ""}${DATA.roles[threat.role] ?? ""}`) : ""),
     interval(model.threats[place]),
     extras.map(([, , value]) => h("td", { class: "n" }, value(place, threat))));
   const table = (chosen, label) => sideways(label, h("table", {},
@@ -132,7 +134,7 @@ function digests(model) {
   if (!model.cells) return [];
   return [h("details", {}, h("summary", {}, "Outcomes by digest"), sideways("Outcomes by digest", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "threat"), model.seeds.map((seed) => h("th", { scope: "col" }, `seed ${seed.seed}`)))),
-    h("tbody", {}, DATA.threats.map((threat, place) => h("tr", {}, h("th", { scope: "row" }, shorten(threat.name, 60)),
+    h("tbody", {}, DATA.threats.map((threat, place) => h("tr", {}, h("th", { scope: "row" }, breakable(threat.name)),
       model.cells[place].map((digest) => h("td", {}, h("code", {}, digest ?? "–")))))))))];
 }
 
@@ -141,7 +143,7 @@ function kindTable(model) {
   const value = new Map(DATA.threats.map((threat, place) => [threat.name, model.threats[place]]));
   return sideways("Every corruption", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "kind"), h("th", { scope: "col", class: "n" }, "mean"), severities.map((severity) => h("th", { scope: "col", class: "n" }, `severity ${severity}`)))),
-    h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, shorten(kind.name, 60)), interval(model.kinds[place]),
+    h("tbody", {}, DATA.kinds.map((kind, place) => h("tr", {}, h("th", { scope: "row" }, breakable(kind.name)), interval(model.kinds[place]),
       severities.map((severity) => h("td", { class: "n" }, tenths(value.get(`${kind.name}/${severity}`)?.[0]))))))));
 }
 
