@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 Pairing = Literal["none", "antithetic", "factorial", "hadamard"]
 Baseline = Literal["none", "leave-one-out", "noise-free"]
+
+LayerWise = bool | Literal["conditional"]
 
 Blocks = list[tuple[int, int | None]]
 """(draws, seed) of blocks: draws that share a random stream and a leave-one-out baseline. On a GPU
@@ -51,7 +53,8 @@ NO_CHAIN = (
 
 @dataclass(frozen=True)
 class LikelihoodRatio:
-    """Settings of the estimator; all of them leave it unbiased except `sign` and `last_steps`.
+    """Settings of the estimator. It is an unbiased estimate of the gradient of the mean loss under
+    the noise that its copies have, whatever they are, except with `sign` and `last_steps`.
 
     Args:
         copies: noisy forward passes per image (K in GLR, C in NIT). With `layer_wise`: for each
@@ -59,7 +62,8 @@ class LikelihoodRatio:
         pairing: how one draw of all noises serves several copies. antithetic: eps and -eps.
             factorial: all sign patterns of the layers, 2^L copies, with forward passes shared up to
             the first layer whose sign differs; for layers in a chain. hadamard: orthogonal sign
-            patterns and their negatives, for many injections (deep, or over time).
+            patterns and their negatives, for many injections (deep, or over time). With
+            `layer_wise` one for all layers, or one for each.
         baseline: leave-one-out: from every loss the mean loss of the image's other draws is
             subtracted. noise-free: the loss without noise is.
         distribution: of eps; laplace is the variant of the published GLR scripts.
@@ -69,8 +73,11 @@ class LikelihoodRatio:
         sign_of_zero: what sign(0) is there. With the paper's 1 a weight whose input is silent moves
             by L sign(eps): the mean loss, which a baseline takes away, and the covariance of the
             loss with the neuron's noise, which it does not.
-        layer_wise: noise in one layer at a time (LR), with `copies` for each. A layer's gradient is
-            then that of the expected loss under its own noise alone.
+        layer_wise: the layers in turn (LR), with `copies` for each. True: noise in one of them at a
+            time, whose gradient is then that of the expected loss under its own noise alone: of
+            another loss for each layer, and of none for the network. "conditional": noise in all,
+            of which the layer's own varies from copy to copy and the others' is one draw for an
+            image that all its copies share: an unbiased estimate of the gradient under all noise.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
         block_rows: rows (copies x images) that make a block, of at least eight draws. None: 32,768;
             on a GPU more, where all noisy layers are fully connected and share their input.
@@ -79,13 +86,13 @@ class LikelihoodRatio:
     """
 
     copies: int | tuple[int, ...] = 100
-    pairing: Pairing = "antithetic"
+    pairing: Pairing | tuple[Pairing, ...] = "antithetic"
     baseline: Baseline = "leave-one-out"
     distribution: Distribution = "gaussian"
     quasi: bool = False
     sign: bool = False
     sign_of_zero: int = 0
-    layer_wise: bool = False
+    layer_wise: LayerWise = False
     last_steps: int | None = None
     block_rows: int | None = None
     chunk_rows: int | None = None
@@ -107,43 +114,83 @@ class LikelihoodRatio:
                 "trainer.quasi = true: quasi-random draws depend on each other; "
                 'set trainer.baseline to "noise-free" or "none"'
             )
-        layers = noisy_layers(network)
-        each = self.copies if isinstance(self.copies, tuple) else (self.copies,) * len(layers)
-        if isinstance(self.copies, int) and not self.layer_wise:
-            passes = [(layers, self.copies)]
-        elif self.layer_wise and len(each) == len(layers):
-            passes = [([layer], copies) for layer, copies in zip(layers, each, strict=True)]
-        else:
-            raise RobenchError(
-                f"trainer.copies = {self.copies}: give one number, or with trainer.layer_wise one "
-                f"for each of the {len(layers)} noisy layers"
-            )
-        losses = [self._estimate(network, *chosen, x, y, loss, rng) for chosen in passes]
+        losses = [
+            self._estimate(network, *chosen, x, y, loss, rng) for chosen in self._passes(network)
+        ]
         return torch.stack(losses).mean()
+
+    def _passes(self, network: Network) -> list[tuple[list[NoisyLayer], int, Pairing]]:
+        """(layers whose noise varies, copies, pairing) of each pass."""
+        layers = noisy_layers(network)
+        each: dict[str, Any] = {"copies": self.copies, "pairing": self.pairing}
+        for key, value in each.items():
+            if not isinstance(value, tuple):
+                each[key] = (value,) * (len(layers) if self.layer_wise else 1)
+            elif not self.layer_wise or len(value) != len(layers):
+                what = "number" if key == "copies" else "way"
+                raise RobenchError(
+                    f"trainer.{key} = {value}: give one {what}, or with trainer.layer_wise one "
+                    f"for each of the {len(layers)} noisy layers"
+                )
+        active = [[layer] for layer in layers] if self.layer_wise else [layers]
+        return list(zip(active, each["copies"], each["pairing"], strict=True))
+
+    def paired(
+        self, network: Network, x: Tensor, y: Tensor, loss: Loss, rng: torch.Generator
+    ) -> LikelihoodRatio:
+        """The same with "none" or "antithetic" for the pairing of each pass, whichever has less
+        variance per copy on this batch: both cost the same.
+
+        Of a loss as a function of the noise, a pair takes the even part away and says the odd part
+        twice, where two draws of their own would say it better; leaving one out takes the mean of
+        the even part away and leaves what it varies by. For small sigma that is little.
+        """
+        chosen: list[Pairing] = []
+        for active, copies, _ in self._passes(network):
+            draws = max(2, min(copies, (self.chunk_rows or ROWS) // len(x)) // 2)
+            seed = None
+            if rng.device.type == "cpu":
+                seed = int(torch.randint(2**62, (), generator=rng))
+            tape = _Tape(self, active, _pair(x), x, rng)
+            with torch.no_grad():
+                silent = self._silent(network, x, y, loss)
+                with noise(network, tape):
+                    tape.begin([(draws, seed)])
+                    up, down = tape.losses(network, y, loss)
+            odd, even = (up - down) / 2, (up + down) / 2
+            spread = odd.square().mean()
+            if self.baseline == "leave-one-out":
+                rest = max(2, copies)
+                single = (spread + even.var(0).mean()) * rest / (rest - 1)
+            else:
+                single = spread + (even if silent is None else even - silent).square().mean()
+            chosen.append("none" if single < 2 * spread else "antithetic")
+        return replace(self, pairing=tuple(chosen) if self.layer_wise else chosen[0])
 
     def _estimate(
         self,
         network: Network,
         active: list[NoisyLayer],
         copies: int,
+        pairing: Pairing,
         x: Tensor,
         y: Tensor,
         loss: Loss,
         rng: torch.Generator,
     ) -> Tensor:
         """The same for the parameters of the `active` layers."""
-        signs = self._signs(network, active, x[:1])
+        signs = self._signs(network, active, pairing, x[:1])
         patterns = 2 ** len(active) if signs is None else len(signs)
         draws, rest = divmod(copies, patterns)
         if rest or not draws:
             near = [str(patterns * number) for number in (draws, draws + 1) if number]
             raise RobenchError(
-                f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} copies come "
+                f"trainer.copies = {copies}: with trainer.pairing = {pairing!r} copies come "
                 f"in groups of {patterns}; use {' or '.join(near)}"
             )
         if draws == 1 and self.baseline == "leave-one-out":
             raise RobenchError(
-                f"trainer.copies = {copies}: with trainer.pairing = {self.pairing!r} that is one "
+                f"trainer.copies = {copies}: with trainer.pairing = {pairing!r} that is one "
                 "draw of the noise, which leaves no others for trainer.baseline = "
                 f'"leave-one-out" to subtract; use {2 * patterns} copies or more, or "noise-free"'
             )
@@ -156,21 +203,23 @@ class LikelihoodRatio:
             seeds = torch.randint(2**62, (count,), generator=rng).tolist()
         blocks = list(zip(sizes, seeds, strict=True))
         at_once = max(1, chunk_rows // (sizes[0] * patterns * len(x)))
-        silent = None
-        if self.baseline == "noise-free":
-            with torch.no_grad(), noise(network, None):
-                silent = loss(network(x), y)
+        silent = self._silent(network, x, y, loss)
         total = torch.zeros((), device=x.device)
         tape = _Tape(self, active, signs, x, rng)
         with torch.no_grad(), noise(network, tape):
             for start in range(0, count, at_once):
                 tape.begin(blocks[start : start + at_once])
-                shape = (patterns, tape.draws, len(x))
-                logits = network(x if network.shares_input else tape.expand(x))
-                losses = loss(logits, y.expand(shape).reshape(-1)).view(shape)
+                losses = tape.losses(network, y, loss)
                 total += losses.sum()
                 tape.backward(self._centred(losses, tape.blocks, silent) / (copies * len(x)))
         return total / (copies * len(x))
+
+    def _silent(self, network: Network, x: Tensor, y: Tensor, loss: Loss) -> Tensor | None:
+        """The loss of every image without noise, where that is what is subtracted."""
+        if self.baseline != "noise-free":
+            return None
+        with torch.no_grad(), noise(network, None):
+            return loss(network(x), y)
 
     def _centred(self, losses: Tensor, blocks: Blocks, silent: Tensor | None) -> Tensor:
         """Losses, (patterns, draws, images), less the baseline."""
@@ -185,15 +234,17 @@ class LikelihoodRatio:
             parts.append(part - others)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _signs(self, network: Network, active: list[NoisyLayer], x: Tensor) -> Tensor | None:
+    def _signs(
+        self, network: Network, active: list[NoisyLayer], pairing: Pairing, x: Tensor
+    ) -> Tensor | None:
         """Sign patterns, (patterns, injections); None: factorial, whose patterns grow by layer."""
-        if self.pairing == "factorial":
+        if pairing == "factorial":
             if not network.shares_input:
                 raise RobenchError(NO_CHAIN)
             return None
-        if self.pairing == "none":
+        if pairing == "none":
             return x.new_ones(1, 1)
-        if self.pairing == "antithetic":
+        if pairing == "antithetic":
             return _pair(x)
         counter = _Counter(active)
         with torch.no_grad(), noise(network, counter):
@@ -229,6 +280,10 @@ class _Tape(NoiseSource):
         self.images = len(self.x)
         self.pair = _pair(self.x)
         self.laplace = self.settings.distribution == "laplace"
+        self.aside = None
+        if self.settings.layer_wise == "conditional":
+            self.aside = NoiseStream.from_generator(self.rng)
+        self.shared: list[Tensor] = []  # noise of the other layers, the same for all copies
 
     def begin(self, blocks: Blocks) -> None:
         """Forget what was drawn; draw these blocks next."""
@@ -244,12 +299,19 @@ class _Tape(NoiseSource):
             for size, seed in blocks
         ]
         self.kept: dict[NoisyLayer, deque[_Injection]] = {}
-        self.injections = 0
+        self.injections = self.asides = 0
 
     def expand(self, x: Tensor) -> Tensor:
         """x, (images, ...), as one row per copy, for networks that mix the input in later."""
         copies = self.draws * (1 if self.signs is None else len(self.signs))
         return x.repeat(copies, *[1] * (x.dim() - 1))
+
+    def losses(self, network: Network, y: Tensor, loss: Loss) -> Tensor:
+        """Of the copies that were drawn, (patterns, draws, images)."""
+        logits = network(self.x if network.shares_input else self.expand(self.x))
+        shape = (-1, self.draws, self.images)
+        y = y.expand(len(logits) // self.images, -1).reshape(-1)
+        return loss(logits, y).view(shape)
 
     def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(layer in self.active):
@@ -265,7 +327,7 @@ class _Tape(NoiseSource):
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         if layer not in self.active:
-            return drive
+            return drive if self.aside is None else self._beside(layer, drive, self.aside)
         draws = 1 if len(drive) == self.images else self.draws
         base = drive.detach().view(-1, draws, self.images, *drive.shape[1:])
         eps, signs = self._draw(drive), self._next_signs(len(base))
@@ -274,6 +336,18 @@ class _Tape(NoiseSource):
         signed_sigma = signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma
         noisy = _empty((*signs.shape, self.draws, self.images), drive)
         return torch.addcmul(base, signed_sigma, eps, out=noisy).view(-1, *drive.shape[1:])
+
+    def _beside(self, layer: NoisyLayer, drive: Tensor, stream: NoiseStream) -> Tensor:
+        """The drive of another layer, with noise that all copies of an image share."""
+        if self.asides == len(self.shared):
+            eps = _empty((1, self.images), drive)
+            stream.fill(eps, self.settings.distribution, quasi=False)
+            self.shared.append(eps)
+        eps = self.shared[self.asides]
+        self.asides += 1
+        base = drive.view(-1, self.images, *drive.shape[1:])
+        noisy = _empty((len(base), self.images), drive)
+        return torch.addcmul(base, layer.sigma, eps, out=noisy).view(-1, *drive.shape[1:])
 
     def _next_signs(self, earlier: int) -> Tensor:
         """Signs of the next injection, (own patterns, earlier patterns)."""

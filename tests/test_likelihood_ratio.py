@@ -321,6 +321,106 @@ def test_layer_wise_gives_the_gradient_of_the_loss_under_each_layers_own_noise(
     assert_unbiased(estimates, flat(expected), parts(expected))
 
 
+@pytest.mark.parametrize("name", ["linear", "conv2d", "recurrent"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pairing": "none"},
+        {"pairing": "antithetic"},
+        {"pairing": "none", "baseline": "noise-free"},
+        {"pairing": ("none", "antithetic"), "copies": (4, 10)},
+        {"pairing": "none", "block_rows": 1, "chunk_rows": 1, "copies": 20},
+    ],
+    ids=["none", "antithetic", "noise-free", "layer by layer", "several chunks"],
+)
+def test_conditional_layer_wise_gives_the_gradient_of_the_loss_under_all_noise(
+    name: str, settings: dict[str, Any]
+) -> None:
+    network = seeded(NETWORKS[name])
+    layers = len(noisy_layers(network))
+    settings = {
+        k: v[:1] * (layers - 1) + v[1:] if isinstance(v, tuple) else v for k, v in settings.items()
+    }
+    expected = pathwise(network)
+    estimates = runs(network, 500, **{"copies": 8, **settings}, layer_wise="conditional")
+    assert_unbiased(estimates, flat(expected), parts(expected))
+
+
+def test_of_conditional_passes_all_copies_share_the_noise_of_other_layers() -> None:
+    """Also where blocks of copies are computed one after the other."""
+    network = seeded(lambda: perceptron(hidden=(5, 4)))
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, v: Tensor) -> Tensor:
+            seen.append(v.clone())
+            return v.sigmoid()
+
+    network.phi = Spy()
+    settings: dict[str, Any] = {"copies": 24, "pairing": "none", "block_rows": 1, "chunk_rows": 1}
+    estimate(network, layer_wise="conditional", **settings)
+    first = [v for v in seen if v.shape[1] == 5]  # of the first layer, in each chunk of each pass
+    varying, shared = first[:3], first[3:]
+    assert len(varying[0]) > IMAGES
+    assert not torch.equal(varying[0], varying[1])
+    assert all(len(v) == IMAGES for v in shared)
+    assert [len({v.numpy().tobytes() for v in part}) for part in (shared[:3], shared[3:])] == [1, 1]
+    assert not torch.equal(shared[0], shared[3])  # another pass, another draw
+
+
+@pytest.mark.parametrize("layer_wise", [False, True, "conditional"])
+@pytest.mark.parametrize(
+    ("sigma", "settings", "expected"),
+    [
+        (0.05, {}, "none"),
+        (0.05, {"baseline": "none"}, "antithetic"),
+        (3.0, {"activation": "abs"}, "antithetic"),
+    ],
+    ids=["a straight loss", "a mean that nobody subtracts", "an even loss"],
+)
+def test_the_pairing_of_less_variance_is_found(
+    layer_wise: Any, sigma: float, settings: dict[str, Any], expected: str
+) -> None:
+    even = "activation" in settings
+    network = seeded(
+        lambda: perceptron(settings.get("activation", "sigmoid"), sigma=sigma, learned_sigma=False)
+    )
+    if even:  # |v| around zero: what the first layer's noise does to the loss is even
+        with torch.no_grad():
+            network.layers[0].op.weight.zero_()
+            network.layers[0].op.bias.zero_()
+    ours = LikelihoodRatio(
+        copies=64, layer_wise=layer_wise, baseline=settings.get("baseline", "leave-one-out")
+    )
+    found = ours.paired(network, *batch(), cross_entropy_rows, torch.Generator().manual_seed(0))
+    again = ours.paired(network, *batch(), cross_entropy_rows, torch.Generator().manual_seed(0))
+    assert found == again
+    assert (found.pairing[0] if layer_wise else found.pairing) == expected
+    first = [
+        float(
+            torch.stack(
+                [
+                    estimate(
+                        network, seed, copies=64, layer_wise=layer_wise, pairing=pairing,
+                        baseline=ours.baseline,
+                    )["layers.0.op.weight"]
+                    for seed in range(60)
+                ]
+            ).var(0).sum()
+        )
+        for pairing in ("none", "antithetic")
+    ]  # fmt: skip
+    assert (first[0] < first[1]) == (expected == "none")
+
+
+def test_a_list_that_does_not_fit_the_layers_is_said() -> None:
+    network = seeded(perceptron)
+    with pytest.raises(RobenchError, match=r"trainer.pairing = .*: give one way, or with .* 2 "):
+        estimate(network, pairing=("none", "none", "none"), layer_wise=True)
+    with pytest.raises(RobenchError, match=r"trainer.copies = .*: give one number, or with"):
+        estimate(network, copies=(4, 4))
+
+
 def test_the_last_steps_are_exact_for_the_noise_of_the_last_steps() -> None:
     network = seeded(lambda: spiking(smooth=True))
     whole = estimate(network, copies=64, last_steps=3)

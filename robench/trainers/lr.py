@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +21,13 @@ from torch.nn import functional as F
 
 from robench.data.base import Part, Splits
 from robench.errors import RobenchError
-from robench.likelihood_ratio import Baseline, LikelihoodRatio, Pairing, cross_entropy_rows
+from robench.likelihood_ratio import (
+    Baseline,
+    LayerWise,
+    LikelihoodRatio,
+    Pairing,
+    cross_entropy_rows,
+)
 from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer, cross_entropy, to_device
@@ -34,11 +41,14 @@ class LR(Trainer):
     copies: int | tuple[int, ...] = 100
     """K, noisy forward passes per image. With layer_wise: for each layer, or a list with a number
     for every layer."""
-    pairing: Pairing = "antithetic"
-    """Which copies share a draw of the noise; see likelihood_ratio.py."""
+    pairing: Pairing | Literal["auto"] | tuple[Pairing, ...] = "antithetic"
+    """Which copies share a draw of the noise; see likelihood_ratio.py. With layer_wise: for all
+    layers, or a list with one for every layer. auto: "none" or "antithetic", for every layer
+    whichever has less variance on the first batch of each epoch."""
     baseline: Baseline = "leave-one-out"
-    layer_wise: bool = False
-    """Noise in one layer at a time."""
+    layer_wise: LayerWise = False
+    """true: noise in one layer at a time, whose weights follow the loss under its own noise alone.
+    "conditional": noise in all, of which in turn one layer's varies from copy to copy."""
     quasi: bool = False
     """Noise from scrambled Sobol points; wants baseline = "noise-free"."""
     last_steps: LastSteps = "all"
@@ -70,12 +80,13 @@ class LR(Trainer):
             self._step = 0
         self._epoch = epoch
         self._estimator = self._with(self.copies)
+        self._measures = self.pairing == "auto"
         return epoch > 0 and epoch == self.bp_epochs
 
     def _with(self, copies: int | tuple[int, ...]) -> LikelihoodRatio:
         return LikelihoodRatio(
             copies=copies,
-            pairing=self.pairing,
+            pairing="antithetic" if self.pairing == "auto" else self.pairing,
             baseline=self.baseline,
             layer_wise=self.layer_wise,
             quasi=self.quasi,
@@ -92,6 +103,9 @@ class LR(Trainer):
         turn = math.floor(self._step * self.bp_share) > math.floor((self._step - 1) * self.bp_share)
         if turn or self._epoch < self.bp_epochs:
             return _backpropagate(network, x, y)
+        if self._measures:
+            self._estimator = self._estimator.paired(network, x, y, cross_entropy_rows, rng)
+            self._measures = False
         return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
 
     def after_step(self, network: Network) -> None:
@@ -111,7 +125,8 @@ class LR(Trainer):
         for copies in self.cosines:
             rng = torch.Generator(device).manual_seed(copies)
             started = time.perf_counter()
-            self._with(copies).backward(network, x, y, cross_entropy_rows, rng)
+            settings = replace(self._estimator, copies=copies)
+            settings.backward(network, x, y, cross_entropy_rows, rng)
             found[f"cosine seconds/{copies}"] = time.perf_counter() - started
             for layer, (ours, theirs) in enumerate(
                 zip(_by_layer(network), expected, strict=True), start=1

@@ -13,15 +13,16 @@ are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
+from robench.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
 from robench.trainers.base import Trainer
 from robench.trainers.potential import potential_rows, potentials
@@ -32,8 +33,12 @@ from robench.trainers.steps import LastSteps, steps_of
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
-    copies: int = Field(default=40, ge=1)
-    """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns."""
+    copies: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = 40
+    """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns. With
+    layer_wise: for each layer, or a list with a number for every layer."""
+    layer_wise: LayerWise = False
+    """As of trainer lr. "conditional" keeps the loss that Eq. 8 descends: noise in all layers, of
+    which in turn one layer's varies from copy to copy."""
     lr: float = Field(default=1e-2, gt=0)
     sigma_lr: float = Field(default=1e-2, ge=0)
     """Learning rate of the sigmas; 0 keeps them as they start."""
@@ -51,6 +56,15 @@ class NIT(Trainer):
 
     recordable = True
     noisy = True
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        # Noise that varies in all layers together is what there was before that field came: what
+        # was made with it keeps its digest.
+        fields = super().resolved(settings)
+        if not fields["layer_wise"]:
+            del fields["layer_wise"]
+        return fields
 
     def may_replay(self, network: Network) -> bool:
         return self.pairing != "hadamard" and super().may_replay(network)
@@ -72,6 +86,7 @@ class NIT(Trainer):
             copies=self.copies,
             pairing=self.pairing,
             baseline=self.baseline,
+            layer_wise=self.layer_wise,
             last_steps=steps_of(self.last_steps),
             sign=self.signs_only(epoch),
             sign_of_zero=self.sign_at_zero(),
