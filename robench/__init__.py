@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from robench.errors import RobenchError
     from robench.evaluation import Evaluation, evaluate
     from robench.networks.base import Network
+    from robench.networks.noisy import noisy
     from robench.trainers.base import Trainer
 
 try:
@@ -37,6 +38,7 @@ _PUBLIC = {
     "Trainer": "robench.trainers.base",
     "binarization_test": "robench.binarization",
     "evaluate": "robench.evaluation",
+    "noisy": "robench.networks.noisy",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Trainer",
     "binarization_test",
     "evaluate",
+    "noisy",
 ]
 
 

@@ -313,21 +313,29 @@ class _Tape(NoiseSource):
         y = y.expand(len(logits) // self.images, -1).reshape(-1)
         return loss(logits, y).view(shape)
 
-    def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
+    def drive(self, layer: NoisyLayer, *inputs: Any) -> Tensor:
+        inputs = tuple(x.detach() if isinstance(x, Tensor) else x for x in inputs)
         with torch.set_grad_enabled(layer in self.active):
-            drive: Tensor = layer.op(x.detach())
+            drive: Tensor = layer.op(*inputs)
             if self.settings.sign and drive.requires_grad:
-                signed = layer.op(self._signed(x.detach()))
+                signed = layer.op(*map(self._signed, inputs))
                 drive = signed + (drive - signed).detach()  # op's value, the gradient of signed
         return drive
 
-    def _signed(self, x: Tensor) -> Tensor:
+    def _signed(self, x: Any) -> Any:
+        if not (isinstance(x, Tensor) and x.is_floating_point()):
+            return x
         signs = x.sign()
         return signs.masked_fill_(x == 0, 1.0) if self.settings.sign_of_zero else signs
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         if layer not in self.active:
             return drive if self.aside is None else self._beside(layer, drive, self.aside)
+        if len(drive) % self.images:
+            raise RobenchError(
+                f"a noisy layer answers {len(drive)} rows to {self.images} images: the first "
+                "dimension of what it sees must be images"
+            )
         draws = 1 if len(drive) == self.images else self.draws
         base = drive.detach().view(-1, draws, self.images, *drive.shape[1:])
         eps, signs = self._draw(drive), self._next_signs(len(base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, InstanceOf
@@ -14,6 +14,7 @@ from robench.cards import Card
 from robench.errors import RobenchError
 from robench.networks.base import Network, lent
 from robench.networks.kept_state import KeptState, remembers
+from robench.networks.noise import noise
 from robench.networks.operations import counted
 from robench.networks.over_time import (
     Encoding,
@@ -37,6 +38,8 @@ Outputs = Literal["logits", "probabilities", "logit", "probability"]
 
 class Module(Network):
     """Any torch module, by a factory: "package.module:name" or "./file.py:name"."""
+
+    shares_input: ClassVar[bool] = False
 
     factory: InstanceOf[str]
     """What makes the module: a function or class; a file lies beside the card. It counts by the
@@ -220,7 +223,8 @@ class Module(Network):
             return answer if isinstance(answer, Tensor) else torch.zeros(0)
 
         try:
-            return remembers(self.module, ask)
+            with noise(self.module, None):
+                return remembers(self.module, ask)
         finally:
             self.generator = mine
 

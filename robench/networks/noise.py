@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,9 @@ class NoiseSource:
         """All that it draws numbers from."""
         return []
 
-    def drive(self, layer: NoisyLayer, x: Tensor) -> Tensor:
-        """op(x), without noise."""
-        driven: Tensor = layer.op(x)
+    def drive(self, layer: NoisyLayer, *inputs: Any) -> Tensor:
+        """op(*inputs), without noise; of most layers there is one input."""
+        driven: Tensor = layer.op(*inputs)
         return driven
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:

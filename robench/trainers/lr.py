@@ -74,7 +74,7 @@ class LR(Trainer):
         if not network.noisy:
             raise RobenchError(
                 f"trainer lr: network {type(network).__name__} has no noisy layers; use mlp, cnn, "
-                "rnn, gcn, gat or snn"
+                "rnn, gcn, gat or snn, or a module in robench.noisy"
             )
         if epoch == 0:  # counted over epochs: one may be a single step
             self._step = 0
