@@ -22,6 +22,8 @@ PACE = 0.5
 LOST = 0.25
 """Share of what a run had gained of loss that it may give back; 402 runs of published reports lost
 4% at most."""
+LUCK = 4.0
+"""Standard errors by which draws alone may make the loss of a noisy model fall."""
 SMOOTHED = 3
 """Steps that losses are averaged over, so that one that goes to and fro is not lost."""
 
@@ -72,7 +74,9 @@ def loss_on_the_way(subject: Subject) -> Finding:
     Inputs: mean loss at each gradient (loss_trace) of the first run of every white-box attack of 30
         steps or more, which is what published folders keep; all images go through that one.
     Computation: means over three steps; from the highest to the last, relative to the rise from the
-        start to the highest; of the attack that gives back most, mean over seeds.
+        start to the highest; of the attack that gives back most, mean over seeds. The losses of a
+        noisy model are of other draws at each step: what these alone may do (four standard errors,
+        from the second differences of the run) is no fall.
     Threshold: alarm above a quarter, or where the last lies below the start.
     """
     found: list[tuple[float, Threat, Floats]] = []
@@ -80,10 +84,11 @@ def loss_on_the_way(subject: Subject) -> Finding:
         runs = [_first_run(cell, steps(threat) or 0) for cell in subject.cells(threat)]
         known = [run for run in runs if run is not None]
         if _long(threat) and known and len(known) == len(runs):
-            found.append((float(np.mean([_given_back(run) for run in known])), threat, known[0]))
+            lost = [_given_back(run, subject.stochastic) for run in known]
+            found.append((float(np.mean(lost)), threat, known[0]))
     if not found:
         return Finding.not_applicable(WAY, f"No attack of {3 * TAIL} steps or more noted its loss.")
-    lost, threat, run = max(found, key=lambda item: item[0])
+    most, threat, run = max(found, key=lambda item: item[0])
     evidence = {
         "attack": threat["name"],
         "given_back": {t["name"]: round(share, 4) for share, t, _ in found},
@@ -91,8 +96,8 @@ def loss_on_the_way(subject: Subject) -> Finding:
         "highest_loss": round(float(run.max()), 4),
         "loss_at_the_end": round(float(run[-1]), 4),
     }
-    numbers = f"{percent(lost)} of what {threat['name']} had gained at its highest"
-    if lost > LOST:
+    numbers = f"{percent(most)} of what {threat['name']} had gained at its highest"
+    if most > LOST:
         return Finding(
             WAY, "alarm", f"The loss falls while it is to be raised: by the end {numbers} is gone.",
             evidence, f"Give the attack shorter steps, or do not follow this gradient: {STRONGER}.",
@@ -100,11 +105,14 @@ def loss_on_the_way(subject: Subject) -> Finding:
     return Finding(WAY, "pass", f"Attacks raise the loss: by the end {numbers} is gone.", evidence)
 
 
-def _given_back(run: Floats) -> float:
+def _given_back(run: Floats, noisy: bool = False) -> float:
     """Of the rise of a loss, how much is gone at the end; 1 where it ends below its start."""
     smooth = np.convolve(run, np.ones(SMOOTHED) / SMOOTHED, "valid")
     start, highest, end = run[0], max(smooth.max(), run[0]), smooth[-1]
     fallen = highest - end
+    if noisy:  # a second difference of independent numbers has six times their variance
+        error = np.sqrt(np.mean(np.diff(run, 2) ** 2) / 6) * np.sqrt(2 / SMOOTHED)
+        fallen = max(fallen - LUCK * error, 0.0)
     if fallen <= 1e-4 * max(abs(highest), abs(start)):
         return 0.0
     return min(float(fallen / max(highest - start, 1e-12)), 1.0)
