@@ -50,6 +50,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "lstm": lambda: recurrent("lstm"),
     "gcn": lambda: graph(GCN, hidden=3),
     "gat": lambda: graph(GAT, hidden=2, heads=2),
+    "gcn, padding masked": lambda: graph(GCN, hidden=3, mask_padding=True),
+    "gat, padding masked": lambda: graph(GAT, hidden=2, heads=2, mask_padding=True),
 }
 
 
@@ -65,7 +67,7 @@ def seeded(name: str) -> Network:
 
 
 def batch(name: str) -> tuple[Tensor, Tensor]:
-    if name in ("gcn", "gat"):
+    if name.startswith(("gcn", "gat")):
         return items(2, 4, 9), torch.tensor([0, 1, 2])
     return torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1)), torch.arange(3)
 
@@ -123,3 +125,18 @@ def test_its_error_falls_as_one_over_the_root_of_the_number_of_copies(name: str)
         for copies in (32, 32 * 64)
     ]
     assert errors[0] / errors[1] == pytest.approx(8, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", ["gcn", "gat"])
+def test_masked_padding_changes_no_logit_and_takes_variance_away(kind: str) -> None:
+    plain, masked = seeded(kind), seeded(f"{kind}, padding masked")
+    x, _ = batch(kind)
+    assert torch.equal(plain(x), masked(x))
+    assert "mask_padding" not in type(plain).resolved({})
+    first = {}
+    for name, network in ((kind, plain), (f"{kind}, padding masked", masked)):
+        found = [estimate(name, network, seed, copies=32) for seed in range(40)]
+        first[name] = torch.stack([grad["first.op.weight"] for grad in found]).var(0).sum()
+        last = torch.stack([grad["last.op.weight"] for grad in found]).var(0).sum()
+        assert last > 0
+    assert first[f"{kind}, padding masked"] < 0.8 * first[kind]

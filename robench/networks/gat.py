@@ -10,7 +10,8 @@ edge of weight a counts a times in the softmax.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from robench.networks.base import Network
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows, without_default
 from robench.networks.noise import NoisyLayer, repeated
 
 LARGEST = 40.0  # of a score before its exponential is taken: sums stay finite in float32
@@ -80,12 +81,8 @@ class Attention(Heads):
         new = rows.edge[..., None] * _strength(receives[around], own_sends[:, None])
         change = new[..., None] * own[:, None] - old[..., None] * values[node][:, None]
         beside = (sums[around] + change) / (norms[around] - old + new)[..., None]
-        return (
-            torch.cat(
-                [self._at(rows, values, sends, own, own_receives, own_sends), beside], 1
-            ).flatten(2)
-            + self.bias
-        )
+        at = self._at(rows, values, sends, own, own_receives, own_sends)
+        return graph.masked(rows, torch.cat([at, beside], 1).flatten(2) + self.bias)
 
     def _at(
         self, rows: Rows, values: Tensor, sends: Tensor, own: Tensor, own_receives: Tensor,
@@ -122,14 +119,21 @@ class GAT(Network):
     activation: Activation = "elu"
     scaling: Literal["none", "sum"] = "sum"
     """sum: every node's words are divided by their number."""
+    mask_padding: bool = False
+    """Whether the first layer answers zero at the places that pad a node's neighbours. No logit
+    changes; the likelihood ratio then takes no gradient from the noise there."""
     sigma: float = Field(default=1.0, ge=0)
     """Standard deviation of the noise in every layer, where a trainer or model card turns it on."""
     learned_sigma: bool = False
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for that of a jump, for attacks and for bp."""
 
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return without_default(super().resolved(settings))
+
     def build(self) -> None:
-        self.around = Neighbourhood(self.graph, "gat", self.scaling)
+        self.around = Neighbourhood(self.graph, "gat", self.scaling, self.mask_padding)
         words, width = self.around.features.shape[1], self.heads * self.hidden
         self.first = NoisyLayer(
             Attention(self.around, words, self.heads, self.hidden),

@@ -9,7 +9,8 @@ computes with the features and edges of its own node (neighbourhood.py), degrees
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from robench.networks.base import Network
 from robench.networks.linear import Linear
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows, without_default
 from robench.networks.noise import NoisyLayer, repeated
 
 
@@ -41,7 +42,8 @@ class Convolution(nn.Module):
         own = rows.features @ self.weight.t()  # (r, width)
         if rows.whole:
             return self._rewired(rows, known, own) + self.bias
-        return self._as_published(rows, known, sums, own) + self.bias
+        at = self._as_published(rows, known, sums, own) + self.bias
+        return self.graph.masked(rows, at)
 
     def _known(self) -> tuple[Tensor, Tensor]:
         """X Theta and (A + I) D^-1/2 X Theta of the graph as published, (n, width) each."""
@@ -95,14 +97,21 @@ class GCN(Network):
     activation: Activation = "relu"
     scaling: Literal["none", "sum"] = "sum"
     """sum: every node's words are divided by their number."""
+    mask_padding: bool = False
+    """Whether the first layer answers zero at the places that pad a node's neighbours. No logit
+    changes; the likelihood ratio then takes no gradient from the noise there."""
     sigma: float = Field(default=1.0, ge=0)
     """Standard deviation of the noise in every layer, where a trainer or model card turns it on."""
     learned_sigma: bool = False
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for that of a jump, for attacks and for bp."""
 
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return without_default(super().resolved(settings))
+
     def build(self) -> None:
-        self.around = Neighbourhood(self.graph, "gcn", self.scaling)
+        self.around = Neighbourhood(self.graph, "gcn", self.scaling, self.mask_padding)
         words = self.around.features.shape[1]
         self.first = NoisyLayer(
             Convolution(self.around, words, self.hidden),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class Neighbourhood(nn.Module):
 
     Args:
         scaling: how features are scaled, in the graph and in rows; see `scaled`.
+        mask_padding: whether `masked` does anything.
     """
 
     features: Tensor
@@ -52,7 +53,13 @@ class Neighbourhood(nn.Module):
     target: Tensor
     digits: Tensor
 
-    def __init__(self, graph: Graph | None, who: str, scaling: Literal["none", "sum"]) -> None:
+    def __init__(
+        self,
+        graph: Graph | None,
+        who: str,
+        scaling: Literal["none", "sum"],
+        mask_padding: bool = False,
+    ) -> None:
         super().__init__()
         if graph is None:
             raise RobenchError(
@@ -75,6 +82,7 @@ class Neighbourhood(nn.Module):
             self.register_buffer(name, value, persistent=False)
         self.part: ItemPart = "features"
         """Which part of its item an adversary may change; see `read`."""
+        self.mask_padding = mask_padding
 
     def scaled(self, features: Tensor) -> Tensor:
         """sum: every node's words are divided by their number (by 1 where there are fewer)."""
@@ -101,6 +109,15 @@ class Neighbourhood(nn.Module):
         width = max(1, int(there.sum(1).amax()))
         around = there.to(torch.uint8).topk(width, dim=1).indices
         return Rows(self.scaled(features), node, around, a.gather(1, around), False)
+
+    def masked(self, rows: Rows, values: Tensor) -> Tensor:
+        """Values at each row's node and around it, (r, 1 + m, width), zero where there is only
+        padding: a likelihood-ratio trainer then takes no gradient from noise that reaches no
+        logit."""
+        if rows.whole or not self.mask_padding:
+            return values
+        there = torch.cat([torch.ones_like(rows.edge[:, :1]), rows.edge], dim=1) != 0
+        return torch.where(there[..., None], values, 0.0)
 
     def total(self, values: Tensor) -> Tensor:
         """For every node the sum over its edges and its loop: (e + n, ...) -> (n, ...)."""
@@ -132,6 +149,12 @@ class Remembered:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+
+
+def without_default(fields: dict[str, Any]) -> dict[str, Any]:
+    """A graph network's fields for its identity: one whose padding is not masked is the one that it
+    was before that field came."""
+    return {key: value for key, value in fields.items() if key != "mask_padding" or value}
 
 
 @contextmanager
