@@ -133,10 +133,10 @@ def test_masked_padding_changes_no_logit_and_takes_variance_away(kind: str) -> N
     x, _ = batch(kind)
     assert torch.equal(plain(x), masked(x))
     assert "mask_padding" not in type(plain).resolved({})
-    first = {}
+    first, last = {}, {}
     for name, network in ((kind, plain), (f"{kind}, padding masked", masked)):
         found = [estimate(name, network, seed, copies=32) for seed in range(40)]
-        first[name] = torch.stack([grad["first.op.weight"] for grad in found]).var(0).sum()
-        last = torch.stack([grad["last.op.weight"] for grad in found]).var(0).sum()
-        assert last > 0
-    assert first[f"{kind}, padding masked"] < 0.8 * first[kind]
+        first[network] = torch.stack([grad["first.op.weight"] for grad in found]).var(0).sum()
+        last[network] = found[0]["last.op.weight"]
+    torch.testing.assert_close(last[plain], last[masked])  # the noise and the losses are the same
+    assert first[masked] < 0.95 * first[plain]
