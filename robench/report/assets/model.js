@@ -16,7 +16,7 @@ const sideways = (label, inside) => h("div", { class: "scroll", tabindex: "0", r
 const its = (text) => (DATA.items === "images" ? text : text.replace(/\bimage/g, DATA.items.slice(0, -1)).replace(/\bImage/g, DATA.items[0].toUpperCase() + DATA.items.slice(1, -1)).replace(/\ban (?=node)/g, "a "));
 const shorten = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 // Names of threats and settings, with places where a narrow column may break them.
-const breakable = (text, length = 60) => shorten(text, length).split(/(?<=[/_.@-])/).flatMap((part) => [part, h("wbr")]);
+const breakable = (text, length = 60) => shorten(text, length).split(/(?<=[/_-])|(?<=\.)(?=[a-z])|(?=@)/).flatMap((part) => [part, h("wbr")]);
 const percent = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
 const tenths = (value) => (value === null || value === undefined ? "–" : value.toFixed(1)); // of what is in per cent already
 const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
