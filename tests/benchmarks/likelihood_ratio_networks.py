@@ -111,7 +111,8 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
     for axes, network in zip(panes, NETWORKS, strict=True):
         for place, row in enumerate(row for row in table if row["network"] == network):
             axes.plot(row["ms"], row["noise"], "osD^vP"[place], ms=8, ls="", label=row["setting"])
-        axes.set(xscale="log", yscale="log", xlabel="ms for one gradient", title=network)
+        axes.set(yscale="log", xlabel="ms for one gradient", title=network)
+        axes.set_xlim(left=0)
     panes[0].set_ylabel("variance / squared signal")
     panes[-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
     figure.savefig(path)
