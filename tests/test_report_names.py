@@ -109,3 +109,13 @@ def test_embedded_data_cannot_end_its_script_element() -> None:
     text = embedded(said)
     assert re.fullmatch("[A-Za-z0-9+/=]+", text)
     assert json.loads(zlib.decompress(base64.b64decode(text))) == said
+
+
+def test_a_plugin_of_a_workspace_is_called_by_its_class(tmp_path: Path) -> None:
+    model = SyntheticModel("models/a", network="./plane.py:Plane", dataset={"name": "./d.py:Data"})
+    text = write_report(Synthetic([model], [clean_threat()]).results(), tmp_path).read_text()
+    row = text[text.index("<tr data-i=") :]
+    row = row[: row.index("</tr>")]
+    assert "Plane" in row
+    assert "./plane.py" not in row
+    assert embedded_data(text)["models"][0]["network"] == "./plane.py:Plane"

@@ -31,6 +31,7 @@ from robench.report.text import (
     counted,
     image_count,
     of_items,
+    own_name,
     paper_link,
     sha256,
     shorten,
@@ -193,7 +194,7 @@ def _samples(results: Results) -> list[str]:
     and classes that are not met."""
     labels, said = dataset_labels(results), dict[str, None]()
     for model in results.models:
-        name = shorten(labels[model["name"]], 60)
+        name = shorten(own_name(labels[model["name"]]), 60)
         text = _sample(model.get("sample"))
         if text:
             said[of_items(f"{name}: {text}.", results.items)] = None
@@ -240,8 +241,8 @@ def _row(
     return Row(
         place,
         row["model"],
-        row["trainer"],
-        row["network"],
+        own_name(row["trainer"]),
+        own_name(row["network"]),
         row["dataset"],
         int(row["seeds"]),
         bool(row["complete"]),

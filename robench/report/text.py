@@ -85,6 +85,11 @@ def linked(text: str) -> Markup:
     return escape(text[: match.start()]) + link + escape(text[match.end() :])
 
 
+def own_name(plugin: str) -> str:
+    """What a plugin is called: of one in a workspace's file, `./plane.py:Clouds`, the class."""
+    return re.sub(r"^\./[^:]*\.py:", "", plugin)
+
+
 def coded(text: str) -> Markup:
     """Escaped, and what stands between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
