@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robench import plugins
 from robench.data.base import Part, Splits
-from robench.likelihood_ratio import cross_entropy_rows
+from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise, noisy_layers
@@ -103,6 +103,21 @@ def test_nits_gradient_is_the_finite_difference_of_the_expected_loss(
         direction = pilot[key] / pilot[key].norm()
         expected = difference(network, {key: direction}, rows)
         assert float((found[key] * direction).sum()) == pytest.approx(expected, rel=0.15), key
+
+
+def test_layers_in_turn_are_the_estimator_s_and_a_card_without_them_is_the_one_it_was() -> None:
+    network = spiking()
+    settings: dict[str, Any] = {"copies": (8, 16), "layer_wise": "conditional", "pairing": "none"}
+    found = gradient(NIT(**settings), network)
+    LikelihoodRatio(**settings).backward(
+        network, *batch(), cross_entropy_rows, torch.Generator().manual_seed(0)
+    )
+    assert len(found) == 2 * len(network.layers)
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None
+        assert torch.equal(found[name], weight.grad), name
+    assert "layer_wise" not in NIT.resolved({})
+    assert NIT.resolved(settings)["layer_wise"] == "conditional"
 
 
 # -- Eq. 3: signs for inputs and noise -----------------------------------------------------------
