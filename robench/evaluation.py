@@ -207,7 +207,7 @@ def evaluate(
         raise RobenchError("evaluate: planted: the test is in linf, where no attack is asked for")
     found = binarization_test(
         module,
-        splits.test.images[:planted],
+        splits.test.at(slice(planted)),
         eps=max(radii),
         stochastic=stochastic,
         settings=settings,

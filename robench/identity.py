@@ -65,7 +65,7 @@ def load_sample(cell: Cell) -> Part:
     if not cell.start:
         return part
     numbers = np.arange(len(part)) if part.numbers is None else part.numbers
-    return Part(part.images[cell.start :], part.labels[cell.start :], numbers[cell.start :])
+    return Part(part.at(slice(cell.start, None)), part.labels[cell.start :], numbers[cell.start :])
 
 
 def forget_splits() -> None:
@@ -154,7 +154,7 @@ def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedM
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
         classes=len(splits.classes),
-        notes=(*splits.notes, *built.notes(torch.tensor(splits.test.images[:SEEN]))),
+        notes=(*splits.notes, *built.notes(torch.tensor(splits.test.at(slice(SEEN))))),
         sigma_of=None if source is None else resolve_model(source).fields,
     )
 

@@ -104,4 +104,4 @@ def _level(distance: NDArray[np.floating], eps: float, steps: int) -> NDArray[np
 
 def _some(data: Part, rows: NDArray[np.intp]) -> Part:
     numbers = None if data.numbers is None else data.numbers[rows]
-    return Part(data.images[rows], data.labels[rows], numbers)
+    return Part(data.at(rows), data.labels[rows], numbers)

@@ -51,7 +51,7 @@ class Probes:
     def before(self, network: Network, part: Part) -> dict[str, Any]:
         """What is found by asking the network before any attack does."""
         seed = derived_seed(self.report.seed, "probed")
-        x = torch.from_numpy(part.images[:ASKED].copy()).to(self.device)
+        x = torch.from_numpy(part.at(slice(ASKED)).copy()).to(self.device)
         questions = Questions(self.fresh, x, self.model.inference_noise, seed)
         jumps = any(isinstance(module, Step) for module in network.modules())
         with guarded(replace(self.work, files=None), seed):
@@ -75,7 +75,7 @@ class Probes:
         found: dict[str, Any] = {}
         sorts = relatives(splits, part, eps, self.report.seed, weights)
         every = Part(
-            np.concatenate([part.images[:0], *(one.images for one in sorts.values())]),
+            np.concatenate([part.at(slice(0)), *(one.images for one in sorts.values())]),
             np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),
         )
         attacked = self.crafted(self.fresh(), every) if sorts else every.images

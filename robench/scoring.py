@@ -193,7 +193,7 @@ def attack_slice(
     seconds: list[float] = []
     why = ""
     for start in range(0, len(data), batch_size):
-        given = data.images[start : start + batch_size]  # once: it may have to be decoded
+        given = data.at(slice(start, start + batch_size))  # once: it may have to be decoded
         x, y = batch_of(Part(given, data.labels[start:]), 0, batch_size, device)
         goal, whole = Goal(top_k=top_k), x
         if aims is not None:
@@ -497,7 +497,7 @@ def _numbers(part: Part) -> np.ndarray:
 
 def batch_of(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copies: no plugin gets hold of the memory of a data set."""
-    images = torch.from_numpy(part.images[start : start + size])
+    images = torch.from_numpy(part.at(slice(start, start + size)))
     labels = torch.from_numpy(part.labels[start : start + size])
     return images.to(device, copy=True), labels.to(device, copy=True)
 

@@ -422,7 +422,7 @@ class Evaluate:
             identity=self.identity,
             provenance={
                 **provenance(device, time.perf_counter() - started),
-                "input_shape": list(part.images.shape[1:]),
+                "input_shape": list(part.shape[1:]),
                 "loss_trace": perturbed.loss_trace if perturbed else [],
                 "loss_runs": perturbed.loss_runs if perturbed else [],
                 **(_had_no_gradient(perturbed) if perturbed else {}),

@@ -32,7 +32,7 @@ class Streamed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._part.images.shape)
+        return self._part.shape
 
     def __getitem__(self, items: slice) -> np.ndarray:
         start, stop, step = items.indices(len(self))
@@ -40,7 +40,7 @@ class Streamed:
             raise IndexError("consecutive images only")
         part, numbers = self._part, self._part.numbers
         asked = Part(
-            part.images[start:stop],
+            part.at(slice(start, stop)),
             part.labels[start:stop].copy(),
             None if numbers is None else numbers[start:stop],
         )

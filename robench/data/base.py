@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -41,6 +41,68 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, c, h, w)."""
+        return tuple(self.images.shape)
+
+    def at(self, items: Any) -> np.ndarray:
+        """Some of the images, by a slice, an array of numbers or a number; only these are decoded
+        or converted."""
+        found: np.ndarray = self.images[items]
+        return found
+
+    def some(self, items: np.ndarray) -> Part:
+        """Some of them as a part of its own; pictures stay in their files."""
+        return Part(self.images.take(items, 0), self.labels[items], _take(self.numbers, items))
+
+    def seal(self) -> Iterator[np.ndarray]:
+        """What would differ if somebody wrote into the images."""
+        if not isinstance(self.images, Pictures):  # nobody writes into what is read each time
+            yield self.images
+
+
+def _take(numbers: np.ndarray | None, items: np.ndarray) -> np.ndarray | None:
+    return None if numbers is None else numbers[items]
+
+
+class InBytes(Part):
+    """Images of a publisher who ships bytes: they become float32, four times as much, when they are
+    asked for; all of them at once, and to stay, where `images` is."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        """
+        Args:
+            pixels: (n, c, h, w), uint8.
+        """
+        object.__setattr__(self, "pixels", pixels)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "numbers", None)
+
+    pixels: np.ndarray
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return self.at(slice(None))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape)
+
+    def at(self, items: Any) -> np.ndarray:
+        found: np.ndarray = np.divide(self.pixels[items], 255, dtype=np.float32)
+        return found
+
+    def some(self, items: np.ndarray) -> Part:
+        return Part(self.at(items), self.labels[items], items)
+
+    def seal(self) -> Iterator[np.ndarray]:
+        yield self.pixels
+        for start in range(0, len(self) if "images" in vars(self) else 0, 1000):
+            held = self.images[start : start + 1000]
+            if not np.array_equal(held, self.at(slice(start, start + 1000)), equal_nan=False):
+                yield held
 
 
 @dataclass(frozen=True)
@@ -72,7 +134,7 @@ class Splits:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.train.images.shape[1:]
+        channels, height, width = self.train.shape[1:]
         return channels, height, width
 
     def pixels(self, part: ItemPart) -> slice | None:
@@ -89,9 +151,7 @@ class Splits:
         than the fingerprint, and never stored."""
         sha = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            for array in (part.images, part.labels):
-                if isinstance(array, Pictures):
-                    continue  # nobody writes into what is read anew each time
+            for array in (*part.seal(), part.labels):
                 sha.update(np.ascontiguousarray(array).view(np.uint8).data)
         if self.graph is not None:
             for array in (self.graph.features, self.graph.edges, self.graph.adjacency):
@@ -103,14 +163,13 @@ class Splits:
         """SHA-256 over all images and labels as they are handed out, split by split."""
         parts: list[bytes] = []
         for part in (self.train, self.validation, self.test):
-            parts.append(str(part.images.shape).encode())
-            if isinstance(part.images, Pictures):
+            parts.append(str(part.shape).encode())
+            if not isinstance(part, InBytes) and isinstance(part.images, Pictures):
                 parts += [part.images.fingerprint.encode(), part.labels.tobytes()]
                 continue
             for start in range(0, len(part), 1000):  # not all at once: they would double the memory
-                quantised = np.round(part.images[start : start + 1000] * 255 * 256).astype(
-                    np.uint16
-                )
+                images = part.at(slice(start, start + 1000))
+                quantised = np.round(images * 255 * 256).astype(np.uint16)
                 parts.append(digest_bytes(quantised.tobytes()).encode())
             parts.append(part.labels.tobytes())
         if self.graph is not None:
@@ -192,10 +251,10 @@ HELD_BACK = 2000
 
 
 def _part(raw: Raw, index: np.ndarray) -> Part:
-    images = raw.images[index]
+    images, labels = raw.images[index], raw.labels[index].astype(np.int64)
     if images.dtype == np.uint8:
-        images = np.divide(images, 255, dtype=np.float32)
-    return Part(np.ascontiguousarray(images), raw.labels[index].astype(np.int64))
+        return InBytes(np.ascontiguousarray(images), labels)
+    return Part(np.ascontiguousarray(images), labels)
 
 
 with warnings.catch_warnings():

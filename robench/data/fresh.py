@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from robench.data.base import Part, Splits
+from robench.data.base import InBytes, Part, Splits
 from robench.data.pictures import Pictures
 from robench.digest import derived_seed
 
@@ -54,7 +54,7 @@ def relatives(
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "relatives")))
     most = max(LEAST, min(MOST, VALUES // int(np.prod(splits.input_shape))))
-    test = Part(test.images[:most], test.labels[:most])
+    test = Part(test.at(slice(most)), test.labels[:most])
     seen = _contents(splits.test)
     found: dict[str, Part] = {}
     for name, part in (("training", splits.train), ("validation", splits.validation)):
@@ -72,7 +72,7 @@ def relatives(
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
     searched = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
     some = rng.permutation(len(splits.train))[:searched]
-    others, labels = splits.train.images[some], splits.train.labels[some]
+    others, labels = splits.train.at(some), splits.train.labels[some]
     flat = others.reshape(len(others), int(np.prod(splits.input_shape)))
     made: list[np.ndarray] = []
     said: list[int] = []
@@ -111,7 +111,7 @@ def _some(part: Part, many: int, seen: set[bytes], rng: np.random.Generator) -> 
     for i in drawn:
         if len(chosen) < many and _content(part, i) not in seen:
             chosen.append(i)
-    return Part(part.images[chosen], part.labels[chosen])
+    return Part(part.at(chosen), part.labels[chosen])
 
 
 def _contents(part: Part) -> set[bytes]:
@@ -120,9 +120,9 @@ def _contents(part: Part) -> set[bytes]:
 
 def _content(part: Part, item: int) -> bytes:
     """What an image is known by, in few bytes: of pictures their file's digest, undecoded."""
-    if isinstance(part.images, Pictures):
+    if not isinstance(part, InBytes) and isinstance(part.images, Pictures):
         return part.images.digests[item].encode()
-    return hashlib.blake2b(part.images[item].tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(part.at(item).tobytes(), digest_size=16).digest()
 
 
 def _turned(image: np.ndarray, number: int) -> np.ndarray:

@@ -8,6 +8,7 @@ in the publisher's order.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ def drawn(splits: Splits, images: int) -> Part:
     if images >= len(test):
         return test
     chosen = stratified(test.labels, splits.sample_seed)[:images]
-    numbers = chosen if test.numbers is None else test.numbers[chosen]
-    return Part(test.images.take(chosen, 0), test.labels[chosen], numbers)
+    found = test.some(chosen)
+    return found if found.numbers is not None else replace(found, numbers=chosen)
 
 
 def said(splits: Splits, images: int) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def questions(splits: Splits, mean: Sequence[float] = (), std: Sequence[float] =
     weak and with strong noise, and noise alone; (n, c, h, w)."""
     each = max(2, min(EACH, VALUES // math.prod(splits.input_shape)))
     test, train = (
-        part.images[:: max(1, len(part) // each)][:each] for part in (splits.test, splits.train)
+        part.at(slice(None, each * max(1, len(part) // each), max(1, len(part) // each)))
+        for part in (splits.test, splits.train)
     )
     rng = np.random.Generator(np.random.PCG64(0))
     images = [test, train, rng.random(test.shape)]

@@ -242,7 +242,7 @@ class Trainer(Plugin):
         if not len(part):
             part, kept = data.train, "training_accuracy"
         chosen = stratified(part.labels)[:2000]
-        return Part(part.images.take(chosen, 0), part.labels[chosen]), kept
+        return part.some(chosen), kept
 
     def validate_accuracy(self, network: Network, asked: Part, rng: torch.Generator) -> float:
         """Accuracy on these images, with noise where the model is used with it (one draw, the same

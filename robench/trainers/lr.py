@@ -116,7 +116,7 @@ class LR(Trainer):
         if not self.cosines:
             return {}
         device = next(network.parameters()).device
-        x, y = to_device(Part(data.train.images[:100], data.train.labels[:100]), device)
+        x, y = to_device(Part(data.train.at(slice(100)), data.train.labels[:100]), device)
         before, network.generator = network.generator, torch.Generator(device).manual_seed(0)
         network.zero_grad(set_to_none=True)
         _backpropagate(network, x, y)
