@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from timm_here import timm_or_skip
 from torch import nn
 
 import robench.networks.timm
@@ -137,3 +138,8 @@ def test_networks_of_the_real_library() -> None:
     real = pytest.importorskip("timm", exc_type=ImportError)
     made = robench.networks.timm._made(real.create_model, "resnet18", "card", num_classes=7).eval()
     assert made(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_a_network_of_the_library_itself_is_made(small: Workspace, write: Write) -> None:
+    timm_or_skip()
+    assert resolve_model(card_of(small, write, "resnet18")).parameters > 11_000_000

@@ -30,6 +30,7 @@ REFERENCES = {
     "Resume": "again",
 }
 """What is robench's own side, by how a table's title begins, where no side is called robench."""
+RESNET = "standard on ResNet-18, CIFAR-10"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,12 @@ def _beside(tables: Tables) -> Question:
     corruptions = [
         _bar(tables, f"ImageNet-C, {size} pixels", f"imagenet-c, {size}", "packaged", "fast",
              "imagecorruptions")
-        for size in ("32x32", "64x64")
+        for size in ("32x32", "64x64", "224x224")
     ]  # fmt: skip
-    bars = [*pgd, square, *spiking, *corruptions]
+    ensemble = _bar(
+        tables, "The standard ensemble, ResNet-18", RESNET, "AutoAttack", shown="AutoAttack"
+    )
+    bars = [*pgd, square, ensemble, *spiking, *corruptions]
     known = _known(bars)
     sentence = "Not measured."
     if known:
@@ -141,6 +145,7 @@ def _limit(tables: Tables) -> Question:
                 ("perceptron, GPU", "GPU: PGD, 15 steps, mlp", "floor as one graph"),
             )
         ),
+        _bar(tables, "The standard ensemble, ResNet-18", RESNET, "bare passes"),
         *(
             _bar(tables, title, title, "forward passes")
             for space in ("image", "tanh")

@@ -1,0 +1,188 @@
+"""At the size people work at: `standard` on a ResNet-18 of timm beside its bare passes and beside
+AutoAttack's code, and corruptions of pictures of 224 x 224 beside imagecorruptions.
+
+    pytest tests/benchmarks/test_size_speed.py -o addopts= -s
+
+Needs CIFAR-10 under ROBENCH_DATA and timm. Each side of the former runs in a fresh process. Bare
+passes are those that the attack has asked for, of as many rows each, and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from timm_here import timm_or_skip
+
+from robench.attacks.autoattack import AutoAttack
+from robench.attacks.ball import Ball
+from robench.attacks.standard import Standard
+from robench.attacks.target import WhiteBoxTarget
+from robench.corruptions import imagecorruptions_compat, imagecorruptions_fast
+from robench.corruptions.imagecorruptions_compat import COMMON
+from robench.data.cifar10 import CIFAR10
+from robench.networks.module import Module
+from robench.plugins import Source
+
+torch.set_num_threads(1)
+IMAGES, EPS = 50, 8 / 255
+MADE = {"fast": imagecorruptions_fast, "packaged": imagecorruptions_compat}
+Weights = dict[str, Tensor]
+Tabled = Callable[..., None]
+
+
+def resnet() -> nn.Module:
+    made: nn.Module = timm_or_skip().create_model("resnet18", num_classes=10)
+    return made
+
+
+def trained() -> Weights:
+    """Two epochs of FGSM from random starts on 5,000 images: enough for the attack to have work."""
+    data = CIFAR10().load()
+    x, y = torch.from_numpy(data.train.at(slice(5000))), torch.from_numpy(data.train.labels[:5000])
+    torch.manual_seed(0)
+    network = resnet()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    for order in (torch.randperm(len(x)) for _ in range(2)):
+        for rows in order.split(100):
+            shift = torch.empty_like(x[rows]).uniform_(-EPS, EPS).requires_grad_()
+            F.cross_entropy(network(x[rows] + shift), y[rows]).backward()
+            assert shift.grad is not None
+            near = (shift.detach() + 1.25 * EPS * shift.grad.sign()).clamp(-EPS, EPS)
+            optimizer.zero_grad()
+            F.cross_entropy(network((x[rows] + near).clamp(0, 1)), y[rows]).backward()
+            optimizer.step()
+    return network.state_dict()
+
+
+def side(name: str, weights: Weights) -> dict[str, Any]:
+    """What one side takes: CPU seconds, MiB above what was there before, images left; of robench
+    also the seconds of the bare passes that it asked for, afterwards in the same process."""
+    module = resnet()
+    module.load_state_dict(weights)
+    data = CIFAR10().load()
+    x = torch.from_numpy(data.test.at(slice(IMAGES)))
+    y = torch.from_numpy(data.test.labels[:IMAGES])
+    del data
+    network = Module((3, 32, 32), 10, factory=Source.of("resnet18", lambda: module))
+    network.eval().requires_grad_(False)
+    asked: list[tuple[int, bool]] = []
+    seen = module.register_forward_pre_hook(
+        lambda _, given: asked.append((len(given[0]), torch.is_grad_enabled()))
+    )
+    before, started = start_of_peak(), time.process_time()
+    if name == "one bare pass":
+        bare(module, x, y, True)
+        return {"MiB": peak() - before, "seconds": time.process_time() - started}
+    target = WhiteBoxTarget(network, Ball("linf", EPS), len(x))
+    attack = Standard() if name == "robench" else AutoAttack()
+    made = attack.perturb(target, x.clone(), y.clone(), torch.Generator().manual_seed(1))
+    found = {"seconds": time.process_time() - started, "MiB": peak() - before}
+    seen.remove()
+    with torch.no_grad():
+        left = int((module(target.project(made, x)).argmax(1) == y).sum())
+    if name == "robench":
+        started = time.process_time()
+        for rows, graph in asked:
+            bare(module, x[:rows], y[:rows], graph)
+        found["bare"] = time.process_time() - started
+    return {**found, "left": left, "passes": len(asked)}
+
+
+def bare(module: nn.Module, x: Tensor, y: Tensor, graph: bool) -> None:
+    if not graph:
+        with torch.no_grad():
+            module(x)
+        return
+    leaf = x.detach().requires_grad_()
+    torch.autograd.grad(F.cross_entropy(module(leaf), y, reduction="sum"), leaf)
+
+
+def start_of_peak() -> float:
+    """MiB in use; from now on counts what is most."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+@pytest.mark.data
+def test_standard_on_a_resnet(tabled: Tabled) -> None:
+    pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peaks of memory are read from Linux's /proc")
+    weights = trained()
+    names = ("one bare pass", "robench", "AutoAttack")
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        found = {name: pool.submit(side, name, weights).result() for name in names}
+    ours, theirs, one = found["robench"], found["AutoAttack"], found["one bare pass"]
+    notes = {
+        "bare passes": f"one of all images with a gradient: {one['MiB']:.0f} MiB",
+        "robench": f"{ours['MiB']:.0f} MiB, {ours['left']} images left, {ours['passes']} passes",
+        "AutoAttack": f"{theirs['MiB']:.0f} MiB, {theirs['left']} left, {theirs['passes']} passes",
+    }
+    tabled(
+        "standard on ResNet-18, CIFAR-10",
+        f"timm's resnet18, {IMAGES} images, linf 8/255, CPU. Memory: most that is added to the "
+        "loaded network and images. Bare passes: those that robench asked for, alone.",
+        {"bare passes": ours["bare"], "robench": ours["seconds"], "AutoAttack": theirs["seconds"]},
+        "bare passes",
+        notes,
+    )
+    assert ours["seconds"] <= 1.1 * ours["bare"]
+    assert ours["MiB"] <= 1.3 * one["MiB"]
+    assert ours["left"] <= theirs["left"]
+
+
+def test_corruptions_at_224(tabled: Tabled) -> None:
+    """Milliseconds of CPU for one picture, kind by kind; the two make the same bits."""
+    image = load_sample_image("china.jpg")[100:324, 200:424].copy()
+    ours, packaged = [], []
+    notes = {}
+    for kind in COMMON:
+        taken: dict[str, list[float]] = {"fast": [], "packaged": []}
+        for round_ in range(3):
+            for name, made in (
+                ("fast", imagecorruptions_fast),
+                ("packaged", imagecorruptions_compat),
+            ):
+                started = time.thread_time()
+                for severity in (1, 3, 5):
+                    made.corrupt(image, kind, severity, np.random.RandomState(round_))
+                taken[name].append((time.thread_time() - started) / 3)
+        ours.append(median(taken["fast"]))
+        packaged.append(median(taken["packaged"]))
+        notes[kind] = f"packaged {1e3 * packaged[-1]:.1f} ms, {packaged[-1] / ours[-1]:.2f}x"
+    about = "One colour picture of 224 x 224; mean of severities 1, 3 and 5, one core."
+    rows = {"fast": sum(ours) / len(ours), "packaged": sum(packaged) / len(packaged)}
+    tabled("imagenet-c, 224x224", f"{about} The mean of its 15 kinds.", rows, "fast")
+    tabled(
+        "imagenet-c, 224x224, by kind",
+        about,
+        dict(zip(COMMON, ours, strict=True)),
+        "contrast",
+        notes,
+    )
+    assert rows["fast"] < rows["packaged"]
