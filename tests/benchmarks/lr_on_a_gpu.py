@@ -2,7 +2,7 @@
 
     python tests/benchmarks/lr_on_a_gpu.py [--minutes 9] [--network vgg8] [--images N] [--copies N]
 
-The network of models/lr/cifar10/resnet5-lr-standardised.toml (or VGG-8 with its authors' widths),
+The network of models/lr/cifar10/resnet5-lr.toml (or VGG-8 with its authors' widths),
 conditional passes, every copy with a draw of its own, Adam with a cosine schedule. A few updates
 are timed first, and the epochs follow from them. Printed: updates per second, gigabytes of
 activations per second that they write at least (each noisy layer's values, once per copy), accuracy
