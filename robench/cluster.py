@@ -64,6 +64,7 @@ class Cluster:
                 reason = str(error).strip().split("\n")[0]
                 raise RobenchError(f"--ray {address}: cannot be reached: {reason}") from None
 
+        self._found: dict[str, float] = {}
         self._head = _address_of_head(ray)
         self._answered = time.monotonic()
         self.patience = SILENT
@@ -75,7 +76,8 @@ class Cluster:
 
     def tasks_at_once(self, device: str) -> int:
         """How many tasks the cluster runs at once, as large as it is now."""
-        found = self._ray.cluster_resources()
+        # Ray says nothing at all of a cluster that it has lost sight of.
+        self._found = found = self._ray.cluster_resources() or self._found
         tasks = found.get("CPU", 0)
         if device.startswith("cuda"):
             tasks = min(tasks, found.get("GPU", 0) / self._gpu_share)

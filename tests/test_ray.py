@@ -102,16 +102,22 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster as Nodes
 
     made = Nodes(initialize_head=True, head_node_args=HEAD)
+    connect(made)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def connect(cluster: Any) -> None:
+    import ray
+
     ray.init(
-        address=made.address,
+        address=cluster.address,
         log_to_driver=False,
         logging_level="error",
         # What is defined here is imported there.
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
     )
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 @pytest.fixture
@@ -122,8 +128,13 @@ def nodes(cluster: Any) -> Iterator[Any]:
     yield cluster
     for node in list(cluster.worker_nodes):
         cluster.remove_node(node)
+    since = time.monotonic()
     while ray.cluster_resources().get("CPU") != CORES:
         time.sleep(0.05)
+        if time.monotonic() - since > 60:  # a driver may lose its view of the cluster for good
+            ray.shutdown()
+            connect(cluster)
+            since = time.monotonic()
 
 
 def on_ray(workspace: Workspace) -> tuple[Run, Ears]:
