@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from linear_truth import Linear, lead
 from numpy.typing import NDArray
+from pages import embedded_data
 from small_runs import carry_out, outcomes, small_workspace
 from torch import nn
 
@@ -448,7 +449,7 @@ def test_the_page_and_its_files_say_it(finished: tuple[Run, Results], tmp_path: 
     page = write_report(results, tmp_path / "page").read_text()
     assert "Success of targeted attacks" in page
     assert "towards class 3" in page
-    assert '"success":[' in page
+    assert '"success": [' in json.dumps(embedded_data(page))
     table = pd.read_csv(tmp_path / "page/leaderboard.csv")
     assert table["success:to-3"].between(0, 1).all()
     rows = json.loads((tmp_path / "page/leaderboard.json").read_text())["rows"]
