@@ -51,7 +51,7 @@ def look_nearer(
     images, distance = made.images.copy(), made.distance.copy()
     queries, gradients = made.queries.copy(), made.gradients.copy()
     steps = 2**asked.halvings
-    few = _some(data, np.arange(count))
+    few = data.some(np.arange(count))
     lost = wrong(few.images, few)
     found = lost | wrong(images[:count], few)
     reached = np.where(found, np.where(lost, 0.0, distance[:count]), np.nan)
@@ -61,13 +61,13 @@ def look_nearer(
     low = np.zeros(count, dtype=int)
     high = np.where(found, _level(distance[:count], eps, steps), 0)
     high[lost] = 0
-    seconds, notes = list(made.proof_seconds), dict(made.notes)
+    seconds = list(made.proof_seconds)
     while (open_ := high - low > 1).any():
         middle = np.where(open_, (low + high) // 2, 0)
         for level in np.unique(middle[open_])[::-1].tolist():
             rows = np.flatnonzero(middle == level)
             radius = eps * level / steps
-            part = _some(data, rows)
+            part = data.some(rows)
             one = within(part, radius, None)
             hit = wrong(one.images, part)
             nearer = rows[hit]
@@ -91,7 +91,6 @@ def look_nearer(
         proved=None,
         radius=np.concatenate([reached, tail]),
         clear=None if made.proved is None else np.concatenate([clear, tail]),
-        notes=notes,
         proof_seconds=seconds,
     )
 
@@ -100,8 +99,3 @@ def _level(distance: NDArray[np.floating], eps: float, steps: int) -> NDArray[np
     """The least multiple of eps / steps, as a whole number, whose ball holds such distances."""
     share = np.asarray(distance, dtype=np.float64) / eps * steps
     return np.clip(np.ceil(share - 1e-3), 1, steps).astype(int)
-
-
-def _some(data: Part, rows: NDArray[np.intp]) -> Part:
-    numbers = None if data.numbers is None else data.numbers[rows]
-    return Part(data.at(rows), data.labels[rows], numbers)

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import to_jsonable_python
 
 from robench.cards import Card, Spec, explain
 from robench.digest import digest_bytes
@@ -157,6 +158,9 @@ class Plugin:
     files: ClassVar[tuple[str, ...]] = ()
     """Data files that it reads, beside the file of its class: they count in its identity. Reading
     another file of its workspace makes a plugin fail."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after results had been stored. With its default such a field is left out of
+    what identities hold, so that what was computed before it came keeps its digest."""
     _fields: ClassVar[type[BaseModel] | None] = None
 
     def __init__(self, **settings: Any) -> None:
@@ -196,8 +200,13 @@ class Plugin:
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All fields as plain JSON values: what identities and pages hold."""
-        return cls.fields_for(settings)(**settings).model_dump(mode="json")
+        """The fields as plain JSON values: what identities and pages hold."""
+        model = cls.fields_for(settings)
+        fields = model(**settings).model_dump(mode="json")
+        for key in {key for base in cls.__mro__ for key in vars(base).get("later", ())}:
+            if fields[key] == to_jsonable_python(model.model_fields[key].get_default()):
+                del fields[key]
+        return fields
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ Athalye et al. 2018 (1707.07397). SA-PGD and adaptive derivatives: ASSG, 2512.22
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -92,6 +91,7 @@ class GradientAttack(Attack):
     """best: an image leaves the attack with the first iterate that breaks it, else with the final
     one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
     every image, as the papers do."""
+    later: ClassVar[tuple[str, ...]] = ("objective", "restart_from", "on", "reset")
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
@@ -112,15 +112,6 @@ class GradientAttack(Attack):
                 'attack: objective = "vote" is of mean outputs: it goes with neither on = '
                 '"potential", loss = "accuracy" nor derivatives that adapt'
             )
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # An attack without the settings that came later is the one it was before: what was computed
-        # with it keeps its digest.
-        fields, own = super().resolved(settings), cls.fields().model_fields
-        later = ("objective", "restart_from", "on", "reset")
-        unused = [key for key in later if fields[key] == own[key].default]
-        return {key: value for key, value in fields.items() if key not in unused}
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         contest = Contest(x)

@@ -47,6 +47,11 @@ class Part:
         """(n, c, h, w)."""
         return tuple(self.images.shape)
 
+    @property
+    def pictures(self) -> Pictures | None:
+        """The images, where they stay in their files."""
+        return self.images if isinstance(self.images, Pictures) else None
+
     def at(self, items: Any) -> np.ndarray:
         """Some of the images, by a slice, an array of numbers or a number; only these are decoded
         or converted."""
@@ -59,7 +64,7 @@ class Part:
 
     def seal(self) -> Iterator[np.ndarray]:
         """What would differ if somebody wrote into the images."""
-        if not isinstance(self.images, Pictures):  # nobody writes into what is read each time
+        if self.pictures is None:  # nobody writes into what is read each time
             yield self.images
 
 
@@ -90,12 +95,16 @@ class InBytes(Part):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.pixels.shape)
 
+    @property
+    def pictures(self) -> None:
+        return None
+
     def at(self, items: Any) -> np.ndarray:
         found: np.ndarray = np.divide(self.pixels[items], 255, dtype=np.float32)
         return found
 
     def some(self, items: np.ndarray) -> Part:
-        return Part(self.at(items), self.labels[items], items)
+        return Part(self.at(items), self.labels[items])
 
     def seal(self) -> Iterator[np.ndarray]:
         yield self.pixels
@@ -164,8 +173,8 @@ class Splits:
         parts: list[bytes] = []
         for part in (self.train, self.validation, self.test):
             parts.append(str(part.shape).encode())
-            if not isinstance(part, InBytes) and isinstance(part.images, Pictures):
-                parts += [part.images.fingerprint.encode(), part.labels.tobytes()]
+            if part.pictures is not None:
+                parts += [part.pictures.fingerprint.encode(), part.labels.tobytes()]
                 continue
             for start in range(0, len(part), 1000):  # not all at once: they would double the memory
                 images = part.at(slice(start, start + 1000))

@@ -16,8 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from robench.data.base import InBytes, Part, Splits
-from robench.data.pictures import Pictures
+from robench.data.base import Part, Splits
 from robench.digest import derived_seed
 
 MOST = 128
@@ -120,8 +119,8 @@ def _contents(part: Part) -> set[bytes]:
 
 def _content(part: Part, item: int) -> bytes:
     """What an image is known by, in few bytes: of pictures their file's digest, undecoded."""
-    if not isinstance(part, InBytes) and isinstance(part.images, Pictures):
-        return part.images.digests[item].encode()
+    if part.pictures is not None:
+        return part.pictures.digests[item].encode()
     return hashlib.blake2b(part.at(item).tobytes(), digest_size=16).digest()
 
 

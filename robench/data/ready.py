@@ -8,7 +8,6 @@ import numpy as np
 
 from robench.data.base import InBytes, Part, Splits
 from robench.data.checked import checked_labels, wrong_pixels
-from robench.data.pictures import Pictures
 from robench.errors import RobenchError
 
 
@@ -32,7 +31,7 @@ def ready(splits: Splits, where: str, sample_seed: int = 0) -> Splits:
 def _checked(part: Part, where: str, classes: tuple[str, ...]) -> Part:
     if isinstance(part, InBytes):  # which only robench makes, of labels that it has looked at
         return part
-    if isinstance(part.images, Pictures):  # whose pixels are what they are divided by
+    if part.pictures is not None:  # whose pixels are what they are divided by
         labels, _ = checked_labels(part.labels, len(part.images), f"{where}: labels", classes)
         return replace(part, labels=labels)
     images = np.asarray(part.images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -35,6 +34,7 @@ class Network(nn.Module, Plugin):
     mean is taken. Part of the network: eps stays in pixels, and attacks and proofs see through it.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("standardise",)
     shares_input: ClassVar[bool] = True
     """Whether the first noisy layer may see one row per image where later ones see one per copy;
     false for networks that add the input to something noisy later on."""
@@ -61,15 +61,6 @@ class Network(nn.Module, Plugin):
         self.build()
         if self.standardise != "none":
             self._standardise()
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # A network that sees pixels as they are is the one it was before it could do otherwise:
-        # what was made with it keeps its digest.
-        fields = super().resolved(settings)
-        if fields["standardise"] == "none":
-            del fields["standardise"]
-        return fields
 
     def _standardise(self) -> None:
         """Make room for what `learn_input` finds. Raises RobenchError where pixels are no

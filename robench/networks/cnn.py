@@ -15,9 +15,8 @@ Its fields say the usual small networks:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from robench.networks.noise import NoisyLayer, repeated
 class CNN(Network):
     """Small convolutional network: convolutions, some halving the image, then full layers."""
 
+    later: ClassVar[tuple[str, ...]] = ("noise",)
     recordable = True
 
     channels: tuple[int, ...] = Field(default=(16, 32, 64), min_length=1)
@@ -58,15 +58,6 @@ class CNN(Network):
     """Whether the neurons of a channel share their sigma."""
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for the threshold's, for attacks and for bp."""
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # A network with noise before the halving is the one it was before that field came: what was
-        # made with it keeps its digest.
-        fields = super().resolved(settings)
-        if fields["noise"] == "convolution":
-            del fields["noise"]
-        return fields
 
     def build(self) -> None:
         before, height, width = self.input_shape

@@ -10,8 +10,7 @@ edge of weight a counts a times in the softmax.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from robench.networks.base import Network
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows, without_default
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
 from robench.networks.noise import NoisyLayer, repeated
 
 LARGEST = 40.0  # of a score before its exponential is taken: sums stay finite in float32
@@ -113,6 +112,7 @@ class Readout(Heads):
 class GAT(Network):
     """Two layers of graph attention; for data sets whose items are nodes."""
 
+    later: ClassVar[tuple[str, ...]] = ("mask_padding",)
     heads: int = Field(default=8, ge=1)
     hidden: int = Field(default=8, ge=1)
     """Width of each head."""
@@ -127,10 +127,6 @@ class GAT(Network):
     learned_sigma: bool = False
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for that of a jump, for attacks and for bp."""
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return without_default(super().resolved(settings))
 
     def build(self) -> None:
         self.around = Neighbourhood(self.graph, "gat", self.scaling, self.mask_padding)

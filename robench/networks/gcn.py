@@ -9,8 +9,7 @@ computes with the features and edges of its own node (neighbourhood.py), degrees
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from robench.networks.base import Network
 from robench.networks.linear import Linear
 from robench.networks.mlp import Activation, activation
-from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows, without_default
+from robench.networks.neighbourhood import Neighbourhood, Remembered, Rows
 from robench.networks.noise import NoisyLayer, repeated
 
 
@@ -93,6 +92,7 @@ def _spread(graph: Neighbourhood, sent: Tensor) -> Tensor:
 class GCN(Network):
     """Two graph convolutions; for data sets whose items are nodes."""
 
+    later: ClassVar[tuple[str, ...]] = ("mask_padding",)
     hidden: int = Field(default=16, ge=1)
     activation: Activation = "relu"
     scaling: Literal["none", "sum"] = "sum"
@@ -105,10 +105,6 @@ class GCN(Network):
     learned_sigma: bool = False
     surrogate: str = "sigmoid:0.25"
     """Derivative that stands in for that of a jump, for attacks and for bp."""
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return without_default(super().resolved(settings))
 
     def build(self) -> None:
         self.around = Neighbourhood(self.graph, "gcn", self.scaling, self.mask_padding)

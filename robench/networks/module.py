@@ -39,6 +39,7 @@ Outputs = Literal["logits", "probabilities", "logit", "probability"]
 class Module(Network):
     """Any torch module, by a factory: "package.module:name" or "./file.py:name"."""
 
+    later: ClassVar[tuple[str, ...]] = ("steps", "encoding", "readout")
     shares_input: ClassVar[bool] = False
 
     factory: InstanceOf[str]
@@ -67,15 +68,6 @@ class Module(Network):
     readout: Readout = "rate"
     """How outputs (steps, n, classes) are read. rate: their mean; last: the last ones; membrane:
     the last potential of the output neurons."""
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # A module without the settings that came later is the one it was before: what was computed
-        # with it keeps its digest.
-        fields, own = super().resolved(settings), cls.fields().model_fields
-        later = ("steps", "encoding", "readout")
-        unused = [key for key in later if fields[key] == own[key].default]
-        return {key: value for key, value in fields.items() if key not in unused}
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:

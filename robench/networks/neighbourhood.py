@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -149,12 +149,6 @@ class Remembered:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
-
-
-def without_default(fields: dict[str, Any]) -> dict[str, Any]:
-    """A graph network's fields for its identity: one whose padding is not masked is the one that it
-    was before that field came."""
-    return {key: value for key, value in fields.items() if key != "mask_padding" or value}
 
 
 @contextmanager

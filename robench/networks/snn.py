@@ -7,9 +7,9 @@ The reset applies to the previous potential only. State starts at zero at every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -28,6 +28,7 @@ from robench.networks.surrogate import Step
 class SNN(Network):
     """Spiking network (leaky integrate-and-fire), fully connected or convolutional."""
 
+    later: ClassVar[tuple[str, ...]] = ("convolutions", "gates")
     recordable = True
 
     convolutions: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -56,17 +57,6 @@ class SNN(Network):
     on."""
     learned_sigma: bool = True
     surrogate: str = "rectangle:0.5"
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # A network without convolutions, or gates, is the one it was before those fields came: what
-        # was made with it keeps its digest.
-        fields = super().resolved(settings)
-        if not fields["convolutions"]:
-            del fields["convolutions"]
-        if fields["gates"] == 1:
-            del fields["gates"]
-        return fields
 
     def build(self) -> None:
         channels, height, width = self.input_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.data.base import InBytes, Part
+from robench.data.base import Part
 from robench.data.pictures import Pictures
 
 
@@ -24,6 +24,6 @@ class InFiles:
 
 def images_of(part: Part, device: torch.device) -> Tensor | InFiles:
     """(n, c, h, w), float32 in [0, 1], on the device as far as they are in memory."""
-    if not isinstance(part, InBytes) and isinstance(part.images, Pictures):
-        return InFiles(part.images, device)
+    if part.pictures is not None:
+        return InFiles(part.pictures, device)
     return torch.from_numpy(part.images).to(device)

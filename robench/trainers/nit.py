@@ -13,9 +13,8 @@ are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +32,7 @@ from robench.trainers.steps import LastSteps, steps_of
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
+    later: ClassVar[tuple[str, ...]] = ("layer_wise",)
     copies: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = 40
     """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns. With
     layer_wise: for each layer, or a list with a number for every layer."""
@@ -56,15 +56,6 @@ class NIT(Trainer):
 
     recordable = True
     noisy = True
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        # Noise that varies in all layers together is what there was before that field came: what
-        # was made with it keeps its digest.
-        fields = super().resolved(settings)
-        if not fields["layer_wise"]:
-            del fields["layer_wise"]
-        return fields
 
     def may_replay(self, network: Network) -> bool:
         return self.pairing != "hadamard" and super().may_replay(network)
