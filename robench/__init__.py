@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from robench.data.base import Dataset, Part, Raw, Splits
     from robench.errors import RobenchError
     from robench.evaluation import Evaluation, evaluate
+    from robench.in_pytest import parametrize_with_checks
     from robench.networks.base import Network
     from robench.networks.noisy import noisy
     from robench.trainers.base import Trainer
@@ -39,6 +40,7 @@ _PUBLIC = {
     "binarization_test": "robench.binarization",
     "evaluate": "robench.evaluation",
     "noisy": "robench.networks.noisy",
+    "parametrize_with_checks": "robench.in_pytest",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "binarization_test",
     "evaluate",
     "noisy",
+    "parametrize_with_checks",
 ]
 
 

@@ -225,13 +225,13 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
             continue
         done.add(work)
         norm = card.norm if isinstance(card, AttackCard) else None
-        network = _network_of(card) if isinstance(card, ModelCard) else _mlp
+        network = _network_of(card) if isinstance(card, ModelCard) else None
         try:
             data = None if kind == "datasets" else _own_data(card)
         except RobenchError as error:
             found = [Finding("builds", False, str(error))]
         else:
-            found = _contract(kind, _from_card(kind, spec, card), network, norm, data)
+            found = contract(kind, _from_card(kind, spec, card), network, norm, data)
         yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(found))
 
 
@@ -283,14 +283,13 @@ def _by_default(kind: Kind, plugin: type[Any]) -> list[Finding]:
         network: Network = plugin(shape, classes, graph)
         return network
 
-    network = own if kind == "networks" else _mlp
-    return _contract(kind, plugin, network)
+    return contract(kind, plugin, own if kind == "networks" else None)
 
 
-def _contract(
+def contract(
     kind: Kind,
     make: Callable[..., Any],
-    network: NetworkMake,
+    network: NetworkMake | None = None,
     norm: str | None = None,
     data: Splits | None = None,
 ) -> list[Finding]:
@@ -298,9 +297,12 @@ def _contract(
 
     Args:
         make: builds the plugin; keywords override its settings.
-        network: builds the network under test, or the one that a trainer trains.
+        network: builds the network under test, or the one that a trainer trains (None: a small
+            MLP).
         data: what networks and trainers are tried on; None: noise, and digits.
     """
+
+    network = network or _mlp
 
     def tried() -> list[Finding]:
         try:
