@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ from robench.errors import RobenchError, conceal, printable
 if TYPE_CHECKING:
     from robench.store import Store
     from robench.verify import Retrained, Verified
-    from robench.workspace import Workspace
+    from robench.workspace import Folder, Workspace
 
 FAILED, USAGE, UNDER, INTERRUPTED = 1, 2, 3, 130
 
@@ -462,9 +462,12 @@ def schema(
     """Print the JSON Schema of cards, for editors that complete them."""
     import json
 
+    from robench.report.schema import leaderboard_schema
     from robench.schema import schema as described
 
-    typer.echo(json.dumps(described(what.value), indent=2))
+    folder: Folder | Literal["leaderboard"] = what.value
+    made = leaderboard_schema() if folder == "leaderboard" else described(folder)
+    typer.echo(json.dumps(made, indent=2))
 
 
 def _store(workspace: Workspace, named: str | None) -> Store:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any
 
-from robench import __version__, identity
+from robench import identity
 from robench.belongs import model_part, rest_of, threat_part
 from robench.cards import ModelCard, ReportCard
 from robench.data.sample import drawn
@@ -100,7 +101,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     report = run.plan.report
     return {
         "schema": SCHEMA,
-        "robench": __version__,
+        "robench": version("robench"),
         "command": command,
         **({"finished": max(finished)} if any(finished) else {}),
         "report": {"name": report.name, **report.model_dump(mode="json")},

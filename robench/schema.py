@@ -1,31 +1,25 @@
-"""JSON Schemas of cards and of leaderboard.json, so that editors complete and check them."""
+"""JSON Schemas of cards, so that editors complete and check them."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from typing import Any, Literal
+from typing import Any
 
 from robench import plugins
 from robench.cards import Card
-from robench.leaderboard import FIXED, SUFFIXES, SUMMARY, VOTES
 from robench.plugins import Kind
 from robench.workspace import CARD_TYPES, Folder
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 OF_SPECS = {key: kind for kind, key in plugins.SPECS.items()}
-What = Literal["models", "attacks", "corruptions", "reports", "leaderboard"]
 
 
-def schema(what: What) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the cards of a folder, or of a report's leaderboard.json.
+def schema(folder: Folder) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the cards of a folder.
 
     Of a plugin it knows the name; its settings are checked by `robench check`.
     """
-    return _leaderboard() if what == "leaderboard" else _card(what)
-
-
-def _card(folder: Folder) -> dict[str, Any]:
     card = CARD_TYPES[folder]
     made = card.model_json_schema()
     properties, said = made["properties"], _docstrings(card)
@@ -68,54 +62,3 @@ def _docstrings(card: type[Card]) -> dict[str, str]:
             ):
                 found[field.target.id] = " ".join(str(text.value).split())
     return found
-
-
-def _leaderboard() -> dict[str, Any]:
-    accuracy = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-    texts = ("model", "trainer", "network", "dataset")
-    row: dict[str, Any] = {name: {"type": "string"} for name in texts}
-    row |= {name: {"type": "integer"} for name in ("seeds", "images")}
-    row["complete"] = {"type": "boolean"}
-    row |= {name: {"type": ["integer", "null"]} for name in FIXED if name.startswith("rank")}
-    for column in ("proved", "clean", *SUMMARY, *VOTES):
-        row |= {column + suffix: accuracy for suffix in SUFFIXES}
-    row["open"] = accuracy
-    return {
-        "$schema": DRAFT,
-        "title": "robench: leaderboard.json of a report",
-        "description": "Accuracies in [0, 1]; each has _low and _high (95% interval) and _sd "
-        "(between seeds). Every threat is a column by its name. proved and open are there where a "
-        "report has proofs, worst_case_vote and clean_vote where it has noisy models.",
-        "type": "object",
-        "required": ["schema", "report", "title", "threat_set", "rows"],
-        "properties": {
-            "schema": {"type": "integer"},
-            "report": {"type": "string"},
-            "title": {"type": "string"},
-            "threat_set": {"type": "string"},
-            "headline": {"type": "array", "items": {"type": "string"}},
-            "finished": {
-                "type": ["string", "null"],
-                "description": "The day on which the last piece of the report was made.",
-            },
-            "claims": {
-                "type": "array",
-                "description": "Published claims; strong_verdict is empty where there is none.",
-                "items": {
-                    "type": "object",
-                    "required": ["text", "verdict", "strong_verdict"],
-                    "properties": {
-                        name: {"type": "string"} for name in ("text", "verdict", "strong_verdict")
-                    },
-                },
-            },
-            "rows": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": list(texts),
-                    "properties": row,
-                },
-            },
-        },
-    }

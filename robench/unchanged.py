@@ -22,11 +22,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from robench import __version__
 from robench.errors import RobenchError
 from robench.files import Files, NotRegular, Stamp, read_regular, stamp_of
 from robench.workspace import FOLDERS, Workspace
@@ -83,7 +83,7 @@ class Asked:
     def said(self) -> dict[str, Any]:
         """What has to be equal, beside files."""
         return {
-            "robench": [__version__, _own_code()],
+            "robench": [version("robench"), _own_code()],
             "python": [sys.version, sys.path],
             "variables": {
                 name: value

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from command_line import robench_here
 
+from robench.report.schema import leaderboard_schema
 from robench.schema import schema
 from robench.workspace import FOLDERS, reference_root
 
@@ -55,10 +56,12 @@ def test_fields_are_described_in_the_words_of_the_card_types() -> None:
 def test_the_command_line_prints_it(tmp_path: Path) -> None:
     done = robench_here("schema", "models", cwd=tmp_path)
     assert json.loads(done.stdout) == json.loads(json.dumps(schema("models")))
+    done = robench_here("schema", "leaderboard", cwd=tmp_path)
+    assert json.loads(done.stdout) == json.loads(json.dumps(leaderboard_schema()))
 
 
 def test_a_published_leaderboard_is_valid() -> None:
-    described = schema("leaderboard")
+    described = leaderboard_schema()
     pages = sorted((reference_root() / "reports").glob("*/leaderboard.json"))
     for page in pages or pytest.skip("no report is published here"):
         jsonschema.validate(json.loads(page.read_text()), described)
