@@ -392,6 +392,105 @@ def fsck(
         raise typer.Exit(FAILED)
 
 
+UrlArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL", help="The other store: a folder, s3://BUCKET/PATH, or any fsspec URL."
+    ),
+]
+OfReportArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="REPORT", help="Only what this report needs. [everything]"),
+]
+OnlyNeededOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="With REPORT: only models or threats of this pattern; repeatable."),
+]
+
+
+@app.command()
+def pull(
+    url: UrlArgument,
+    report: OfReportArgument = None,
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    only: OnlyNeededOption = None,
+) -> None:
+    """Take into the store what others have trained and measured, so that a run need not do it
+    again. Every file is checked against its digest and seal before it enters; nothing that is there
+    is replaced; two results of the same work that differ are both kept, and named. A seal is no
+    signature: robench verify runs a sample again. Exit code 1 when anything contradicts or is
+    refused."""
+    _share(url, report, workspace, store, only, pull=True)
+
+
+@app.command()
+def push(
+    url: UrlArgument,
+    report: OfReportArgument = None,
+    workspace: WorkspaceOption = None,
+    store: StoreOption = None,
+    only: OnlyNeededOption = None,
+) -> None:
+    """Put what the store holds where others can pull it from. Only what is not there is sent, so
+    that a push that was stopped goes on, and several people may push to one place; nothing there is
+    replaced; two results of the same work that differ are both kept, and named. Exit code 1 when
+    anything contradicts, or is damaged here."""
+    _share(url, report, workspace, store, only, pull=False)
+
+
+def _share(
+    url: str,
+    report: str | None,
+    workspace: Path | None,
+    store: str | None,
+    only: list[str] | None,
+    pull: bool,
+) -> None:
+    from robench import sharing
+    from robench.files import Files
+    from robench.files_progress import FilesBar
+    from robench.store import Store
+    from robench.workspace import open_workspace
+
+    verb = "pull" if pull else "push"
+    if only and report is None:
+        raise RobenchError("--only: of a report: name one after the URL")
+    here = open_workspace(workspace)
+    ours, theirs = _store(here, store), Store(Files(url, verb))
+    source, target = (theirs, ours) if pull else (ours, theirs)
+    sharing.check_stores(source, target, conceal(f"{verb} {url}" if pull else ours.url))
+    shared = sharing.Shared()
+    batches = sharing.all_files(source, shared)
+    if report is not None:
+        from robench.needed import needed
+
+        batches = needed(here, report, ours, theirs, only or ())
+    with FilesBar(err, verb) as bar:
+        try:
+            sharing.Sharing(source, target, shared, bar).carry(batches)
+        finally:
+            if pull:
+                sharing.note_pulled(target, source, shared)
+    names = sharing.labels(target, source) if shared.contradictions else {}
+    lines = [
+        *(
+            line
+            for found in shared.contradictions
+            for line in found.lines(
+                names.get(found.item.key, ""), target.files.shown, source.files.shown
+            )
+        ),
+        *shared.summary(f"{verb}ed"),
+    ]
+    for line in lines:
+        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    if pull and report is not None:
+        out.print(f"next: robench run {report}", markup=False, highlight=False, soft_wrap=True)
+    if not shared.sound:
+        raise typer.Exit(FAILED)
+
+
 @app.command()
 def check(
     wanted: Annotated[

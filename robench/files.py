@@ -15,9 +15,12 @@ from typing import Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
+from fsspec.registry import known_implementations
 
 from robench.errors import RobenchError, conceal, keep_secret, secrets_of, system_words
 
+DEEPEST = 4
+"""Folders that a store has one in another, at most."""
 Stamp = tuple[int, int, int, int, int]
 """What the system says of a file: bytes, when its content and when anything of it was last changed
 (nanoseconds), inode, mode."""
@@ -43,13 +46,15 @@ class Files:
     that is not FileNotFoundError.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, called: str = "--store") -> None:
+        """`called`: what the user has said before this URL."""
         for secret in secrets_of(url):
             keep_secret(secret)
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except Exception as error:  # each file system fails in ways of its own
-            raise RobenchError(f"--store {url}: {error}") from None
+            raise RobenchError(f"{called} {url}: {error}{_to_install(url, error)}") from None
+        self._advice = f"; free space or choose another place with {called}"
         self.local = "file" in _protocols(self.fs)
         self.url = self.root if self.local else url  # absolute: workers may stand elsewhere
         self.sights: dict[str, tuple[Stamp | None, int, str]] | None = None
@@ -82,13 +87,35 @@ class Files:
                 found = (path.rsplit("/", 1)[-1] for path in self.fs.find(self.path(folder)))
             yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
 
-    def sizes(self) -> dict[str, int]:
-        """Every file under the root, by relative name -> its bytes."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Every file under the root, or under a folder of it, by relative name -> its bytes, 0
+        where a server does not say. A folder that is not there is empty."""
         found: dict[str, int] = {}
-        with self._saying("", "cannot be read"):
-            for path, about in self.fs.find(self.root, detail=True).items():
-                found[path.removeprefix(self.root.rstrip("/")).lstrip("/")] = about["size"] or 0
+        where = self.path(folder) if folder else self.root
+        with suppress(FileNotFoundError), self._saying(folder, "cannot be read"):
+            for path, about in self.fs.find(where, detail=True, **self._how_to_walk()).items():
+                if about["type"] != "directory":
+                    name = path.removeprefix(self.root.rstrip("/")).lstrip("/")
+                    found[name] = about["size"] or 0
         return found
+
+    def _how_to_walk(self) -> dict[str, Any]:
+        """A folder that cannot be read is no empty one; links of web pages may go in circles."""
+        kind = type(self.fs)
+        if issubclass(kind, AsyncFileSystem):
+            usual = kind._find is AsyncFileSystem._find
+        else:
+            usual = kind.find is fsspec.AbstractFileSystem.find
+        deepest = {"maxdepth": DEEPEST} if "http" in _protocols(self.fs) else {}
+        return {"on_error": "raise", **deepest} if usual else deepest
+
+    def head(self, name: str, length: int) -> bytes:
+        """The first bytes of a file; more where a server gives only whole files. Raises as `read`
+        does."""
+        with self._saying(name, "cannot be read"):
+            if self.local:
+                return read_regular(self.path(name), length)
+            return bytes(self.fs.cat_file(self.path(name), start=0, end=length))
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError, and NotRegular for what is there and no file."""
@@ -118,8 +145,7 @@ class Files:
             exclusive: whether of several that do so at once only one may be told that it did.
         """
         path = self.path(name)
-        what = "cannot be written", "; free space or choose another place with --store"
-        with self._saying(name, *what):
+        with self._saying(name, "cannot be written", self._advice):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             try:
                 if self.local:
@@ -140,8 +166,7 @@ class Files:
     def write(self, name: str, data: bytes, lasting: bool = True) -> None:
         """Atomic: a reader sees the whole file or none; where `lasting`, also after a power cut."""
         path = self.path(name)
-        what = "cannot be written", "; free space or choose another place with --store"
-        with self._saying(name, *what):
+        with self._saying(name, "cannot be written", self._advice):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if not self.local:
                 self.fs.pipe_file(path, data)
@@ -158,6 +183,33 @@ class Files:
                     _sync_folder(path.rsplit("/", 1)[0])
             finally:
                 Path(temporary).unlink(missing_ok=True)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """As `write`, but never in the place of another file; False: there is one.
+
+        Where neither the machine nor the remote store can do both at once, two that write the same
+        name in the same moment may both be told that they did.
+        """
+        path = self.path(name)
+        if self.exists(name):
+            return False
+        if not self.local and self.exclusive:
+            return self.create(name, data)
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        with self._saying(name, "cannot be written", self._advice):
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            if self.local:
+                return _write_new(path, temporary, data)
+            try:
+                self.fs.pipe_file(temporary, data)
+                if self.fs.exists(path):
+                    return False
+                self.fs.mv(temporary, path)
+                return True
+            finally:
+                with suppress(Exception):
+                    if self.fs.exists(temporary):
+                        self.fs.rm_file(temporary)
 
     def remove(self, name: str) -> None:
         """Gone afterwards, unless it cannot be written; another run may have been first."""
@@ -210,8 +262,29 @@ def _create(path: str, data: bytes) -> None:
             raise
 
 
-def read_regular(path: str | Path) -> bytes:
-    """The bytes of a file, at once.
+def _write_new(path: str, temporary: str, data: bytes) -> bool:
+    """A whole file where there is none, also after a power cut; False: there is one."""
+    try:
+        with open(temporary, "xb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without hard links
+            if os.path.lexists(path):
+                return False
+            Path(temporary).replace(path)
+        _sync_folder(path.rsplit("/", 1)[0])
+        return True
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_regular(path: str | Path, length: int = -1) -> bytes:
+    """The bytes of a file, at once; the first `length` of them, where that is not negative.
 
     Raises NotRegular for a pipe, on which an ordinary `open` waits for ever, a folder or a device.
     """
@@ -225,7 +298,7 @@ def read_regular(path: str | Path) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotRegular("not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            return file.read(length)
     finally:
         os.close(descriptor)
 
@@ -248,6 +321,17 @@ def _sync_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _to_install(url: str, error: Exception) -> str:
+    """What to do where the library of a remote store is not installed; else nothing."""
+    protocol = url.partition("://")[0]
+    known = known_implementations.get(protocol)
+    if not isinstance(error, ImportError) or known is None:
+        return ""
+    library = known["class"].partition(".")[0]
+    extra = "http" if protocol == "https" else protocol
+    return f"; pip install {library}" if library != "fsspec" else f"; pip install 'fsspec[{extra}]'"
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ LEFT = {
     "scratch": "of trainings that were stopped",
     "failures": "of work that failed",
     "seen": "that say what was found as it was written",
+    "contradictions": "of others that have other content than those of the same digest here",
+    "pulled": "that say what was pulled from where",
     "leases": "that say what a run is at, or was when it was killed",
 }
 
@@ -145,18 +147,18 @@ def _used(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
 
 
 def _tensors(data: bytes, key: str) -> Facts:
-    _, metadata = _of_any_schema(lambda schema: as_tensors(data, key, schema))
+    _, metadata = of_any_schema(lambda schema: as_tensors(data, key, schema))
     surrogate = metadata["identity"].get("surrogate") or {}
     return {"tensors": metadata["tensors"], "surrogate": surrogate.get("weights")}
 
 
 def _outcome(data: bytes, key: str) -> Facts:
-    outcome = _of_any_schema(lambda schema: as_outcome(data, key, schema))
+    outcome = of_any_schema(lambda schema: as_outcome(data, key, schema))
     threat = outcome.identity.get("threat")
     return {"inputs": threat.get("inputs") if isinstance(threat, dict) else None}
 
 
-def _of_any_schema(read: Callable[[int], Any]) -> Any:
+def of_any_schema(read: Callable[[int], Any]) -> Any:
     """What was written when identities had another schema number is whole, though no run asks for
     it any more. Raises what reading it by today's does."""
     for schema in range(SCHEMA, 1, -1):

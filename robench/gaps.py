@@ -16,7 +16,8 @@ import numpy as np
 from robench.balls import Ball
 from robench.digest import canonical
 from robench.errors import RobenchError
-from robench.results import CLEAR, RADIUS, Results, Threat
+from robench.results import Results, Threat
+from robench.rows_shape import CLEAR, RADIUS
 from robench.statistics import Floats
 
 CLOSE = 1.05

@@ -24,6 +24,7 @@ from robench.manifest_shape import check_shape
 from robench.manifest_text import opened
 from robench.outcomes import Outcomes, Tables
 from robench.packed_rows import unpack_rows
+from robench.rows_shape import REACHED, check_rows
 from robench.seal import check_room, rows_match
 from robench.store import Damaged, Outcome, Store, as_manifest, as_read
 from robench.worst_case import expected, vote, votes
@@ -35,26 +36,6 @@ MANIFEST, CELLS = "manifest.json", "cells.parquet"
 SCHEMAS = (1, 2, 3, 4, packed.SCHEMA)
 """Of the manifest. Up to 2 with the rows as the store has them, up to 3 with `predictions`, up to 4
 without a block (manifest_text.py)."""
-COLUMNS = {
-    "cell": pa.dictionary(pa.int32(), pa.string()),
-    "image": pa.int32(),
-    "label": pa.int16(),
-    "predictions": pa.list_(pa.field("element", pa.int16())),
-    "correct": pa.float32(),
-}
-"""Of the rows: what all pages need."""
-AIMS, REACHED = "aims", "reached"
-"""Of the rows of targeted threats: the classes that an image was to be taken for, and of each the
-share of draws that answered it; lists, empty where an image has no such class."""
-OF_LISTS = {
-    name: pa.list_(pa.field("element", kind))
-    for name, kind in ((AIMS, pa.int16()), (REACHED, pa.float32()))
-}
-PROVED = pa.float32()
-"""Of the column `proved`, null but where the threat is a proof; pages of before it lack it."""
-RADIUS, CLEAR = "radius", "clear"
-"""Of the rows of searches for the nearest wrong image: its distance, and where the search is a
-proof a radius within which there is none; null where none was found, or not looked for."""
 ELSEWHERE = ("seconds", "environment", "finished", "images")
 """Provenance that the manifest says in its way."""
 
@@ -460,7 +441,7 @@ def load_published(folder: Path) -> Results:
         rows = table.drop_columns(["cell"])
         if manifest["schema"] > 3:
             rows = unpack_rows(rows, list(found.values()))
-        _check_rows(rows.append_column("cell", table.column("cell")), str(folder / CELLS))
+        check_rows(rows, str(folder / CELLS))
     except FileNotFoundError as error:
         raise RobenchError(
             f"{error.filename or folder / CELLS}: no such file; a published report has "
@@ -476,7 +457,10 @@ def load_published(folder: Path) -> Results:
 
 
 def _places(table: pa.Table) -> dict[str, tuple[int, int]]:
-    """Of each cell the first row and the first after it, in their order."""
+    """Of each cell the first row and the first after it, in their order. Raises ValueError."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    if table.schema.field("cell").type != kind or table.column("cell").null_count:
+        raise ValueError(f"{CELLS}: column cell is not {kind} without gaps")
     names = table.column("cell").unify_dictionaries().combine_chunks()
     indices = names.indices.to_numpy() if len(table) else np.array([], dtype=np.int32)
     starts = np.flatnonzero(np.diff(indices, prepend=-1))
@@ -515,39 +499,6 @@ def _check_digests(manifest: dict[str, Any], rows: Mapping[str, pa.Table], folde
                 f"{cell['threat']} are not those that {MANIFEST} lists; {advice}"
             )
         sound.add((name, said))
-
-
-def _check_rows(table: pa.Table, where: str) -> None:
-    """Raises RobenchError where a column that all pages need is not as a cell's is."""
-    if not len(table):  # no cell has an outcome
-        return
-    for name, kind in COLUMNS.items():
-        found = table.schema.field(name).type if name in table.column_names else "absent"
-        if found != kind or table.column(name).null_count:
-            raise RobenchError(f"{where}: column {name} is {found}, not {kind} without gaps")
-    if "proved" in table.column_names and table.schema.field("proved").type != PROVED:
-        found = table.schema.field("proved").type
-        raise RobenchError(f"{where}: column proved is {found}, not {PROVED}")
-    for name in (RADIUS, CLEAR):
-        if name in table.column_names:
-            column = table.column(name)
-            if column.type != PROVED or not np.all(column.drop_null().to_numpy() >= 0):
-                raise RobenchError(f"{where}: column {name} is no distance")
-    for name, kind in OF_LISTS.items():
-        if name in table.column_names and table.schema.field(name).type != kind:
-            found = table.schema.field(name).type
-            raise RobenchError(f"{where}: column {name} is {found}, not {kind}")
-    if REACHED in table.column_names:
-        lengths = [table.column(name).combine_chunks().value_lengths() for name in OF_LISTS]
-        if AIMS not in table.column_names or not lengths[0].equals(lengths[1]):
-            raise RobenchError(f"{where}: columns {AIMS} and {REACHED} do not go together")
-    for name in ("correct", "proved", REACHED):
-        values = table.column(name).combine_chunks() if name in table.column_names else pa.array([])
-        if name == REACHED and len(values):
-            values = values.flatten()
-        values = values.drop_null().to_numpy(zero_copy_only=False)
-        if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
-            raise RobenchError(f"{where}: column {name} is not in [0, 1]")
 
 
 def _check_schema(manifest: Any, where: str) -> None:

@@ -9,6 +9,8 @@
     failures/<digest>.json        what went wrong, for people; not a result
     scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
+    contradictions/KIND/<digest>.<content>.SUFFIX  what somebody else has under a digest that has
+                                  other content here (sharing.py)
     seen/<digest>.json            what a finished report was made from (unchanged.py); not a result
     leases/<digest>.json          which run is at it (leases.py); not a result
 
@@ -97,7 +99,7 @@ class Store:
 
     def read_model(self, model: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
-        return self._read(_model_path(model), lambda data: as_tensors(data, model))
+        return self.read(_model_path(model), lambda data: as_tensors(data, model))
 
     def scratch(self, model: str) -> Path | None:
         """Where the training of a model may leave what it needs to go on; None: not on this
@@ -113,7 +115,7 @@ class Store:
         self._put(_inputs_path(name), payload)
 
     def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return self._read(_inputs_path(name), lambda data: as_tensors(data, name))
+        return self.read(_inputs_path(name), lambda data: as_tensors(data, name))
 
     # -- cells ----------------------------------------------------------------------------------
 
@@ -138,14 +140,26 @@ class Store:
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
         self.clear_failure(cell)
 
-    def needed(self, models: Iterable[str], cells: Iterable[str], report: str) -> list[str]:
+    def needed(
+        self,
+        models: Iterable[str] = (),
+        cells: Iterable[str] = (),
+        report: str = "",
+        inputs: Iterable[str] = (),
+        images: Iterable[str] = (),
+    ) -> list[str]:
         """The names of the files that a report is made of."""
-        names = [_model_path(name) for name in models] + [_cell_path(name) for name in cells]
-        return [*names, f"runs/{report}.json"]
+        return [
+            *map(_model_path, models),
+            *map(_inputs_path, inputs),
+            *map(_cell_path, cells),
+            *map(_images_path, images),
+            *([f"runs/{report}.json"] if report else []),
+        ]
 
     def read_cell(self, cell: str) -> Outcome:
         """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
-        return self._read(_cell_path(cell), lambda data: as_outcome(data, cell))
+        return self.read(_cell_path(cell), lambda data: as_outcome(data, cell))
 
     # -- images ---------------------------------------------------------------------------------
 
@@ -170,7 +184,7 @@ class Store:
 
     def read_images(self, cell: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
-        return self._read(_images_path(cell), lambda data: as_tensors(data, cell))
+        return self.read(_images_path(cell), lambda data: as_tensors(data, cell))
 
     # -- failures and runs ----------------------------------------------------------------------
 
@@ -179,7 +193,7 @@ class Store:
 
     def read_failure(self, name: str) -> dict[str, Any] | None:
         try:
-            return self._read(f"failures/{name}.json", _as_object)
+            return self.read(f"failures/{name}.json", _as_object)
         except (Damaged, FileNotFoundError):
             return None
 
@@ -203,7 +217,7 @@ class Store:
     def read_run(self, report: str) -> dict[str, Any] | None:
         """The manifest of the last run; None: there was none. Raises Damaged."""
         try:
-            return self._read(f"runs/{report}.json", lambda data: as_manifest(_as_object(data)))
+            return self.read(f"runs/{report}.json", lambda data: as_manifest(_as_object(data)))
         except FileNotFoundError:
             return None
 
@@ -214,7 +228,7 @@ class Store:
         if not self.files.exists(name):
             self.files.write(name, data)
 
-    def _read(self, name: str, parse: Callable[[bytes], Read]) -> Read:
+    def read(self, name: str, parse: Callable[[bytes], Read]) -> Read:
         """What `parse` makes of a file. Where that fails, the file is set aside and Damaged raised.
 
         What is moved is looked at again: another run may have put the good file there since this

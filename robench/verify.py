@@ -4,7 +4,7 @@ images' outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -16,13 +16,12 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.execute import choose_device, open_run
 from robench.plan import make_plan
+from robench.promised import differences
 from robench.provenance import environment
 from robench.store import Damaged, Store
 from robench.workspace import Workspace
 
 Item = TypeVar("Item")
-PROMISED = ("device", "processor", "capability", "torch")
-"""Of an environment: where all of these are equal, the same bits are promised."""
 ROUNDING = 0.01
 """Share of a cell's images whose outcome rounding may change. Of 330,000 outcomes of the quickstart
 it changed none between AVX-512 and torch's plainest code; longer attacks and larger networks carry
@@ -154,15 +153,6 @@ def data_notes(workspace: Workspace, report: str, store: Store) -> list[str]:
     """What is to be said of the data of a report, such as that it is not the publisher's."""
     run = open_run(make_plan(workspace, report), store, choose_device(None))
     return list(dict.fromkeys(note for model in run.resolved.values() for note in model.notes))
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What of PROMISED is other, such as `capability AVX512 there, AVX2 here`."""
-    return "; ".join(
-        f"{key} {there.get(key, 'unknown')} there, {here[key]} here"
-        for key in PROMISED
-        if there.get(key) != here[key]
-    )
 
 
 def _changed(stored: pa.Table, again: pa.Table) -> int:
