@@ -16,7 +16,8 @@ from robench.attacks.spikes import Spikes
 from robench.attacks.target import WeightsTarget
 from robench.proofs.bounds import intervals, lead, tie
 from robench.proofs.boxes import convolutional, right
-from robench.proofs.branch import CLOSE, search
+from robench.proofs.branch import search
+from robench.proofs.leaf import CLOSE
 from robench.proofs.program import TOLERANCE, Program
 from robench.proofs.reading import Reading, Unreadable, read
 from robench.proofs.region import region
@@ -36,7 +37,7 @@ class Exact(Attack):
 
     needs: ClassVar[str] = "weights"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "Tjeng et al. 2019, arXiv 1711.07356"
 
     seconds: float = Field(default=20.0, gt=0)

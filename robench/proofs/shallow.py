@@ -115,6 +115,9 @@ class Shallow:
             ]
         )
         self.slack = np.stack([bound.rounding for bound in self.bounds[1:]])
+        settled = np.abs(constant[:, source.output])
+        self.still = np.abs(stages[0].bias) + np.abs(source.matrix) @ settled
+        """Of each class, the sizes of what a perceptron's answer adds up everywhere, (classes,)."""
         self.tie = tie(self.reading, self.bounds, self.label)
         self.membrane = next((s.unit for s in stages if isinstance(s.unit, Membrane)), None)
 
