@@ -14,7 +14,7 @@ import numpy as np
 
 from robench.proofs.reading import PIXELS, Reading, Source
 from robench.proofs.region import UNIT, Region, gamma
-from robench.proofs.units import Floats
+from robench.proofs.units import Floats, sigmoid
 
 TINY = 1e-9
 """Added to every radius: what float64 rounds here, by far."""
@@ -39,19 +39,11 @@ class StageBounds:
     out_high: Floats
 
 
-def intervals(
-    reading: Reading,
-    region: Region,
-    known: dict[tuple[int, int], tuple[float, float]] | None = None,
-) -> list[StageBounds]:
-    """Interval bounds of all stages for the points of a ball.
-
-    Args:
-        known: (stage, unit) -> an interval that its p lies in, from elsewhere.
-    """
+def intervals(reading: Reading, region: Region) -> list[StageBounds]:
+    """Interval bounds of all stages for the points of a ball."""
     seen = (reading.scale * region.low + reading.shift, reading.scale * region.high + reading.shift)
     found: list[StageBounds] = []
-    for number, stage in enumerate(reading.stages):
+    for stage in reading.stages:
         total_low, total_high = stage.bias.copy(), stage.bias.copy()
         size: Floats = np.abs(stage.bias)
         for source in stage.sources:
@@ -68,10 +60,6 @@ def intervals(
             size = size + np.abs(source.matrix) @ np.maximum(np.abs(a), np.abs(b))
         rounding = gamma(stage.operations) * size + TINY * (1 + size)
         total_low, total_high = total_low - rounding, total_high + rounding
-        for (of, unit), (least, most) in (known or {}).items():
-            if of == number:
-                total_low[unit] = min(max(total_low[unit], least), total_high[unit])
-                total_high[unit] = max(min(total_high[unit], most), total_low[unit])
         outs = [
             stage.unit.pieces(a, b).outputs()
             for a, b in zip(total_low.tolist(), total_high.tolist(), strict=True)
@@ -142,8 +130,8 @@ def tie_slack(
     # Both above the threshold: 1 + sigmoid / 1000, read to within what float32 rounds near 1. As
     # the sigmoid flattens, the slack is widest where both are as high as both can be.
     other, own = high - reading.squashed, label_high - reading.squashed
-    top = np.minimum(other, _logit(_sigmoid(own) - READ_APART))
-    above = _logit(_sigmoid(top) + READ_APART) - top
+    top = np.minimum(other, _logit(sigmoid(own) - READ_APART))
+    above = _logit(sigmoid(top) + READ_APART) - top
     # Neither above it: sigmoid / 1000 alone, whose relative error is that of a few roundings and of
     # p - threshold in the exponent; log sigmoid rises by at least 1/2. One above, one not: no tie.
     below = np.where(lowest > -RELATIVE_TO, 4 * gamma(8 + RELATIVE_TO), np.inf)
@@ -151,13 +139,8 @@ def tie_slack(
     return slack
 
 
-def _sigmoid(p: Floats) -> Floats:
-    share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
-    return share
-
-
 def _rise(p: Floats) -> Floats:
-    return _sigmoid(p) * (1 - _sigmoid(p))
+    return sigmoid(p) * (1 - sigmoid(p))
 
 
 def _logit(share: Floats) -> Floats:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robench.proofs.dual import Bound, bound, pieces, tighten
 from robench.proofs.leaf import CLOSE, FOUND, Leaf, Try
 from robench.proofs.shallow import Nodes, Shallow
-from robench.proofs.units import Floats
+from robench.proofs.units import Floats, sigmoid
 
 TOGETHER = 64
 """Nodes that are bounded at a time."""
@@ -111,8 +111,7 @@ def climb(image: Shallow, corner: Floats, target: int) -> list[Floats]:
     factor = image.out[target] - image.out[image.label]
 
     def rise(point: Floats) -> tuple[float, Floats]:
-        p = np.clip(image.weight @ point + image.bias, -500, 500)
-        share = 1 / (1 + np.exp(-p))
+        share = sigmoid(image.weight @ point + image.bias)
         return float(factor @ share), (factor * share * (1 - share)) @ image.weight
 
     point, (height, slope) = corner, rise(corner)
@@ -190,11 +189,6 @@ def _bends(nodes: Nodes, found: Bound, seen: Floats) -> tuple[Floats, Floats]:
     """Of sigmoids: how far each one's bound lies above what it adds, and where to part it."""
     factor = found.goal.curve
     assert factor is not None
-
-    def sigmoid(p: Floats) -> Floats:
-        share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
-        return share
-
     gap = factor * (sigmoid(found.p) - sigmoid(seen)) - found.multipliers * (found.p - seen)
     width = nodes.high - nodes.low
     at = np.clip(seen, nodes.low + 0.2 * width, nodes.high - 0.2 * width)

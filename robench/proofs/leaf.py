@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robench.proofs.pixels import INFINITE, NOTHING, SOLVED, PixelProgram
+from robench.proofs.program import TOLERANCE
 from robench.proofs.region import AroundL2
 from robench.proofs.rounding import Loss, of_answers, of_sums
 from robench.proofs.shallow import Nodes, Shallow
@@ -24,8 +25,6 @@ from robench.proofs.units import Floats
 
 DEPTHS = (50.0, 4.0, 1.5, 0.7, -1.0)
 """How deep inside all pieces a point is looked for, in units of rounding; -1: nowhere clear."""
-SOLVER = 1e-6
-"""Slack beside rounding in every row, above the solver's own tolerance."""
 FOUND = "found"
 CLOSE = "wrong only within rounding, or not at all"
 
@@ -67,7 +66,7 @@ class Leaf:
     @cached_property
     def clear(self) -> PixelProgram:
         """Of the pixels and of how deep inside all pieces the point is, in units of rounding."""
-        image, deep = self.image, (self.image.rounding + SOLVER)[:, None]
+        image, deep = self.image, (self.image.rounding + TOLERANCE)[:, None]
         rows = np.vstack([np.hstack([image.weight, -deep]), np.hstack([image.weight, deep])])
         return PixelProgram(image.region, rows, [(-1.0, 100.0)])
 
@@ -90,7 +89,7 @@ class Leaf:
         gain = lines.slope @ image.weight
         constant = float(lines.slope @ image.bias + lines.offset.sum() + lines.lead)
         constant += float(np.abs(lines.slope) @ image.rounding)
-        need = lines.need - SOLVER - constant
+        need = lines.need - TOLERANCE - constant
         if not gain.any() and need > 0:
             return ""
         program = self.clear
@@ -177,7 +176,7 @@ class Leaf:
         """Whether a class still wins where pre-activations and answers are off by no more than they
         can be at the very point (rounding.py)."""
         image, program, lost = self.image, self.close, self.lost
-        _between(program, lines, image.bias, lost.offset + SOLVER)
+        _between(program, lines, image.bias, lost.offset + TOLERANCE)
         slope, constant = lines.slope, lines.lead + float(lines.offset.sum())
         if image.membrane is None:
             more, fixed = of_answers(image, target, lines.piece, lines.low, lines.high)
@@ -186,7 +185,7 @@ class Leaf:
         size = np.abs(slope)
         gain = slope @ image.weight + size @ lost.slope
         constant += float(slope @ image.bias + size @ lost.offset)
-        with program.needing(gain, lines.need - SOLVER - constant):
+        with program.needing(gain, lines.need - TOLERANCE - constant):
             status = program.run()
             if status == NOTHING:
                 return ""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from robench.proofs.bounds import StageBounds, tie, tie_slack
 from robench.proofs.reading import Reading, Source
 from robench.proofs.region import Region
-from robench.proofs.units import Floats, Membrane, Sigmoid
+from robench.proofs.units import SIGMOID_ERROR, Floats, Membrane, Sigmoid, sigmoid
 
 Ints = NDArray[np.intp]
 
@@ -93,9 +93,8 @@ class Shallow:
         self.weight = np.ascontiguousarray(reading.scale * matrix[self.units])
         self.bias = hidden.bias[self.units] + (reading.shift * matrix[self.units]).sum(1)
         self.region, self.middle = region, region.middle
-        self._outputs(constant)
-
         self._quiet = not constant.any()
+        self._outputs(constant)
 
     def silent(self, piece: Ints) -> bool:
         """Whether no neuron of a spiking network fires at all: then all outputs are exactly 0.
@@ -134,7 +133,7 @@ class Shallow:
         of it, (nodes, units): the size that multipliers naturally have. Of the whole ball and not
         of a node's box, in which a unit may no longer change and its ends still matter."""
         if goal.curve is not None:
-            rise = np.abs(goal.curve) * (_sigmoid(self.high) - _sigmoid(self.low))
+            rise = np.abs(goal.curve) * (sigmoid(self.high) - sigmoid(self.low))
         else:
             low = np.maximum(self.ends[0], self.low[:, None])
             high = np.minimum(self.ends[1], self.high[:, None])
@@ -151,7 +150,7 @@ class Shallow:
             constant = self.base[0][nodes.target] - self.base[0][self.label] + slack
             threshold = -self.tie[nodes.target]
             if self.sigmoid:
-                constant = constant + 1e-6 * np.abs(factor).sum(1)
+                constant = constant + SIGMOID_ERROR * np.abs(factor).sum(1)
                 empty = np.zeros((*factor.shape, 0))
                 return Functional(empty, empty, factor, constant, threshold)
             slope = factor[:, :, None] * self.slopes[:, 0]
@@ -197,11 +196,6 @@ class Shallow:
         threshold = -tie_slack(self.reading, a, b, c, d)
         offset = np.einsum("bmt,kt->bmk", alpha, spikes)
         return Functional(np.zeros_like(offset), offset, None, constant, threshold)
-
-
-def _sigmoid(p: Floats) -> Floats:
-    share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
-    return share
 
 
 def _from_hidden(sources: tuple[Source, ...]) -> Source:

@@ -35,10 +35,6 @@ class Answer:
     point: Floats | None = None
     why: str = ""
 
-    @property
-    def proved(self) -> bool:
-        return self.point is None and not self.why
-
 
 class Solver:
     """One program, to be asked about one goal after the other.

@@ -176,6 +176,12 @@ class Membrane(Unit):
         return [0.0, self.decay], [0.0, 0.0], 0.0
 
 
+def sigmoid(p: Floats) -> Floats:
+    """1 / (1 + exp(-p)), element by element."""
+    share: Floats = 1 / (1 + np.exp(-np.clip(p, -500, 500)))
+    return share
+
+
 def _sigmoid(p: float) -> float:
     return 1 / (1 + math.exp(-p)) if p > -700 else 0.0
 
