@@ -42,45 +42,53 @@ def look_nearer(
             first are asked about all the same.
 
     Radii are whole multiples of eps / 2^halvings, so that images are asked about together. An image
-    at which the attack fails in the whole ball is given up, even if it would succeed in a smaller
-    one.
+    at which an attack fails in the whole ball is given up, even if it would succeed in a smaller
+    one. Of a proof, which may leave a ball open, first the least ball is looked for in which it
+    finds a wrong image, then the largest that it proves to hold none.
     """
     count = min(asked.images, len(data))
     others = {image: what for image, what in (broken or {}).items() if image >= count}
     made = within(data, eps, others)
     images, distance = made.images.copy(), made.distance.copy()
     queries, gradients = made.queries.copy(), made.gradients.copy()
-    steps = 2**asked.halvings
+    seconds = list(made.proof_seconds)
+    proves, steps = made.proved is not None, 2**asked.halvings
     few = data.some(np.arange(count))
     lost = wrong(few.images, few)
     found = lost | wrong(images[:count], few)
     reached = np.where(found, np.where(lost, 0.0, distance[:count]), np.nan)
-    clear = np.zeros(count)
+    # Levels, multiples of the smallest radius: the least at which it succeeded (a proof may succeed
+    # elsewhere), the largest at which it failed, the largest that is proved, the least that is not.
+    hit = np.where(found, _level(distance[:count], eps, steps), 0)
+    hit[lost] = 0
+    failed, proved = np.zeros(count, dtype=int), np.zeros(count, dtype=int)
+    doubtful = np.where(lost, 0, np.where(found, hit, steps))
     if made.proved is not None:
-        clear[made.proved[:count] == 1] = eps
-    low = np.zeros(count, dtype=int)
-    high = np.where(found, _level(distance[:count], eps, steps), 0)
-    high[lost] = 0
-    seconds = list(made.proof_seconds)
-    while (open_ := high - low > 1).any():
-        middle = np.where(open_, (low + high) // 2, 0)
-        for level in np.unique(middle[open_])[::-1].tolist():
-            rows = np.flatnonzero(middle == level)
-            radius = eps * level / steps
-            part = data.some(rows)
-            one = within(part, radius, None)
-            hit = wrong(one.images, part)
-            nearer = rows[hit]
-            images[nearer], distance[nearer] = one.images[hit], one.distance[hit]
-            reached[nearer] = one.distance[hit]
-            high[nearer] = np.minimum(level, _level(one.distance[hit], eps, steps))
-            high[nearer] = np.maximum(high[nearer], low[nearer] + 1)
-            low[rows[~hit]] = level
-            if one.proved is not None:
-                clear[rows[one.proved == 1]] = radius
-            queries[rows] += one.queries
-            gradients[rows] += one.gradients
-            seconds += one.proof_seconds
+        proved[made.proved[:count] == 1] = steps
+
+    def ask(level: int, rows: NDArray[np.intp]) -> None:
+        part = data.some(rows)
+        one = within(part, eps * level / steps, None)
+        wins = wrong(one.images, part)
+        nearer, closer = rows[wins], np.flatnonzero(wins)
+        images[nearer], distance[nearer] = one.images[closer], one.distance[closer]
+        reached[nearer] = one.distance[closer]
+        least = np.where(failed < level, failed, proved)[nearer] + 1
+        hit[nearer] = np.clip(_level(one.distance[closer], eps, steps), least, level)
+        failed[rows[~wins]] = level
+        sure = np.zeros(len(rows), dtype=bool) if one.proved is None else one.proved == 1
+        proved[rows[sure]] = level
+        doubtful[rows[~sure]] = np.minimum(doubtful[rows[~sure]], level)
+        doubtful[nearer] = np.minimum(doubtful[nearer], hit[nearer])
+        queries[rows] += one.queries
+        gradients[rows] += one.gradients
+        seconds.extend(one.proof_seconds)
+
+    for low, high in ((failed, hit), (proved, doubtful)) if proves else ((failed, hit),):
+        while (open_ := high - low > 1).any():
+            middle = np.where(open_, (low + high) // 2, 0)
+            for level in np.unique(middle[open_])[::-1].tolist():
+                ask(level, np.flatnonzero(middle == level))
     tail = np.full(len(data) - count, np.nan)
     return replace(
         made,
@@ -90,7 +98,7 @@ def look_nearer(
         gradients=gradients,
         proved=None,
         radius=np.concatenate([reached, tail]),
-        clear=None if made.proved is None else np.concatenate([clear, tail]),
+        clear=np.concatenate([eps * proved / steps, tail]) if proves else None,
         proof_seconds=seconds,
     )
 

@@ -105,6 +105,39 @@ def test_a_proof_holds_the_nearest_from_both_sides(line: MLP, part: Part) -> Non
     assert (made.radius - made.clear <= EPS / 2**7 + 1e-6)[others].all()
 
 
+def test_a_proof_that_leaves_radii_open_comes_as_near_as_it_can_from_both_sides(
+    line: MLP, part: Part
+) -> None:
+    """It proves up to half of the true distance and finds from twice the true one on."""
+
+    class Unsure(Exact):
+        def perturb(self, target: Any, x: Any, y: Any, rng: Any) -> Any:
+            eps = target.ball.eps
+            flat = x.flatten(1).double().numpy() - 0.5
+            exact = np.abs(flat @ WEIGHTS) / np.abs(WEIGHTS).sum()
+            for image in np.flatnonzero(eps <= exact / 2).tolist():
+                target.proved(image)
+            way = torch.from_numpy(np.sign(WEIGHTS)).view(1, *SHAPE) * (1 - 2 * y).view(-1, 1, 1, 1)
+            finds = torch.from_numpy(eps >= 2 * exact).view(-1, 1, 1, 1)
+            return torch.where(finds, target.project(x + eps * way.float(), x), x)
+
+    exact, step = truth(part), EPS / 2**7
+    made = look(line, part, Unsure(), Nearest(halvings=7, images=12))
+    assert made.radius is not None
+    assert made.clear is not None
+    others = (np.arange(12) != 4) & (2 * exact < EPS)
+    never = (np.arange(12) != 4) & (2 * exact > EPS)
+    assert others.any()
+    assert never.any()
+    assert (made.clear <= exact / 2 + 1e-6).all()
+    assert (made.clear > exact / 2 - step - 1e-6)[others | never].all()
+    assert (made.radius[others] >= 2 * exact[others] - 1e-6).all()
+    assert (made.radius[others] < 2 * exact[others] + step + 1e-6).all()
+    assert np.isnan(made.radius[never]).all()
+    assert made.radius[4] == 0
+    assert made.clear[4] == 0
+
+
 def test_only_so_many_images_are_looked_at_closely_and_all_are_attacked(
     line: MLP, part: Part
 ) -> None:
