@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robench.attacks.ball import Ball
+from robench.attacks.contest import Contest
 from robench.attacks.gradient import APGD, PGD, GradientAttack
 from robench.attacks.losses import accuracy, margin
 from robench.attacks.steps import Region, StableSteps
@@ -316,16 +317,62 @@ def test_expected_error_is_the_sigmoid_of_margins_over_half_their_deviation() ->
 
 
 def test_settings_that_came_later_leave_older_identities_alone() -> None:
-    assert not {"on", "reset", "restart_from"} & set(PGD.resolved({}))
+    assert not {"on", "reset", "restart_from", "judged"} & set(PGD.resolved({}))
     assert PGD.resolved({"on": "potential"})["on"] == "potential"
 
 
-def test_runs_from_the_best_image_stay_in_the_ball() -> None:
+@pytest.mark.parametrize("where", ["best", "near-best"])
+def test_runs_from_the_best_image_stay_in_the_ball(where: Any) -> None:
     network, x = spiking(), images()
     y = network(x).argmax(1)
-    attack = APGD(steps=5, restarts=4, restart_from="best", on="potential")
+    attack = APGD(steps=5, restarts=4, restart_from=where, on="potential")
     x_adv = perturbed(network, attack, x, y, 0.03)
     assert float((x_adv - x).abs().max()) <= 0.03 + 1e-6
+
+
+def starts_and_first_steps(attack: GradientAttack, contest: Contest) -> list[tuple[Tensor, Tensor]]:
+    """Of each run: where it starts, and its first step."""
+    network, x, asked = spiking(sigma=0.1), images(), []
+
+    class Noted(WhiteBoxTarget):
+        def gradient(self, x: Tensor, *given: Any, **settings: Any) -> Any:
+            asked.append(x.clone())
+            return super().gradient(x, *given, **settings)
+
+    with noise(network, GaussianNoise(torch.Generator().manual_seed(0))):
+        target = Noted(network, Ball("linf", 0.1), len(x))
+        attack.compete(contest, target, x, network(x).argmax(1), torch.Generator().manual_seed(1))
+    assert len(asked) == attack.steps * attack.restarts
+    firsts = range(0, len(asked), attack.steps)
+    return [(asked[first], asked[first + 1] - asked[first]) for first in firsts]
+
+
+def test_runs_near_the_best_image_start_near_it_and_take_shorter_steps() -> None:
+    x = images()
+    attack = PGD(steps=2, step_size=0.04, restarts=2, restart_from="near-best")
+    (start, step), (_, later) = starts_and_first_steps(attack, Contest(x))
+    assert 0.09 < float((start - x).abs().max()) <= 0.1 + 1e-6  # nothing was found before
+    assert float(step.abs().max()) == pytest.approx(0.04, abs=1e-5)
+    assert float(later.abs().max()) == pytest.approx(0.01, abs=1e-5)
+
+    best = (x + 0.05).clamp(0, 1)
+    contest = Contest(x)
+    contest.enter(torch.arange(len(x)), best, torch.zeros(len(x)))
+    (start, step), _ = starts_and_first_steps(attack, contest)
+    assert 0.005 < float((start - best).abs().max()) <= 0.01 + 1e-6
+    assert float(step.abs().max()) == pytest.approx(0.01, abs=1e-5)
+
+
+def test_what_was_found_on_a_noisy_network_is_compared_by_as_many_draws_as_are_asked_for() -> None:
+    network, x = spiking(sigma=0.1), images()
+    asked = []
+    for judged in (8, 64):
+        with noise(network, GaussianNoise(torch.Generator().manual_seed(0))):
+            target = WhiteBoxTarget(network, Ball("linf", 0.001), len(x))
+            y = network(x).argmax(1)
+            PGD(steps=2, judged=judged).perturb(target, x, y, torch.Generator().manual_seed(1))
+        asked.append(target.queries)
+    assert asked == [(2 + 2 * judged) * len(x) for judged in (8, 64)]  # the last and the best one
 
 
 # -- what is found ---------------------------------------------------------------------------------

@@ -74,6 +74,15 @@ def test_on_a_noisy_network_it_raises_the_share_of_wrong_draws(spiking: SNN) -> 
     assert float(attacked) > float(clean) + 0.1
 
 
+@pytest.mark.parametrize("jumps", [True, False])
+def test_the_last_member_on_a_noisy_network_starts_near_what_the_others_found(jumps: bool) -> None:
+    *others, last = members(noisy=True, jumps=jumps)
+    assert {member.restart_from for member in others} == {"clean"}
+    assert last.restart_from == "near-best"
+    assert {member.judged for member in (*others, last)} == {64}
+    assert {member.restart_from for member in members(noisy=False, jumps=jumps)} == {"clean"}
+
+
 def test_threshold_networks_are_attacked_through_their_output() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -57,6 +57,11 @@ class Contest:
         self.rank = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
+    @property
+    def entered(self) -> bool:
+        """Whether a run has been entered yet."""
+        return bool((self.rank > -torch.inf).any())
+
     def standing(self) -> Tensor:
         """Rows of the images that are not broken yet."""
         return torch.nonzero(~self.broken)[:, 0]

@@ -24,6 +24,11 @@ from robench.networks.adaptive import SHARES, share_of
 from robench.networks.surrogate import SWEEP, parse_surrogate
 
 Surrogates = str | tuple[str, ...] | None
+NEAR = 0.1
+"""Of the ball: how far from the best image runs with `restart_from = "near-best"` start."""
+NEAR_PACE = 0.25
+"""How long their steps are, as a share of what they would be: those that begin with the whole
+radius forget where they started."""
 
 
 def _surrogate(chosen: Surrogates) -> Surrogates:
@@ -68,8 +73,12 @@ class GradientAttack(Attack):
     """Runs, from the second on from random starts; the image keeps its most adversarial one."""
     eot: int = Field(default=1, ge=1)
     """Draws to average each gradient over, where the network or `diversity` is random."""
-    restart_from: Literal["clean", "best"] = "clean"
-    """best: further runs start within half a ball of the best image so far."""
+    restart_from: Literal["clean", "best", "near-best"] = "clean"
+    """best: further runs start within half a ball of the best image so far; near-best: within a
+    tenth of one, with steps a quarter as long, and so does the first run where another attack has
+    found an image before."""
+    judged: int = Field(default=8, ge=1)
+    """Least number of fresh draws by which what runs found on a noisy network is compared."""
     objective: Literal["expected", "vote"] = "expected"
     """What is raised on a noisy network. expected: the mean loss of its draws; vote: the loss of
     their mean output, which decides what the majority says."""
@@ -91,7 +100,7 @@ class GradientAttack(Attack):
     """best: an image leaves the attack with the first iterate that breaks it, else with the final
     one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
     every image, as the papers do."""
-    later: ClassVar[tuple[str, ...]] = ("objective", "restart_from", "on", "reset")
+    later: ClassVar[tuple[str, ...]] = ("objective", "restart_from", "judged", "on", "reset")
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
@@ -150,13 +159,15 @@ class GradientAttack(Attack):
                 if not len(rows):
                     break
                 clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
-            start = clean
+            start, pace = clean, 1.0
             if self.random_start or restart:
                 centre, reach = clean, 1.0
-                if restart and self.restart_from == "best":
+                if self.restart_from == "best" and restart:
                     centre, reach = contest.images[rows], 0.5
+                elif self.restart_from == "near-best" and (restart or contest.entered):
+                    centre, reach, pace = contest.images[rows], NEAR, NEAR_PACE
                 start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
-            run = Run(self, target, contest, surrogate, rng)
+            run = Run(self, target, contest, surrogate, rng, pace)
             run.go(start, clean, labels, aimed, rows, judged=not alone or len(runs) > 1)
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:

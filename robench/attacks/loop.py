@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 CYCLE_CHECK = 8
 """Steps from one look for images that repeat themselves to the next; the first is early, because
 some get no gradient at all."""
-JUDGED = 8
-"""Least number of fresh draws by which a run's candidates on a noisy network are compared."""
 
 
 class Run:
@@ -51,8 +49,11 @@ class Run:
         contest: Contest,
         surrogate: str | None,
         rng: torch.Generator,
+        pace: float = 1.0,
     ) -> None:
+        """pace: how long the steps are, as a share of what the schedule makes them."""
         self.attack = attack
+        self.pace = pace
         self.target = target
         self.contest = contest
         self.surrogate: str | AdaptiveSurrogate | None = surrogate
@@ -160,14 +161,14 @@ class Run:
 
     def _steps(self) -> Steps:
         attack, eps = self.attack, self.target.eps
-        if self.target.norm == "l1":
+        if self.target.norm == "l1":  # as many pixels as it takes: their steps have no length
             return SparseSteps(eps, attack.steps)
         if attack.schedule == "apgd":
-            return AdaptiveSteps(eps, attack.steps)
+            return AdaptiveSteps(self.pace * eps, attack.steps)
         if attack.schedule == "sa-pgd":
-            return StableSteps(eps, attack.steps, attack.momentum)
+            return StableSteps(self.pace * eps, attack.steps, attack.momentum)
         default = eps if attack.steps == 1 else 2.5 * eps / attack.steps
-        return FixedSteps(attack.step_size or default, attack.momentum)
+        return FixedSteps(self.pace * (attack.step_size or default), attack.momentum)
 
     def _compare(self, x_adv: Tensor, previous: Tensor, answer: Answer, left: int) -> None:
         """Enter the images that are broken now, and remember the best iterates of the others.
@@ -254,7 +255,7 @@ class Run:
         target, rows = self.target, torch.nonzero(~self.closed)[:, 0]
         if len(rows) < len(x_adv):
             x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
-        draws, y, index = max(self.draws, JUDGED), self.y[rows], self.rows[rows]
+        draws, y, index = max(self.draws, self.attack.judged), self.y[rows], self.rows[rows]
         share, gap = judge(target, x_adv, y, draws, index, self.vote)
         if self.attack.keep == "best":
             # The peak was chosen by the draws that its gradient was taken with: fresh ones decide

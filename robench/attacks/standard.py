@@ -29,6 +29,7 @@ QUERIES = 5000
 class Standard(Attack):
     """The evaluation to begin with: an ensemble for any network, without settings."""
 
+    version: ClassVar[int] = 2
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
