@@ -9,7 +9,7 @@ radius beside it. A proof, asked in the same way, gives the other end: how far t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Within = Callable[[Part, float, Mapping[int, str] | None], Perturbed]
 """What an attack makes of images in a ball of some radius, of which some are broken already."""
 Wrong = Callable[[np.ndarray, Part], NDArray[np.bool_]]
 """Whether the network gets each image wrong; a noisy one, by most of its draws."""
+Levels = NDArray[np.int_]
 NOISY_DRAWS = 16
 """Draws of a noisy network that have a say in whether an attack succeeded at a radius."""
 
@@ -52,44 +53,40 @@ def look_nearer(
     images, distance = made.images.copy(), made.distance.copy()
     queries, gradients = made.queries.copy(), made.gradients.copy()
     seconds = list(made.proof_seconds)
-    proves, steps = made.proved is not None, 2**asked.halvings
-    few = data.some(np.arange(count))
+    few, steps = data.some(np.arange(count)), 2**asked.halvings
     lost = wrong(few.images, few)
     found = lost | wrong(images[:count], few)
     reached = np.where(found, np.where(lost, 0.0, distance[:count]), np.nan)
-    # Levels, multiples of the smallest radius: the least at which it succeeded (a proof may succeed
-    # elsewhere), the largest at which it failed, the largest that is proved, the least that is not.
-    hit = np.where(found, _level(distance[:count], eps, steps), 0)
-    hit[lost] = 0
-    failed, proved = np.zeros(count, dtype=int), np.zeros(count, dtype=int)
-    doubtful = np.where(lost, 0, np.where(found, hit, steps))
-    if made.proved is not None:
-        proved[made.proved[:count] == 1] = steps
+    known = _Known.after_the_whole_ball(
+        np.where(lost, 0, np.where(found, _level(distance[:count], eps, steps), steps)),
+        found,
+        None if made.proved is None else made.proved[:count] == 1,
+        steps,
+    )
 
     def ask(level: int, rows: NDArray[np.intp]) -> None:
         part = data.some(rows)
         one = within(part, eps * level / steps, None)
         wins = wrong(one.images, part)
-        nearer, closer = rows[wins], np.flatnonzero(wins)
-        images[nearer], distance[nearer] = one.images[closer], one.distance[closer]
-        reached[nearer] = one.distance[closer]
-        least = np.where(failed < level, failed, proved)[nearer] + 1
-        hit[nearer] = np.clip(_level(one.distance[closer], eps, steps), least, level)
-        failed[rows[~wins]] = level
-        sure = np.zeros(len(rows), dtype=bool) if one.proved is None else one.proved == 1
-        proved[rows[sure]] = level
-        doubtful[rows[~sure]] = np.minimum(doubtful[rows[~sure]], level)
-        doubtful[nearer] = np.minimum(doubtful[nearer], hit[nearer])
+        nearer = rows[wins]
+        images[nearer], distance[nearer] = one.images[wins], one.distance[wins]
+        reached[nearer] = one.distance[wins]
         queries[rows] += one.queries
         gradients[rows] += one.gradients
         seconds.extend(one.proof_seconds)
+        sure = None if one.proved is None else one.proved == 1
+        known.learn(level, rows, wins, _level(one.distance, eps, steps), sure)
 
-    for low, high in ((failed, hit), (proved, doubtful)) if proves else ((failed, hit),):
+    ends = [(known.failed, known.hit)]
+    if made.proved is not None:
+        ends.append((known.proved, known.doubtful))
+    for low, high in ends:
         while (open_ := high - low > 1).any():
             middle = np.where(open_, (low + high) // 2, 0)
             for level in np.unique(middle[open_])[::-1].tolist():
                 ask(level, np.flatnonzero(middle == level))
     tail = np.full(len(data) - count, np.nan)
+    clear = None if made.proved is None else np.concatenate([eps * known.proved / steps, tail])
     return replace(
         made,
         images=images,
@@ -98,12 +95,57 @@ def look_nearer(
         gradients=gradients,
         proved=None,
         radius=np.concatenate([reached, tail]),
-        clear=np.concatenate([eps * proved / steps, tail]) if proves else None,
+        clear=clear,
         proof_seconds=seconds,
     )
 
 
-def _level(distance: NDArray[np.floating], eps: float, steps: int) -> NDArray[np.int_]:
+@dataclass
+class _Known:
+    """Of each image, in multiples of the smallest radius, (images,).
+
+    hit: the least at which the attack succeeded; 0: at none, or the clean image is wrong.
+    failed: the largest at which it was asked in vain.
+    proved, doubtful: the largest that a proof settled, and the least that it did not.
+    """
+
+    hit: Levels
+    failed: Levels
+    proved: Levels
+    doubtful: Levels
+
+    @classmethod
+    def after_the_whole_ball(
+        cls, first: Levels, found: NDArray[np.bool_], sure: NDArray[np.bool_] | None, steps: int
+    ) -> _Known:
+        """first: where it was found, `steps` where it was not; sure: what was proved; None: the
+        attack is no proof."""
+        proved = np.zeros_like(first)
+        if sure is not None:
+            proved[sure] = steps
+        return cls(np.where(found, first, 0), np.zeros_like(first), proved, first.copy())
+
+    def learn(
+        self,
+        level: int,
+        rows: NDArray[np.intp],
+        wins: NDArray[np.bool_],
+        at: Levels,
+        sure: NDArray[np.bool_] | None,
+    ) -> None:
+        """What some images gave at one level; at: where those that are wrong then lie."""
+        self.failed[rows[~wins]] = level
+        rest = rows if sure is None else rows[~sure]
+        if sure is not None:
+            self.proved[rows[sure]] = level
+        self.doubtful[rest] = np.minimum(self.doubtful[rest], level)
+        nearer = rows[wins]
+        least = np.where(self.failed < level, self.failed, self.proved)[nearer] + 1
+        self.hit[nearer] = np.clip(at[wins], least, level)
+        self.doubtful[nearer] = np.minimum(self.doubtful[nearer], self.hit[nearer])
+
+
+def _level(distance: NDArray[np.floating], eps: float, steps: int) -> Levels:
     """The least multiple of eps / steps, as a whole number, whose ball holds such distances."""
     share = np.asarray(distance, dtype=np.float64) / eps * steps
     return np.clip(np.ceil(share - 1e-3), 1, steps).astype(int)
