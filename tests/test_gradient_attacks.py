@@ -16,7 +16,7 @@ from robench.attacks.conformance import budget
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM, GradientAttack
 from robench.attacks.losses import cross_entropy, dlr, margin
-from robench.attacks.steps import Region, checkpoints, move_up
+from robench.attacks.steps import Region, checkpoints
 from robench.attacks.target import Answer, WhiteBoxTarget
 from robench.attacks.trial import attempt, reference
 from robench.errors import RobenchError
@@ -273,37 +273,6 @@ def test_an_image_leaves_with_the_iterate_that_broke_it_whoever_else_is_in_the_b
         alone = BIM(steps=20).perturb(target, x[row : row + 1], y[row : row + 1], torch.Generator())
         # An earlier or later iterate differs almost everywhere, rounding at a pixel or two.
         assert float((alone[0] - whole[row]).abs().gt(1e-6).float().mean()) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("rows", "in_place"),
-    [
-        ([], True),
-        ([0, 1, 2], True),
-        ([0, 4, 2, 3], True),
-        ([4, 1, 2], True),
-        ([1, 0, 2, 3, 4], True),
-        ([4, 1, 3], False),
-        ([1, 2, 4], False),
-        ([3, 4, 0, 1], False),
-    ],
-)
-def test_rows_move_up_in_place_where_few_of_them_move(rows: list[int], in_place: bool) -> None:
-    values = torch.arange(20.0).view(5, 4)
-    expected = values[rows].clone()
-    moved = move_up(values, torch.tensor(rows, dtype=torch.int64))
-    assert torch.equal(moved, expected)
-    same = moved.untyped_storage().data_ptr() == values.untyped_storage().data_ptr()
-    assert same == in_place
-
-
-@pytest.mark.parametrize("width", [1, 5, 16, 33, 200])
-def test_images_are_equal_where_every_pixel_is(width: int) -> None:
-    a = torch.rand(4, 1, 1, width, generator=torch.Generator().manual_seed(0))
-    b = a.clone()
-    b[1, ..., 0] += 1
-    b[2, ..., -1] = torch.nan
-    assert loop._equal(a, b).tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("settings", [{}, {"restarts": 3}, {"loss": "margin"}])

@@ -23,7 +23,6 @@ from robench.attacks.steps import (
     Region,
     StableSteps,
     Steps,
-    move_up,
     per_image,
     pick,
 )
@@ -108,12 +107,10 @@ class Run:
             following = self.steps.advance(x_adv, gradient, answer.loss, self.region)
             if self.repeats and step % CYCLE_CHECK == 1:
                 last = x_adv if (attack.steps - 1 - step) % 2 else following
-                self._settle(_equal(following, previous), last, judged)
+                self._settle((following == previous).flatten(1).all(1), last, judged)
                 if self.gone == len(self.rows):
                     return
-            # An iterate that nobody will look back at gives its memory to the next gradient.
-            asked = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
-            previous, x_adv = x_adv if asked else following, following
+            previous, x_adv = x_adv, following
             if self._saves(attack.steps - step):
                 x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
@@ -212,12 +209,8 @@ class Run:
         return rows[confirmed(self.target, *given, wrong=self.draws)]
 
     def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Drop what is held of broken images; the iterates of the others.
-
-        Args:
-            previous: the iterates just before, or x_adv where nobody will ask for them.
-        """
-        stay = self._order()
+        """Drop what is held of broken images; the iterates of the others."""
+        stay = torch.nonzero(~self.closed)[:, 0]
         self.y, self.rows = self.y.index_select(0, stay), self.rows.index_select(0, stay)
         self.aim = None if self.aim is None else self.aim.index_select(0, stay)
         self.region.keep(stay)
@@ -227,21 +220,7 @@ class Run:
         if isinstance(self.surrogate, AdaptiveSurrogate):
             self.surrogate.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
-        left = move_up(x_adv, stay)
-        return left, left if previous is x_adv else previous.index_select(0, stay)
-
-    def _order(self) -> Tensor:
-        """The images that stay, in their order from now on. The last ones fill the gaps, so that
-        only as many are moved as have left; but not where numbers are drawn for all of them
-        together, nor where more than a gradient's signs matters: its last bit depends on its
-        place."""
-        signs = self.target.norm == "linf" and self.attack.schedule == "fixed"
-        if self.target.stochastic or self.view is not None or not signs:
-            return torch.nonzero(~self.closed)[:, 0]
-        left = len(self.closed) - self.gone
-        order = torch.arange(left, device=self.closed.device)
-        last = torch.nonzero(~self.closed[left:])[:, 0]
-        return order.index_copy_(0, torch.nonzero(self.closed[:left])[:, 0], last.add_(left))
+        return x_adv.index_select(0, stay), previous.index_select(0, stay)
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.
@@ -271,14 +250,3 @@ class Run:
             sure = share == 1
             sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
             self.contest.broken[index[sure]] = True
-
-
-def _equal(a: Tensor, b: Tensor) -> Tensor:
-    """Which images of a are those of b, (n,) bool; most already differ in a few pixels."""
-    a, b = a.flatten(1), b.flatten(1)
-    middle = a.shape[1] // 2
-    equal = ~(a[:, middle : middle + 16] != b[:, middle : middle + 16]).any(1)
-    rows = torch.nonzero(equal)[:, 0]
-    if len(rows):
-        equal[rows] = (a.index_select(0, rows) == b.index_select(0, rows)).all(1)
-    return equal

@@ -34,16 +34,6 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
     return gradient.div_(per_image(size.clamp_min(torch.finfo(size.dtype).tiny), gradient))
 
 
-def move_up(values: Tensor, rows: Tensor) -> Tensor:
-    """The rows `rows` of `values`, written over what was in front, where most of them are in their
-    place already; else copied."""
-    moved = torch.nonzero(rows != torch.arange(len(rows), device=rows.device))[:, 0]
-    if 2 * len(moved) > len(rows):
-        return values.index_select(0, rows)
-    values.index_copy_(0, moved, values.index_select(0, rows.index_select(0, moved)))
-    return values[: len(rows)]
-
-
 class Region:
     """The ball around the images still under attack, with linf's bounds computed once."""
 
@@ -63,7 +53,7 @@ class Region:
             self.x = self.x.index_select(0, rows)
         else:
             low, high = self.bounds
-            self.bounds = (move_up(low, rows), move_up(high, rows))
+            self.bounds = (low.index_select(0, rows), high.index_select(0, rows))
 
 
 class Steps(Protocol):
