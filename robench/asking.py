@@ -10,8 +10,7 @@ bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -71,7 +70,7 @@ class Questions:
     def ask(self, network: Network, x: Tensor, graph: bool = False) -> Tensor:
         """Logits, (n, classes); rows without a number are NaN."""
         seed = derived_seed(self.seed, "asked")
-        with in_use(network, self.noisy, seed, x.device), _graph(graph):
+        with in_use(network, self.noisy, seed, x.device), torch.set_grad_enabled(graph):
             shown = x.clone().requires_grad_() if graph else x.clone()
             return asked(network, shown, partial(whole, network), known=True).detach().clone()
 
@@ -233,9 +232,3 @@ def _unlike(rows: pa.Table, others: pa.Table) -> float:
     one, two = (t.column("loss").to_numpy().astype(float) for t in (rows, others))
     apart = np.abs(one - two) > 1e-4 + ROUNDING * np.minimum(np.abs(one), np.abs(two))
     return round(float(apart.mean()), 4)
-
-
-@contextmanager
-def _graph(wanted: bool) -> Iterator[None]:
-    with torch.enable_grad() if wanted else torch.no_grad():
-        yield

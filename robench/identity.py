@@ -5,9 +5,10 @@ digest.py says what belongs into an identity and what does not, and why.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -31,16 +32,21 @@ from robench.plan import Cell, Threat, Training
 from robench.time_limit import STOPS
 from robench.trainers.base import Trainer
 
-
-@dataclass(frozen=True)
-class _Wanted:
-    fields: str
-    card: ModelCard = field(compare=False)
+KEPT = 2
+"""Data sets that are kept in memory, the last used ones."""
+_kept: dict[str, Splits] = {}
 
 
-@lru_cache(maxsize=2)
-def _load_splits(wanted: _Wanted) -> Splits:
-    card = wanted.card
+def load_splits(card: ModelCard) -> Splits:
+    """The data set of a model card, kept in memory for the next card that names the same one."""
+    fields = canonical(plugins.resolve("datasets", card.dataset, card))
+    _kept[fields] = _kept.pop(fields) if fields in _kept else _loaded(card)
+    while len(_kept) > KEPT:
+        del _kept[next(iter(_kept))]
+    return _kept[fields]
+
+
+def _loaded(card: ModelCard) -> Splits:
     dataset: Dataset = plugins.build("datasets", card.dataset, card)
     who = plugins.called("datasets", card.dataset, card)
     try:
@@ -53,10 +59,18 @@ def _load_splits(wanted: _Wanted) -> Splits:
         raise RobenchError(f"{card.file}: {cause(error)}") from error
 
 
-def load_splits(card: ModelCard) -> Splits:
-    """The data set of a model card, kept in memory for the next card that names the same one."""
-    fields = canonical(plugins.resolve("datasets", card.dataset, card))
-    return _load_splits(_Wanted(fields, card))
+def make_network(card: ModelCard, splits: Splits) -> Network:
+    """The untrained network of a model card; one from outside gets a copy of the graph, if any."""
+    own = plugins.own("networks", card.network)
+    network: Network = plugins.build(
+        "networks",
+        card.network,
+        card,
+        input_shape=splits.input_shape,
+        classes=len(splits.classes),
+        graph=splits.graph if own else copy.deepcopy(splits.graph),
+    )
+    return network
 
 
 def load_sample(cell: Cell) -> Part:
@@ -70,7 +84,7 @@ def load_sample(cell: Cell) -> Part:
 
 def forget_splits() -> None:
     """Have data sets loaded again: somebody has written into one."""
-    _load_splits.cache_clear()
+    _kept.clear()
 
 
 @dataclass(frozen=True)
@@ -135,14 +149,7 @@ def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedM
     network = plugins.resolve("networks", card.network, card)
     splits = load_splits(card)
     with torch.device("meta"):
-        built: Network = plugins.build(
-            "networks",
-            card.network,
-            card,
-            input_shape=splits.input_shape,
-            classes=len(splits.classes),
-            graph=splits.graph,
-        )
+        built = make_network(card, splits)
     if built.lends:
         network = {**network, "lends": LENDING}
     return ResolvedModel(

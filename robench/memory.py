@@ -48,12 +48,23 @@ def halved(rows: int, together: str, key: str) -> int:
 
 
 def in_pieces(
-    network: Network, ask: Callable[..., Part], *batch: Tensor, together: str = ""
+    network: Network,
+    ask: Callable[..., Part],
+    *batch: Tensor,
+    together: str = "",
+    key: str = "batch_size in the report card",
+    start_anew: Callable[[], None] | None = None,
 ) -> list[Part]:
     """What `ask` answers about the rows of `batch`: one answer, or one for each piece that fits.
 
-    The size that fits is kept with the network. Raises RobenchError where rows cannot be parted
-    (`together` says why, or the network draws numbers), naming the key to set.
+    Args:
+        together: why rows cannot be parted, beside a network that draws numbers; empty: they can.
+        key: what the user sets to have fewer at once.
+        start_anew: where pieces leave something behind, forgets that of those that were done: all
+            are then asked about again.
+
+    The size that fits is kept with the network. Raises RobenchError where rows cannot be parted,
+    naming the key.
     """
     parts: list[Part] = []
     rows = len(batch[0])
@@ -70,10 +81,13 @@ def in_pieces(
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-        if network.draws:
+        if network.draws and not together:
             together = "numbers are drawn for all of them together"
-        at_once = halved(at_once, together, "batch_size in the report card")
+        at_once = halved(at_once, together, key)
         network.rows_at_once = at_once
+        if start_anew is not None:
+            start_anew()
+            parts, start = [], 0
     return parts
 
 

@@ -39,6 +39,7 @@ from robench.networks.base import Network
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import InUse, noise, noise_in_use
 from robench.networks.numbers import LOST, NONE, asked, without_a_number
+from robench.swapped import swapped
 from robench.time_limit import DAY, OutOfTime, until
 from robench.torch_state import own_state
 
@@ -103,23 +104,13 @@ def in_use(network: Network, noisy: InUse, seed: int, device: torch.device) -> I
     recurrent = any(isinstance(module, torch.nn.RNNBase) for module in network.modules())
     with (
         noise(network, noise_in_use(noisy, generator)),
-        _without_cudnn() if recurrent else nullcontext(),
+        # cuDNN's recurrent layers have no backward pass in evaluation mode; torch's own do.
+        swapped([torch.backends.cudnn], enabled=False) if recurrent else nullcontext(),
     ):
         try:
             yield
         finally:
             network.generator = None
-
-
-@contextmanager
-def _without_cudnn() -> Iterator[None]:
-    """cuDNN's recurrent layers have no backward pass in evaluation mode; torch's own do."""
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
 
 
 def check_fit(attack: Attack, card: AttackCard) -> None:

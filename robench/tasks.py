@@ -6,7 +6,6 @@ writes the result straight into the store.
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 import time
@@ -35,7 +34,7 @@ from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
 from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
 from robench.guard import AtWork, guarded
-from robench.identity import forget_splits, load_sample, load_splits
+from robench.identity import forget_splits, load_sample, load_splits, make_network
 from robench.nearest import NOISY_DRAWS, look_nearer
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer
@@ -650,17 +649,8 @@ def _truth(
 def _fresh(card: ModelCard, seed: int) -> Network:
     """An untrained network; torch's global generator is left as it was found."""
     splits = load_splits(card)
-    own = plugins.own("networks", card.network)
     with torch_seeded(derived_seed("network", seed)):
-        network: Network = plugins.build(
-            "networks",
-            card.network,
-            card,
-            input_shape=splits.input_shape,
-            classes=len(splits.classes),
-            graph=splits.graph if own else copy.deepcopy(splits.graph),
-        )
-    return network
+        return make_network(card, splits)
 
 
 def _take_sigmas(network: Network, store: Store, model: str, card: ModelCard) -> None:

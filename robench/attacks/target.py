@@ -7,10 +7,11 @@ to give, whatever is done to its answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from robench.networks.stand_in import stand_ins, standing_in
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 from robench.replay import Ask, replays_of
+from robench.swapped import swapped
 
 COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""
@@ -67,6 +69,22 @@ class Answer(NamedTuple):
     """Share of the draws that were misclassified, or answered the class aimed at, (n,)."""
     logits: Tensor
     """Mean logits, (n, classes)."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a gradient is asked of; see WhiteBoxTarget.gradient."""
+
+    loss: RowLoss
+    draws: int
+    surrogate: str | AdaptiveSurrogate | None
+    view: Callable[[Tensor], Tensor] | None
+    vote: bool
+    on: On
+    through_reset: bool
+
+    def loss_towards(self, aim: Tensor | None) -> RowLoss:
+        return self.loss if aim is None else partial(self.loss, aim=aim)
 
 
 class DecisionTarget:
@@ -241,7 +259,7 @@ class ScoreTarget(DecisionTarget):
         if not self._copies:
             return torch.stack([self._ask(x, index) for _ in range(draws)])
         parts = []
-        for copies in _goes(draws, len(x)):
+        for copies in _at_a_time(draws, len(x)):
             self._count(len(x), index, copies)
             with self._copied(len(x), copies):
                 logits = self._logits(x, copies)
@@ -327,18 +345,16 @@ class WhiteBoxTarget(ScoreTarget):
         Images about which there is no number are fooled, and stay where they are. Raises NoGradient
         where there are answers and no gradient of any of them.
         """
-        ways = partial(
-            self._answer, loss=loss, draws=draws, surrogate=surrogate, view=view, vote=vote, on=on,
-            through_reset=through_reset,
-        )  # fmt: skip
+        goal = self.goal.loss(loss)
+        question = _Question(goal, draws, surrogate, view, vote, on, through_reset)
         try:
-            answer = ways(x, y, aim=aim, index=index)
+            answer = self._answer(question, x, y, aim, index)
         except (RobenchError, BudgetExceeded):
             raise
         except Exception as error:  # whatever a stranger's network raises
             if ran_out(error):
                 raise
-            answer = self._of_those_that_answer(error, ways, x, y, aim, index)
+            answer = self._of_those_that_answer(error, question, x, y, aim, index)
         if not all_finite(answer.logits, answer.gradient, answer.loss):
             answer = self._with_numbers(answer, y)
         self._answers = True
@@ -349,7 +365,7 @@ class WhiteBoxTarget(ScoreTarget):
     def _of_those_that_answer(
         self,
         error: Exception,
-        ways: Callable[..., Answer],
+        question: _Question,
         x: Tensor,
         y: Tensor,
         aim: Tensor | None,
@@ -367,8 +383,8 @@ class WhiteBoxTarget(ScoreTarget):
         parts = [torch.full_like(x, torch.nan), *(torch.full_like(x[:, 0, 0, 0], torch.nan),) * 3]
         parts.append(x.new_full((len(x), self.classes), torch.nan))
         if len(rows):
-            given = [None if part is None else part[rows] for part in (x, y, aim, index)]
-            answer = ways(given[0], given[1], aim=given[2], index=given[3])
+            few = [None if part is None else part[rows] for part in (aim, index)]
+            answer = self._answer(question, x[rows], y[rows], *few)
             for part, found in zip(parts, answer, strict=True):
                 part[rows] = found.to(part.dtype)
         return Answer(*parts)
@@ -394,41 +410,32 @@ class WhiteBoxTarget(ScoreTarget):
 
     def _answer(
         self,
+        question: _Question,
         x: Tensor,
         y: Tensor,
-        *,
-        loss: RowLoss,
-        draws: int,
-        surrogate: str | AdaptiveSurrogate | None,
-        index: Tensor | None,
-        view: Callable[[Tensor], Tensor] | None,
         aim: Tensor | None,
-        vote: bool,
-        on: On,
-        through_reset: bool,
+        index: Tensor | None,
     ) -> Answer:
         """What `gradient` yields where all is as it should be."""
         total: list[Tensor] = []
-        loss = self.goal.loss(loss)
+        draws, view = question.draws, question.view
         one_piece = "" if view is None else "the attack transforms them together"
-        if isinstance(surrogate, AdaptiveSurrogate):
+        if isinstance(question.surrogate, AdaptiveSurrogate):
             one_piece = "the attack adapts its derivatives to them together"
-        together = self._copies and view is None
         given = (x.detach(), y) if aim is None else (x.detach(), y, aim)
+        passes = _at_a_time(draws, len(x)) if self._copies and view is None else [1] * draws
+        if question.vote:  # all draws of an image have a say in each other's gradient
+            passes = [draws]
         with _frozen(self._weights), standing_in(self._stand_ins):
-            goes = _goes(draws, len(x)) if together else [1] * draws
-            if vote:  # all draws of an image have a say in each other's gradient
-                goes = [draws]
-            for copies in goes:
+            for copies in passes:
                 self._count(len(x), index, copies)
-                ask: Ask = partial(self._drawn, loss=loss, copies=copies, view=view, on=on)
-                if vote:
-                    ask = partial(self._voted, loss=loss, copies=copies, view=view)
-                elif not one_piece and loss in LOSSES.values():  # others may look at values
-                    set_ = (surrogate, on, through_reset, str(self.ball.part), self.goal.top_k)
-                    kind = (loss, copies, *set_)
-                    ask = self._recorded(kind, ask)
-                with using_surrogate(self._hidden, surrogate, through_reset):
+                way = self._voted if question.vote else self._drawn
+                ask: Ask = partial(way, question, copies)
+                if not (question.vote or one_piece) and question.loss in LOSSES.values():
+                    # Other losses may look at values.
+                    of_target = (str(self.ball.part), self.goal.top_k)
+                    ask = self._recorded((question, copies, *of_target), ask)
+                with using_surrogate(self._hidden, question.surrogate, question.through_reset):
                     parts = in_pieces(self._hidden, ask, *given, together=one_piece)
                 self.record.count("gradients", len(x), index, copies)
                 drawn = [joined(list(pieces)) for pieces in zip(*parts, strict=True)]
@@ -437,27 +444,17 @@ class WhiteBoxTarget(ScoreTarget):
                 if total:
                     total = [a.add_(b) for a, b in zip(total, drawn, strict=True)]
                 else:
-                    total = drawn if len(goes) == 1 else [part.clone() for part in drawn]
+                    total = drawn if len(passes) == 1 else [part.clone() for part in drawn]
         return Answer(*(part.div_(draws) if draws > 1 else part for part in total))
 
     def _drawn(
-        self,
-        x: Tensor,
-        y: Tensor,
-        aim: Tensor | None = None,
-        *,
-        loss: RowLoss,
-        copies: int,
-        view: Callable[[Tensor], Tensor] | None,
-        on: On,
+        self, question: _Question, copies: int, x: Tensor, y: Tensor, aim: Tensor | None = None
     ) -> list[Tensor]:
         """Gradient, loss, margin, being fooled and logits, each added up over so many draws."""
-        if aim is not None:
-            loss = partial(loss, aim=aim)
-        leaf = x.detach().requires_grad_()
+        loss, leaf = question.loss_towards(aim), x.detach().requires_grad_()
         with torch.enable_grad(), self._copied(len(x), copies):
-            shown = leaf if view is None else view(leaf)
-            if on == "potential":
+            shown = leaf if question.view is None else question.view(leaf)
+            if question.on == "potential":
                 logits, read = self._hidden.readings(shown)
             else:
                 logits = read = self._hidden(shown)
@@ -468,29 +465,20 @@ class WhiteBoxTarget(ScoreTarget):
                 rows = loss(read.view(copies, len(x), -1), y)
             else:
                 rows = torch.stack([loss(part, y) for part in read.view(copies, len(x), -1)])
-        grad = _gradient(rows, leaf)
-        if self.ball.part is not None:  # what may not change has no say in a step's length
-            grad.masked_fill_(~self.ball.free(grad), 0)
+        grad = self._of_free_pixels(_gradient(rows, leaf))
         rows, seen = rows.detach(), logits.detach()
         shape = (len(x), -1) if copies == 1 else (copies, len(x), -1)
         seen = seen.view(shape)
         gap = self.gap(seen, y)
         fooled = (gap > 0).to(gap.dtype)
-        if on == "potential":
+        if question.on == "potential":
             gap = self.gap(read.detach().view(shape), y)
         if copies == 1:
             return [grad, rows, gap, fooled, seen]
         return [grad, rows.sum(0), gap.sum(0), fooled.sum(0), seen.sum(0)]
 
     def _voted(
-        self,
-        x: Tensor,
-        y: Tensor,
-        aim: Tensor | None = None,
-        *,
-        loss: RowLoss,
-        copies: int,
-        view: Callable[[Tensor], Tensor] | None,
+        self, question: _Question, copies: int, x: Tensor, y: Tensor, aim: Tensor | None = None
     ) -> list[Tensor]:
         """The same of the mean output of so many draws, with as many times its gradient, loss and
         margin; a few images at a time, so that memory does not grow with the draws."""
@@ -500,17 +488,21 @@ class WhiteBoxTarget(ScoreTarget):
             rows = slice(start, start + at_once)
             leaf = x[rows].detach().requires_grad_()
             with torch.enable_grad():
-                drawn = self._several(leaf, copies, view)
+                drawn = self._several(leaf, copies, question.view)
                 output = mean_output(drawn)
-                lost = (loss if aim is None else partial(loss, aim=aim[rows]))(output, y[rows])
+                lost = question.loss_towards(None if aim is None else aim[rows])(output, y[rows])
             (grad,) = torch.autograd.grad(lost.sum(), leaf)
-            if self.ball.part is not None:
-                grad.masked_fill_(~self.ball.free(grad), 0)
+            grad = self._of_free_pixels(grad)
             fooled = (self.gap(drawn.detach(), y[rows]) > 0).to(x.dtype).sum(0)
             gap = self.gap(output.detach(), y[rows])
             whole = (grad, lost.detach(), gap)
             parts.append([*(part * copies for part in whole), fooled, drawn.detach().sum(0)])
         return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+
+    def _of_free_pixels(self, grad: Tensor) -> Tensor:
+        """The gradient, in place, without pixels that may not change: they have no say in a step's
+        length."""
+        return grad if self.ball.part is None else grad.masked_fill_(~self.ball.free(grad), 0)
 
     def _several(self, x: Tensor, draws: int, view: Callable[[Tensor], Tensor] | None) -> Tensor:
         """The answers of so many draws, (draws, n, classes), in one graph."""
@@ -549,16 +541,8 @@ class WeightsTarget(WhiteBoxTarget):
     An image that nothing is said about is open.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        ball: Ball,
-        images: int,
-        max_queries: int | None = None,
-        deadline: float | None = None,
-        goal: Goal | None = None,
-    ) -> None:
-        super().__init__(network, ball, images, max_queries, deadline, goal)
+    def __init__(self, network: Network, ball: Ball, images: int, *more: Any, **named: Any) -> None:
+        super().__init__(network, ball, images, *more, **named)
         self.broken = np.zeros(images, dtype=bool)
         """Images that something else has broken in a ball no larger, (n,): they need no proof."""
         self.claims = np.zeros(images, dtype=np.float32)
@@ -597,23 +581,15 @@ def _gradient(rows: Tensor, leaf: Tensor) -> Tensor:
     return grad.contiguous() if any(not step and size > 1 for step, size in steps) else grad
 
 
-def _goes(draws: int, images: int) -> list[int]:
-    """How many of so many draws of a batch are computed in each go."""
+def _at_a_time(draws: int, images: int) -> list[int]:
+    """How many of so many draws of a batch are computed in each pass."""
     at_once = max(1, COPIED_ROWS // max(1, images))
     return [min(at_once, draws - start) for start in range(0, draws, at_once)]
 
 
-@contextmanager
-def _frozen(weights: list[nn.Parameter]) -> Iterator[None]:
-    """No graph to the weights inside the block: their gradients are nobody's business here."""
-    learning = [weight for weight in weights if weight.requires_grad]
-    try:
-        for weight in learning:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
+def _frozen(weights: list[nn.Parameter]) -> AbstractContextManager[None]:
+    """No graph to the weights inside the block."""
+    return swapped((w for w in weights if w.requires_grad), requires_grad=False)
 
 
 class _Counted(nn.Module):

@@ -12,8 +12,8 @@ written here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from robench.data.graph import Graph, ItemPart
 from robench.errors import RobenchError
+from robench.swapped import swapped
 
 
 @dataclass(frozen=True)
@@ -151,15 +152,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-@contextmanager
-def changing(network: nn.Module, part: ItemPart) -> Iterator[None]:
+def changing(network: nn.Module, part: ItemPart) -> AbstractContextManager[None]:
     """Let an adversary see gradients for `part` of the items inside the block."""
     graphs = [module for module in network.modules() if isinstance(module, Neighbourhood)]
-    before = [graph.part for graph in graphs]
-    try:
-        for graph in graphs:
-            graph.part = part
-        yield
-    finally:
-        for graph, old in zip(graphs, before, strict=True):
-            graph.part = old
+    return swapped(graphs, part=part)

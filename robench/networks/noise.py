@@ -8,14 +8,15 @@ sources.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robench.standard_noise import NoiseStream
+from robench.swapped import swapped
 
 Series = Tensor | Sequence[Tensor]
 """One tensor for each time step, in a list or stacked along the first dimension."""
@@ -122,16 +123,11 @@ class GaussianNoise(NoiseSource):
     def generators(self) -> list[torch.Generator]:
         return [self._stream.generator]
 
-    @contextmanager
-    def copied(self, images: int, copies: int) -> Iterator[None]:
+    def copied(self, images: int, copies: int) -> AbstractContextManager[None]:
         """Inside the block, a batch of so many images leaves its first noisy layer as so many
         noisy copies, rows ordered (copy, image): what comes before is computed once for all. For
         networks that share their input (Network.shares_input)."""
-        self._images, self._copies = images, copies
-        try:
-            yield
-        finally:
-            self._images, self._copies = None, 1
+        return swapped([self], _images=images, _copies=copies)
 
     def inject(self, layer: NoisyLayer, drive: Tensor) -> Tensor:
         return self._noisy(layer, drive[None], 1)[0]
@@ -191,15 +187,6 @@ def noise_source(network: nn.Module) -> NoiseSource | None:
     return next((layer.source for layer in noisy_layers(network)), None)
 
 
-@contextmanager
-def noise(network: nn.Module, source: NoiseSource | None) -> Iterator[None]:
+def noise(network: nn.Module, source: NoiseSource | None) -> AbstractContextManager[None]:
     """Let all noisy layers of `network` draw from `source` inside the block."""
-    layers = noisy_layers(network)
-    before = [layer.source for layer in layers]
-    try:
-        for layer in layers:
-            layer.source = source
-        yield
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.source = old
+    return swapped(noisy_layers(network), source=source)

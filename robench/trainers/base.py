@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from robench.data.base import Part, Splits
 from robench.data.sample import stratified
 from robench.errors import RobenchError
-from robench.memory import halved, ran_out, whole
+from robench.memory import in_pieces, whole
 from robench.networks.base import Network
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.plugins import Plugin
@@ -95,30 +95,27 @@ class Trainer(Plugin):
         y: Tensor,
         rng: torch.Generator,
         recorded: Callable[[Tensor, Tensor], float] | None = None,
+        together: str = "",
     ) -> float:
-        """`gradient`, added up from pieces where the batch does not fit into memory."""
-        at_once = min(network.rows_at_once or len(y), len(y))
-        if at_once < len(y) and self._together(network):
-            at_once = len(y)
-        while True:
-            try:
-                if at_once == len(y):
-                    return recorded(x, y) if recorded else float(self.gradient(network, x, y, rng))
-                total = 0.0
-                for start in range(0, len(y), at_once):
-                    piece = slice(start, start + at_once)
-                    loss = self.loss(network, x[piece], y[piece], rng)
-                    loss = loss * (len(y[piece]) / len(y))
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    total += float(loss.detach())
-                return total
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
-                    raise
-            together = self._together(network)
-            at_once = halved(at_once, together, f"trainer.batch_size (now {self.batch_size})")
-            network.rows_at_once = at_once
-            network.zero_grad(set_to_none=True)  # what a piece left before it failed
+        """`gradient`, added up from pieces where the batch does not fit into memory.
+
+        Args:
+            together: why there can be no pieces; empty: there can.
+        """
+
+        def of_piece(some: Tensor, labels: Tensor) -> float:
+            if len(labels) == len(y):
+                return recorded(x, y) if recorded else float(self.gradient(network, x, y, rng))
+            loss = self.loss(network, some, labels, rng) * (len(labels) / len(y))
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+
+        key = f"trainer.batch_size (now {self.batch_size})"
+        return sum(
+            in_pieces(
+                network, of_piece, x, y, together=together, key=key, start_anew=network.zero_grad
+            )
+        )
 
     def _together(self, network: Network) -> str:
         """Why the rows of a batch cannot be learned from in pieces; empty: they can."""
@@ -182,6 +179,7 @@ class Trainer(Plugin):
             # Another epoch may do something else.
             may = device.type == "cuda" and self.may_replay(network)
             recorded = _Recorded(self, network, rng) if may else None
+            together = self._together(network)
             total = 0.0
             for step in range(steps_per_epoch):
                 done = (epoch + step / steps_per_epoch) / self.epochs
@@ -194,7 +192,7 @@ class Trainer(Plugin):
                     weight.grad = None
                 images, labels = x.index_select(0, batch), y.index_select(0, batch)
                 try:
-                    loss = self._gradient(network, images, labels, rng, recorded)
+                    loss = self._gradient(network, images, labels, rng, recorded, together)
                 except Exception as error:
                     error.add_note(f"epoch {epoch + 1}, step {step + 1}")
                     raise
