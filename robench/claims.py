@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from robench.diagnostics.finding import percent
 from robench.digest import derived_seed
 from robench.results import Results
 from robench.statistics import Floats, percentile_interval, resampling, wilson
@@ -51,7 +52,7 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
     verdict, found, measured = _compare(results, claim["model"], claim["than"], threat, published)
     if said:
         sentences = [
-            f"Published under {threat}: {_percent(said[0])} against {_percent(said[1])} "
+            f"Published under {threat}: {percent(said[0])} against {percent(said[1])} "
             f"({_points(published)} points).",
             f"Measured: {found}.",
         ]
@@ -101,7 +102,7 @@ def _compare(
     else:
         verdict = "holds" if abs(difference) >= ENOUGH * abs(published) else "weaker"
     numbers = (
-        f"{_percent(first.mean())} against {_percent(second.mean())} "
+        f"{percent(first.mean())} against {percent(second.mean())} "
         f"({_points(difference)} points, 95% interval {_points(low)} to {_points(high)})"
     )
     if unlearnt is not None:
@@ -117,7 +118,7 @@ def _left(results: Results, claim: Mapping[str, Any]) -> list[str]:
         left = _accuracy(results, name, claim["strong"])
         if shown is None or left is None:
             return []
-        parts.append(f"{name} from {_percent(shown.mean())} to {_percent(left.mean())}")
+        parts.append(f"{name} from {percent(shown.mean())} to {percent(left.mean())}")
     return [f"The strong evaluation takes {' and '.join(parts)}."]
 
 
@@ -139,7 +140,7 @@ def _beside(results: Results, model: str, control: str, threat: str, published: 
 def _at_chance(results: Results, name: str) -> bool:
     """Whether a model's clean accuracy is not surely above that of always naming the class that
     most of the images are of."""
-    model = next(model for model in results.models if model["name"] == name)
+    model = results.by_name[name]
     correct = results.correct(model, CLEAN)
     rows = results.table(name, model["seeds"][0]["seed"], CLEAN)
     if correct is None or rows is None or "label" not in rows.column_names:
@@ -152,7 +153,7 @@ def _at_chance(results: Results, name: str) -> bool:
 
 def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
     """(seeds, images), under one threat or as the worst case over all attacks."""
-    model = next((m for m in results.models if m["name"] == name), None)
+    model = results.by_name.get(name)
     if model is None:
         return None
     if threat != WORST:
@@ -169,10 +170,6 @@ def _interval(first: Floats, second: Floats) -> tuple[float, float]:
     theirs = np.einsum("bs,si,bi->b", others, second, drawn.images, optimize=True)
     low, high = percentile_interval(ours - theirs)
     return float(low), float(high)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
 
 
 def _points(value: float) -> str:

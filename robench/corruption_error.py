@@ -53,7 +53,7 @@ class CorruptionError:
 def corruption_errors(results: Results) -> list[CorruptionError]:
     """One entry for each complete model whose data set has a baseline in the report."""
     named = results.manifest["report"].get("baselines", [])
-    models = {model["name"]: model for model in results.models}
+    models = results.by_name
     found = []
     for model in results.models:
         fields = model["fields"]["dataset"]

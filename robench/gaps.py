@@ -111,11 +111,10 @@ def _pairs(
 
 def _column(results: Results, model: Mapping[str, Any], threat: Threat, name: str) -> Floats | None:
     """(seeds, images): NaN where a radius is null; None where a seed has no outcome."""
-    tables = [results.table(model["name"], seed["seed"], threat["name"]) for seed in model["seeds"]]
-    found = [table for table in tables if table is not None and name in table.column_names]
-    if not found or len(found) < len(tables):
+    tables = results.tables(model, threat["name"])
+    if not tables or any(name not in table.column_names for table in tables):
         return None
-    return np.stack([table.column(name).to_numpy().astype(np.float64) for table in found])
+    return np.stack([table.column(name).to_numpy().astype(np.float64) for table in tables])
 
 
 def _step(threat: Threat) -> float:

@@ -24,7 +24,7 @@ import pandas as pd
 
 from robench import gaps, two_sided
 from robench.digest import canonical, derived_seed
-from robench.results import Results, Threat, load_published, load_results
+from robench.results import Results, Threat
 from robench.statistics import (
     Floats,
     Resampling,
@@ -35,17 +35,6 @@ from robench.statistics import (
     resampling,
     wilson,
 )
-
-__all__ = [
-    "Results",
-    "chance_levels",
-    "column_name",
-    "dataset_labels",
-    "leaderboard",
-    "load_published",
-    "load_results",
-    "ranked_by",
-]
 
 CLEAN = "clean"
 SUMMARY = ("worst_case", "average_attacks", "average_corruptions")
@@ -123,8 +112,7 @@ def ranked_by(results: Results) -> str:
 
 def ranked_arrays(results: Results, names: Sequence[str]) -> list[Floats]:
     """(seeds, images) of each named model that has it: what it is ranked by."""
-    models = {model["name"]: model for model in results.models}
-    found = [_ranked(results, models[name]) for name in names]
+    found = [_ranked(results, results.by_name[name]) for name in names]
     return [one for one in found if one is not None]
 
 
@@ -134,10 +122,10 @@ def chance_levels(results: Results) -> dict[str, float]:
     found: dict[str, float] = {}
     labels = dataset_labels(results)
     for model in results.models:
-        tables = [results.table(model["name"], seed["seed"], CLEAN) for seed in model["seeds"]]
-        known = [table for table in tables if table is not None and len(table)]
-        if known and labels[model["name"]] not in found:
-            counts = np.unique(known[0].column("label").to_numpy(), return_counts=True)[1]
+        rows = [results.rows[cell["digest"]] for cell in results.cells(model, CLEAN)]
+        known = next((table for table in rows if len(table)), None)
+        if known is not None and labels[model["name"]] not in found:
+            counts = np.unique(known.column("label").to_numpy(), return_counts=True)[1]
             found[labels[model["name"]]] = float(counts.max() / counts.sum())
     return found
 

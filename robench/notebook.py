@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from robench.errors import RobenchError, nearest
 from robench.gate import cell
 from robench.leaderboard import CLEAN, column_name, leaderboard, success_column
 from robench.report import PAGE, write_report
+from robench.report.templating import templates
 from robench.report.text import NORMS, counted, percent, radius, towards
 from robench.results import Results, Threat
 from robench.store import Store
@@ -134,8 +134,7 @@ class Evaluation:
     def notes(self) -> tuple[str, ...]:
         """What else is to be known of the module and its data: a network that kept its state from
         one call to the next, for example."""
-        model = next(m for m in self.results.models if m["name"] == self.name)
-        return tuple(model.get("notes", ()))
+        return tuple(self.results.by_name[self.name].get("notes", ()))
 
     def assert_robust(
         self, *, below: Literal["low", "value", "high"] = "low", **least: float
@@ -285,13 +284,6 @@ class Evaluation:
         return [failed for failed in self.results.failures() if failed["model"] == self.name]
 
     def _repr_html_(self) -> str:
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("robench.report", "templates"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
         row = self._row
         shown = [
             (threat, ball(threat), _shown(row, column_name(threat["name"])))
@@ -299,17 +291,21 @@ class Evaluation:
             if threat["kind"] != "corruption"
         ]
         kinds = [(kind, _shown(row, column_name(kind))) for kind in self.results.kinds]
-        return environment.get_template("notebook.html.j2").render(
-            name=self.name,
-            dataset=row["dataset"],
-            images=row["images"],
-            threat=self.threat,
-            title=self.results.manifest["report"]["title"],
-            summary=[(said, _shown(row, key)) for key, said in _summary(row).items()],
-            threats=shown,
-            kinds=kinds,
-            verdict=self.verdicts[self.name],
-            gaps=self._gaps,
+        return (
+            templates()
+            .get_template("notebook.html.j2")
+            .render(
+                name=self.name,
+                dataset=row["dataset"],
+                images=row["images"],
+                threat=self.threat,
+                title=self.results.manifest["report"]["title"],
+                summary=[(said, _shown(row, key)) for key, said in _summary(row).items()],
+                threats=shown,
+                kinds=kinds,
+                verdict=self.verdicts[self.name],
+                gaps=self._gaps,
+            )
         )
 
 
@@ -369,7 +365,7 @@ def _shared(ours: Evaluation, theirs: Evaluation) -> Iterator[tuple[str, np.ndar
             for name, rows in side.per_image.groupby("threat", sort=False)
         }
         labels = side.per_image[side.per_image["threat"] == CLEAN]
-        model = next(m for m in side.results.models if m["name"] == side.name)
+        model = side.results.by_name[side.name]
         data = model["fields"]["dataset"].get("fingerprint")
         worst = side.results.worst_case(model)
         sides.append((data, labels[["image", "label"]].to_numpy().tolist(), correct, worst))

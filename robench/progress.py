@@ -122,7 +122,6 @@ class Terminal:
         self._models = self._cells = BarID(-1)
         self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0, "images": 0}
         self.kept = {"model": 0, "cell": 0, "failed": 0}
-        self.failed: list[tuple[str, Failure]] = []
         self._plain = not console.is_terminal
         self._next_line = time.monotonic() + FIRST_LINE
         self._over = threading.Event()
@@ -198,7 +197,6 @@ class Terminal:
             if (bar := self._bars.pop(task.label, None)) is not None:
                 self._progress.remove_task(bar)
             if failure is not None:
-                self.failed.append((task.label, failure))
                 self._console.print(
                     f"[red]failed[/red] {escape(task.label)}: {escape(failure.short)}",
                     highlight=False,

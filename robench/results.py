@@ -64,6 +64,10 @@ class Results:
     def models(self) -> list[Model]:
         return list(self.manifest["models"])
 
+    @cached_property
+    def by_name(self) -> dict[str, Model]:
+        return {model["name"]: model for model in self.models}
+
     @property
     def threats(self) -> list[Threat]:
         return list(self.manifest["threats"])
@@ -150,14 +154,23 @@ class Results:
         cell = self.cell(model, seed, threat)
         return self.rows[cell["digest"]] if cell else None
 
+    def cells(self, model: Mapping[str, Any], threat: str) -> list[dict[str, Any]]:
+        """The manifest's entry of every seed that has met the threat, seed by seed."""
+        found = [self.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
+        return [cell for cell in found if cell is not None]
+
+    def tables(self, model: Mapping[str, Any], threat: str) -> list[pa.Table]:
+        """The rows of each seed; none unless every seed of the model has the cell."""
+        cells = self.cells(model, threat)
+        return [self.rows[c["digest"]] for c in cells] if len(cells) == len(model["seeds"]) else []
+
     def correct(self, model: Mapping[str, Any], threat: str) -> Floats | None:
         """(seeds, images): share of draws in which each image was right.
 
         None unless every seed of the model has the cell, on the same images.
         """
-        tables = [self.table(model["name"], seed["seed"], threat) for seed in model["seeds"]]
-        found = [table for table in tables if table is not None]
-        if not found or len(found) < len(tables):
+        found = self.tables(model, threat)
+        if not found:
             return None
         images = found[0].column("image").to_numpy()
         if any(not np.array_equal(table.column("image").to_numpy(), images) for table in found):
@@ -176,9 +189,8 @@ class Results:
         if self.correct(model, threat) is None:
             return None
         found = []
-        for seed in model["seeds"]:
-            table = self.table(model["name"], seed["seed"], threat)
-            if table is None or REACHED not in table.column_names:
+        for table in self.tables(model, threat):
+            if REACHED not in table.column_names:
                 return None
             lists = table.column(REACHED).combine_chunks()
             lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
@@ -207,8 +219,15 @@ class Results:
 
         None unless every seed of the model has all their cells, on the same images.
         """
-        chosen = self._counted(model) if threats is None else threats
-        return self._chosen(model, chosen, expected)
+        if threats is not None:
+            return self._chosen(model, threats, expected)
+        if model["name"] not in self._worst:
+            self._worst[model["name"]] = self._chosen(model, self._counted(model), expected)
+        return self._worst[model["name"]]
+
+    @cached_property
+    def _worst(self) -> dict[str, Floats | None]:
+        return {}
 
     def worst_vote(self, model: Mapping[str, Any]) -> Floats | None:
         """The same where a noisy model is asked `voters` times and the majority counts: see
@@ -283,9 +302,7 @@ class Results:
         if not model.get("stochastic"):
             return np.asarray(np.minimum.reduce(known))
         left = []
-        for seed in model["seeds"]:
-            cells = [self.table(model["name"], seed["seed"], t["name"]) for t in threats]
-            tables = [table for table in cells if table is not None]
+        for tables in zip(*(self.tables(model, t["name"]) for t in threats), strict=True):
             drawn = [answers(table) for table in tables]
             fewest = min(part.shape[1] for part in drawn)
             if fewest < draws:
@@ -296,11 +313,9 @@ class Results:
 
     def complete(self, model: Mapping[str, Any]) -> bool:
         """Whether every seed has met every threat."""
-        return all(
-            self.cell(model["name"], seed["seed"], threat["name"])
-            for seed in model["seeds"]
-            for threat in self.met(model, self.threats)
-        )
+        seeds = len(model["seeds"])
+        met = self.met(model, self.threats)
+        return all(len(self.cells(model, threat["name"])) == seeds for threat in met)
 
     def met(self, model: Mapping[str, Any], threats: Sequence[Threat]) -> list[Threat]:
         """Those of the threats that the model is to meet: some are for noisy models only."""

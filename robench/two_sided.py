@@ -96,11 +96,7 @@ def proved(results: Results, model: Mapping[str, Any], ball: Ball) -> Floats | N
     """(seeds, images) in [0, 1]: the most that any proof of a ball around this one shows; None
     where there is no such proof, one has no outcome, or none applies to the model."""
     reaching = [t for t in results.met(model, results.proofs) if Ball.of(t).holds(ball)]
-    tables = [
-        [results.table(model["name"], seed["seed"], threat["name"]) for seed in model["seeds"]]
-        for threat in reaching
-    ]
-    if any(table is None for row in tables for table in row):
+    if not all(results.tables(model, threat["name"]) for threat in reaching):
         return None
     shown = [_shown(results, model, threat) for threat in reaching]
     known = [part for part in shown if part is not None]
@@ -202,9 +198,7 @@ def _contradictions(
 
 def _draws(results: Results, model: Mapping[str, Any], threat: Threat) -> Floats:
     """(seeds, 1): answers that each image was scored by."""
-    tables: list[Any] = [
-        results.table(model["name"], seed["seed"], threat["name"]) for seed in model["seeds"]
-    ]
+    tables = results.tables(model, threat["name"])
     lengths = [len(table.column("predictions")[0]) if len(table) else 1 for table in tables]
     return np.array(lengths, dtype=float)[:, None]
 
@@ -212,22 +206,21 @@ def _draws(results: Results, model: Mapping[str, Any], threat: Threat) -> Floats
 def _shown(results: Results, model: Mapping[str, Any], proof: Threat) -> Floats | None:
     """(seeds, images): the column `proved` of one proof, nothing where it is null; None where a
     seed has no outcome, or the proof does not apply: it is null throughout, or none was tried."""
-    tables = [results.table(model["name"], seed["seed"], proof["name"]) for seed in model["seeds"]]
-    found = [table.column(PROVED) for table in tables if table and PROVED in table.column_names]
+    tables = results.tables(model, proof["name"])
+    found = [table.column(PROVED) for table in tables if PROVED in table.column_names]
     if len(found) < len(tables) or all(part.null_count == len(part) for part in found):
         return None
-    cells = [results.cell(model["name"], seed["seed"], proof["name"]) for seed in model["seeds"]]
-    if all(_untried(cell) for cell in cells):
+    if all(_untried(cell) for cell in results.cells(model, proof["name"])):
         return None
     shown = np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in found])
     # Of a noisy model, 1 can only be said of its vote: more than half of its answers are right.
     return np.where(shown == 1, 0.5, shown) if model["stochastic"] else shown
 
 
-def _untried(cell: Mapping[str, Any] | None) -> bool:
+def _untried(cell: Mapping[str, Any]) -> bool:
     """Whether the proof looked at no image, and left what was standing open for one reason: it does
     not know such networks."""
-    noted = (cell or {}).get("proof") or {}
+    noted = cell.get("proof") or {}
     return noted.get("images") == 0 and len(set(noted.get("open", {}).values())) == 1
 
 
@@ -235,9 +228,5 @@ def efforts(results: Results, model: Mapping[str, Any], ball: Ball) -> list[Mapp
     """What the proofs in just this ball noted of themselves, seed by seed: images, seconds of an
     image (median, p95, max), and of open images why."""
     proofs = [t for t in results.met(model, results.proofs) if Ball.of(t) == ball]
-    cells = [
-        results.cell(model["name"], seed["seed"], proof["name"])
-        for proof in proofs
-        for seed in model["seeds"]
-    ]
-    return [cell["proof"] for cell in cells if cell and cell.get("proof")]
+    cells = [cell for proof in proofs for cell in results.cells(model, proof["name"])]
+    return [cell["proof"] for cell in cells if cell.get("proof")]

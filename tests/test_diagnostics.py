@@ -28,11 +28,11 @@ from robench.diagnostics.subject import Subject
 from robench.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
 from robench.errors import RobenchError
 from robench.execute import execute, open_run
-from robench.leaderboard import leaderboard, load_published, load_results
+from robench.leaderboard import leaderboard
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.report import write_report
-from robench.results import Results
+from robench.results import Results, load_published, load_results
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 

@@ -19,10 +19,10 @@ from synthetic import (
 )
 
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard, load_published, load_results
+from robench.leaderboard import leaderboard
 from robench.report import write_report
 from robench.report.tables import as_json, as_latex
-from robench.results import Results
+from robench.results import Results, load_published, load_results
 from robench.statistics import wilson
 from robench.store import Store
 

@@ -110,7 +110,9 @@ class Run:
                 self._settle((following == previous).flatten(1).all(1), last, judged)
                 if self.gone == len(self.rows):
                     return
-            previous, x_adv = x_adv, following
+            # An iterate that nobody will look back at is let go, for its memory.
+            looked_at = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
+            previous, x_adv = x_adv if looked_at else following, following
             if self._saves(attack.steps - step):
                 x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:

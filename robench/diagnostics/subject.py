@@ -67,11 +67,7 @@ class Subject:
 
     def cells(self, threat: Threat) -> list[dict[str, Any]]:
         """The manifest's entry of every seed that has met the threat."""
-        name = self.model["name"]
-        found = [
-            self.results.cell(name, seed["seed"], threat["name"]) for seed in self.model["seeds"]
-        ]
-        return [cell for cell in found if cell is not None]
+        return self.results.cells(self.model, threat["name"])
 
     def correct(self, threat: Threat) -> Floats | None:
         """(seeds, images): share of draws in which each image was right; None: not all seeds have

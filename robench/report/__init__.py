@@ -128,7 +128,8 @@ def _made(
     from robench.report.tables import as_csv, as_json, as_latex, as_long_csv
 
     # As it will be read from the folder: no order of keys may tell the two apart.
-    pictured = pictured_cells(results, leaderboard(results))
+    table = leaderboard(results)
+    pictured = pictured_cells(results, table)
     packed, rows = published(results.manifest, results.rows, pictured)
     manifest = as_text(sealed(packed))
     results = Results(unpacked(unsealed(opened(json.loads(manifest)))), results.rows)
@@ -136,7 +137,6 @@ def _made(
         verdicts = diagnose(results)
     if claims is None:
         claims = judge(results)
-    table = leaderboard(results)
     said = headline(results, table, verdicts, claims)
     held = against_truth(results, verdicts)
     made = {

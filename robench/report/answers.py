@@ -29,8 +29,7 @@ def answers(results: Results, table: pd.DataFrame, room: int = ROOM) -> dict[str
     each image, in as few bits as n needs, highest first, how many n-ths of its draws and seeds were
     right. None where a model lacks a cell, or met other images than the first of its data set.
     """
-    by_name = {model["name"]: model for model in results.models}
-    models = [by_name[name] for name in table["model"]]
+    models = [results.by_name[name] for name in table["model"]]
     images: dict[str, list[int]] = {}
     met = []
     for model, dataset in zip(models, table["dataset"], strict=True):

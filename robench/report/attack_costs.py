@@ -101,13 +101,13 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
 
 
 def _points(drawing: Drawing) -> list[Point]:
-    by_name = {model["name"]: model for model in drawing.results.models}
-    points, attacks = [], drawing.results.attacks
-    if surrogates(drawing.results) > 1:  # what was made on other models has a plot of its own
+    points, results = [], drawing.results
+    attacks = results.attacks
+    if surrogates(results) > 1:  # what was made on other models has a plot of its own
         attacks = [threat for threat in attacks if not threat.get("surrogate")]
     for _, row in drawing.few.iterrows():
         for threat in attacks:
-            cost = measurements(drawing.results, by_name[row["model"]], threat["name"])
+            cost = measurements(results, results.by_name[row["model"]], threat["name"])
             asked = (cost.queries or 0) + (cost.gradients or 0)
             if asked:
                 ms = 1000 * (cost.seconds or math.nan) / max(int(row["images"]), 1)

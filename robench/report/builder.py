@@ -104,7 +104,7 @@ def render(
             column_groups=grouped(chosen),
             shown=shown,
             groups=_groups(results, table, shown, chance),
-            models={model["name"]: model for model in results.models},
+            models=results.by_name,
             trainers=sorted(set(table["trainer"])),
             networks=sorted(set(table["network"])),
             datasets=list(dict.fromkeys(table["dataset"])),
@@ -221,7 +221,7 @@ def _sample(sample: Any) -> str:
 def _groups(
     results: Results, table: pd.DataFrame, chosen: Sequence[Column], chance: Mapping[str, float]
 ) -> list[Group]:
-    groups, models = [], {model["name"]: model for model in results.models}
+    groups, models = [], results.by_name
     for dataset, rows in table.groupby("dataset", sort=False):
         level = chance.get(str(dataset), 0.0)
         made = [_row(int(str(p)), row, chosen, models, level) for p, row in rows.iterrows()]
@@ -291,10 +291,9 @@ def _measured_as(threat: str, results: Results, table: pd.DataFrame) -> str | No
 
 
 def _sheets(results: Results, table: pd.DataFrame) -> list[Sheet]:
-    models = {model["name"]: model for model in results.models}
     sheets = []
     for dataset, rows in table.groupby("dataset", sort=False):
-        strips = contact_sheet(results, models[rows["model"].iloc[0]])
+        strips = contact_sheet(results, results.by_name[rows["model"].iloc[0]])
         if strips:
             sheets.append(Sheet(str(dataset), strips))
     return sheets

@@ -31,8 +31,7 @@ def worst_column(norm: str, eps: float) -> str:
 
 def with_worst_by_eps(results: Results, table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column, and its interval, for each norm and radius."""
-    models = {model["name"]: model for model in results.models}
-    rows = [_worst(results, models[name]) for name in table["model"]]
+    rows = [_worst(results, results.by_name[name]) for name in table["model"]]
     return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
 
 

@@ -42,7 +42,7 @@ def costs(results: Results) -> list[Cost]:
 
 def _cost(results: Results, model: Model) -> Cost:
     histories = [seed["history"] for seed in model["seeds"] if seed.get("history")]
-    cells = [results.cell(model["name"], seed["seed"], CLEAN) for seed in model["seeds"]]
+    cells = results.cells(model, CLEAN)
     machines = {str(seed["environment"]) for seed in model["seeds"] if seed.get("environment")}
 
     def each(column: str, of: Callable[[list[float]], float]) -> list[float]:
@@ -58,7 +58,7 @@ def _cost(results: Results, model: Model) -> Cost:
         epoch_seconds=_mean(each("seconds", fmean)),
         memory_mb=_mean(added or each(WHOLE, max)),
         whole=not added and bool(each(WHOLE, max)),
-        inference_ms=_mean([c["inference_ms"] for c in cells if c and c.get("inference_ms")]),
+        inference_ms=_mean([c["inference_ms"] for c in cells if c.get("inference_ms")]),
         where=", ".join(sorted(machines)),
     )
 

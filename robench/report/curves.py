@@ -135,11 +135,10 @@ def _from_clean(points: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 def training_curves(drawing: Drawing, name: str) -> Plot | None:
     """Loss, validation accuracy and sigmas by epoch: a line for each model, mean over seeds."""
-    by_name = {model["name"]: model for model in drawing.results.models}
     rows = [
         {"model": model, **epoch}
         for model in drawing.few["model"]
-        for seed in by_name[model]["seeds"]
+        for seed in drawing.results.by_name[model]["seeds"]
         for epoch in seed.get("history") or []
     ]
     if not rows:

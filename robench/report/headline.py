@@ -12,10 +12,10 @@ import pandas as pd
 
 from robench import two_sided
 from robench.claims import Claim
-from robench.diagnostics.finding import Verdict
+from robench.diagnostics.finding import Verdict, percent
 from robench.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
 from robench.report.figure import labels
-from robench.report.recall import Recall, recalls
+from robench.report.recall import recalls
 from robench.report.text import of_items, shorten
 from robench.report.two_sided import certified
 from robench.results import Results
@@ -78,16 +78,12 @@ def _found(results: Results) -> str:
     known = recalls(results, results.models) if results.proofs else []
     if len(known) < 2:
         return ""
-    shown = known[:NAMED] if len(known) > NAMED + 1 else known
-    parts = [f"{shorten(one.card.split('/')[-1], LENGTH)} {_share(one)}" for one in shown]
-    last = f"; {known[-1].card.split('/')[-1]} finds least, {_share(known[-1])}"
-    return f"Of the images that can be broken attacks find: {_list(parts)}" + (
-        f"{last}." if len(known) > len(shown) else "."
-    )
-
-
-def _share(one: Recall) -> str:
-    return _percent(one.found / one.breakable)
+    names = [shorten(one.card.split("/")[-1], LENGTH) for one in known]
+    shares = [percent(one.found / one.breakable) for one in known]
+    shown = NAMED if len(known) > NAMED + 1 else len(known)
+    parts = [f"{name} {share}" for name, share in zip(names[:shown], shares, strict=False)]
+    last = f"; {names[-1]} finds least, {shares[-1]}" if len(known) > shown else ""
+    return f"Of the images that can be broken attacks find: {_list(parts)}{last}."
 
 
 def _group(
@@ -100,17 +96,17 @@ def _group(
     """One data set: who leads, and how far the others are behind."""
     what = WHAT[by]
     if len(rows) == 1:
-        return f"{names[rows['model'].iloc[0]]} keeps {_percent(rows[by].iloc[0])} {what}"
+        return f"{names[rows['model'].iloc[0]]} keeps {percent(rows[by].iloc[0])} {what}"
     learnt = rows if chance is None else rows[rows[f"{CLEAN}_low"] > chance]
     doubt = ""
     if learnt.empty:
-        doubt = f"; none is above chance ({_percent(chance or 0)}) on clean images"
+        doubt = f"; none is above chance ({percent(chance or 0)}) on clean images"
     elif len(learnt) < len(rows):
         low = [names[model] for model in rows["model"] if model not in set(learnt["model"])]
-        doubt = f"; at chance ({_percent(chance or 0)}) on clean images: {_list(low)}"
+        doubt = f"; at chance ({percent(chance or 0)}) on clean images: {_list(low)}"
         if len(learnt) == 1:
             only = learnt.iloc[0]
-            return f"{names[only['model']]} keeps {_percent(only[by])} {what}{doubt}"
+            return f"{names[only['model']]} keeps {percent(only[by])} {what}{doubt}"
         rows = learnt  # who did not learn neither leads nor ties
     lead = rows["rank"].min()
     first = rows[rows["rank"] == lead].sort_values(by, ascending=False, kind="stable")
@@ -126,7 +122,7 @@ def _group(
     behind = f"{gap:.1f} points above {names[following['model']]}"
     if len(first) == 1:
         best = first.iloc[0]
-        return f"{names[best['model']]} leads {what} with {_percent(best[by])}, {behind}{doubt}"
+        return f"{names[best['model']]} leads {what} with {percent(best[by])}, {behind}{doubt}"
     who = _list([names[model] for model in first["model"]])
     return (
         f"{who} lead {what} and cannot be told apart "
@@ -135,7 +131,7 @@ def _group(
 
 
 def _spread(values: pd.Series) -> str:
-    return f"{_percent(values.min())} to {_percent(values.max())}"
+    return f"{percent(values.min())} to {percent(values.max())}"
 
 
 def _power(results: Results, tied: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -233,7 +229,7 @@ def _proofs(results: Results, table: pd.DataFrame, names: Mapping[str, str]) -> 
         return []
     best = table.sort_values("proved", ascending=False, kind="stable").iloc[0]
     if best["proved"] >= SHOWN:
-        return [f"at best {_percent(best['proved'])} is proved, of {names[best['model']]}"]
+        return [f"at best {percent(best['proved'])} is proved, of {names[best['model']]}"]
     where = two_sided.balls(results)
     smallest = two_sided.column(two_sided.PROVED, where[0])
     if smallest in table and table[smallest].notna().any():
@@ -259,7 +255,3 @@ def _list(parts: Sequence[str]) -> str:
     if len(shown) > NAMED + 1:
         shown = [*shown[:NAMED], f"{len(shown) - NAMED} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"

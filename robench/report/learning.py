@@ -202,5 +202,4 @@ def _way(model: Model) -> np.ndarray:
 
 
 def _shown(drawing: Drawing) -> list[Model]:
-    by_name = {model["name"]: model for model in drawing.results.models}
-    return [by_name[model] for model in drawing.few["model"]]
+    return [drawing.results.by_name[model] for model in drawing.few["model"]]

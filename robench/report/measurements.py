@@ -35,16 +35,14 @@ class Measurements:
 
 def measurements(results: Results, model: Model, threat: str) -> Measurements:
     """For one model under one threat; empty unless every seed has the cell."""
-    cells = [results.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
-    known = [cell for cell in cells if cell]
-    if not known or len(known) < len(cells):
+    tables, cells = results.tables(model, threat), results.cells(model, threat)
+    if not tables:
         return Measurements()
-    tables = [results.rows[cell["digest"]] for cell in known]
-    costs = [cell_means(rows, cell) for rows, cell in zip(tables, known, strict=True)]
+    costs = [cell_means(rows, cell) for rows, cell in zip(tables, cells, strict=True)]
     return Measurements(
         vote=_vote(results, model, threat),
         success=None if (found := results.success(model, threat)) is None else float(found.mean()),
-        seconds=_mean([cell["seconds"] for cell in known]),
+        seconds=_mean([cell["seconds"] for cell in cells]),
         zero_gradient=_mean([_column_mean(table, "zero_gradient") for table in tables]),
         **{name: _mean([means.get(name) for means in costs]) for name in MEANS},
     )
@@ -53,12 +51,11 @@ def measurements(results: Results, model: Model, threat: str) -> Measurements:
 def by_class(results: Results, model: Model, threat: str) -> dict[str, float]:
     """Accuracy of the images of each class under a threat, by label, mean over seeds: what shows
     that a model never says some of its classes. Empty unless every seed has the cell."""
-    tables = [results.table(model["name"], seed["seed"], threat) for seed in model["seeds"]]
-    known = [table for table in tables if table is not None]
-    if not known or len(known) < len(tables):
+    tables = results.tables(model, threat)
+    if not tables:
         return {}
     means = [
-        table.group_by("label").aggregate([("correct", "mean")]).sort_by("label") for table in known
+        rows.group_by("label").aggregate([("correct", "mean")]).sort_by("label") for rows in tables
     ]
     labels = means[0].column("label").to_pylist()
     values = np.mean([one.column("correct_mean").to_numpy() for one in means], axis=0)

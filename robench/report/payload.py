@@ -41,9 +41,8 @@ def payload(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None
 ) -> dict[str, Any]:
     """The record of every model, in the order of the table, and of every threat."""
-    by_name = {model["name"]: model for model in results.models}
     rows = [row for _, row in table.iterrows()]
-    records = [_record(results, by_name[row["model"]], row) for row in rows]
+    records = [_record(results, results.by_name[row["model"]], row) for row in rows]
     for record in records:
         if verdicts and record["name"] in verdicts:
             record["verdict"] = _clipped(_of_items(verdicts[record["name"]], results.items))
@@ -69,14 +68,10 @@ def with_pictures(
 ) -> list[dict[str, Any]]:
     """The records with example images, as many as `room` bytes take: fewer for each model where not
     all models have room for all, then none for the lowest ranked."""
-    by_name = {model["name"]: model for model in results.models}
     rows = [row for _, row in table.iterrows()]
     room -= len(records) * len('"pictures_left_out":true,')
     for tiles in TILES:
-        strips = [
-            [asdict(strip) for strip in _pictures(results, by_name[row["model"]], row, tiles)]
-            for row in rows
-        ]
+        strips = [[asdict(strip) for strip in _pictures(results, row, tiles)] for row in rows]
         sizes = [len(_json({"pictures": own})) for own in strips]
         if sum(sizes) <= min(room, MANY):
             break
@@ -222,22 +217,22 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _pictures(results: Results, model: Model, row: pd.Series, tiles: int) -> list[Strip]:
+def _pictures(results: Results, row: pd.Series, tiles: int) -> list[Strip]:
     names = [threat["name"] for threat in results.threats]
     accuracy = _accuracy(row, names)
     strongest = strongest_attack(results.attacks, accuracy)
+    model = results.by_name[row["model"]]
     return examples(results, model, strongest, _hardest(results, row), tiles)
 
 
 def pictured_cells(results: Results, table: pd.DataFrame) -> dict[str, int]:
     """Of how many images of a cell, by its digest, the page may show pictures: of each model's
     first seed those of `_pictures`, and of each data set's first model one of every corruption."""
-    by_name = {model["name"]: model for model in results.models}
     names = [threat["name"] for threat in results.threats]
     found: dict[str, int] = {}
     for _, rows in table.groupby("dataset", sort=False):
         for place, (_, row) in enumerate(rows.iterrows()):
-            model, accuracy = by_name[row["model"]], _accuracy(row, names)
+            model, accuracy = results.by_name[row["model"]], _accuracy(row, names)
             sheet = [one["name"] for kind in results.kinds.values() for one in kind]
             shown = dict.fromkeys(sheet if place == 0 else [], 1) | {CLEAN: TILES[0]}
             shown |= {results.kinds[kind][-1]["name"]: TILES[0] for kind in _hardest(results, row)}

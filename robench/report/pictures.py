@@ -28,10 +28,6 @@ class Strip:
     tiles: int
     captions: tuple[str, ...] = ()
 
-    @property
-    def size(self) -> int:
-        return len(self.picture) + sum(len(caption) for caption in self.captions)
-
 
 def inputs(rows: pa.Table, shape: list[int] | None) -> Pixels | None:
     """The stored images of a cell, (n, h, w, 1 or 3); None where there is nothing to look at."""

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.balls import Ball
+from robench.diagnostics.subject import ASIDE
 from robench.gaps import Gap, does, gaps
 from robench.leaderboard import CLEAN
 from robench.report.drawing import Drawing, Plot, number, tones
@@ -66,7 +67,7 @@ def _cells(
             continue
         breakable = (clean == 1) & (both.survived == 0)
         for threat in results.threats:
-            aside = threat["kind"] != "attack" or threat["role"] in ("proof", "nearest")
+            aside = threat["kind"] != "attack" or threat["role"] in ASIDE
             if aside or Ball.of(threat) != ball:
                 continue
             correct = results.correct(model, threat["name"])

@@ -42,8 +42,8 @@ def spikes(results: Results) -> list[Spikes]:
 
 
 def _of(results: Results, model: Model) -> Spikes | None:
-    cells = [results.cell(model["name"], seed["seed"], CLEAN) for seed in model["seeds"]]
-    seen = [cell["activity"] for cell in cells if cell and cell.get("activity")]
+    cells = results.cells(model, CLEAN)
+    seen = [cell["activity"] for cell in cells if cell.get("activity")]
     rates: list[float] = []
     while seen and all(f"spike_rate_{len(rates) + 1}" in one for one in seen):
         rates.append(fmean(float(one[f"spike_rate_{len(rates) + 1}"]) for one in seen))
