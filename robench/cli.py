@@ -173,26 +173,21 @@ def run(
             return
         watch = unchanged.watch(asked)
     from robench import gate
-    from robench.run import run_report
+    from robench.run import RunOptions, run_report
     from robench.store import Store
 
     wanted = gate.parse(fail_under or ())
 
+    debug = "--debug" in sys.argv
     done = run_report(
         here,
         report,
-        watch=watch,
+        RunOptions(device, jobs, ray, gpu_share, tuple(only or ()), keep_images, debug),
         store=_store(here, store) if watch is None else Store(watch.asked.files),
         folder=out_folder,
-        device=device,
-        jobs=jobs,
-        ray=ray,
-        gpu_share=gpu_share,
-        only=only or (),
-        keep_images=keep_images,
         console=err,
         command=_command(),
-        debug="--debug" in sys.argv,
+        watch=watch,
     )
     out.print(f"page: {done.page}", soft_wrap=True, highlight=False)
     checks = gate.hold(done.results, wanted)

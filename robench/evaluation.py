@@ -25,7 +25,7 @@ from robench.networks.module import Outputs
 from robench.networks.over_time import Encoding, Readout
 from robench.notebook import Evaluation
 from robench.own_threats import Wanted, held_card, threats_asked
-from robench.run import make_results
+from robench.run import RunOptions, make_results
 from robench.store import Store
 from robench.torch_state import own_state
 from robench.workspace import open_workspace
@@ -186,12 +186,10 @@ def evaluate(
         results = make_results(
             here.holding(card, whole, *asked.cards),
             whole.name,
+            RunOptions(device, jobs, keep_images=keep_images),
             store=kept,
             console=console,
             command=f"robench.evaluate({name}, dataset={_said(dataset)}, report={report!r})",
-            device=device,
-            jobs=jobs,
-            keep_images=keep_images,
         )
     finally:
         # A run computes on one thread, with steady convolutions; the caller's own work need not.

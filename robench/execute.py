@@ -67,8 +67,8 @@ class Run:
     digests: dict[Cell, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """Digest -> why."""
-    lost: dict[Training, str] = field(default_factory=dict)
-    """Models that could not be trained -> why."""
+    lost: dict[Training | Cell, str] = field(default_factory=dict)
+    """Models that could not be trained, and cells that so have no digest -> why."""
     outcomes: Outcomes = field(default_factory=Outcomes)
     """What the store holds of the plan, as read back at the end."""
 
@@ -501,7 +501,7 @@ class _Scheduler:
         if self._waits(cell):
             return
         self._submit_next(cell)
-        if cell in self.run.digests or unborn(cell) in self.run.failures:
+        if cell in self.run.digests or cell in self.run.lost:
             self._release(cell)
 
     def _waits(self, proof: Cell) -> bool:
@@ -510,7 +510,7 @@ class _Scheduler:
         run = self.run
         for cell in run.plan.handed.get(proof, ()):
             name = run.digests.get(cell)
-            over = name in self.cells or name in run.failures or unborn(cell) in run.failures
+            over = name in self.cells or name in run.failures or cell in run.lost
             if cell in self.planned and not over:
                 self.waiting[name or cell].append(proof)
                 return True
@@ -523,7 +523,7 @@ class _Scheduler:
                 continue
             why = run.lost.get(training) or run.failures.get(run.model_digest(training))
             if why is not None:
-                run.failures[unborn(cell)] = f"{training.label} could not be trained: {why}"
+                run.lost[cell] = f"{training.label} could not be trained: {why}"
                 self.listener.found("failed")
                 return
             if run.weights_of(training) is None:
@@ -587,11 +587,6 @@ def with_the_rest(run: Run, plan: Plan, listener: Listener) -> Run:
     }
     _read_back(whole, listener)
     return whole
-
-
-def unborn(cell: Cell) -> str:
-    """What a cell without a digest (its model failed) is called among failures."""
-    return f"unborn {cell.training.card.name} {cell.training.seed} {cell.threat.name}"
 
 
 def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:

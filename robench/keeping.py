@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robench.adversarial import images_file
 from robench.digest import digest
 from robench.errors import RobenchError
 from robench.store import Store
-from robench.tasks import Evaluate, Tell, there
+from robench.tasks import Evaluate, Kind, Tell, there
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class KeepImages:
     """
 
     evaluation: Evaluate
+    kind: ClassVar[Kind] = "evaluate"
+    makes: ClassVar[Sequence[str]] = ["images"]
 
     @property
     def digest(self) -> str:

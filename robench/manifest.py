@@ -23,7 +23,7 @@ from robench.data.sample import drawn
 from robench.data.sample import said as sampled
 from robench.digest import SCHEMA as IDENTITY_SCHEMA
 from robench.digest import Written, digest
-from robench.execute import Run, unborn
+from robench.execute import Run
 from robench.plan import Threat, Training
 from robench.store import Damaged
 
@@ -71,7 +71,7 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     kept = run.store.images()
     for cell in run.plan.cells:
         name = run.digests.get(cell)
-        why = run.failures.get(name or unborn(cell))
+        why = run.lost.get(cell) if name is None else run.failures.get(name)
         done = name is not None and name in run.outcomes
         row: dict[str, Any] = {
             "model": cell.training.card.name,

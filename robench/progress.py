@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
@@ -12,9 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TaskID as BarID
 
-from robench.keeping import KeepImages
 from robench.pool import Failure
-from robench.tasks import Evaluate, Task, Train
+from robench.tasks import Task
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""
@@ -22,8 +22,8 @@ LATE = 0.25
 """What a task that takes longer than its like still needs, as a share of what it took so far."""
 
 
-DRAWN = 0.1
-"""Seconds between two drawings, at least."""
+Like = tuple[str, str]
+"""Kind and group of a task."""
 
 
 class TimeLeft:
@@ -35,9 +35,9 @@ class TimeLeft:
 
     def __init__(self, jobs: int) -> None:
         self._jobs = max(jobs, 1)  # without workers, this process
-        self._waiting: dict[str, int] = defaultdict(int)
-        self._took: dict[str, list[float]] = defaultdict(list)
-        self._running: dict[str, tuple[str, float, float]] = {}
+        self._waiting: dict[Like, int] = defaultdict(int)
+        self._took: dict[Like, list[float]] = defaultdict(list)
+        self._running: dict[str, tuple[Like, float, float]] = {}
 
     def begin(self) -> None:
         """Nothing is waiting; what is known of durations stays."""
@@ -45,32 +45,34 @@ class TimeLeft:
         self._running.clear()
 
     def queue(self, task: Task) -> None:
-        self._waiting[task.group] += 1
+        self._waiting[_like(task)] += 1
 
     def drop(self, task: Task) -> None:
         """It is done by somebody else."""
-        self._waiting[task.group] -= 1
+        self._waiting[_like(task)] -= 1
 
-    def told(self, label: str, group: str, done: float) -> None:
-        started = self._running.get(label, (group, time.monotonic(), 0.0))[1]
-        self._running[label] = (group, started, done)
+    def told(self, task: Task, done: float) -> None:
+        self._running[task.label] = (_like(task), self._start_of(task), done)
 
     def finish(self, task: Task) -> None:
-        _, started, _ = self._running.pop(task.label, (task.group, time.monotonic(), 0.0))
-        self._took[task.group].append(time.monotonic() - started)
-        self._waiting[task.group] -= 1
+        self._took[_like(task)].append(time.monotonic() - self._start_of(task))
+        self._running.pop(task.label, None)
+        self._waiting[_like(task)] -= 1
+
+    def _start_of(self, task: Task) -> float:
+        return self._running.get(task.label, (None, time.monotonic(), 0.0))[1]
 
     def seconds(self) -> float | None:
         total = 0.0
-        for group, number in self._waiting.items():
+        for like, number in self._waiting.items():
             if number <= 0:
                 continue
-            each = self._estimate(group)
+            each = self._estimate(like)
             if each is None:
                 return None
             total += number * each
-        for group, started, done in self._running.values():
-            each, elapsed = self._estimate(group) or 0.0, time.monotonic() - started
+        for like, started, done in self._running.values():
+            each, elapsed = self._estimate(like) or 0.0, time.monotonic() - started
             # One that takes longer than its like is not done yet.
             total -= min(elapsed, each) * (done < 1)
             total += LATE * elapsed if elapsed > each else 0.0
@@ -83,19 +85,18 @@ class TimeLeft:
         label, (_, started, _) = min(self._running.items(), key=lambda item: item[1][1])
         return label, time.monotonic() - started
 
-    def _estimate(self, group: str) -> float | None:
-        if took := self._took.get(group):
-            return sum(took) / len(took)
+    def _estimate(self, like: Like) -> float | None:
+        if took := self._took.get(like):
+            return fmean(took)
         for other, started, done in self._running.values():
-            if other == group and done > 0.02:
+            if other == like and done > 0.02:
                 return (time.monotonic() - started) / done
-        kind = group.split(" ")[0] if " x " not in group else "x"
-        alike = [
-            sum(took) / len(took)
-            for name, took in self._took.items()
-            if took and (name.startswith(kind + " ") or (kind == "x" and " x " in name))
-        ]
-        return sum(alike) / len(alike) if alike else None
+        alike = [fmean(took) for (kind, _), took in self._took.items() if took and kind == like[0]]
+        return fmean(alike) if alike else None
+
+
+def _like(task: Task) -> Like:
+    return task.kind, task.group
 
 
 class Terminal:
@@ -115,9 +116,8 @@ class Terminal:
             # Drawn when something is told: a thread that draws would be copied with the process.
             auto_refresh=False,
         )
-        self._drawn = 0.0
         self._left = TimeLeft(jobs)
-        self._groups: dict[str, str] = {}
+        self._tasks: dict[str, Task] = {}
         self._bars: dict[str, BarID] = {}
         self._models = self._cells = BarID(-1)
         self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0, "images": 0}
@@ -177,15 +177,16 @@ class Terminal:
 
     def queued(self, task: Task) -> None:
         with self._lock:
-            self._groups[task.label] = task.group
+            self._tasks[task.label] = task
             self._left.queue(task)
 
     def told(self, label: str, done: float, text: str) -> None:
         with self._lock:
-            if label not in self._groups:
+            task = self._tasks.get(label)
+            if task is None:
                 return
-            self._left.told(label, self._groups[label], done)
-            if label.startswith("train "):
+            self._left.told(task, done)
+            if task.kind == "train":
                 if label not in self._bars:
                     self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
                 self._progress.update(self._bars[label], completed=round(100 * done), text=text)
@@ -203,24 +204,18 @@ class Terminal:
                 )
                 if self._debug and failure.traceback:
                     self._console.print(escape(failure.traceback), highlight=False, style="dim")
-            if isinstance(task, Train):
-                self.made["models" if task.trains else "given"] += failure is None
-                self._progress.advance(self._models)
-            elif task.group.startswith("make "):
-                self.made["inputs"] += failure is None
-            else:
-                later = isinstance(task, KeepImages)
-                self.made["cells"] += failure is None and not later
-                keeps = later or (isinstance(task, Evaluate) and task.keeps)
-                self.made["images"] += failure is None and keeps
-                self._progress.advance(self._cells)
+            if failure is None:
+                for what in task.makes:
+                    self.made[what] += 1
+            if task.kind != "make inputs":
+                self._progress.advance(self._models if task.kind == "train" else self._cells)
             self._show_left()
 
     def elsewhere(self, task: Task) -> None:
         with self._lock:
             self._left.drop(task)
-        if not task.group.startswith("make "):
-            self.found("model" if isinstance(task, Train) else "cell")
+        if task.kind != "make inputs":
+            self.found("model" if task.kind == "train" else "cell")
 
     def found(self, what: str) -> None:
         self.kept[what] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,36 @@ class Done:
     results: Results
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a report is made, whatever it asks for."""
+
+    device: str | None = None
+    """None: CUDA where there is one."""
+    jobs: int | None = None
+    """Worker processes; None: one per core on a CPU, one on CUDA."""
+    ray: str | None = None
+    """Address of a Ray cluster that does the work instead (see cluster.py)."""
+    gpu_share: float = 1.0
+    """Share of a GPU that one task takes there."""
+    only: tuple[str, ...] = ()
+    """Patterns: only models or threats whose name matches one are made."""
+    keep_images: bool = False
+    """Whether what attacks make of the images is kept (images.py); of cells that are finished
+    without, the attacks run again."""
+    debug: bool = False
+    """Whether tracebacks of what failed are shown."""
+
+
 def run_report(
     workspace: Workspace,
     report: str,
+    options: RunOptions = RunOptions(),
     *,
     store: Store,
     console: Console,
     command: str,
     folder: Path | None = None,
-    device: str | None = None,
-    jobs: int | None = None,
-    ray: str | None = None,
-    gpu_share: float = 1.0,
-    only: Sequence[str] = (),
-    keep_images: bool = False,
-    debug: bool = False,
     watch: Watch | None = None,
 ) -> Done:
     """Make what is missing of a report (see `make_results`) and write its page.
@@ -58,28 +73,18 @@ def run_report(
         watch: is told what a report was made from of which nothing is missing (unchanged.py).
     """
     results = make_results(
-        workspace,
-        report,
-        store=store,
-        console=console,
-        command=command,
-        device=device,
-        jobs=jobs,
-        ray=ray,
-        gpu_share=gpu_share,
-        only=only,
-        keep_images=keep_images,
-        debug=debug,
+        workspace, report, options, store=store, console=console, command=command
     )
     if watch is not None:
         watch.end()
     folder = folder or workspace.output / "reports" / report
     files = write_files(results, folder)
+    only = options.only
     asked = {_place(cell) for cell in make_plan(workspace, report, only).cells} if only else None
     missing = [
         cell
         for cell in results.manifest["cells"]
-        if cell["status"] != "done" or (keep_images and _lacks_images(results, cell))
+        if cell["status"] != "done" or (options.keep_images and _lacks_images(results, cell))
     ]
     incomplete = [c for c in missing if not asked or (c["model"], c["seed"], c["threat"]) in asked]
     if watch is not None and not missing:
@@ -100,53 +105,39 @@ def _place(cell: Cell) -> tuple[str, int, str]:
 def make_results(
     workspace: Workspace,
     report: str,
+    options: RunOptions = RunOptions(),
     *,
     store: Store,
     console: Console,
     command: str,
-    device: str | None = None,
-    jobs: int | None = None,
-    ray: str | None = None,
-    gpu_share: float = 1.0,
-    only: Sequence[str] = (),
-    keep_images: bool = False,
-    debug: bool = False,
 ) -> Results:
     """Make what is missing of a report and return its results.
-
-    Args:
-        device: None: CUDA where there is one.
-        jobs: worker processes; None: one per core on a CPU, one on CUDA.
-        ray: address of a Ray cluster that does the work instead (see cluster.py).
-        gpu_share: share of a GPU that one task takes there.
-        keep_images: whether what attacks make of the images is kept (images.py); of cells that are
-            finished without, the attacks run again.
-        debug: whether tracebacks of what failed are shown.
 
     With `only` the results are still those of the whole report: what was made now, what was there
     before, and the rest as missing.
 
     Raises RobenchError for bad input before any work starts. A failing cell does not stop the run.
     """
-    plan = make_plan(workspace, report, only)
-    if ray is None:
-        device = choose_device(device)
+    plan = make_plan(workspace, report, options.only)
+    jobs, debug, keep_images = options.jobs, options.debug, options.keep_images
+    if options.ray is None:
+        device = choose_device(options.device)
         if jobs is None:
             jobs = (os.cpu_count() or 1) if device == "cpu" else 1
         state = open_run(plan, store, device, keep_images)
         with Terminal(console, jobs, debug) as terminal:
             execute(state, terminal, jobs)
     else:
-        cluster = Cluster(ray, jobs, gpu_share)
+        cluster = Cluster(options.ray, jobs, options.gpu_share)
         try:
-            device = device or ("cuda" if cluster.has_gpu else "cpu")
+            device = options.device or ("cuda" if cluster.has_gpu else "cpu")
             state = open_run(plan, store, device, keep_images)
             with Terminal(console, cluster.tasks_at_once(device), debug) as terminal:
                 execute(state, terminal, start=lambda told: cluster.pool(told, device))
         finally:
             cluster.close()
     missing = sum(state.digests.get(cell) not in state.outcomes for cell in state.plan.cells)
-    if only:  # the page is of the whole report, whatever else there is of it
+    if options.only:  # the page is of the whole report, whatever else there is of it
         state = with_the_rest(state, make_plan(workspace, report), terminal)
     manifest = describe(state, command)
     try:

@@ -10,11 +10,11 @@ import math
 import shutil
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,7 @@ from robench.trainers.base import History, Trainer, added_memory, memory_now
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
+Kind = Literal["train", "make inputs", "evaluate"]
 
 KEPT = 2**28
 """Bytes of trained networks that a process keeps, the last used ones: cells that share an input
@@ -66,8 +67,15 @@ class Task(Protocol):
     @property
     def label(self) -> str: ...
     @property
+    def kind(self) -> Kind: ...
+    @property
+    def makes(self) -> Sequence[str]:
+        """What is there more once it is done: models, given, inputs, cells, images."""
+        ...
+
+    @property
     def group(self) -> str:
-        """Tasks of one group take about the same time."""
+        """Tasks of one kind and group take about the same time."""
         ...
 
     @property
@@ -88,6 +96,7 @@ class Train:
     identity: Identity
     store: str
     device: str
+    kind: ClassVar[Kind] = "train"
     sigma_of: str | None = None
     """Digest of the stored model whose noise levels this one has."""
 
@@ -103,8 +112,12 @@ class Train:
         return cast("type[Trainer]", trainer).trains
 
     @property
+    def makes(self) -> Sequence[str]:
+        return ["models" if self.trains else "given"]
+
+    @property
     def group(self) -> str:
-        return f"train {self.training.card.name}"
+        return self.training.card.name
 
     @property
     def time_limit(self) -> float:
@@ -182,6 +195,8 @@ class MakeInputs:
     identity: Identity
     store: str
     device: str
+    kind: ClassVar[Kind] = "make inputs"
+    makes: ClassVar[Sequence[str]] = ["inputs"]
     surrogate: str | None = None
     """Digest of the surrogate model in the store, for transfer attacks."""
 
@@ -191,7 +206,7 @@ class MakeInputs:
 
     @property
     def group(self) -> str:
-        return f"make {_family(self.cell.threat)}"
+        return _family(self.cell.threat)
 
     @property
     def time_limit(self) -> float:
@@ -284,6 +299,7 @@ class Evaluate:
     identity: Identity
     store: str
     device: str
+    kind: ClassVar[Kind] = "evaluate"
     model: str
     """Digest of the model in the store."""
     inputs: str | None = None
@@ -316,6 +332,10 @@ class Evaluate:
     def keeps(self) -> bool:
         """Whether images are kept: shared inputs always are, under their own name."""
         return self.keep and self.attacks
+
+    @property
+    def makes(self) -> Sequence[str]:
+        return ["cells", "images"] if self.keeps else ["cells"]
 
     def run(self, tell: Tell) -> None:
         store, (outcome, images) = Store(self.store), self.carry_out()

@@ -20,7 +20,7 @@ from robench.identity import resolve_model
 from robench.networks.handed import _SEEN, handed_over
 from robench.networks.module import Module
 from robench.plugins import Source
-from robench.run import make_results
+from robench.run import RunOptions, make_results
 from robench.store import Store
 from robench.workspace import Workspace
 
@@ -169,7 +169,7 @@ def test_weights_that_do_not_fit_say_where(small: Workspace, write: Write) -> No
         store=Store(small.root / ".robench"),
         console=Console(quiet=True),
         command="",
-        jobs=1,
+        options=RunOptions(jobs=1),
     )
     assert "the weights do not fit the network: Missing key" in results.failures()[0]["error"]
 

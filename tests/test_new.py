@@ -14,7 +14,7 @@ from robench.check import check
 from robench.errors import RobenchError
 from robench.identity import load_splits
 from robench.new import new_notebook, new_plugin, new_workspace
-from robench.run import run_report
+from robench.run import RunOptions, run_report
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 
@@ -47,7 +47,7 @@ def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) 
         store=Store(workspace.root / ".robench"),
         console=Console(quiet=True),
         command="",
-        jobs=1,
+        options=RunOptions(jobs=1),
     )
     assert done.incomplete == 0
     assert "my-first-one" in done.page.read_text()

@@ -21,6 +21,8 @@ class Work:
     label: str
     group: str
     digest: str = ""
+    kind: str = "evaluate"
+    makes: tuple[str, ...] = ("cells",)
 
     def run(self, tell: object) -> None: ...
 
@@ -33,7 +35,7 @@ def test_time_left_comes_from_like_tasks(monkeypatch: pytest.MonkeyPatch) -> Non
     for task in tasks:
         left.queue(task)
     assert left.seconds() is None, "nothing is known before the first is done"
-    left.told(tasks[0].label, tasks[0].group, 0.0)
+    left.told(tasks[0], 0.0)
     now[0] = 4.0
     left.finish(tasks[0])
     assert left.seconds() == pytest.approx(4 * 4.0 / 2)
@@ -43,11 +45,11 @@ def test_a_running_training_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPa
     now = [0.0]
     monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
     left = TimeLeft(jobs=1)
-    task = Work("train a seed 0", "train a")
+    task = Work("train a seed 0", "a", kind="train", makes=("models",))
     left.queue(task)
-    left.told(task.label, task.group, 0.0)
+    left.told(task, 0.0)
     now[0] = 10.0
-    left.told(task.label, task.group, 0.25)
+    left.told(task, 0.25)
     assert left.seconds() == pytest.approx(30.0)
 
 
@@ -60,10 +62,10 @@ def test_a_task_that_takes_longer_than_its_like_is_not_done_yet(
     short, long = Work("a seed 0 x t", "a x attack t"), Work("a seed 1 x t", "a x attack t")
     for task in (short, long):
         left.queue(task)
-    left.told(short.label, short.group, 0.0)
+    left.told(short, 0.0)
     now[0] = 4.0
     left.finish(short)
-    left.told(long.label, long.group, 0.0)
+    left.told(long, 0.0)
     now[0] = 6.0
     assert left.seconds() == pytest.approx(2.0)
     now[0] = 44.0

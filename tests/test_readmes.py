@@ -13,7 +13,7 @@ from robench import plugins
 from robench.cards import ClaimCard
 from robench.check import check
 from robench.new import new_workspace
-from robench.run import run_report
+from robench.run import RunOptions, run_report
 from robench.store import Store
 from robench.workspace import CARD_TYPES, FOLDERS, Folder, open_workspace, reference_root
 
@@ -96,6 +96,6 @@ def test_the_examples_pass_the_check_and_run(tmp_path: Path, folder: str) -> Non
             store=Store(tmp_path / ".robench"),
             console=Console(quiet=True),
             command="",
-            jobs=1,
+            options=RunOptions(jobs=1),
         )
         assert done.incomplete == 0, report

@@ -211,7 +211,7 @@ class Run:
         return rows[confirmed(self.target, *given, wrong=self.draws)]
 
     def _leave(self, x_adv: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Drop what is held of broken images; the iterates of the others."""
+        """Drop what is held of broken images; the iterates of the others, and those just before."""
         stay = torch.nonzero(~self.closed)[:, 0]
         self.y, self.rows = self.y.index_select(0, stay), self.rows.index_select(0, stay)
         self.aim = None if self.aim is None else self.aim.index_select(0, stay)
@@ -222,7 +222,8 @@ class Run:
         if isinstance(self.surrogate, AdaptiveSurrogate):
             self.surrogate.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
-        return x_adv.index_select(0, stay), previous.index_select(0, stay)
+        left = x_adv.index_select(0, stay)
+        return left, left if previous is x_adv else previous.index_select(0, stay)
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.

@@ -103,8 +103,7 @@ def main(store: str, page: str) -> None:
         folder=Path(page),
         console=Console(quiet=True),
         command="",
-        device="cpu",
-        jobs=1,
+        options=run.RunOptions(device="cpu", jobs=1),
     )
     whole = time.process_time()
     print(json.dumps({"parts": parts.seconds, "whole": whole, "around": whole - sum(made)}))

@@ -44,7 +44,7 @@ from robench.digest import canonical
 from robench.execute import Run, execute, open_run
 from robench.plan import Training, make_plan
 from robench.pool import Inline
-from robench.run import run_report
+from robench.run import RunOptions, run_report
 from robench.scoring import with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Outcome, Store, _cell_path
@@ -192,7 +192,14 @@ def measure(step: str, root: Path) -> Cost:
         else:
             raise SystemExit("there was nothing to do")
     else:
-        run_report(workspace, "large", store=store, console=Console(quiet=True), command="", jobs=1)
+        run_report(
+            workspace,
+            "large",
+            store=store,
+            console=Console(quiet=True),
+            command="",
+            options=RunOptions(jobs=1),
+        )
     return Cost(time.perf_counter() - started, time.process_time() - spent, peak_mb(), before)
 
 
