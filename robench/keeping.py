@@ -10,7 +10,8 @@ from robench.adversarial import images_file
 from robench.digest import digest
 from robench.errors import RobenchError
 from robench.store import Store
-from robench.tasks import Evaluate, Kind, Tell, there
+from robench.tasks import Evaluate, Kind, Tell
+from robench.trained import there
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,8 @@ from robench.networks.base import Network
 from robench.networks.neighbourhood import changing
 from robench.networks.noise import InUse, noise, noise_in_use
 from robench.networks.numbers import LOST, NONE, asked, without_a_number
-from robench.swapped import swapped
 from robench.time_limit import DAY, OutOfTime, until
-from robench.torch_state import own_state
+from robench.torch_state import own_state, swapped
 
 DISPLAYED = 8
 """Images per cell whose perturbed input is kept for the page."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -24,39 +24,33 @@ import torch
 
 from robench import plugins
 from robench.adversarial import images_file
-from robench.attacks.base import Attack
-from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
+from robench.cards import AttackCard, ModelCard, ReportCard
+from robench.cell_network import CellNetwork, at_work, check_code, time_limit
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.corruptions.streamed import Streamed
 from robench.data.base import Part
 from robench.digest import Identity, canonical, derived_seed
 from robench.errors import RobenchError
-from robench.goals import Towards, aims, check_goal, clean_answers, with_columns
+from robench.goals import Towards, with_columns
 from robench.guard import AtWork, guarded
-from robench.identity import forget_splits, load_sample, load_splits, make_network
-from robench.nearest import NOISY_DRAWS, look_nearer
+from robench.identity import forget_splits, load_sample, load_splits
 from robench.networks.base import Network
-from robench.networks.noise import NoisyLayer
-from robench.networks.weights import load_state, written_state
+from robench.networks.weights import written_state
 from robench.plan import Cell, Threat, Training
 from robench.probes import Probes
 from robench.provenance import provenance
-from robench.scoring import Perturbed, attack_slice, check_proof, score_slice, with_costs
+from robench.scoring import Perturbed, check_proof, with_costs
 from robench.seal import sealed, tensors_digest
-from robench.store import Damaged, Outcome, Store
-from robench.time_limit import DAY, WEEK, within
-from robench.torch_state import own_state, torch_seeded
+from robench.store import Outcome, Store
+from robench.time_limit import WEEK, within
+from robench.torch_state import own_state
+from robench.trained import fresh_network, take_sigmas, there, trained_network
 from robench.trainers.base import History, Trainer, added_memory, memory_now
 
 Tell = Callable[[float, str], None]
 Read = TypeVar("Read")
 Kind = Literal["train", "make inputs", "evaluate"]
-
-KEPT = 2**28
-"""Bytes of trained networks that a process keeps, the last used ones: cells that share an input
-come one after the other, each with another network."""
-_kept: OrderedDict[tuple[Training, str, str, str, str], tuple[Network, int]] = OrderedDict()
 
 
 class Task(Protocol):
@@ -144,10 +138,10 @@ class Train:
         started = time.perf_counter()
         for kind, spec in plugins.SPECS.items():
             if hasattr(card, spec):
-                _check_code(kind, getattr(card, spec), card, self.identity[spec])
+                check_code(kind, getattr(card, spec), card, self.identity[spec])
         splits = load_splits(card)
         device = torch.device(self.device)
-        network = _fresh(card, seed).to(device)
+        network = fresh_network(card, seed).to(device)
         trainer: Trainer = plugins.build("trainers", card.trainer, card)
         if trainer.trains and not len(splits.train):
             raise RobenchError(
@@ -158,9 +152,9 @@ class Train:
         if trainer.trains:
             network.learn_input(splits.train.images)
         if self.sigma_of is not None:
-            _take_sigmas(network, Store(self.store), self.sigma_of, card)
+            take_sigmas(network, Store(self.store), self.sigma_of, card)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))
-        work = _at_work(("trainers", card.trainer, card), ("networks", card.network, card))
+        work = at_work(("trainers", card.trainer, card), ("networks", card.network, card))
         before = splits.seal()
         memory = memory_now(device)
         began = time.perf_counter()
@@ -210,7 +204,7 @@ class MakeInputs:
 
     @property
     def time_limit(self) -> float:
-        return _time_limit(self.cell.threat)
+        return time_limit(self.cell.threat)
 
     @own_state()
     def run(self, tell: Tell) -> None:
@@ -228,17 +222,14 @@ class MakeInputs:
             assert self.surrogate is not None
             wanted, crafts = self.identity["surrogate"]["network"], threat.attack
             surrogate = self.cell.surrogate.card
-            _check_code("networks", surrogate.network, surrogate, wanted)
-            _check_code("attacks", crafts.attack, crafts, self.identity["threat"]["attack"])
+            check_code("networks", surrogate.network, surrogate, wanted)
+            check_code("attacks", crafts.attack, crafts, self.identity["threat"]["attack"])
             weights = self.identity["surrogate"]["weights"]
-            network = _trained(
+            network = trained_network(
                 self.cell.surrogate, self.surrogate, weights, self.store, self.device
             )
-            model = self.cell.surrogate.card
-            asked = _at_work(("networks", model.network, model))
-            part = load_sample(self.cell)
-            part, answers = _truth(self.cell, self.report, network, model, part, device, asked)
-            towards = _attack(self.cell, self.report, network, model, part, answers, device)
+            asked = CellNetwork(network, surrogate, self.cell, self.report, device)
+            towards = asked.attack(*asked.truth(load_sample(self.cell)))
             perturbed = towards.runs[0]
             trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
             tensors = {
@@ -261,11 +252,11 @@ class MakeInputs:
         """Corrupted images, made when they are sliced."""
         threat, seed = self.cell.threat, self.report.seed
         card, part = threat.corruption_card, load_sample(self.cell)
-        _check_code("corruptions", card.corruption, card, self.identity["threat"]["corruption"])
+        check_code("corruptions", card.corruption, card, self.identity["threat"]["corruption"])
         corruption: Corruption = plugins.build("corruptions", card.corruption, card)
         # Nature touches what an item is like, not what it is linked to.
         features = load_splits(self.cell.training.card).pixels("features")
-        work = _at_work(("corruptions", card.corruption, card))
+        work = at_work(("corruptions", card.corruption, card))
 
         def make(asked: Part, first: int) -> np.ndarray:
             clean = asked.images if features is None else asked.images[..., features]
@@ -321,7 +312,7 @@ class Evaluate:
 
     @property
     def time_limit(self) -> float:
-        return _time_limit(self.cell.threat, self.cell.training.card)
+        return time_limit(self.cell.threat, self.cell.training.card)
 
     @property
     def attacks(self) -> bool:
@@ -357,81 +348,70 @@ class Evaluate:
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
         threat = self.cell.threat
-        _check_code("networks", card.network, card, self.identity["model"]["network"])
+        check_code("networks", card.network, card, self.identity["model"]["network"])
         if threat.kind == "attack" and self.inputs is None:
             crafts, wanted = threat.attack, self.identity["threat"]["attack"]
-            _check_code("attacks", crafts.attack, crafts, wanted)
+            check_code("attacks", crafts.attack, crafts, wanted)
         weights = self.identity["model"]["weights"]
-        network = _trained(self.cell.training, self.model, weights, self.store, self.device)
-        work = _at_work(("networks", card.network, card))
+
+        def fresh() -> Network:
+            """A copy from the same bytes that nobody has asked anything yet."""
+            return trained_network(self.cell.training, self.model, weights, self.store, self.device)
+
+        asked = attacked = CellNetwork(fresh(), card, self.cell, report, device)
+        work, draws = asked.work, self.identity["draws"]
         with within(self.time_limit, work.who):
-            part, answers = _truth(
-                self.cell, report, network, card, load_sample(self.cell), device, work
-            )
+            part, answers = asked.truth(load_sample(self.cell))
         towards = Towards()
         if self.source is not None and not store.has_inputs(self.source.digest):
             images = cast("np.ndarray", self.source.streamed())  # slices as one does
         elif self.inputs is not None:
             images, towards = _shared(store, self.inputs)
-        elif self.cell.threat.kind == "attack":
-            towards = _attack(self.cell, report, network, card, part, answers, device, self.broken)
+        elif self.attacks:
+            towards = attacked.attack(part, answers, self.broken)
         else:
             images = part.images
-        outside = self.attacks and not plugins.own("attacks", self.cell.threat.attack.attack)
+        outside = self.attacks and not plugins.own("attacks", threat.attack.attack)
         stranger = not work.own
-        attacked = network
 
-        def fresh() -> Network:
-            """A copy from the same bytes that nobody has asked anything yet."""
-            again = _trained(self.cell.training, self.model, weights, self.store, self.device)
-            again.rows_at_once = attacked.rows_at_once
-            return again
-
-        def answered(
-            asked: Network,
-            images: np.ndarray,
-            part: Part,
-            seed: int = report.seed,
-            batch_size: int = report.batch_size,
-        ) -> tuple[pa.Table, dict[str, Any]]:
-            return score_slice(
-                asked,
-                images,
-                part,
-                noisy=card.inference_noise,
-                draws=self.identity["draws"],
-                seed=seed,
-                batch_size=batch_size,
-                device=device,
-                top_k=report.top_k,
-                work=work,
-                perturbed=bool(towards.runs),
-            )
+        def again() -> Network:
+            network = fresh()
+            network.rows_at_once = attacked.network.rows_at_once
+            return network
 
         def score(
             images: np.ndarray, labels: np.ndarray, seed: int
         ) -> tuple[pa.Table, dict[str, Any]]:
-            return answered(network, images, Part(images, labels, part.numbers), seed)
+            of = Part(images, labels, part.numbers)
+            return asked.score(images, of, draws, seed=seed, perturbed=bool(towards.runs))
 
-        def crafted(asked: Network, other: Part) -> np.ndarray:
+        def scored(
+            network: Network, images: np.ndarray, part: Part, **other: Any
+        ) -> tuple[pa.Table, dict[str, Any]]:
+            perturbed = bool(towards.runs)
+            return replace(asked, network=network).score(
+                images, part, draws, perturbed=perturbed, **other
+            )
+
+        def crafted(network: Network, other: Part) -> np.ndarray:
             """What the attack makes of other images."""
-            (made,) = _attack(self.cell, report, asked, card, other, None, device).runs
+            (made,) = replace(asked, network=network).attack(other, None).runs
             return made.images
 
         with within(self.time_limit, work.who), self._watch(work):
             if outside or (stranger and (self.attacks or answers is not None)):
-                network = fresh()  # what strangers had in their hands is not what is scored
+                asked = replace(asked, network=again())  # what strangers had is not what is scored
             perturbed, reached = towards.scored(score, part.labels, report.seed)
             if self.attacks:
                 assert perturbed is not None
                 images = perturbed.images
             rows, observations = score(images, part.labels, report.seed)
-            probes = Probes(fresh, answered, crafted, work, self.time_limit, card, report, device)
+            probes = Probes(again, scored, crafted, work, self.time_limit, card, report, device)
             if self.attacks and stranger:
-                observations |= probes.after(attacked, images, part, rows)
+                observations |= probes.after(attacked.network, images, part, rows)
         if "probed" in self.identity:
             with within(self.time_limit, work.who):
-                observations |= probes.before(network, part)
+                observations |= probes.before(asked.network, part)
         if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
             with self._watch(work):
                 observations |= probes.of_relatives(part, float(threat.eps or 0.0), weights)
@@ -515,225 +495,6 @@ def _had_no_gradient(perturbed: Perturbed) -> dict[str, str]:
 
 def _family(threat: Threat) -> str:
     return threat.kind if threat.kind == "clean" else f"{threat.kind} {threat.card.name}"  # type: ignore[union-attr]
-
-
-def _time_limit(threat: Threat, model: ModelCard | None = None) -> float:
-    said = [threat.attack.time_limit] if threat.kind == "attack" else []
-    said += [model.time_limit] if model is not None else []
-    return min((limit for limit in said if limit is not None), default=DAY)
-
-
-def _check_code(kind: plugins.Kind, spec: Spec, card: Card, wanted: Mapping[str, Any]) -> None:
-    """Raises RobenchError where a plugin's code, or a file that it names, is not what it was when
-    the run began: results are known by what was there then.
-
-    Args:
-        wanted: the plugin's fields in the identity of what is made.
-    """
-    if plugins.own(kind, spec) and spec.name != "given":
-        return
-    found = plugins.resolve(kind, spec, card)
-    if any(wanted[key] != found[key] for key in found if key in wanted):
-        raise RobenchError(
-            f"{plugins.called(kind, spec, card)}: its code or a file that it names is not what it "
-            "was when the run began; run again"
-        )
-
-
-def _at_work(*called: tuple[plugins.Kind, Spec, Card]) -> AtWork:
-    """Plugins that work together: those from outside by name, where there are some."""
-    outside = [one for one in called if not plugins.own(one[0], one[1])]
-    who = " with ".join(plugins.called(*one) for one in outside or called[:1])
-    if not outside:
-        return AtWork(who, own=True)
-    files = set[Path]().union(*(plugins.files(*one) for one in called))
-    return AtWork(who, files=frozenset(files))
-
-
-def _attack(
-    cell: Cell,
-    report: ReportCard,
-    network: Network,
-    model: ModelCard,
-    part: Part,
-    answers: np.ndarray | None,
-    device: torch.device,
-    broken: Mapping[int, str] | None = None,
-) -> Towards:
-    """Let the cell's attack perturb a slice, on the network of a model; of a targeted threat once
-    towards each class that it names. A network that strangers had in their hands is not kept.
-
-    Args:
-        answers: of the network to the clean images, where the threat is targeted.
-    """
-    card = cell.threat.attack
-    attack: Attack = plugins.build("attacks", card.attack, card)
-    check_goal(attack, card, network.classes)
-    work = _at_work(("attacks", card.attack, card), ("networks", model.network, model))
-    if not work.own:
-        _forget(network)
-    wanted: list[np.ndarray] = []
-    if card.goal == "targeted":
-        assert answers is not None
-        wanted = aims(card, answers, part.labels)
-    several: list[np.ndarray | None] = [*wanted] or [None]
-    top_k = 1 if card.access == "weights" else report.top_k
-    eps = float(cell.threat.eps or 0.0)
-
-    def attacked(
-        data: Part,
-        eps: float,
-        broken: Mapping[int, str] | None,
-        aim: np.ndarray | None = None,
-        seed: int = report.seed,
-    ) -> Perturbed:
-        return attack_slice(
-            network,
-            attack,
-            card,
-            eps,
-            data,
-            part=load_splits(cell.training.card).pixels(card.part),
-            noisy=model.inference_noise,
-            seed=seed,
-            batch_size=report.batch_size,
-            device=device,
-            broken=broken,
-            aims=aim,
-            top_k=top_k,
-            limit=_time_limit(cell.threat, model),
-            work=work,
-        )
-
-    if card.nearest is not None:
-        noisy = network.random_input or bool(model.inference_noise)
-
-        def wrong(images: np.ndarray, data: Part) -> np.ndarray:
-            rows, _ = score_slice(
-                network,
-                images,
-                data,
-                noisy=model.inference_noise,
-                draws=NOISY_DRAWS if noisy else 1,
-                seed=derived_seed(report.seed, "nearest"),
-                batch_size=report.batch_size,
-                device=device,
-                top_k=top_k,
-                work=work,
-                perturbed=True,
-            )
-            return np.asarray(rows.column("correct").to_numpy() < 0.5)
-
-        return Towards([look_nearer(attacked, wrong, part, eps, card.nearest, broken)])
-    runs = [
-        attacked(
-            part,
-            eps,
-            broken,
-            aim,
-            derived_seed(report.seed, "towards", number) if number else report.seed,
-        )
-        for number, aim in enumerate(several)
-    ]
-    return Towards(runs, wanted)
-
-
-def _truth(
-    cell: Cell,
-    report: ReportCard,
-    network: Network,
-    model: ModelCard,
-    part: Part,
-    device: torch.device,
-    work: AtWork,
-) -> tuple[Part, np.ndarray | None]:
-    """The slice with the labels that count, and what the network answers to its clean images, where
-    that is asked for: by a targeted threat, or by a report that measures against it."""
-    threat, own = cell.threat, report.labels == "predicted"
-    if not own and not (threat.kind == "attack" and threat.attack.goal == "targeted"):
-        return part, None
-    if not work.own:
-        _forget(network)
-    answers = clean_answers(
-        network,
-        part,
-        noisy=model.inference_noise,
-        seed=report.seed,
-        batch_size=report.batch_size,
-        device=device,
-        work=work,
-    )
-    return (Part(part.images, answers.argmax(1), part.numbers) if own else part), answers
-
-
-def _fresh(card: ModelCard, seed: int) -> Network:
-    """An untrained network; torch's global generator is left as it was found."""
-    splits = load_splits(card)
-    with torch_seeded(derived_seed("network", seed)):
-        return make_network(card, splits)
-
-
-def _take_sigmas(network: Network, store: Store, model: str, card: ModelCard) -> None:
-    """Give the noisy layers the sigmas of a stored model, layer by layer.
-
-    Raises RobenchError where the layers are others, or learn their sigmas themselves.
-    """
-    said = f"{card.file}: sigma_of = {card.sigma_of!r}"
-    state = safetensors.torch.load(there(store.read_model, model)[0])
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, NoisyLayer)}
-    theirs = sorted(name for name in state if name.endswith(".sigma"))
-    if theirs != sorted(f"{name}.sigma" for name in layers):
-        raise RobenchError(f"{said}: has other noisy layers: {', '.join(theirs) or 'none'}")
-    for name, layer in layers.items():
-        sigma = state[f"{name}.sigma"]
-        if layer.sigma.requires_grad:
-            raise RobenchError(
-                f"{said}: its levels are held fixed, but this network learns its own; put "
-                "learned_sigma = false into network"
-            )
-        if sigma.shape != layer.sigma.shape:
-            raise RobenchError(
-                f"{said}: {name} has sigmas of shape {tuple(sigma.shape)} there and of "
-                f"{tuple(layer.sigma.shape)} here"
-            )
-        layer.sigma.copy_(sigma)
-
-
-def _trained(training: Training, model: str, weights: str, store: str, device: str) -> Network:
-    """The network with its stored weights. Raises store.Damaged when they are not what they
-    were."""
-    key = (training, model, weights, store, device)
-    if key in _kept:
-        _kept.move_to_end(key)
-        return _kept[key][0]
-    payload, metadata = there(Store(store).read_model, model)
-    if metadata["tensors"] != weights:
-        raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
-    network = _fresh(training.card, training.seed)
-    load_state(network, safetensors.torch.load(payload))
-    network.to(device).eval()
-    if not plugins.own("networks", training.card.network):
-        return network  # what it remembers of one cell would be there in the next
-    _kept[key] = network, len(payload)
-    while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
-        _kept.popitem(last=False)
-    return network
-
-
-def _forget(network: Network) -> None:
-    """Keep a network no longer."""
-    for key, (kept, _) in list(_kept.items()):
-        if kept is network:
-            del _kept[key]
-
-
-def there(read: Callable[[str], Read], name: str) -> Read:
-    """What the store held when this task was made. Raises store.Damaged when it does not any
-    more, such as when another task has set it aside: then it is made again."""
-    try:
-        return read(name)
-    except FileNotFoundError as error:
-        raise Damaged(f"{error.filename or name}: is gone") from None
 
 
 def _shared(store: Store, name: str) -> tuple[np.ndarray, Towards]:

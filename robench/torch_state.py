@@ -1,10 +1,11 @@
-"""torch's ambient state as robench's passes need it, whatever the caller has set around them."""
+"""What is other for the length of a block: torch's ambient state, random states, attributes."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,3 +64,17 @@ def numpy_and_python_seeded(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+@contextmanager
+def swapped(places: Iterable[Any], **values: Any) -> Iterator[None]:
+    """Inside the block attributes of these objects have these values; then they are as they
+    were."""
+    before = [(place, name, getattr(place, name)) for place in places for name in values]
+    try:
+        for place, name, _ in before:
+            setattr(place, name, values[name])
+        yield
+    finally:
+        for place, name, old in before:
+            setattr(place, name, old)

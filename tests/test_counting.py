@@ -35,7 +35,7 @@ from robench.plan import make_plan
 from robench.results import Results, load_results
 from robench.scoring import attack_slice, score_slice
 from robench.store import Store
-from robench.tasks import _trained
+from robench.trained import trained_network
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
@@ -182,7 +182,7 @@ def network_of(small: Workspace, name: str = "small") -> Any:
     training = next(t for t in run.plan.trainings if t.card.name == name)
     weights = run.weights_of(training)
     assert weights is not None
-    return _trained(training, run.model_digest(training), weights, run.store.url, "cpu")
+    return trained_network(training, run.model_digest(training), weights, run.store.url, "cpu")
 
 
 def test_top_k_through_a_run_is_what_sorting_the_logits_says(

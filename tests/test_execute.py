@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_runs import carry_out, outcomes
 
-from robench import tasks
+from robench import trained
 from robench.errors import RobenchError
 from robench.execute import survey
 from robench.manifest import describe
@@ -365,12 +365,12 @@ def test_a_process_keeps_the_networks_it_used_last(
 
     def loaded() -> list[Network]:
         return [
-            tasks._trained(t, run.model_digest(t), run.weights[t], run.store.url, "cpu")
+            trained.trained_network(t, run.model_digest(t), run.weights[t], run.store.url, "cpu")
             for t in run.plan.trainings
         ]
 
     before = loaded()
     assert all(a is b for a, b in zip(before, loaded(), strict=True))
-    monkeypatch.setattr(tasks, "KEPT", 0)
-    tasks._kept.clear()
+    monkeypatch.setattr(trained, "KEPT", 0)
+    trained._kept.clear()
     assert not any(a is b for a, b in zip(loaded(), loaded(), strict=True)), "one at a time"

@@ -26,7 +26,7 @@ from robench.manifest import describe
 from robench.plan import make_plan
 from robench.results import Results, load_results
 from robench.store import Store
-from robench.tasks import _fresh
+from robench.trained import fresh_network
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
@@ -81,7 +81,7 @@ def test_kept_images_are_those_that_were_scored(several: Workspace) -> None:
         for image, picture in zip(kept.images, pictures, strict=False):
             assert np.round(image * 255).astype(np.uint8).tobytes() == picture
         if model == "small":  # the network itself, loaded by hand, says the same of them again
-            network = _fresh(cell.training.card, 0)
+            network = fresh_network(cell.training.card, 0)
             weights = run.store.read_model(run.model_digest(cell.training))[0]
             network.load_state_dict(safetensors_torch(weights))
             with torch.no_grad():

@@ -31,7 +31,7 @@ def turned(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
         place = rows.column_names.index("correct")
         return rows.set_column(place, "correct", pa.array(changed, pa.float32())), seen
 
-    monkeypatch.setattr("robench.tasks.score_slice", other)
+    monkeypatch.setattr("robench.cell_network.score_slice", other)
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **other: str | None) -> None:

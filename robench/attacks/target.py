@@ -32,7 +32,7 @@ from robench.networks.stand_in import stand_ins, standing_in
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
 from robench.replay import Ask, replays_of
-from robench.swapped import swapped
+from robench.torch_state import swapped
 
 COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.standard_noise import NoiseStream
-from robench.swapped import swapped
+from robench.torch_state import swapped
 
 Series = Tensor | Sequence[Tensor]
 """One tensor for each time step, in a list or stacked along the first dimension."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from robench import run, tasks
+from robench import cell_network, run, tasks
 from robench.networks.base import Network
 from robench.store import Store
 from robench.trainers.base import Trainer
@@ -80,8 +80,8 @@ def main(store: str, page: str) -> None:
 
     Trainer.make_optimizer = make_optimizer  # type: ignore[method-assign]
     parts.timed(Trainer, "_gradient", UPDATES)
-    parts.during(tasks, "_attack", ATTACKS)
-    parts.during(tasks, "score_slice", SCORING)
+    parts.during(cell_network.CellNetwork, "attack", ATTACKS)
+    parts.during(cell_network, "score_slice", SCORING)
     parts.timed(Network, "__call__")
     parts.timed(torch.autograd, "grad")
     parts.timed(tasks, "corrupt_images", CORRUPTIONS)

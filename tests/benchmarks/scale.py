@@ -44,11 +44,12 @@ from robench.digest import canonical
 from robench.execute import Run, execute, open_run
 from robench.plan import Training, make_plan
 from robench.pool import Inline
+from robench.provenance import provenance
 from robench.run import RunOptions, run_report
 from robench.scoring import with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Outcome, Store, _cell_path
-from robench.tasks import _fresh, provenance
+from robench.trained import fresh_network
 from robench.workspace import FOLDERS, open_workspace
 
 IMAGES = 100
@@ -125,7 +126,7 @@ def fill(run: Run, whole: bool) -> None:
 
 
 def store_model(run: Run, training: Training) -> None:
-    state = _fresh(training.card, training.seed).state_dict()
+    state = fresh_network(training.card, training.seed).state_dict()
     state["layers.0.op.bias"].fill_(training.card.trainer.settings["lr"])  # no two are equal
     metadata = {
         "identity": run.resolved[training.card.name].identity(training.seed),
