@@ -144,7 +144,7 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         final, said = elsewhere[:, :pixels].view(x.shape).to(x), elsewhere[:, pixels:-1].to(x)
         found["after an attack"] = moved(said, ask(fresh(), final))
         writes = {"writes": int(elsewhere[0, -1])}
-    if not network.draws and not network.random_input:
+    if not network.random_now and not network.random_input:
         back = torch.arange(len(x) - 1, -1, -1, device=x.device)
         found["order"] = moved(answers, ask(fresh(), x[back])[back])
         strange = torch.cat([x[:ALONE], torch.rand_like(x)])

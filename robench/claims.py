@@ -21,7 +21,14 @@ import numpy as np
 from robench.diagnostics.finding import percent
 from robench.digest import derived_seed
 from robench.results import Results
-from robench.statistics import Floats, percentile_interval, resampling, wilson
+from robench.statistics import (
+    Floats,
+    Resampling,
+    percentile_interval,
+    resampled_means,
+    resampling,
+    wilson,
+)
 
 WORST = "worst case"
 CLEAN = "clean"
@@ -165,10 +172,9 @@ def _interval(first: Floats, second: Floats) -> tuple[float, float]:
     """Bootstrap over seeds of each model and over the images that both share."""
     rng = np.random.default_rng(derived_seed("claim", first.shape, second.shape))
     drawn = resampling(len(first), first.shape[1], rng)
-    others = resampling(len(second), 1, rng).seeds
-    ours = np.einsum("bs,si,bi->b", drawn.seeds, first, drawn.images, optimize=True)
-    theirs = np.einsum("bs,si,bi->b", others, second, drawn.images, optimize=True)
-    low, high = percentile_interval(ours - theirs)
+    others = Resampling(resampling(len(second), 1, rng).seeds, drawn.images)
+    gaps = resampled_means(first[None], drawn) - resampled_means(second[None], others)
+    low, high = percentile_interval(gaps[:, 0])
     return float(low), float(high)
 
 

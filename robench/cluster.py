@@ -124,8 +124,8 @@ class OnRay:
         self._cluster, self._device, self._ray = cluster, device, ray
         # Ray itself retries nothing: execute.py does, so that attempts are counted in one place.
         self._work = ray.remote(max_retries=0, **resources)(_work)
-        self._ears = ray.remote(num_cpus=0, scheduling_strategy=_beside_the_driver(ray))(
-            _Ears
+        self._messages = ray.remote(num_cpus=0, scheduling_strategy=_beside_the_driver(ray))(
+            _Messages
         ).remote()
         self._told = told
         self._refs: dict[Future[Any], Any] = {}
@@ -140,7 +140,7 @@ class OnRay:
         return self._slots
 
     def submit(self, task: Any) -> Future[Any]:
-        reference = self._work.options(name=task.label[:80]).remote(task, self._ears)
+        reference = self._work.options(name=task.label[:80]).remote(task, self._messages)
         inner, future = reference.future(), Future[Any]()
         self._refs[future] = reference
         inner.add_done_callback(lambda done: self._done(future, done))
@@ -172,7 +172,7 @@ class OnRay:
     def _listen(self) -> None:
         while not self._closed.wait(LISTEN):
             with suppress(Exception):  # whatever becomes of the messages, the work goes on
-                for message in self._ray.get(self._ears.take.remote(), timeout=10):
+                for message in self._ray.get(self._messages.take.remote(), timeout=10):
                     self._told(*message)
                 if time.monotonic() - self._looked > LOOK:  # here: without a head it never returns
                     self._looked = time.monotonic()
@@ -191,7 +191,7 @@ class OnRay:
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
         with suppress(Exception):
-            self._ray.kill(self._ears)
+            self._ray.kill(self._messages)
 
 
 def _address_of_head(ray: Any) -> str:
@@ -209,13 +209,13 @@ def _beside_the_driver(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
-class _Ears:
+class _Messages:
     """An actor that keeps what workers say until the driver asks for it: the latest of each."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[str, float, str]] = {}
 
-    def hear(self, label: str, done: float, text: str) -> None:
+    def note(self, label: str, done: float, text: str) -> None:
         self._said[label] = (label, done, text)
 
     def take(self) -> list[tuple[str, float, str]]:
@@ -223,7 +223,7 @@ class _Ears:
         return said
 
 
-def _work(task: Any, ears: Any) -> Failure | None:
+def _work(task: Any, messages: Any) -> Failure | None:
     """What a Ray worker does."""
     if worn():
         os._exit(1)  # the task is tried again in another
@@ -231,7 +231,7 @@ def _work(task: Any, ears: Any) -> Failure | None:
     loading.refresh()  # this process may have run another's tasks before
 
     def tell(label: str, done: float, text: str) -> None:
-        ears.hear.remote(label, done, text)
+        messages.note.remote(label, done, text)
 
     tell(task.label, 0.0, "")
     return perform(task, tell, every=LISTEN)

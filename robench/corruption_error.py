@@ -20,7 +20,14 @@ import numpy as np
 
 from robench.digest import derived_seed
 from robench.results import Model, Results
-from robench.statistics import LEVEL, Floats, percentile_interval, resampling
+from robench.statistics import (
+    LEVEL,
+    Floats,
+    Resampling,
+    percentile_interval,
+    resampled_means,
+    resampling,
+)
 
 HARM = 0.01
 """Error that a kind must add to the baseline's, on average, to enter the relative mCE."""
@@ -71,10 +78,8 @@ def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError 
     images = first.shape[2]
     rng = np.random.default_rng(derived_seed("mce", model["name"], first.shape, second.shape))
     drawn = resampling(first.shape[1], images, rng)
-    seeds = resampling(second.shape[1], 1, rng).seeds
-    samples = np.stack(
-        [_sampled(first, drawn.seeds, drawn.images), _sampled(second, seeds, drawn.images)]
-    )
+    others = Resampling(resampling(second.shape[1], 1, rng).seeds, drawn.images)
+    samples = np.stack([resampled_means(first, drawn), resampled_means(second, others)])
     points = np.stack([first.mean(axis=(1, 2)), second.mean(axis=(1, 2))])[:, None]
     ce, harm = _sums(points, results)
     sampled_ce, sampled_harm = _sums(samples, results)
@@ -99,14 +104,6 @@ def _stack(results: Results, model: Model) -> Floats | None:
     found = [results.correct(model, name) for name in names]
     known = [1 - part for part in found if part is not None]
     return np.stack(known) if len(known) == len(names) else None
-
-
-def _sampled(errors: Floats, seeds: Floats, images: Floats) -> Floats:
-    """Mean errors of every bootstrap sample, (samples, threats)."""
-    threats, number, _ = errors.shape
-    by_seed = images @ errors.reshape(threats * number, -1).T
-    sampled: Floats = np.einsum("bts,bs->bt", by_seed.reshape(-1, threats, number), seeds)
-    return sampled
 
 
 def _sums(errors: Floats, results: Results) -> tuple[Floats, Floats]:

@@ -69,7 +69,7 @@ def in_pieces(
     parts: list[Part] = []
     rows = len(batch[0])
     at_once = min(network.rows_at_once or rows, rows)
-    if at_once < rows and (together or network.draws):
+    if at_once < rows and (together or network.random_now):
         at_once = rows
     start = 0
     while start < rows or not parts:
@@ -81,7 +81,7 @@ def in_pieces(
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-        if network.draws and not together:
+        if network.random_now and not together:
             together = "numbers are drawn for all of them together"
         at_once = halved(at_once, together, key)
         network.rows_at_once = at_once

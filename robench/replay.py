@@ -82,7 +82,7 @@ class Replays:
                 f"take that out: {cause(error)}"
             ) from error
         self._to(before)
-        made.blot()
+        made.overwrite()
         again = made.play(*given)
         states = [generator.get_state() for generator in self._generators]
         if all(map(torch.equal, answer, again)) and all(map(torch.equal, after, states)):
@@ -121,7 +121,7 @@ class _Recording:
                 self._graph.capture_end()
             here.wait_stream(stream)
 
-    def blot(self) -> None:
+    def overwrite(self) -> None:
         """Make the answer unreadable until it is played again."""
         with torch.no_grad():
             for tensor in self._answer:

@@ -70,6 +70,18 @@ def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, 
     return low, high
 
 
+def resampled_means(values: Floats, drawn: Resampling) -> Floats:
+    """The mean of every bootstrap sample, (samples, quantities).
+
+    Args:
+        values: (quantities, seeds, images). drawn: a resampling of as many seeds and images.
+    """
+    quantities, seeds, images = values.shape
+    per_seed = (drawn.images @ values.reshape(-1, images).T).reshape(-1, quantities, seeds)
+    means: Floats = np.einsum("bqs,bs->bq", per_seed, drawn.seeds)
+    return means
+
+
 def bootstrap(correct: Floats, drawn: Resampling, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Percentile interval (low, high) of mean accuracies, over seeds and images.
 
@@ -80,12 +92,10 @@ def bootstrap(correct: Floats, drawn: Resampling, level: float = LEVEL) -> tuple
     Where all samples agree (every image right, or every one wrong) there is nothing to resample,
     and Wilson's interval stands in.
     """
-    quantities, seeds, images = correct.shape
-    per_seed = (drawn.images @ correct.reshape(-1, images).T).reshape(-1, quantities, seeds)
-    means = np.einsum("bqs,bs->bq", per_seed, drawn.seeds)
+    means = resampled_means(correct, drawn)
     low, high = percentile_interval(means, level)
     stuck = np.ptp(means, axis=0) < 1e-9
-    plain_low, plain_high = wilson(correct.mean(axis=(1, 2)), images, level)
+    plain_low, plain_high = wilson(correct.mean(axis=(1, 2)), correct.shape[2], level)
     return np.where(stuck, plain_low, low), np.where(stuck, plain_high, high)
 
 

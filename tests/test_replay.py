@@ -34,7 +34,7 @@ class Recording:
         type(self).made += 1
         self.played = 0
 
-    def blot(self) -> None: ...
+    def overwrite(self) -> None: ...
 
     def play(self, *given: Any) -> list[Tensor]:
         self.played += 1

@@ -57,14 +57,14 @@ def test_images_that_are_broken_cost_nothing_more(bench: tuple[Network, Tensor, 
 
 
 def test_square_begins_where_others_have_left(bench: tuple[Network, Tensor, Tensor]) -> None:
-    from robench.attacks.contest import Contest
+    from robench.attacks.contest import Best
 
     network, x, y = bench
     target = WhiteBoxTarget(network, Ball("linf", EPS), len(x))
-    contest = Contest(x)
-    contest.broken[:50] = True
-    Square(queries=20).compete(contest, target, x, y, torch.Generator().manual_seed(1))
-    assert torch.equal(contest.images[:50], x[:50])
+    best = Best(x)
+    best.broken[:50] = True
+    Square(queries=20).improve(best, target, x, y, torch.Generator().manual_seed(1))
+    assert torch.equal(best.images[:50], x[:50])
     queries = target.counts()["queries"]
     assert queries is not None
     assert queries[:50].max() == 0

@@ -44,7 +44,7 @@ def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:
     return torch.where(gap.isnan(), -torch.inf, gap)
 
 
-class Contest:
+class Best:
     """The best images found so far for a batch, over all runs of an attack.
 
     Args:
@@ -82,7 +82,7 @@ class Contest:
         self.rank.index_copy_(0, rows, ranks)
 
 
-class Peaks:
+class BestIterates:
     """The best iterate of each image of a noisy network within one run.
 
     An iterate is copied when the next one turns out worse, not before: while the loss rises, as it

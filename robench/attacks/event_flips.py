@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, Contest, judge, rank
+from robench.attacks.contest import ROUNDING, Best, judge, rank
 from robench.attacks.losses import margin
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.adaptive import AdaptiveSurrogate
@@ -45,30 +45,30 @@ class EventFlips(Attack):
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         budget = math.floor(self.finite_eps(target))
-        contest = Contest(x)
+        best = Best(x)
         draws = DRAWS if target.stochastic else 1
         every = torch.arange(len(x), device=x.device)
-        self._enter(target, contest, x, y, every, draws)
+        self._enter(target, best, x, y, every, draws)
         if budget:
             wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
             aims: list[Tensor | None] = [None]
             aims += wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T
-            self._greedy(target, contest, x, y, None, None, budget, draws)
+            self._greedy(target, best, x, y, None, None, budget, draws)
             for aim in aims:
                 for derivative in DERIVATIVES if target.jumps else ():
-                    self._greedy(target, contest, x, y, aim, derivative, budget, draws)
+                    self._greedy(target, best, x, y, aim, derivative, budget, draws)
                 if aim is not None and not target.jumps:
-                    self._greedy(target, contest, x, y, aim, None, budget, draws)
+                    self._greedy(target, best, x, y, aim, None, budget, draws)
             for _ in range(self.swaps):
-                self._swap(target, contest, x, y, budget, draws)
-        return contest.images
+                self._swap(target, best, x, y, budget, draws)
+        return best.images
 
     def _greedy(
-        self, target: WhiteBoxTarget, contest: Contest, x: Tensor, y: Tensor, aim: Tensor | None,
+        self, target: WhiteBoxTarget, best: Best, x: Tensor, y: Tensor, aim: Tensor | None,
         derivative: str | None, budget: int, draws: int,
     ) -> None:  # fmt: skip
         """One flip after the other. derivative: None: the network's own, through its output."""
-        rows = contest.standing()
+        rows = best.standing()
         adaptive = None if derivative is None else AdaptiveSurrogate(derivative, len(rows))
         x_adv = x[rows].clone()
         for _ in range(budget):
@@ -89,23 +89,23 @@ class EventFlips(Attack):
             ]
             chosen = places.gather(1, torch.stack(tried, 1).argmax(1, keepdim=True))
             x_adv = _flipped(x_adv, chosen)
-            self._enter(target, contest, x_adv, y, rows, draws)
-            left = torch.nonzero(~contest.broken[rows])[:, 0]
+            self._enter(target, best, x_adv, y, rows, draws)
+            left = torch.nonzero(~best.broken[rows])[:, 0]
             if len(left) < len(rows):
                 rows, x_adv = rows[left], x_adv[left]
                 if adaptive is not None:
                     adaptive.keep(left)
 
     def _swap(
-        self, target: WhiteBoxTarget, contest: Contest, x: Tensor, y: Tensor, budget: int,
+        self, target: WhiteBoxTarget, best: Best, x: Tensor, y: Tensor, budget: int,
         draws: int,
     ) -> None:  # fmt: skip
         """For every image that stands: of some flips taken back and some made in their place, the
         pair that does most, where it does more than what there is."""
-        rows = contest.standing()
+        rows = best.standing()
         if not len(rows):
             return
-        now, clean = contest.images[rows], x[rows]
+        now, clean = best.images[rows], x[rows]
         derivative = AdaptiveSurrogate(DERIVATIVES[0], len(rows))
         answer = target.gradient(
             now, y[rows], margin, draws, derivative, rows, on="potential", through_reset=False
@@ -119,17 +119,17 @@ class EventFlips(Attack):
                 (spent.sum(1) >= budget).view(-1, 1, 1, 1), _flipped(now, undone[:, None]), now
             )
             for place in made.topk(min(self.candidates, made.shape[1]), dim=1).indices.T:
-                self._enter(target, contest, _flipped(fewer, place[:, None]), y, rows, draws)
+                self._enter(target, best, _flipped(fewer, place[:, None]), y, rows, draws)
 
     def _enter(
-        self, target: WhiteBoxTarget, contest: Contest, x_adv: Tensor, y: Tensor, rows: Tensor,
+        self, target: WhiteBoxTarget, best: Best, x_adv: Tensor, y: Tensor, rows: Tensor,
         draws: int,
     ) -> None:  # fmt: skip
         share, gap = judge(target, x_adv, y[rows], draws, rows)
-        contest.enter(rows, x_adv, rank(gap, share) if target.stochastic else rank(gap))
+        best.enter(rows, x_adv, rank(gap, share) if target.stochastic else rank(gap))
         sure = (share == 1) & (gap > ROUNDING)
         if not target.stochastic:
-            contest.broken[rows[sure]] = True
+            best.broken[rows[sure]] = True
 
 
 def _worth(x: Tensor, gradient: Tensor) -> Tensor:

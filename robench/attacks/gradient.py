@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import Contest
+from robench.attacks.contest import Best
 from robench.attacks.loop import Run
 from robench.attacks.steps import direction, per_image
 from robench.attacks.target import WhiteBoxTarget
@@ -123,20 +123,20 @@ class GradientAttack(Attack):
             )
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        contest = Contest(x)
-        self.compete(contest, target, x, y, rng)
-        return contest.images
+        best = Best(x)
+        self.improve(best, target, x, y, rng)
+        return best.images
 
-    def compete(
+    def improve(
         self,
-        contest: Contest,
+        best: Best,
         target: WhiteBoxTarget,
         x: Tensor,
         y: Tensor,
         rng: torch.Generator,
         alone: bool = True,
     ) -> None:
-        """Attack the images of a contest that stand, and enter what is found.
+        """Attack the images that stand, and enter what is found.
 
         Args:
             alone: whether no other attack takes part.
@@ -154,8 +154,8 @@ class GradientAttack(Attack):
         for surrogate, aim, restart in runs:
             rows = torch.arange(len(x), device=x.device)
             clean, labels, aimed = x, y, aim
-            if bool(contest.broken.any()):
-                rows = contest.standing()
+            if bool(best.broken.any()):
+                rows = best.standing()
                 if not len(rows):
                     break
                 clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
@@ -163,11 +163,11 @@ class GradientAttack(Attack):
             if self.random_start or restart:
                 centre, reach = clean, 1.0
                 if self.restart_from == "best" and restart:
-                    centre, reach = contest.images[rows], 0.5
-                elif self.restart_from == "near-best" and (restart or contest.entered):
-                    centre, reach, pace = contest.images[rows], NEAR, NEAR_PACE
+                    centre, reach = best.images[rows], 0.5
+                elif self.restart_from == "near-best" and (restart or best.entered):
+                    centre, reach, pace = best.images[rows], NEAR, NEAR_PACE
                 start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
-            run = Run(self, target, contest, surrogate, rng, pace)
+            run = Run(self, target, best, surrogate, rng, pace)
             run.go(start, clean, labels, aimed, rows, judged=not alone or len(runs) > 1)
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robench.attacks.contest import ROUNDING, Contest, Peaks, judge, rank
+from robench.attacks.contest import ROUNDING, Best, BestIterates, judge, rank
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
 from robench.attacks.sequential import confirmed, settling
@@ -45,7 +45,7 @@ class Run:
         self,
         attack: GradientAttack,
         target: WhiteBoxTarget,
-        contest: Contest,
+        best: Best,
         surrogate: str | None,
         rng: torch.Generator,
         pace: float = 1.0,
@@ -54,7 +54,7 @@ class Run:
         self.attack = attack
         self.pace = pace
         self.target = target
-        self.contest = contest
+        self.best = best
         self.surrogate: str | AdaptiveSurrogate | None = surrogate
         self.draws = attack.eot if target.stochastic or attack.diversity else 1
         self.vote = attack.objective == "vote" and target.stochastic
@@ -70,7 +70,7 @@ class Run:
     def go(
         self, start: Tensor, x: Tensor, y: Tensor, aim: Tensor | None, rows: Tensor, judged: bool
     ) -> None:
-        """Attack the images and enter what was found into the contest.
+        """Attack the images and enter what was found among the best images.
 
         Args:
             start, x, y, aim: first iterates, clean images, labels and classes to run towards, of
@@ -84,7 +84,7 @@ class Run:
             self.surrogate = AdaptiveSurrogate(self.surrogate, len(rows))
         self.region = Region(self.target.ball, x)
         self.steps = self._steps()
-        self.peaks = Peaks(start) if self.target.stochastic else None
+        self.best_iterates = BestIterates(start) if self.target.stochastic else None
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.gone = 0
         # DLR is a margin in units that two classes do not have.
@@ -111,14 +111,14 @@ class Run:
                 if self.gone == len(self.rows):
                     return
             # An iterate that nobody will look back at is let go, for its memory.
-            looked_at = self.peaks is not None or (step + 1) % CYCLE_CHECK == 1
+            looked_at = self.best_iterates is not None or (step + 1) % CYCLE_CHECK == 1
             previous, x_adv = x_adv if looked_at else following, following
             if self._saves(attack.steps - step):
                 x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
             self._finish(x_adv, previous, judged)
         else:
-            self.contest.images = x_adv  # the only run, and nobody left it
+            self.best.images = x_adv  # the only run, and nobody left it
 
     def _saves(self, left: int) -> bool:
         """Whether it saves time to drop the images that are closed, with so many steps left."""
@@ -153,8 +153,8 @@ class Run:
         if judged:  # else the score alone will tell
             share, gap = judge(self.target, images, self.y[rows], 1, index)
             ranks = rank(gap)
-            self.contest.broken[index[share == 1]] = True
-        self.contest.enter(index, images, ranks)
+            self.best.broken[index[share == 1]] = True
+        self.best.enter(index, images, ranks)
         self.closed[rows] = True
         self.gone += len(rows)
 
@@ -178,19 +178,19 @@ class Run:
         share, gap = answer.fooled, answer.margin
         if self.view is not None:  # those are of what the network was shown instead
             share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows, self.vote)
-        if self.peaks is None:
+        if self.best_iterates is None:
             ranks = rank(gap)
             broken = torch.nonzero((gap > ROUNDING) & (share == 1) & ~self.closed)[:, 0]
         else:
             ranks = self._ranks(gap, share)
-            self.peaks.note(x_adv, previous, ranks, self.closed)
+            self.best_iterates.note(x_adv, previous, ranks, self.closed)
             broken = self._confirmed(x_adv, share, 3 * self.draws * left)
         if len(broken):
             self.closed[broken] = True
             self.gone += len(broken)
             index = self.rows[broken]
-            self.contest.enter(index, x_adv.index_select(0, broken), ranks[broken])
-            self.contest.broken[index] = True
+            self.best.enter(index, x_adv.index_select(0, broken), ranks[broken])
+            self.best.broken[index] = True
 
     def _ranks(self, gap: Tensor, share: Tensor) -> Tensor:
         """What iterates of a noisy network are compared by, (n,): what is scored, draw by draw or
@@ -217,8 +217,8 @@ class Run:
         self.aim = None if self.aim is None else self.aim.index_select(0, stay)
         self.region.keep(stay)
         self.steps.keep(stay)
-        if self.peaks is not None:
-            self.peaks.keep(stay)
+        if self.best_iterates is not None:
+            self.best_iterates.keep(stay)
         if isinstance(self.surrogate, AdaptiveSurrogate):
             self.surrogate.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
@@ -231,7 +231,7 @@ class Run:
         Args:
             judged: whether other runs follow, which may skip images that are broken.
         """
-        if self.peaks is None:
+        if self.best_iterates is None:
             self._settle(~self.closed, x_adv, judged)
             return
         target, rows = self.target, torch.nonzero(~self.closed)[:, 0]
@@ -242,14 +242,14 @@ class Run:
         if self.attack.keep == "best":
             # The peak was chosen by the draws that its gradient was taken with: fresh ones decide
             # between it and the last iterate.
-            self.peaks.keep(rows)
-            peak = self.peaks.images(previous)
+            self.best_iterates.keep(rows)
+            peak = self.best_iterates.images(previous)
             other, wide = judge(target, peak, y, draws, index, self.vote)
             last = self._ranks(gap, share) >= self._ranks(wide, other)
             x_adv = pick(per_image(last, x_adv), peak, x_adv)
             share, gap = torch.where(last, share, other), torch.where(last, gap, wide)
-        self.contest.enter(index, x_adv, self._ranks(gap, share))
+        self.best.enter(index, x_adv, self._ranks(gap, share))
         if judged:
             sure = share == 1
             sure[sure.clone()] = confirmed(target, x_adv[sure], y[sure], index[sure])
-            self.contest.broken[index[sure]] = True
+            self.best.broken[index[sure]] = True

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import Contest
+from robench.attacks.contest import Best
 from robench.attacks.gradient import PGD, GradientAttack
 from robench.attacks.target import WhiteBoxTarget
 
@@ -84,7 +84,7 @@ class Spikes(Attack):
     paper: ClassVar[str] = "SA-PGD: arXiv 2512.22522"
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        contest = Contest(x)
+        best = Best(x)
         for member in members(target.stochastic, target.jumps):
-            member.compete(contest, target, x, y, rng, alone=False)
-        return contest.images
+            member.improve(best, target, x, y, rng, alone=False)
+        return best.images

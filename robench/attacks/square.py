@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, Contest, judge, rank
+from robench.attacks.contest import ROUNDING, Best, judge, rank
 from robench.attacks.losses import margin
 from robench.attacks.sequential import confirmed
 from robench.attacks.steps import per_image, pick
@@ -43,21 +43,21 @@ class Square(Attack):
     paper: ClassVar[str] = "Andriushchenko et al. 2020, arXiv 1912.00049"
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        contest = Contest(x)
-        self.compete(contest, target, x, y, rng)
-        return contest.images
+        best = Best(x)
+        self.improve(best, target, x, y, rng)
+        return best.images
 
-    def compete(
-        self, contest: Contest, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
+    def improve(
+        self, best: Best, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
     ) -> None:
-        """Attack the images of a contest that stand, and enter what is found."""
+        """Attack the images that stand, and enter what is found."""
         self.finite_eps(target)
-        index = contest.standing()
+        index = best.standing()
         if not len(index):
             return
-        best, labels = x[index], target.sought(y)[index]
-        low, high = target.ball.bounds(best)
-        margins = torch.full((len(best),), -torch.inf, device=x.device)
+        x_best, labels = x[index], target.sought(y)[index]
+        low, high = target.ball.bounds(x_best)
+        margins = torch.full((len(x_best),), -torch.inf, device=x.device)
         ranks = margins.clone()
         # On a noisy network both are asked again under common draws: what won by luck once would
         # else stay for good.
@@ -67,20 +67,20 @@ class Square(Attack):
             if not target.affords(2 * draws if target.stochastic else 1):
                 break
             if step < 0:  # the clean image: what is misclassified already needs no noise
-                tried = best
+                tried = x_best
             elif step == 0:  # vertical stripes
-                tried = pick(_signs(best[:, :, :1], rng), low, high)
+                tried = pick(_signs(x_best[:, :, :1], rng), low, high)
             else:
                 side = self._side(step * self.queries // steps, *x.shape[2:])
-                square = _square(best, side, rng)
-                colour = pick(_signs(best[:, :, :1, :1], rng), low, high)
-                tried = pick(square, best, colour)
+                square = _square(x_best, side, rng)
+                colour = pick(_signs(x_best[:, :, :1, :1], rng), low, high)
+                tried = pick(square, x_best, colour)
             if target.stochastic and step > 0:
-                (_, margins), (share, gap) = _together(target, best, tried, labels, draws, index)
+                (_, margins), (share, gap) = _together(target, x_best, tried, labels, draws, index)
             else:
                 share, gap = judge(target, tried, labels, draws, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
-            best = pick(per_image(better, best), best, tried)
+            x_best = pick(per_image(better, x_best), x_best, tried)
             margins = torch.where(better, gap, margins)
             ranks = torch.where(better, rank(gap, share if target.stochastic else None), ranks)
             fooled = (margins > ROUNDING) & better
@@ -88,19 +88,19 @@ class Square(Attack):
                 continue
             if target.stochastic:
                 rows = torch.nonzero(fooled)[:, 0]
-                fooled[rows] = confirmed(target, best[rows], labels[rows], index[rows])
+                fooled[rows] = confirmed(target, x_best[rows], labels[rows], index[rows])
                 if not bool(fooled.any()):
                     continue
             gone, stay = torch.nonzero(fooled)[:, 0], torch.nonzero(~fooled)[:, 0]
-            contest.enter(index[gone], best.index_select(0, gone), ranks[gone])
-            contest.broken[index[gone]] = True
+            best.enter(index[gone], x_best.index_select(0, gone), ranks[gone])
+            best.broken[index[gone]] = True
             index, labels, margins, ranks = (
                 part.index_select(0, stay) for part in (index, labels, margins, ranks)
             )
-            best, low, high = (part.index_select(0, stay) for part in (best, low, high))
+            x_best, low, high = (part.index_select(0, stay) for part in (x_best, low, high))
             if not len(index):
                 return
-        contest.enter(index, best, ranks)
+        best.enter(index, x_best, ranks)
 
     def _side(self, step: int, height: int, width: int) -> int:
         """Side of the square at a step, in pixels."""
@@ -110,10 +110,10 @@ class Square(Attack):
 
 
 def _together(
-    target: ScoreTarget, best: Tensor, tried: Tensor, y: Tensor, draws: int, index: Tensor
+    target: ScoreTarget, x_best: Tensor, tried: Tensor, y: Tensor, draws: int, index: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
     """Share fooled and mean margin of two images of each row, under the same draws."""
-    both = target.common_answers((best, tried), draws, index)
+    both = target.common_answers((x_best, tried), draws, index)
     gaps = [margin(drawn, y) for drawn in both]
     return [((gap > 0).sum(0) / draws, gap.sum(0) / draws) for gap in gaps]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import Contest
+from robench.attacks.contest import Best
 from robench.attacks.gradient import APGD, GradientAttack
 from robench.attacks.spikes import DRAWS, members
 from robench.attacks.square import Square
@@ -35,7 +35,7 @@ class Standard(Attack):
     paper: ClassVar[str] = "Croce & Hein 2020, arXiv 2003.01690"
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        contest = Contest(x)
+        best = Best(x)
         eot = DRAWS if target.stochastic else 1
         attacks: list[GradientAttack] = [
             APGD(steps=100, eot=eot),
@@ -44,7 +44,7 @@ class Standard(Attack):
         if target.jumps or target.stochastic:
             attacks += members(target.stochastic, target.jumps)
         for attack in attacks:
-            attack.compete(contest, target, x, y, rng, alone=False)
+            attack.improve(best, target, x, y, rng, alone=False)
         if target.norm == "linf":
-            Square(queries=QUERIES, eot=eot).compete(contest, target, x, y, rng)
-        return contest.images
+            Square(queries=QUERIES, eot=eot).improve(best, target, x, y, rng)
+        return best.images

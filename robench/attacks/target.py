@@ -120,7 +120,7 @@ class DecisionTarget:
         self.images = images
         self.record = Record(images)
         self.classes = network.classes
-        self.stochastic = network.draws
+        self.stochastic = network.random_now
         self._noise = noise_source(network)
         self._replays = replays_of(network) if torch.cuda.is_available() else None
         self._max_queries = max_queries

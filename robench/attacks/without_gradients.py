@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, Contest, judge, rank
+from robench.attacks.contest import ROUNDING, Best, judge, rank
 from robench.attacks.losses import margin
 from robench.attacks.square import Square
 from robench.attacks.steps import direction, per_image
@@ -50,22 +50,22 @@ class WithoutGradients(Attack):
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self.finite_eps(target)
-        contest = Contest(x)
-        _enter(contest, target, x, y, contest.standing())
+        best = Best(x)
+        _enter(best, target, x, y, best.standing())
         if target.norm == "linf" and min(x.shape[2:]) > 1:
-            Square(queries=self.queries).compete(contest, target, x, y, rng)
-        _Fitted(self, target, x, rng).compete(contest, y)
-        self._by_differences(contest, target, x, y, rng)
-        return contest.images
+            Square(queries=self.queries).improve(best, target, x, y, rng)
+        _Fitted(self, target, x, rng).improve(best, y)
+        self._by_differences(best, target, x, y, rng)
+        return best.images
 
     def _by_differences(
-        self, contest: Contest, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
+        self, best: Best, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
     ) -> None:
         for step in range(self.steps // 2):
-            rows = contest.standing()
+            rows = best.standing()
             if not len(rows) or not target.affords(2 * self.directions + 1):
                 return
-            here, clean, labels = contest.images[rows], x[rows], y[rows]
+            here, clean, labels = best.images[rows], x[rows], y[rows]
             slope = torch.zeros_like(here)
             # Wide at first, so that steps of a quantised network show.
             h = target.eps * (0.5 if step % 2 == 0 else 0.1)
@@ -77,7 +77,7 @@ class WithoutGradients(Attack):
                 up = margin(target.logits((here + h * d).clamp(0, 1), rows), labels)
                 down = margin(target.logits((here - h * d).clamp(0, 1), rows), labels)
                 slope += per_image(up - down, here) * d
-            _step(contest, target, here, clean, labels, slope, rows, 0.3 * target.eps)
+            _step(best, target, here, clean, labels, slope, rows, 0.3 * target.eps)
 
 
 class _Fitted:
@@ -98,9 +98,9 @@ class _Fitted:
         self.shown: list[Tensor] = []
         self.answers: list[Tensor] = []
 
-    def compete(self, contest: Contest, y: Tensor) -> None:
+    def improve(self, best: Best, y: Tensor) -> None:
         attack, target = self.attack, self.target
-        rows = contest.standing()
+        rows = best.standing()
         for _ in range(attack.copies):
             if not len(rows) or not target.affords(1):
                 return
@@ -108,11 +108,11 @@ class _Fitted:
             away = torch.empty_like(x).uniform_(-1, 1, generator=self.rng)
             near = target.project(x + 1.5 * target.eps * away, x)
             self._note(near, target.logits(near, rows))
-        here = contest.images
+        here = best.images
         for step in range(attack.steps):
             if step % 10 == 0:
                 self._fit()
-            rows = contest.standing()
+            rows = best.standing()
             if not len(rows) or not target.affords(2):
                 return
             points = here[rows]
@@ -120,7 +120,7 @@ class _Fitted:
             self._note(points, logits)
             slope = self._slope(points, logits, y[rows])
             moved = _step(
-                contest, target, points, self.x[rows], y[rows], slope, rows, 0.15 * target.eps
+                best, target, points, self.x[rows], y[rows], slope, rows, 0.15 * target.eps
             )
             here = here.clone()
             here[rows] = moved
@@ -155,7 +155,7 @@ class _Fitted:
 
 
 def _step(
-    contest: Contest,
+    best: Best,
     target: ScoreTarget,
     here: Tensor,
     clean: Tensor,
@@ -164,15 +164,15 @@ def _step(
     rows: Tensor,
     length: float,
 ) -> Tensor:
-    """One step, entered into the contest; where it led."""
+    """One step, entered among the best images; where it led."""
     norm = "linf" if target.norm == "linf" else "l2"
     moved = target.project(here + length * direction(slope, norm), clean)
-    _enter(contest, target, moved, y, rows)
+    _enter(best, target, moved, y, rows)
     return moved
 
 
-def _enter(contest: Contest, target: ScoreTarget, x_adv: Tensor, y: Tensor, rows: Tensor) -> None:
+def _enter(best: Best, target: ScoreTarget, x_adv: Tensor, y: Tensor, rows: Tensor) -> None:
     share, gap = judge(target, x_adv, y, 8, rows)
-    contest.enter(rows, x_adv, rank(gap, share if target.stochastic else None))
+    best.enter(rows, x_adv, rank(gap, share if target.stochastic else None))
     broken = (share == 1) if target.stochastic else (gap > ROUNDING)
-    contest.broken[rows[broken]] = True
+    best.broken[rows[broken]] = True

@@ -14,6 +14,7 @@ from robench.statistics import (
     Resampling,
     bootstrap,
     percentile_interval,
+    resampled_means,
     resampling,
     wilson,
 )
@@ -64,8 +65,7 @@ def difference(values: Floats, comparisons: int = 1) -> Estimate:
         comparisons: how many differences are looked at to find the largest; the interval is widened
             for it (Bonferroni).
     """
-    drawn = _drawn(*values.shape)
-    means = np.einsum("bs,bs->b", drawn.seeds, drawn.images @ values.T)
+    means = resampled_means(values[None], _drawn(*values.shape))[:, 0]
     low, high = percentile_interval(means, 1 - (1 - LEVEL) / comparisons)
     return Estimate(float(values.mean()), float(low), float(high))
 

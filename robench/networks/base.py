@@ -121,7 +121,7 @@ class Network(nn.Module, Plugin):
         return any(isinstance(module, NoisyLayer) for module in self.modules())
 
     @property
-    def draws(self) -> bool:
+    def random_now(self) -> bool:
         """Whether an answer draws numbers as things stand, for all rows of a call together."""
         return self.random_input or any(
             getattr(module, "source", None) is not None for module in self.modules()

@@ -79,7 +79,7 @@ class Reading:
 
 def checked(network: Network) -> None:
     """Raises Unreadable where a network may compute something else than its layers say."""
-    if network.draws:
+    if network.random_now:
         raise Unreadable("the network draws numbers: an exact proof needs its noise off")
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
     if hooked:

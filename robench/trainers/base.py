@@ -122,7 +122,7 @@ class Trainer(Plugin):
         if not vars(type(self)).get("mean_of_rows", False):  # a subclass says so for itself
             return "this trainer needs them together"
         layers = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-        if network.draws or any(isinstance(module, layers) for module in network.modules()):
+        if network.random_now or any(isinstance(module, layers) for module in network.modules()):
             return "the network learns from them together"
         return ""
 
