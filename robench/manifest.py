@@ -23,8 +23,8 @@ from robench.data.sample import drawn
 from robench.data.sample import said as sampled
 from robench.digest import SCHEMA as IDENTITY_SCHEMA
 from robench.digest import Written, digest
-from robench.execute import Run
 from robench.plan import Threat, Training
+from robench.run_state import Run
 from robench.store import Damaged
 
 SCHEMA = 2

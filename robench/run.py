@@ -13,12 +13,13 @@ from rich.console import Console
 from robench import loading
 from robench.cluster import Cluster
 from robench.errors import RobenchError
-from robench.execute import choose_device, execute, open_run, survey, with_the_rest
+from robench.execute import execute
 from robench.manifest import describe
 from robench.plan import Cell, make_plan
 from robench.progress import Terminal
 from robench.report import PAGE, write_files
 from robench.results import Results, load_results
+from robench.run_state import choose_device, open_run, survey, with_the_rest
 from robench.store import Store
 from robench.unchanged import Watch
 from robench.workspace import Workspace
@@ -138,7 +139,7 @@ def make_results(
             cluster.close()
     missing = sum(state.digests.get(cell) not in state.outcomes for cell in state.plan.cells)
     if options.only:  # the page is of the whole report, whatever else there is of it
-        state = with_the_rest(state, make_plan(workspace, report), terminal)
+        state = with_the_rest(state, make_plan(workspace, report), terminal.note)
     manifest = describe(state, command)
     try:
         store.write_run(report, manifest)

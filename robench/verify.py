@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from robench.digest import derived_seed
 from robench.errors import RobenchError
-from robench.execute import choose_device, open_run
 from robench.plan import make_plan
 from robench.promised import differences
 from robench.provenance import environment
+from robench.run_state import choose_device, open_run
 from robench.store import Damaged, Store
 from robench.workspace import Workspace
 

@@ -33,8 +33,8 @@ from hypothesis import strategies as st
 
 from robench import check
 from robench.errors import RobenchError
-from robench.execute import Run, open_run, survey
 from robench.plan import make_plan
+from robench.run_state import Run, open_run, survey
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robench.execute import Run, execute, open_run
+from robench.execute import execute
 from robench.plan import make_plan
 from robench.pool import Failure
+from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.tasks import Task
 from robench.workspace import FOLDERS, Workspace, open_workspace

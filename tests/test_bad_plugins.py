@@ -16,11 +16,12 @@ from small_runs import Ears, carry_out, outcomes
 
 from robench import time_limit
 from robench.digest import canonical
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.report import write_report
 from robench.results import load_results
+from robench.run_state import open_run
 from robench.seal import sealed, tensors_digest
 from robench.store import Store
 from robench.workspace import Workspace

@@ -18,9 +18,10 @@ from robench.conformance import Finding
 from robench.corruptions.conformance import check_corruption
 from robench.data.conformance import check_dataset
 from robench.errors import RobenchError
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.networks.conformance import check_network
 from robench.plan import make_plan
+from robench.run_state import open_run
 from robench.store import Store
 from robench.trainers.conformance import check_trainer
 from robench.workers import may_copy

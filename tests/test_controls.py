@@ -15,7 +15,6 @@ from robench.belongs import misnamed
 from robench.cards import ModelCard
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import Run, open_run
 from robench.manifest import describe
 from robench.networks.mlp import MLP
 from robench.networks.noise import noisy_layers
@@ -23,6 +22,7 @@ from robench.plan import make_plan
 from robench.report import write_report
 from robench.report.final_noise import final_noise
 from robench.results import load_results
+from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.trainers.bp_n import BPN
 from robench.workspace import Workspace, open_workspace, reference_root

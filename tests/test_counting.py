@@ -27,12 +27,13 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import Run, execute, open_run
+from robench.execute import execute
 from robench.images import read_images
 from robench.leaderboard import leaderboard
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.results import Results, load_results
+from robench.run_state import Run, open_run
 from robench.scoring import attack_slice, score_slice
 from robench.store import Store
 from robench.trained import trained_network

@@ -22,13 +22,14 @@ from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import Run, execute, open_run
+from robench.execute import execute
 from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
 from robench.plan import make_plan
+from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.trainers.base import Trainer
 from robench.workspace import Workspace

@@ -27,12 +27,13 @@ from robench.diagnostics.strength import growing_eps, more_effort, one_step
 from robench.diagnostics.subject import Subject
 from robench.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
 from robench.errors import RobenchError
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.leaderboard import leaderboard
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.report import write_report
 from robench.results import Results, load_published, load_results
+from robench.run_state import open_run
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 

@@ -15,10 +15,10 @@ from small_runs import carry_out, outcomes
 
 from robench import trained
 from robench.errors import RobenchError
-from robench.execute import survey
 from robench.manifest import describe
 from robench.networks.base import Network
 from robench.plan import make_plan
+from robench.run_state import survey
 from robench.workspace import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]

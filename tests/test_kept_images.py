@@ -19,12 +19,13 @@ from torch import nn
 import robench
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import Run, execute, open_run
+from robench.execute import execute
 from robench.fsck import check_store
 from robench.images import read_images
 from robench.manifest import describe
 from robench.plan import make_plan
 from robench.results import Results, load_results
+from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.trained import fresh_network
 from robench.workspace import Workspace, open_workspace

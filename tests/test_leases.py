@@ -19,11 +19,12 @@ from small_runs import Ears, carry_out, outcomes
 
 from robench import leases
 from robench.errors import RobenchError
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.files import Files
 from robench.fsck import check_store
 from robench.leases import Leases
 from robench.plan import make_plan
+from robench.run_state import open_run
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 

@@ -26,7 +26,7 @@ from robench import loading, provenance, reach
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST, FashionMNIST, _content
 from robench.errors import RobenchError
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.identity import resolve_model, threat_fields
 from robench.manifest import describe
 from robench.networks.answers import named_by_answers, questions
@@ -35,6 +35,7 @@ from robench.plan import make_plan
 from robench.reach import code_of
 from robench.report import write_report
 from robench.results import load_results
+from robench.run_state import open_run
 from robench.store import Store
 from robench.workspace import FOLDERS, Workspace, open_workspace
 

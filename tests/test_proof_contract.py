@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from robench.cards import AttackCard
-from robench.execute import Run
 from robench.plan import make_plan
+from robench.run_state import Run
 from robench.verify import verify
 from robench.workspace import Workspace, open_workspace
 from tests.test_execute import carry_out

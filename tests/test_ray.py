@@ -17,8 +17,9 @@ from small_runs import Ears, carry_out, outcomes
 from robench.cli import _with_ray_address
 from robench.cluster import Cluster
 from robench.errors import RobenchError
-from robench.execute import ATTEMPTS, Run, execute, open_run
+from robench.execute import ATTEMPTS, execute
 from robench.plan import make_plan
+from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from small_runs import Ears, carry_out, outcomes
 
 from robench.errors import RobenchError
-from robench.execute import execute, open_run, survey
+from robench.execute import execute
 from robench.files import Files
 from robench.plan import make_plan
+from robench.run_state import open_run, survey
 from robench.store import Damaged, Outcome, Store
 from robench.workspace import Workspace, open_workspace
 

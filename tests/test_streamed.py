@@ -13,10 +13,10 @@ from small_runs import carry_out, outcomes
 import robench.tasks
 from robench.data.pictures import Pictures
 from robench.errors import RobenchError
-from robench.execute import Run
 from robench.images import export, read_images
 from robench.manifest import describe
 from robench.results import Results, load_results
+from robench.run_state import Run
 from robench.store import Store
 from robench.verify import verify
 from robench.workspace import Workspace

@@ -42,13 +42,13 @@ from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError
-from robench.execute import Run
 from robench.goals import NONE, Towards, aims, check_goal
 from robench.identity import threat_fields
 from robench.leaderboard import leaderboard
 from robench.manifest import describe
 from robench.plan import Threat
 from robench.results import Results, load_results
+from robench.run_state import Run
 from robench.scoring import attack_slice, score_slice
 from robench.workspace import Workspace, open_workspace
 

@@ -16,11 +16,12 @@ from rich.console import Console
 from small_runs import Ears, carry_out, outcomes, small_workspace
 
 from robench.errors import RobenchError
-from robench.execute import execute, open_run, survey
+from robench.execute import execute
 from robench.files import NotRegular, read_regular
 from robench.plan import make_plan
 from robench.pool import Inline
 from robench.run import RunOptions, run_report
+from robench.run_state import open_run, survey
 from robench.store import Store
 from robench.time_limit import within
 from robench.workers import Processes, may_copy

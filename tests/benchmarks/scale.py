@@ -41,11 +41,12 @@ from rich.console import Console
 
 from robench.data.digits import Digits
 from robench.digest import canonical
-from robench.execute import Run, execute, open_run
+from robench.execute import execute
 from robench.plan import Training, make_plan
 from robench.pool import Inline
 from robench.provenance import provenance
 from robench.run import RunOptions, run_report
+from robench.run_state import Run, open_run
 from robench.scoring import with_costs
 from robench.seal import sealed, tensors_digest
 from robench.store import Outcome, Store, _cell_path
