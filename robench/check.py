@@ -13,7 +13,7 @@ from robench import plugins
 from robench.apart import apart
 from robench.attacks.conformance import check_attack
 from robench.cards import AttackCard, Card, ModelCard, ReportCard, Spec
-from robench.conformance import Finding, raised
+from robench.conformance import Result, raised
 from robench.corruptions.conformance import check_corruption
 from robench.data.base import NotHere, Splits, offline
 from robench.data.conformance import check_dataset
@@ -42,7 +42,7 @@ class Checked:
     """A card or a plugin, and what was found."""
 
     what: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Result, ...]
 
     @property
     def passed(self) -> bool:
@@ -162,21 +162,21 @@ def lines(checked: Checked) -> Iterator[str]:
 
 def _card(workspace: Workspace, folder: Folder, name: str) -> Checked:
     """What a card says is valid, and names what there is."""
-    found: list[Finding] = []
+    found: list[Result] = []
     steps: list[tuple[str, Callable[[Workspace, Card], None]]] = [
         ("fields", _fields),
         ("names", _names),
     ]
     try:
         card = workspace.card(folder, name)
-        found.append(Finding("card", True))
+        found.append(Result("card", True))
         for check_name, step in steps:
             step(workspace, card)
-            found.append(Finding(check_name, True))
+            found.append(Result(check_name, True))
     except RobenchError as error:
         check_name = ("card", *(step[0] for step in steps))[len(found)]
         text = str(error).removeprefix(f"{folder}/{name}.toml: ")
-        found.append(Finding(check_name, False, text))
+        found.append(Result(check_name, False, text))
     return Checked(f"{folder}/{name}", tuple(found))
 
 
@@ -229,7 +229,7 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
         try:
             data = None if kind == "datasets" else _own_data(card)
         except RobenchError as error:
-            found = [Finding("builds", False, str(error))]
+            found = [Result("builds", False, str(error))]
         else:
             found = contract(kind, _from_card(kind, spec, card), network, norm, data)
         yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(found))
@@ -276,7 +276,7 @@ def _mlp(shape: Shape, classes: int, graph: Graph | None) -> Network:
     return MLP(shape, classes, hidden=(32,))
 
 
-def _by_default(kind: Kind, plugin: type[Any]) -> list[Finding]:
+def _by_default(kind: Kind, plugin: type[Any]) -> list[Result]:
     """The contract test of a plugin that no card sets, as its own defaults have it."""
 
     def own(shape: Shape, classes: int, graph: Graph | None) -> Network:
@@ -292,7 +292,7 @@ def contract(
     network: NetworkMake | None = None,
     norm: str | None = None,
     data: Splits | None = None,
-) -> list[Finding]:
+) -> list[Result]:
     """The contract test of one plugin.
 
     Args:
@@ -304,7 +304,7 @@ def contract(
 
     network = network or _mlp
 
-    def tried() -> list[Finding]:
+    def tried() -> list[Result]:
         try:
             match kind:
                 case "attacks":
@@ -320,9 +320,9 @@ def contract(
         except STOPS:
             raise
         except BaseException as error:  # whatever a stranger's plugin raises
-            return [Finding("builds", False, raised(error))]
+            return [Result("builds", False, raised(error))]
 
     try:
         return apart(tried, LIMIT, "its contract test")
     except RobenchError as error:
-        return [Finding("runs", False, str(error))]
+        return [Result("runs", False, str(error))]

@@ -155,9 +155,8 @@ def run(
     ] = None,
 ) -> None:
     """Train what is missing, evaluate what is missing, write the page."""
-    from robench.workspace import open_workspace
 
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     watch = None
     more = (only, ray, keep_images, fail_under, junit, markdown)
     if not any(more) and device in (None, "cpu"):
@@ -169,7 +168,7 @@ def run(
         asked = unchanged.Asked(here, report, files, folder, _command())
         if found := unchanged.look(asked):
             err.print(found.line, highlight=False)
-            out.print(f"page: {folder / 'index.html'}", soft_wrap=True, highlight=False)
+            _say(f"page: {folder / 'index.html'}")
             return
         watch = unchanged.watch(asked)
     from robench import gate
@@ -189,7 +188,7 @@ def run(
         command=_command(),
         watch=watch,
     )
-    out.print(f"page: {done.page}", soft_wrap=True, highlight=False)
+    _say(f"page: {done.page}")
     checks = gate.hold(done.results, wanted)
     if junit is not None:
         gate.write(junit, gate.junit(done.results, checks))
@@ -197,7 +196,7 @@ def run(
         gate.write(markdown, gate.markdown(done.results, checks).encode())
     for check in checks:
         state = "ok    " if check.passed else "UNDER "
-        out.print(f"{state} {check.text}", markup=False, soft_wrap=True, highlight=False)
+        _say(f"{state} {check.text}")
     if done.incomplete:
         raise typer.Exit(FAILED)
     if not all(check.passed for check in checks):
@@ -215,13 +214,12 @@ def report(
     """Rebuild a page from the store, or from its published folder; trains and evaluates nothing."""
     from robench.published import find_results
     from robench.report import write_report
-    from robench.workspace import open_workspace
 
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     folder = out_folder or here.output / "reports" / name
     results = find_results(here, _store(here, store), name, folder)
     page = write_report(results, folder)
-    out.print(f"page: {page}", soft_wrap=True, highlight=False)
+    _say(f"page: {page}")
     if open_page:
         typer.launch(str(page))
 
@@ -251,11 +249,10 @@ def images(
     """Write the images that a run with --keep-images kept, for other programs."""
     from robench.images import export
     from robench.results import load_results
-    from robench.workspace import open_workspace
 
-    kept = _store(open_workspace(workspace), store)
+    kept = _store(_workspace(workspace), store)
     for path in export(kept, load_results(kept, report), folder, form.value, only or ()):
-        out.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"wrote {path}")
 
 
 @app.command()
@@ -267,13 +264,12 @@ def publish(
     """Write a static site of all reports that have results, with an index; only what changed."""
     from robench.published import all_results
     from robench.report.site import write_site
-    from robench.workspace import open_workspace
 
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     found = all_results(here, _store(here, store))
     subjects = {name: here.card("reports", name).subject for name in found}
     index = write_site(found, site, subjects=subjects, beside=here.root / "reports")
-    out.print(f"site: {index}", soft_wrap=True, highlight=False)
+    _say(f"site: {index}")
 
 
 @app.command("list")
@@ -283,10 +279,9 @@ def list_(
 ) -> None:
     """List cards, or the names that cards may use."""
     from robench import listing
-    from robench.workspace import open_workspace
 
     table = Table(box=None, pad_edge=False)
-    header, rows = listing.rows(open_workspace(workspace), what.value)
+    header, rows = listing.rows(_workspace(workspace), what.value)
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
@@ -301,10 +296,9 @@ def show(
 ) -> None:
     """Show a card: what it says, every field with its default, and the file that implements it."""
     from robench import listing
-    from robench.workspace import open_workspace
 
-    for line in listing.details(open_workspace(workspace), what):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in listing.details(_workspace(workspace), what):
+        _say(line)
 
 
 @app.command()
@@ -316,10 +310,9 @@ def plan(
     """Say what a report asks for, without doing it."""
     from robench import listing
     from robench.plan import make_plan
-    from robench.workspace import open_workspace
 
-    for line in listing.plan_lines(make_plan(open_workspace(workspace), report, only or ())):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in listing.plan_lines(make_plan(_workspace(workspace), report, only or ())):
+        _say(line)
 
 
 @app.command()
@@ -330,12 +323,11 @@ def status(
 ) -> None:
     """Say what is done, missing and failed. Exit code 1 while anything is missing."""
     from robench.run import report_status
-    from robench.workspace import open_workspace
 
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     state = report_status(here, report, _store(here, store))
     for line in state.lines():
-        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        _say(printable(line))
     if not state.complete:
         raise typer.Exit(FAILED)
 
@@ -353,18 +345,17 @@ def verify(
     any differs."""
     from robench.verify import data_notes, verify_training
     from robench.verify import verify as rerun
-    from robench.workspace import open_workspace
 
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     kept = _store(here, store)
     for note in data_notes(here, report, kept):
-        out.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"note: {note}")
     again: Iterable[Verified | Retrained] = rerun(here, report, kept, cells) if cells else ()
     retrained = verify_training(here, report, kept, train) if train else ()
     differing = 0
     for found in chain(again, retrained):
         line = f"{found.digest[:12]}  {found.label}: {found.said}"
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(line)
         differing += found.failed
     if differing:
         raise typer.Exit(FAILED)
@@ -378,11 +369,10 @@ def fsck(
 ) -> None:
     """Check every file of a store; say what no report needs. Exit code 1 when one is damaged."""
     from robench import fsck as checking
-    from robench.workspace import open_workspace
 
-    found = checking.check_store(_store(open_workspace(workspace), store))
+    found = checking.check_store(_store(_workspace(workspace), store))
     for line in found.lines(every):
-        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        _say(printable(line))
     if found.damaged:
         raise typer.Exit(FAILED)
 
@@ -499,12 +489,11 @@ def check(
 ) -> None:
     """Check cards and run the contract tests of plugins. Exit code 1 when something is wrong."""
     from robench import check as contract
-    from robench.workspace import open_workspace
 
     checked = failed = 0
-    for found in contract.check(open_workspace(workspace), wanted):
+    for found in contract.check(_workspace(workspace), wanted):
         for line in contract.lines(found):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            _say(line)
         checked, failed = checked + 1, failed + (not found.passed)
     out.print(f"{checked} checked, {failed} failed", highlight=False)
     if failed:
@@ -520,7 +509,6 @@ def new(
     """Begin a workspace, a model, attack, corruption, data set or network in it, or a notebook:
     files that work, to be changed."""
     from robench import new as begin
-    from robench.workspace import open_workspace
 
     if what is New.workspace:
         files = begin.new_workspace(Path(name))
@@ -529,14 +517,14 @@ def new(
         files = begin.new_notebook(Path(name))
         command = f"jupyter notebook {files[0]}"
     else:
-        files = begin.new_plugin(open_workspace(workspace), what.value, name)
+        files = begin.new_plugin(_workspace(workspace), what.value, name)
         where = f" -w {workspace}" if workspace else ""
         command = (
             f"robench check {begin.PLURAL[what.value]}/{name}{where} && robench run {name}{where}"
         )
     for file in files:
-        out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"wrote {file}")
+    _say(f"next: {command}")
 
 
 class Described(StrEnum):
@@ -564,10 +552,21 @@ def schema(
     typer.echo(json.dumps(made, indent=2))
 
 
+def _workspace(named: Path | None) -> Workspace:
+    from robench.workspace import open_workspace
+
+    return open_workspace(named)
+
+
 def _store(workspace: Workspace, named: str | None) -> Store:
     from robench.store import Store
 
     return Store(named or workspace.output / ".robench")
+
+
+def _say(line: str) -> None:
+    """A line as it is, however long."""
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(table: Any) -> None:

@@ -19,7 +19,7 @@ from robench.time_limit import STOPS
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """One check and how it went. `detail` says what was seen, and for a failure what to do."""
 
     check: str
@@ -27,7 +27,7 @@ class Finding:
     detail: str = ""
 
 
-def findings(checks: Sequence[Callable[..., Finding]], *arguments: Any) -> list[Finding]:
+def findings(checks: Sequence[Callable[..., Result]], *arguments: Any) -> list[Result]:
     """One finding per check; a plugin that raises fails the check that it raised in."""
     found = []
     for check in checks:
@@ -36,7 +36,7 @@ def findings(checks: Sequence[Callable[..., Finding]], *arguments: Any) -> list[
         except STOPS:
             raise
         except BaseException as error:
-            found.append(Finding(check.__name__, False, raised(error)))
+            found.append(Result(check.__name__, False, raised(error)))
     return found
 
 
@@ -46,11 +46,11 @@ def raised(error: BaseException) -> str:
     return str(error) if own else f"raises {type(error).__name__}: {error}"
 
 
-def travels(plugin: Plugin) -> Finding:
+def travels(plugin: Plugin) -> Result:
     """Whether the plugin and its settings travel to worker processes."""
     again = pickle.loads(pickle.dumps(plugin))
     same = type(again) is type(plugin) and vars(again) == vars(plugin)
-    return Finding("pickles", same, "" if same else "its settings do not survive pickling")
+    return Result("pickles", same, "" if same else "its settings do not survive pickling")
 
 
 def global_state() -> tuple[bytes, bytes]:

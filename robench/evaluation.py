@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from robench import plugins
 from robench.binarization import binarization_test
 from robench.cards import ModelCard
+from robench.data.base import Splits
 from robench.data.handed import data_handed_over
 from robench.errors import RobenchError
-from robench.identity import load_splits
+from robench.identity import load_splits, make_network
 from robench.networks.answers import named_by_answers, questions
 from robench.networks.handed import handed_over
 from robench.networks.module import Outputs
@@ -151,7 +151,7 @@ def evaluate(
     factory = named_by_answers(factory, questions(splits, mean, std))
     card = card.model_copy(update={"network": card.network.model_copy(update={"factory": factory})})
     if data is not None:
-        card = _with_all_classes(card, splits.input_shape, len(splits.classes), data)
+        card = _with_all_classes(card, splits)
     asked = threats_asked(
         here,
         report,
@@ -219,18 +219,14 @@ def _at_least_one(key: str, value: Any) -> int:
     return value
 
 
-def _with_all_classes(
-    card: ModelCard, shape: tuple[int, int, int], found: int, data: plugins.Source
-) -> ModelCard:
+def _with_all_classes(card: ModelCard, splits: Splits) -> ModelCard:
     """The card with as many classes as the module answers: labels at hand may lack the last
     ones."""
-    network = plugins.build("networks", card.network, card, input_shape=shape, classes=found)
     with torch.no_grad():
-        answer = network.eval()(torch.full((2, *shape), 0.5))
-    answers = answer.shape[1] if getattr(answer, "ndim", 0) == 2 else found
-    if answers <= found:
+        answer = make_network(card, splits).eval()(torch.full((2, *splits.input_shape), 0.5))
+    answers = answer.shape[1] if getattr(answer, "ndim", 0) == 2 else 0
+    if answers <= len(splits.classes):
         return card
-
     return card.model_copy(update={"dataset": card.dataset.model_copy(update={"classes": answers})})
 
 

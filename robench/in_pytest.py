@@ -12,7 +12,7 @@ import torch
 
 from robench.attacks.base import Attack
 from robench.check import contract
-from robench.conformance import Finding
+from robench.conformance import Result
 from robench.corruptions.base import Corruption
 from robench.data.base import Dataset
 from robench.errors import RobenchError
@@ -58,7 +58,7 @@ class Check:
 
     name: str
     _kind: Kind
-    _tried: Callable[[], list[Finding]] = field(repr=False)
+    _tried: Callable[[], list[Result]] = field(repr=False)
 
     def __call__(self, plugin: Any) -> None:
         import pytest
@@ -110,11 +110,11 @@ def parametrize_with_checks(
 
 
 class _Once:
-    def __init__(self, ask: Callable[[], list[Finding]]) -> None:
+    def __init__(self, ask: Callable[[], list[Result]]) -> None:
         self._ask = ask
-        self._found: list[Finding] | None = None
+        self._found: list[Result] | None = None
 
-    def __call__(self) -> list[Finding]:
+    def __call__(self) -> list[Result]:
         if self._found is None:
             self._found = self._ask()
         return self._found
@@ -141,7 +141,7 @@ def _kind_of(plugin: Any) -> Kind:
     raise RobenchError(f"parametrize_with_checks: {plugin!r} is no plugin of robench")
 
 
-def _try(kind: Kind, plugin: Any, norm: str | None, network: Any) -> list[Finding]:
+def _try(kind: Kind, plugin: Any, norm: str | None, network: Any) -> list[Result]:
     torch.set_num_threads(1)
     built = None if network is None else _network(network)
     if kind == "networks":

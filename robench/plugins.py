@@ -78,7 +78,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "s-ibp": "robench.trainers.s_ibp:SIBP",
         "snn-rat": "robench.trainers.snn_rat:SNNRAT",
         "trades": "robench.trainers.trades:Trades",
-        "given": "robench.trainers.given:Given",
+        "given": "robench.trainers.given:GivenWeights",
     },
     "attacks": {
         "fgsm": "robench.attacks.gradient:FGSM",
@@ -110,7 +110,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "imagenet-c": "robench.corruptions.imagenet_c:ImageNetC",
         "bag-of-words": "robench.corruptions.bag_of_words:BagOfWords",
         "glr-mnist": "robench.corruptions.glr_mnist:GLRMnist",
-        "given": "robench.corruptions.given:Given",
+        "given": "robench.corruptions.given:GivenImages",
     },
     "datasets": {
         "arrays": "robench.data.arrays:Arrays",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import robench
 from robench.cards import AttackCard, as_number
 from robench.corruptions.base import Corruption
-from robench.corruptions.given import Given
+from robench.corruptions.given import GivenImages
 from robench.corruptions.make import corrupt_images
 from robench.data.base import Dataset, Part, Raw, Splits
 from robench.data.digits import Digits
@@ -193,7 +193,7 @@ def test_3d_common_corruptions_are_given_as_their_publisher_ships_them(
         folder.mkdir(parents=True)
         pixels = np.full((8, 8, 3), 100 * place, np.uint8)
         Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_0000000{place + 1}.png")
-    made = Given(path="3dcc", layout="folders", kinds=("fog_3d", "near_focus"))
+    made = GivenImages(path="3dcc", layout="folders", kinds=("fog_3d", "near_focus"))
     found = made.given("fog_3d", 4, 0, 2)
     assert found.labels.tolist() == [0, 1]
     assert found.images.shape == (2, 3, 8, 8)

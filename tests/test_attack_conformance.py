@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robench import plugins
 from robench.attacks.base import Attack
-from robench.attacks.conformance import Finding, check_attack
+from robench.attacks.conformance import Result, check_attack
 from robench.attacks.gradient import APGD, BIM, PGD
 from robench.attacks.target import ScoreTarget, WhiteBoxTarget
 from robench.workspace import open_workspace
@@ -31,7 +31,7 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that keep the checks quick, and names for the adapters."""
 
 
-def failed(findings: list[Finding]) -> dict[str, str]:
+def failed(findings: list[Result]) -> dict[str, str]:
     return {finding.check: finding.detail for finding in findings if not finding.passed}
 
 

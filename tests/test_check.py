@@ -14,7 +14,7 @@ from small_runs import Ears
 
 from robench import cli, plugins
 from robench.check import Checked, check, lines
-from robench.conformance import Finding
+from robench.conformance import Result
 from robench.corruptions.conformance import check_corruption
 from robench.data.conformance import check_dataset
 from robench.errors import RobenchError
@@ -410,7 +410,7 @@ def test_an_unknown_name_or_file_is_one_clear_error(
 
 
 def test_a_checked_plugin_passes_only_without_a_failure() -> None:
-    good, bad = Finding("a", True), Finding("b", False, "no")
+    good, bad = Result("a", True), Result("b", False, "no")
     assert Checked("x", (good,)).passed
     assert not Checked("x", (good, bad)).passed
 
@@ -450,7 +450,7 @@ def test_dropout_is_fine_and_repeats_with_the_seed(small: Workspace, write: Writ
 
 
 def test_equal_failures_are_said_once() -> None:
-    same = tuple(Finding(name, False, "raises ValueError: no") for name in ("trains", "seeds"))
+    same = tuple(Result(name, False, "raises ValueError: no") for name in ("trains", "seeds"))
     shown = list(lines(Checked("trainer x", same)))
     assert shown[1:] == ["        trains, seeds: raises ValueError: no"]
 

@@ -10,7 +10,7 @@ import pytest
 from data_files import cifar_c, tiny_c
 from PIL import Image
 
-from robench.corruptions.given import Given
+from robench.corruptions.given import GivenImages
 from robench.corruptions.imagenet_c import ImageNetC
 from robench.corruptions.make import corrupt_images
 from robench.errors import RobenchError
@@ -24,7 +24,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rows_of_a_stacked_file_are_severity_after_severity(data: Path) -> None:
     labels = cifar_c(data)
-    given = Given(path="C", kinds=["fog"])
+    given = GivenImages(path="C", kinds=["fog"])
     images = corrupt_images(
         given, np.zeros((2, 3, 32, 32), np.float32), 1, "fog", 3, 0, labels[1:3]
     )
@@ -37,7 +37,7 @@ def test_a_set_of_one_severity_is_read(data: Path) -> None:
     images = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28, 1)
     np.save(data / "mnist_c/zigzag/test_images.npy", images)
     np.save(data / "mnist_c/zigzag/test_labels.npy", np.array([3, 1, 4]))
-    given = Given(path="mnist_c", kinds=["zigzag"])
+    given = GivenImages(path="mnist_c", kinds=["zigzag"])
     clean = np.zeros((3, 1, 28, 28), np.float32)
     made = corrupt_images(given, clean, 0, "zigzag", 1, 0, np.array([3, 1, 4]))
     assert np.array_equal(np.round(made[:, 0] * 255), images[..., 0])
@@ -47,7 +47,7 @@ def test_a_set_of_one_severity_is_read(data: Path) -> None:
 
 def test_folders_are_read_in_the_order_of_the_numbers(data: Path) -> None:
     tiny_c(data)
-    given = Given(path="T", kinds=["fog"], layout="folders")
+    given = GivenImages(path="T", kinds=["fog"], layout="folders")
     clean = np.zeros((4, 3, 64, 64), np.float32)
     made = corrupt_images(given, clean, 8, "fog", 2, 0, np.array([0, 1, 0, 1]))
     assert np.array_equal(np.round(made[:, 0, 0, 0] * 255), [8, 9, 10, 11])
@@ -57,22 +57,22 @@ def test_only_the_first_classes_are_read_when_asked(data: Path) -> None:
     tiny_c(data)
     (data / "T/fog/2/n9").mkdir()
     Image.new("RGB", (64, 64)).save(data / "T/fog/2/n9/val_3.png")
-    given = Given(path="T", kinds=["fog"], layout="folders", classes=2)
+    given = GivenImages(path="T", kinds=["fog"], layout="folders", classes=2)
     assert given.given("fog", 2, 0, 12).labels.tolist() == [0, 1] * 6
 
 
 def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
     cifar_c(tmp_path)
-    assert len(Given(path=str(tmp_path / "C"), kinds=["fog"]).given("fog", 1, 0, 4)) == 4
+    assert len(GivenImages(path=str(tmp_path / "C"), kinds=["fog"]).given("fog", 1, 0, 4)) == 4
 
 
 def test_the_origin_is_the_content_and_not_the_place(data: Path) -> None:
     cifar_c(data)
-    given = Given(path="C", kinds=["fog"])
+    given = GivenImages(path="C", kinds=["fog"])
     before = given.origin("fog", 2, 0, 4)
     assert before["source"] == "given"
     (data / "C").rename(data / "D")
-    moved = Given(path="D", kinds=["fog"])
+    moved = GivenImages(path="D", kinds=["fog"])
     assert moved.origin("fog", 2, 0, 4) == before
     assert moved.origin("fog", 3, 0, 4) != before
     assert moved.origin("fog", 2, 0, 3) != before
@@ -87,7 +87,7 @@ def test_labels_of_another_test_set_are_refused(data: Path) -> None:
     labels = cifar_c(data)
     with pytest.raises(RobenchError, match="labels of 2 of 4 images are not the data set's"):
         corrupt_images(
-            Given(path="C", kinds=["fog"]),
+            GivenImages(path="C", kinds=["fog"]),
             np.zeros((4, 3, 32, 32), np.float32),
             *(0, "fog", 1, 0, labels[[1, 0, 2, 3]]),
         )
@@ -99,7 +99,12 @@ def test_a_given_set_of_another_size_is_refused(data: Path) -> None:
         RobenchError, match=r"shape \(4, 3, 32, 32\), the image has \(4, 1, 28, 28\)"
     ):
         corrupt_images(
-            Given(path="C", kinds=["fog"]), np.zeros((4, 1, 28, 28), np.float32), 0, "fog", 1, 0
+            GivenImages(path="C", kinds=["fog"]),
+            np.zeros((4, 1, 28, 28), np.float32),
+            0,
+            "fog",
+            1,
+            0,
         )
 
 
@@ -148,28 +153,28 @@ def test_a_damaged_set_is_named(data: Path, damage: Callable[[Path], None], says
     cifar_c(data)
     damage(data)
     with pytest.raises(RobenchError, match=says) as refused:
-        Given(path="C", kinds=["fog"]).given("fog", 1, 0, 4)
+        GivenImages(path="C", kinds=["fog"]).given("fog", 1, 0, 4)
     assert "\n" not in str(refused.value)
 
 
 def test_a_set_with_too_few_images_is_named(data: Path) -> None:
     cifar_c(data)
     with pytest.raises(RobenchError, match="has 4 images, 5 are asked for"):
-        Given(path="C", kinds=["fog"]).given("fog", 1, 0, 5)
+        GivenImages(path="C", kinds=["fog"]).given("fog", 1, 0, 5)
 
 
 def test_a_kind_that_the_set_lacks_is_answered_with_the_near_ones(data: Path) -> None:
     cifar_c(data)
     tiny_c(data)
     with pytest.raises(RobenchError, match="kind 'fogs': no such file; did you mean fog"):
-        Given(path="C", kinds=["fogs"]).given("fogs", 1, 0, 1)
+        GivenImages(path="C", kinds=["fogs"]).given("fogs", 1, 0, 1)
     with pytest.raises(RobenchError, match="no such folder; did you mean fog"):
-        Given(path="T", kinds=["fogs"], layout="folders").given("fogs", 2, 0, 1)
+        GivenImages(path="T", kinds=["fogs"], layout="folders").given("fogs", 2, 0, 1)
 
 
 def test_a_folder_that_is_not_there_says_where_it_was_looked_for(data: Path) -> None:
     with pytest.raises(RobenchError, match=f"path = 'nowhere': .*{data}/nowhere"):
-        Given(path="nowhere", kinds=["fog"]).given("fog", 1, 0, 1)
+        GivenImages(path="nowhere", kinds=["fog"]).given("fog", 1, 0, 1)
 
 
 def test_a_truncated_picture_is_named(data: Path) -> None:
@@ -177,4 +182,4 @@ def test_a_truncated_picture_is_named(data: Path) -> None:
     file = data / "T/fog/2/n1/val_1.png"
     file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(RobenchError, match=r"val_1\.png: not a whole image"):
-        Given(path="T", kinds=["fog"], layout="folders").given("fog", 2, 0, 4)
+        GivenImages(path="T", kinds=["fog"], layout="folders").given("fog", 2, 0, 4)

@@ -18,13 +18,13 @@ from hostile import TEXTS, files_in, png_header, put, works_or_says
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench.corruptions.given import Given
+from robench.corruptions.given import GivenImages
 
 alone = hostile.alone  # a fixture
 
-LAYOUTS: dict[str, tuple[Callable[[Path], Any], Given, int]] = {
-    "npy": (cifar_c, Given(path="C", kinds=["fog"]), 3),
-    "folders": (tiny_c, Given(path="T", kinds=["fog"], layout="folders"), 2),
+LAYOUTS: dict[str, tuple[Callable[[Path], Any], GivenImages, int]] = {
+    "npy": (cifar_c, GivenImages(path="C", kinds=["fog"]), 3),
+    "folders": (tiny_c, GivenImages(path="T", kinds=["fog"], layout="folders"), 2),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import Best
-from robench.attacks.loop import Run
+from robench.attacks.loop import LoopRun
 from robench.attacks.steps import direction, per_image
 from robench.attacks.target import WhiteBoxTarget
 from robench.errors import RobenchError
@@ -167,7 +167,7 @@ class GradientAttack(Attack):
                 elif self.restart_from == "near-best" and (restart or best.entered):
                     centre, reach, pace = best.images[rows], NEAR, NEAR_PACE
                 start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
-            run = Run(self, target, best, surrogate, rng, pace)
+            run = LoopRun(self, target, best, surrogate, rng, pace)
             run.go(start, clean, labels, aimed, rows, judged=not alone or len(runs) > 1)
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:

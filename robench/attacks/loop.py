@@ -37,7 +37,7 @@ CYCLE_CHECK = 8
 some get no gradient at all."""
 
 
-class Run:
+class LoopRun:
     """One run of the loop: one start, one surrogate. Everything it holds is about the images still
     under attack, `rows` of the batch."""
 

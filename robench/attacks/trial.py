@@ -45,7 +45,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attacked:
     """One run of an attack on the reference images."""
 
     x_adv: Tensor
@@ -86,7 +86,7 @@ def attempt(
     batch: int = 60,
     noisy: bool = False,
     towards: Tensor | None = None,
-) -> Trial:
+) -> Attacked:
     """Run an attack on the reference network; the same arguments draw the same numbers.
 
     Args:
@@ -113,7 +113,7 @@ def attempt(
         with torch.no_grad():
             wrong = torch.stack([network(x_adv).argmax(1) != labels for _ in range(8)])
     distance = Ball(norm, eps).distance(x_adv, images)
-    return Trial(x_adv, distance, wrong.float().mean(0), queries, gradients, seen)
+    return Attacked(x_adv, distance, wrong.float().mean(0), queries, gradients, seen)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from robench.conformance import GLOBAL, Finding, findings, global_state, travels
+from robench.conformance import GLOBAL, Result, findings, global_state, travels
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import ROUNDING, image_rng
 from robench.data.digits import Digits
@@ -37,7 +37,7 @@ def pictures(channels: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(image[:, :, None] * tints, np.float32) for image in large]
 
 
-class Trial:
+class Corrupted:
     """A corruption, and what it made of the pictures of a number of channels."""
 
     def __init__(self, make: Make, channels: int) -> None:
@@ -71,25 +71,25 @@ class Trial:
         return float(np.mean([np.sqrt(np.mean(gap**2)) for gap in gaps]))
 
 
-def check_corruption(make: Make) -> list[Finding]:
+def check_corruption(make: Make) -> list[Result]:
     """All checks of a corruption, one finding each; of a set made before, that it pickles."""
     found = findings([pickles, kinds], make)
     if not found[-1].passed or made_before(make()):
         return found
-    grey: Trial | None = None
+    grey: Corrupted | None = None
     for channels in (1, 3):
         what = f"{'grey' if channels == 1 else 'colour'} pictures"
         try:
-            trial = Trial(make, channels)
+            trial = Corrupted(make, channels)
         except RobenchError as error:  # said in words that a user can act on
-            found.append(Finding("images", channels == 1, f"not on {what}: {error}"))
+            found.append(Result("images", channels == 1, f"not on {what}: {error}"))
             continue
         except Exception as error:
             said = f"raises {type(error).__name__} on {what}: {error}"
-            found.append(Finding("images", False, said))
+            found.append(Result("images", False, said))
             continue
         if trial.meddled:
-            found.append(Finding("isolation", False, trial.meddled))
+            found.append(Result("isolation", False, trial.meddled))
             continue
         answered = findings([shape, bounds], trial)
         if not all(finding.passed for finding in answered):
@@ -102,18 +102,16 @@ def check_corruption(make: Make) -> list[Finding]:
     return found
 
 
-def pickles(make: Make) -> Finding:
+def pickles(make: Make) -> Result:
     """The corruption travels to worker processes."""
     return travels(make())
 
 
-def kinds(make: Make) -> Finding:
+def kinds(make: Make) -> Result:
     """It says which kinds there are."""
     own = make().kinds
     sound = bool(own) and len(set(own)) == len(own)
-    return Finding(
-        "kinds", sound, "" if sound else f"kinds = {own!r}: name each once, at least one"
-    )
+    return Result("kinds", sound, "" if sound else f"kinds = {own!r}: name each once, at least one")
 
 
 def made_before(corruption: Corruption) -> bool:
@@ -121,61 +119,59 @@ def made_before(corruption: Corruption) -> bool:
     return type(corruption).given is not Corruption.given
 
 
-def shape(trial: Trial) -> Finding:
+def shape(trial: Corrupted) -> Result:
     """The answer is an array like the image."""
     for (kind, severity, index), answer in trial.made.items():
         wanted = trial.clean[index].shape
         if answer.shape != wanted or not np.issubdtype(answer.dtype, np.floating):
             said = f"{kind} at severity {severity} answers {answer.dtype} {answer.shape}"
-            return Finding("shape", False, f"{said}, not floats {wanted}")
-    return Finding("shape", True)
+            return Result("shape", False, f"{said}, not floats {wanted}")
+    return Result("shape", True)
 
 
-def bounds(trial: Trial) -> Finding:
+def bounds(trial: Corrupted) -> Result:
     """The answer stays in [0, 1]."""
     for (kind, severity, _), answer in trial.made.items():
         low, high = float(answer.min()), float(answer.max())
         if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             said = f"{kind} at severity {severity} leaves [0, 1]: [{low:.4g}, {high:.4g}]"
-            return Finding("range", False, said)
-    return Finding("range", True)
+            return Result("range", False, said)
+    return Result("range", True)
 
 
-def untouched(trial: Trial) -> Finding:
+def untouched(trial: Corrupted) -> Result:
     """The image that it is given is left as it was."""
     detail = "it writes into the image that it is given: copy it first" if trial.wrote else ""
-    return Finding("untouched", not trial.wrote, detail)
+    return Result("untouched", not trial.wrote, detail)
 
 
-def seeds(trial: Trial) -> Finding:
+def seeds(trial: Corrupted) -> Result:
     """The same seed gives the same bits, and nothing is drawn from global random states."""
     if trial.drew_elsewhere:
-        return Finding("seeds", False, GLOBAL)
+        return Result("seeds", False, GLOBAL)
     for kind in trial.corruption.kinds:
         asked = (kind, 3, 0)
         if not np.array_equal(trial.ask(*asked), trial.ask(*asked)):
-            return Finding(
-                "seeds", False, f"{kind}: two answers with one rng differ: use rng alone"
-            )
-    return Finding("seeds", True)
+            return Result("seeds", False, f"{kind}: two answers with one rng differ: use rng alone")
+    return Result("seeds", True)
 
 
-def order(trial: Trial) -> Finding:
+def order(trial: Corrupted) -> Result:
     """What becomes of an image depends neither on those before it nor on how many there are."""
     for asked in reversed(list(trial.asked())):
         if not np.array_equal(trial.ask(*asked), trial.made[asked]):
-            return Finding("batches", False, f"{asked[0]}: results depend on the order of images")
-    return Finding("batches", True)
+            return Result("batches", False, f"{asked[0]}: results depend on the order of images")
+    return Result("batches", True)
 
 
-def effect(trial: Trial) -> Finding:
+def effect(trial: Corrupted) -> Result:
     """The strongest severity changes images."""
     still = [kind for kind in trial.corruption.kinds if trial.far(kind, 5) < 1e-4]
     detail = f"a no-op: {', '.join(still)} leaves the images as they are" if still else ""
-    return Finding("effect", not still, detail)
+    return Result("effect", not still, detail)
 
 
-def severities(trial: Trial) -> Finding:
+def severities(trial: Corrupted) -> Result:
     """Higher severities do more."""
     for kind in trial.corruption.kinds:
         far = [trial.far(kind, severity) for severity in SEVERITIES]
@@ -183,5 +179,5 @@ def severities(trial: Trial) -> Finding:
         if falls:
             shown = ", ".join(f"{value:.3f}" for value in far)
             said = f"{kind}: distance to the clean image by severity: {shown}; it must grow"
-            return Finding("severities", False, said)
-    return Finding("severities", True)
+            return Result("severities", False, said)
+    return Result("severities", True)

@@ -44,7 +44,7 @@ def _inside(text: str) -> str:
     return text
 
 
-class Given(Corruption):
+class GivenImages(Corruption):
     """A corrupted test set made before: MNIST-C, CIFAR-10-C, Tiny-ImageNet-C and their like."""
 
     kinds: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(min_length=1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robench.conformance import Finding, findings, global_state, raised
+from robench.conformance import Result, findings, global_state, raised
 from robench.data.base import Part, Splits
 from robench.data.graph import Graph
 from robench.errors import RobenchError
@@ -108,79 +108,79 @@ def find_bench(
     raise raised or AssertionError("SHAPES is empty")
 
 
-def check_network(make: Make, data: Splits | None = None) -> list[Finding]:
+def check_network(make: Make, data: Splits | None = None) -> list[Result]:
     """All checks of a network, one finding each, on `data` or on what it takes."""
     try:
         bench = find_bench(make, data)
     except Exception as error:
-        return [Finding("answers", False, raised(error))]
+        return [Result("answers", False, raised(error))]
     return findings([answers, builds, repeats, batches, state, gradient], bench)
 
 
-def answers(bench: Bench) -> Finding:
+def answers(bench: Bench) -> Result:
     """Finite logits, one for each class."""
     answer = bench.answer(bench.built(), bench.images)
     wanted = (len(bench.images), bench.classes)
     if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
         shape = tuple(getattr(answer, "shape", ())) or type(answer).__name__
-        return Finding("answers", False, f"it answers {shape} where logits {wanted} are expected")
+        return Result("answers", False, f"it answers {shape} where logits {wanted} are expected")
     finite = bool(torch.isfinite(answer).all())
-    return Finding("answers", finite, "" if finite else "it answers NaN or infinite logits")
+    return Result("answers", finite, "" if finite else "it answers NaN or infinite logits")
 
 
-def builds(bench: Bench) -> Finding:
+def builds(bench: Bench) -> Result:
     """The same seed makes the same weights, and planning can build it without memory."""
     with torch.device("meta"):
         bench.made()
     one, two = bench.built(3).state_dict(), bench.built(3).state_dict()
     same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     detail = "" if same else "two builds after one torch.manual_seed differ"
-    return Finding("builds", same, detail)
+    return Result("builds", same, detail)
 
 
-def repeats(bench: Bench) -> Finding:
+def repeats(bench: Bench) -> Result:
     """The same answer twice; what is random comes from `self.generator` and is declared."""
     network, x = bench.built(), bench.images
     before = global_state()
     one = bench.answer(network, x)
     if global_state() != before:
-        return Finding("repeats", False, "it draws from torch's global state: use self.generator")
+        return Result("repeats", False, "it draws from torch's global state: use self.generator")
     if not torch.equal(one, bench.answer(network, x)):
-        return Finding("repeats", False, "two answers to one question differ: it keeps a state")
+        return Result("repeats", False, "two answers to one question differ: it keeps a state")
     with torch.no_grad():
         still = torch.equal(network(x), network(x))
     if network.random_input or still:
-        return Finding("repeats", True)
-    return Finding("repeats", False, "its answers are random: let random_input say so")
+        return Result("repeats", True)
+    return Result("repeats", False, "its answers are random: let random_input say so")
 
 
-def batches(bench: Bench) -> Finding:
+def batches(bench: Bench) -> Result:
     """What an image is answered does not depend on its neighbours."""
     network, x = bench.built(), bench.images
     if network.random_input:
-        return Finding("batches", True, "not compared: its answers are random")
+        return Result("batches", True, "not compared: its answers are random")
     whole = bench.answer(network, x)
     alone = torch.cat([bench.answer(network, image[None]) for image in x])
     far = float((whole - alone).abs().max() / whole.abs().max().clamp_min(1e-6))
-    return Finding("batches", far < 1e-3, f"alone and in a batch, answers differ by {far:.1e}")
+    return Result("batches", far < 1e-3, f"alone and in a batch, answers differ by {far:.1e}")
 
 
-def state(bench: Bench) -> Finding:
+def state(bench: Bench) -> Result:
     """The weights are all there is: another copy with them answers the same."""
     one, two = bench.built(0), bench.built(1)
     two.load_state_dict(one.state_dict())
     same = torch.equal(bench.answer(one, bench.images), bench.answer(two, bench.images))
     detail = "" if same else "state_dict() does not hold all of it: register buffers"
-    return Finding("state", same, detail)
+    return Result("state", same, detail)
 
 
-def gradient(bench: Bench) -> Finding:
+def gradient(bench: Bench) -> Result:
     """White-box attacks get a finite gradient with respect to the images."""
     network, leaf = bench.built(), bench.images.requires_grad_()
     network.generator = torch.Generator().manual_seed(7)
     answer = network(leaf)
     if not answer.requires_grad:
-        return Finding("gradient", False, "the answer has no gradient with respect to the images")
+        return Result("gradient", False, "the answer has no gradient with respect to the images")
     (found,) = torch.autograd.grad(answer.sum(), leaf, allow_unused=True)
     sound = found is not None and bool(torch.isfinite(found).all())
-    return Finding("gradient", sound, "" if sound else "the gradient is absent or not finite")
+    return Result("gradient", sound, "" if sound else "the gradient is absent or not finite")

@@ -28,20 +28,20 @@ def bibtex(manifest: Mapping[str, Any]) -> str:
     """An entry for the page, whatever its title holds."""
     report, day = manifest["report"], measured_on(manifest)
     key = re.sub(r"[^A-Za-z0-9:-]", "-", shorten(report["name"], 60))
-    version = _inert(shorten(str(manifest["robench"]), 20))
-    threats = _inert(str(manifest["threat_set"])[:10])
+    version = tex(shorten(str(manifest["robench"]), 20))
+    threats = tex(str(manifest["threat_set"])[:10])
     lines = [
         f"@misc{{robench-{key},",
         "  author = {{The robench authors}},",
-        f"  title = {{{{{_inert(shorten(report['title'], 300))}}}}},",
+        f"  title = {{{{{tex(shorten(report['title'], 300))}}}}},",
         *([f"  year = {{{day[:4]}}},", f"  month = {MONTHS[int(day[5:7]) - 1]},"] if day else []),
-        f"  note = {{robench {version}, report {_inert(shorten(report['name'], 60))}, "
+        f"  note = {{robench {version}, report {tex(shorten(report['name'], 60))}, "
         f"threat set {threats}{f', measured {day}' if day else ''}}},",
         "}",
     ]
     return "\n".join(lines)
 
 
-def _inert(text: str) -> str:
+def tex(text: str) -> str:
     """On one line, and nothing in it that TeX would obey."""
     return "".join(SPECIAL.get(char, char) for char in " ".join(text.split()))

@@ -20,7 +20,7 @@ from robench.leaderboard import (
     column_name,
     ranked_by,
 )
-from robench.report.citation import measured_on
+from robench.report.citation import measured_on, tex
 from robench.report.plots import common_folder
 from robench.results import Results
 
@@ -166,10 +166,10 @@ def as_latex(
         lines.append(r"\midrule")
         if table["dataset"].nunique() > 1:
             span = len(columns) + 1
-            lines.append(rf"\multicolumn{{{span}}}{{@{{}}l}}{{\emph{{{_latex(str(dataset))}}}}} \\")
+            lines.append(rf"\multicolumn{{{span}}}{{@{{}}l}}{{\emph{{{tex(str(dataset))}}}}} \\")
         for _, row in rows.iterrows():
             cells = [_percent(row, name) for _, name in columns]
-            name = _latex(row["model"].removeprefix(folder)) + (
+            name = tex(row["model"].removeprefix(folder)) + (
                 r"\textsuperscript{\dag}" if row["model"] in doubtful else ""
             )
             lines.append(" & ".join([name, *cells]) + r" \\")
@@ -185,16 +185,6 @@ def _percent(row: pd.Series, name: str) -> str:
         return shown
     low, high = (100 * row[name + end] for end in ("_low", "_high"))
     return rf"{shown} {{\tiny {low:.1f}--{high:.1f}}}"
-
-
-def _latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        **{char: "\\" + char for char in "&%$#_{}"},
-    }
-    return "".join(special.get(char, char) for char in _one_line(text))
 
 
 def _inert(text: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from robench.conformance import GLOBAL, Finding, findings, global_state, travels
+from robench.conformance import GLOBAL, Result, findings, global_state, travels
 from robench.data.base import Part, Splits
 from robench.data.digits import Digits
 from robench.guard import guarded
@@ -30,7 +30,7 @@ Make = Callable[..., Trainer]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trained:
     """One training run, and what it left behind."""
 
     network: Network
@@ -48,11 +48,11 @@ class Trials:
         self.make, self.bench = make, bench
 
     @cached_property
-    def first(self) -> Trial:
+    def first(self) -> Trained:
         return self._run()
 
     @cached_property
-    def again(self) -> Trial:
+    def again(self) -> Trained:
         return self._run()
 
     def trainer(self) -> Trainer:
@@ -64,7 +64,7 @@ class Trials:
                 shorter[key] = min(own, most)
         return self.make(**shorter)
 
-    def _run(self) -> Trial:
+    def _run(self) -> Trained:
         data = sample(self.bench)
         before, told = data.fingerprint, list[float]()
         network = self.bench.built()
@@ -76,7 +76,7 @@ class Trials:
             history = trainer.fit(network, data, rng, lambda done, text: told.append(done))
             drew = global_state() != state and not drops
         data.__dict__.pop("fingerprint", None)
-        return Trial(network, history, told, drew, data.fingerprint != before)
+        return Trained(network, history, told, drew, data.fingerprint != before)
 
 
 def sample(bench: Bench) -> Splits:
@@ -108,7 +108,7 @@ def sample(bench: Bench) -> Splits:
     )
 
 
-def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -> list[Finding]:
+def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -> list[Result]:
     """All checks of a trainer on a network, one finding each; on the data set `own`, if given."""
     trainer = make()
     if not trainer.trains:  # weights made elsewhere fit one size of images only
@@ -120,31 +120,31 @@ def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -
     )
 
 
-def pickles(trials: Trials) -> Finding:
+def pickles(trials: Trials) -> Result:
     """The trainer travels to worker processes."""
     return travels(trials.make())
 
 
-def isolation(trials: Trials) -> Finding:
+def isolation(trials: Trials) -> Result:
     """The process is left as it was: else this raises."""
     trials.first  # noqa: B018 (where it raises, that is what is found)
-    return Finding("isolation", True)
+    return Result("isolation", True)
 
 
-def trains(trials: Trials) -> Finding:
+def trains(trials: Trials) -> Result:
     """Training ends with finite weights, other than those it began with."""
     state = trials.first.network.state_dict()
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if bad:
-        return Finding("trains", False, f"it leaves NaN or infinite values in {', '.join(bad)}")
+        return Result("trains", False, f"it leaves NaN or infinite values in {', '.join(bad)}")
     fresh = trials.bench.built().state_dict()
     moved = any(not torch.equal(value, fresh[name]) for name, value in state.items())
     if moved or not trials.make().trains:
-        return Finding("trains", True)
-    return Finding("trains", False, "it leaves the network's weights as they were")
+        return Result("trains", True)
+    return Result("trains", False, "it leaves the network's weights as they were")
 
 
-def history(trials: Trials) -> Finding:
+def history(trials: Trials) -> Result:
     """The curves are numbers by name, and progress goes from 0 to 1."""
     rows = trials.first.history
     numbers = isinstance(rows, list) and all(
@@ -152,31 +152,31 @@ def history(trials: Trials) -> Finding:
         for row in rows
     )
     if not numbers:
-        return Finding("history", False, "fit returns something else than rows of finite numbers")
+        return Result("history", False, "fit returns something else than rows of finite numbers")
     told = trials.first.told
     sound = all(0 <= done <= 1 for done in told) and told == sorted(told)
-    return Finding("history", sound, "" if sound else "the progress it tells leaves 0 to 1")
+    return Result("history", sound, "" if sound else "the progress it tells leaves 0 to 1")
 
 
-def seeds(trials: Trials) -> Finding:
+def seeds(trials: Trials) -> Result:
     """The same seed gives the same bits, and nothing is drawn from global random states."""
     one, two = trials.first, trials.again
     if one.drew_elsewhere:
-        return Finding("seeds", False, GLOBAL)
+        return Result("seeds", False, GLOBAL)
     weights = one.network.state_dict(), two.network.state_dict()
     differ = [key for key, value in weights[0].items() if not torch.equal(value, weights[1][key])]
     if not differ:
-        return Finding("seeds", True)
-    return Finding("seeds", False, f"two runs with one seed differ in {differ[0]}: use rng alone")
+        return Result("seeds", True)
+    return Result("seeds", False, f"two runs with one seed differ in {differ[0]}: use rng alone")
 
 
-def data(trials: Trials) -> Finding:
+def data(trials: Trials) -> Result:
     """Images and labels are left as they were."""
     changed = trials.first.data_changed
-    return Finding("data", not changed, "it writes into the images or labels" if changed else "")
+    return Result("data", not changed, "it writes into the images or labels" if changed else "")
 
 
-def learns(trials: Trials) -> Finding:
+def learns(trials: Trials) -> Result:
     """The training images are answered better than before; a few epochs are enough to see it."""
     part = sample(trials.bench).train
     x, y = torch.from_numpy(part.images), torch.from_numpy(part.labels)
@@ -189,4 +189,4 @@ def learns(trials: Trials) -> Finding:
     (right, loss), (right_after, loss_after) = measured
     better = right_after > max(right, 1.5 / trials.bench.classes) or loss_after < 0.99 * loss
     detail = f"accuracy {right:.2f} before, {right_after:.2f} after a short training"
-    return Finding("learns", better, detail)
+    return Result("learns", better, detail)

@@ -24,7 +24,7 @@ from robench.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
 
 
-class Given(Trainer):
+class GivenWeights(Trainer):
     """Weights from a safetensors file, as they are."""
 
     weights: InstanceOf[str]
@@ -73,7 +73,9 @@ class Given(Trainer):
 
 
 _FIELDS = create_model(
-    "Given", __config__=ConfigDict(extra="forbid", frozen=True), weights=(InstanceOf[str], ...)
+    "GivenWeights",
+    __config__=ConfigDict(extra="forbid", frozen=True),
+    weights=(InstanceOf[str], ...),
 )
 
 

@@ -37,7 +37,7 @@ PROPOSALS = 4096
 
 
 @dataclass(frozen=True)
-class Trial:
+class Tried:
     """One g and what it came to."""
 
     point: tuple[float, ...]
@@ -66,7 +66,7 @@ class LearnedBFunction(BFunctionTrainer):
             progress(done / 2, f"b-function {len(trials) + 1}/{self.trials} best area {best:.4f}")
             point = self._next(trials, seed)
             text = str(BFunction("network", point))
-            trials.append(Trial(point, self._area(network, data, text, seed, rng.device)))
+            trials.append(Tried(point, self._area(network, data, text, seed, rng.device)))
             self._keep(network, data, seed, trials)
         found = min(trials, key=lambda trial: trial.area)
         self.functions = (str(BFunction("network", found.point)),)
@@ -102,7 +102,7 @@ class LearnedBFunction(BFunctionTrainer):
             return worst
         return min(worst, sum(row["loss"] for row in history) / len(history))
 
-    def _next(self, trials: Sequence[Trial], seed: int) -> tuple[float, ...]:
+    def _next(self, trials: Sequence[Tried], seed: int) -> tuple[float, ...]:
         """The point to try after these: at random first, then where improvement is expected."""
         if not trials:
             return NEARLY_RELU
@@ -125,18 +125,18 @@ class LearnedBFunction(BFunctionTrainer):
             {"fields": fields, "data": data.fingerprint, "weights": weights, "seed": seed}
         )
 
-    def _resumed(self, network: Network, data: Splits, seed: int) -> list[Trial]:
+    def _resumed(self, network: Network, data: Splits, seed: int) -> list[Tried]:
         if self.scratch is None:
             return []
         try:
             kept = json.loads((self.scratch / "trials.json").read_text())
             if kept["key"] != self._key(network, data, seed):
                 return []
-            return [Trial(tuple(point), area) for point, area in kept["trials"]][: self.trials]
+            return [Tried(tuple(point), area) for point, area in kept["trials"]][: self.trials]
         except (OSError, ValueError, KeyError, TypeError):
             return []  # nothing, or nothing whole: the trials are made again
 
-    def _keep(self, network: Network, data: Splits, seed: int, trials: Sequence[Trial]) -> None:
+    def _keep(self, network: Network, data: Splits, seed: int, trials: Sequence[Tried]) -> None:
         if self.scratch is None:
             return
         rows = [[list(trial.point), trial.area] for trial in trials]
@@ -147,7 +147,7 @@ class LearnedBFunction(BFunctionTrainer):
         partial.replace(self.scratch / "trials.json")
 
 
-def expected_best(trials: Sequence[Trial], draw: np.random.Generator) -> tuple[float, ...]:
+def expected_best(trials: Sequence[Tried], draw: np.random.Generator) -> tuple[float, ...]:
     """The point of the box with the largest expected improvement on the trials: the best of many
     random ones, half of them near the best trial so far."""
     from sklearn.exceptions import ConvergenceWarning
