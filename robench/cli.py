@@ -39,28 +39,16 @@ out = Console(emoji=False)
 err = Console(stderr=True, emoji=False)
 
 
-class What(StrEnum):
-    """What `robench list` can list."""
-
-    models = "models"
-    attacks = "attacks"
-    corruptions = "corruptions"
-    reports = "reports"
-    trainers = "trainers"
-    networks = "networks"
-    datasets = "datasets"
+What = StrEnum(
+    "What", ["models", "attacks", "corruptions", "reports", "trainers", "networks", "datasets"]
+)
+"""What `robench list` can list."""
 
 
-class New(StrEnum):
-    """What `robench new` can begin."""
-
-    workspace = "workspace"
-    model = "model"
-    attack = "attack"
-    corruption = "corruption"
-    dataset = "dataset"
-    network = "network"
-    notebook = "notebook"
+New = StrEnum(
+    "New", ["workspace", "model", "attack", "corruption", "dataset", "network", "notebook"]
+)
+"""What `robench new` can begin."""
 
 
 WorkspaceOption = Annotated[

@@ -17,7 +17,6 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -102,12 +101,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
             self._noticed.start()
         _count(+1 if not self._work.own else 0)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if os.getpid() != self._process:
             os._exit(1)  # a copy that the plugin has made of it: its work is another's
         _count(-1 if not self._work.own else 0)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import defaultdict
 from statistics import fmean
-from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
@@ -132,12 +131,7 @@ class Terminal:
         self._clock.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._clock.join()
         self._progress.stop()

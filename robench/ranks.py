@@ -51,10 +51,22 @@ def ranks(
         return found
     from scipy.stats import ks_2samp  # half a second of importing, for those who ask
 
-    seen = {
-        name: _margins(fresh, part, eps, noisy, seed, batch_size, device)
-        for name, part in parts.items()
-    }
+    def margins(part: Part) -> dict[str, Tensor]:
+        """Of each image, (n,), clean and after a step: how far it is from being wrong."""
+        network = fresh()
+        clean: list[Tensor] = []
+        stepped: list[Tensor] = []
+        for start in range(0, len(part), batch_size):
+            x, y = batch_of(part, start, batch_size, device)
+            with in_use(network, noisy, derived_seed(seed, "ranks", start), device):
+                clean.append(_ask(network, x, y))
+                grad = uphill(network, x, y)
+                if grad is not None and len(stepped) == len(clean) - 1:
+                    stepped.append(_ask(network, (x + eps * grad.sign()).clamp(0, 1), y))
+        measured = {"clean": torch.cat(clean)}
+        return measured | ({"attacked": torch.cat(stepped)} if len(stepped) == len(clean) else {})
+
+    seen = {name: margins(part) for name, part in parts.items()}
     for how, test in seen["test"].items():
         for name, others in seen.items():
             if name == "test" or how not in others:
@@ -66,33 +78,6 @@ def ranks(
                 "above": round(float(told.statistic), 4), "p": float(f"{told.pvalue:.3g}"),
             })  # fmt: skip
     return found
-
-
-def _margins(
-    fresh: Fresh,
-    part: Part,
-    eps: float,
-    noisy: InUse,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Of each image, (n,), clean and after a step: how far it is from being wrong."""
-    network = fresh()
-    clean: list[Tensor] = []
-    stepped: list[Tensor] = []
-    for start in range(0, len(part), batch_size):
-        x, y = batch_of(part, start, batch_size, device)
-        use = in_use(network, noisy, derived_seed(seed, "ranks", start), device)
-        with use:
-            clean.append(_ask(network, x, y))
-            grad = uphill(network, x, y)
-            if grad is not None and len(stepped) == len(clean) - 1:
-                stepped.append(_ask(network, (x + eps * grad.sign()).clamp(0, 1), y))
-    margins = {"clean": torch.cat(clean)}
-    if len(stepped) == len(clean):
-        margins["attacked"] = torch.cat(stepped)
-    return margins
 
 
 def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from robench.attacks.library import LibraryAttack, fields_of, library_call
+from robench.attacks.library import LibraryAttack, library_call
 from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.errors import RobenchError, nearest
 
@@ -91,11 +91,6 @@ def _offered(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=256)
-def _fields(name: str) -> type[BaseModel]:
-    return fields_of(_attacks()[name].__init__, name, ART.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
-
-
 class ART(LibraryAttack):
     """An evasion attack of ART: `attack` names it, the other keys are its own parameters.
 
@@ -108,6 +103,7 @@ class ART(LibraryAttack):
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0", "none")
     paper: ClassVar[str] = "Nicolae et al. 2018, arXiv 1807.01069"
     library: ClassVar[str] = "art"
+    hidden: ClassVar[set[str]] = HIDDEN
     version: ClassVar[int] = 2
 
     def __init__(self, **settings: Any) -> None:
@@ -119,9 +115,8 @@ class ART(LibraryAttack):
         vars(self)["targeted"] = takes or self.attack in TOWARDS
 
     @classmethod
-    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
-        name = settings.get("attack")
-        return _fields(name) if name in _attacks() else cls.fields()
+    def offered(cls) -> Mapping[str, type]:
+        return _attacks()
 
     def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         attack = self._build(target, x, rows)
@@ -135,8 +130,7 @@ class ART(LibraryAttack):
         """ART's object with the card's settings, around the target."""
         cls = _attacks()[self.attack]
         taken = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-        keys = set(_fields(self.attack).model_fields) - {"attack"}
-        settings = {key: getattr(self, key) for key in keys}
+        settings = self.parameters()
         given = {
             "norm": ORDER.get(target.norm, np.inf),
             "eps": target.eps,

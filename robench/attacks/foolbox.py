@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator
 from torch import Tensor
 
-from robench.attacks.library import LibraryAttack, fields_of, library_call, starting_points
+from robench.attacks.library import LibraryAttack, library_call, starting_points
 from robench.attacks.target import DecisionTarget
 from robench.errors import RobenchError, nearest
 
@@ -65,11 +65,6 @@ def _offered(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=256)
-def _fields(name: str) -> type[BaseModel]:
-    return fields_of(_attacks()[name].__init__, name, Foolbox.fields(), HIDDEN)  # type: ignore[misc, no-any-return]
-
-
 class Foolbox(LibraryAttack):
     """An attack of foolbox: `attack` names it, the other keys are its own parameters."""
 
@@ -79,6 +74,7 @@ class Foolbox(LibraryAttack):
     norms: ClassVar[tuple[str, ...]] = (*NORMS, "none")
     paper: ClassVar[str] = "Rauber et al. 2020, foolbox"
     library: ClassVar[str] = "foolbox"
+    hidden: ClassVar[set[str]] = HIDDEN
     version: ClassVar[int] = 2
 
     def __init__(self, **settings: Any) -> None:
@@ -90,9 +86,8 @@ class Foolbox(LibraryAttack):
         vars(self)["targeted"] = module not in AIMLESS
 
     @classmethod
-    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
-        name = settings.get("attack")
-        return _fields(name) if name in _attacks() else cls.fields()
+    def offered(cls) -> Mapping[str, type]:
+        return _attacks()
 
     def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         foolbox: Any = import_module("foolbox")
@@ -145,8 +140,7 @@ class Foolbox(LibraryAttack):
         """foolbox's object with the card's settings."""
         distances: Any = import_module("foolbox.distances")
         cls = _attacks()[self.attack]
-        keys = set(_fields(self.attack).model_fields) - {"attack"}
-        settings = {key: getattr(self, key) for key in keys}
+        settings = self.parameters()
         if "distance" in inspect.signature(cls.__init__).parameters:  # type: ignore[misc]
             settings["distance"] = getattr(distances, "l2" if norm == "none" else norm)
         return cls(**settings)

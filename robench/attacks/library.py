@@ -10,7 +10,8 @@ import logging
 import re
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,25 @@ class LibraryAttack(Attack):
 
     library: ClassVar[str]
     """What errors call it."""
+    hidden: ClassVar[set[str]] = set()
+    """Parameters that a card cannot set: no plain values, or the adapter's to set."""
+
+    @classmethod
+    def offered(cls) -> Mapping[str, type]:
+        """The library's attacks by name, where it has several."""
+        return {}
+
+    @classmethod
+    def fields_for(cls, settings: Mapping[str, Any]) -> type[BaseModel]:
+        name = settings.get("attack")
+        if name not in cls.offered():
+            return cls.fields()
+        return _fields(cls, name)  # type: ignore[arg-type]
+
+    def parameters(self) -> dict[str, Any]:
+        """What the library's own attack is built with."""
+        keys = set(self.fields_for(vars(self)).model_fields) - {"attack"}
+        return {key: getattr(self, key) for key in keys}
 
     def perturb(self, target: DecisionTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if target.eps == 0:
@@ -88,14 +108,20 @@ def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
     return right
 
 
+@lru_cache(maxsize=256)
+def _fields(adapter: type[LibraryAttack], name: str) -> type[BaseModel]:
+    function: Callable[..., Any] = adapter.offered()[name].__init__  # type: ignore[misc]
+    return fields_of(function, name, adapter.fields(), adapter.hidden)
+
+
 def fields_of(
     function: Callable[..., Any], name: str, base: type[BaseModel], hidden: set[str]
-) -> Any:
+) -> type[BaseModel]:
     """A pydantic model of `base` plus the parameters of `function`, with its types and defaults.
 
     Args:
         name: what the model is called.
-        hidden: parameters that a card cannot set: no plain values, or the adapter's to set.
+        hidden: see LibraryAttack.
     """
     known: dict[str, Any] = {
         key: (field.annotation, field) for key, field in base.model_fields.items()

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,28 +50,9 @@ BESIDE = (
 )
 
 
-def write_report(
-    results: Results,
-    folder: Path,
-    *,
-    verdicts: Mapping[str, Verdict] | None = None,
-    claims: Sequence[Claim] | None = None,
-    within: Around | None = None,
-) -> Path:
-    """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
-
-    Args:
-        verdicts: whether each model is to be believed, by name; None: what the checks of
-            robench.diagnostics find; {}: the page says nothing of it.
-        claims: published claims with our verdict on them; None: those of the report's card.
-        within: the page's neighbours in a site; None: those that an index beside the folder names.
-
-    The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
-    The bytes depend on the results alone; a folder that is up to date is left untouched.
-
-    Returns the path of the page. Raises RobenchError when the folder cannot be written.
-    """
-    write_files(results, folder, verdicts=verdicts, claims=claims, within=within)
+def write_report(results: Results, folder: Path, **given: Any) -> Path:
+    """What `write_files` writes; returns the path of the page."""
+    write_files(results, folder, **given)
     return folder / PAGE
 
 
@@ -83,7 +64,20 @@ def write_files(
     claims: Sequence[Claim] | None = None,
     within: Around | None = None,
 ) -> dict[str, bytes]:
-    """What `write_report` does; returns the folder's files by name, as they now are."""
+    """Write index.html, leaderboard.csv, .json and .tex, manifest.json and cells.parquet.
+
+    Args:
+        verdicts: whether each model is to be believed, by name; None: what the checks of
+            robench.diagnostics find; {}: the page says nothing of it.
+        claims: published claims with our verdict on them; None: those of the report's card.
+        within: the page's neighbours in a site; None: those that an index beside the folder names.
+
+    The folder then rebuilds by itself (`load_published`). Each file appears whole or not at all.
+    The bytes depend on the results alone; a folder that is up to date is left untouched.
+
+    Returns the folder's files by name, as they now are. Raises RobenchError when the folder cannot
+    be written.
+    """
     # No place on a machine is published, neither on the page nor in its manifest.
     command = portable(str(results.manifest["command"]))
     results = replace(results, manifest={**results.manifest, "command": command})

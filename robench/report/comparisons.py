@@ -33,27 +33,17 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
     rows, across = values.shape
     below = drawing.threat_labels(shown)
     drawn = figure(*_size(list(drawing.labels.values()), below, 0.66))
-    axes = drawn.subplots()
-    sns.heatmap(
+    _fields(
+        drawn.subplots(),
+        drawing,
         values,
-        ax=axes,
-        vmin=0,
-        vmax=100,
-        cmap="cividis",
+        below,
         annot=values.size <= ANNOTATED,
-        fmt=".0f",
         annot_kws={"fontsize": 8},
-        mask=np.isnan(values),
         rasterized=values.size > ANNOTATED,
         cbar=values.size > ANNOTATED,  # numbers say it better
         cbar_kws=SCALE | {"shrink": min(1.0, 5 / rows + 0.2)},
-        linewidths=0,
-    )
-    _readable(axes)
-    axes.grid(visible=False)
-    axes.set_xticks(np.arange(across) + 0.5, below, rotation=45, ha="right")
-    axes.set_yticks(np.arange(rows) + 0.5, list(drawing.labels.values()), rotation=0)
-    axes.tick_params(length=0)
+    ).tick_params(length=0)
     title = f"Accuracy of every model under every threat{drawing.suffix}"
     elsewhere = " Attacks at several eps are drawn by themselves." if results.curves else ""
     return Plot(
@@ -62,12 +52,32 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
         f"lacks an outcome.{elsewhere}",
         svg(drawn, name, title),
         ["model", *shown],
-        [
-            [model, *(percent(value / 100) for value in row)]
-            for model, row in zip(drawing.table["model"], values, strict=True)
-        ],
+        _numbers(drawing, values),
         broad=across > 8,
     )
+
+
+def _fields(
+    axes: Axes, drawing: Drawing, values: np.ndarray, below: Sequence[str], **looks: Any
+) -> Axes:
+    """A field for each accuracy in per cent, (models, columns), with the names of both beside."""
+    sns.heatmap(
+        values, ax=axes, vmin=0, vmax=100, cmap="cividis", fmt=".0f", mask=np.isnan(values),
+        linewidths=0, **looks,
+    )  # fmt: skip
+    _readable(axes)
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(len(below)) + 0.5, below, rotation=45, ha="right")
+    names = list(drawing.labels.values())
+    axes.set_yticks(np.arange(len(values)) + 0.5, names, rotation=0)
+    return axes
+
+
+def _numbers(drawing: Drawing, values: np.ndarray) -> list[list[str]]:
+    return [
+        [model, *(percent(value / 100) for value in row)]
+        for model, row in zip(drawing.table["model"], values, strict=True)
+    ]
 
 
 def _size(beside: Sequence[str], below: Sequence[str], field: float) -> tuple[float, float]:
@@ -115,16 +125,7 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     values = 100 * drawing.table[list(made.values())].to_numpy(dtype=float)
     below = drawing.threat_labels(made)
     drawn = figure(*_size(list(drawing.labels.values()), below, 0.9))
-    axes = drawn.subplots()
-    sns.heatmap(
-        values, ax=axes, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f",
-        mask=np.isnan(values), cbar=False,
-    )  # fmt: skip
-    _readable(axes)
-    axes.grid(visible=False)
-    across = np.arange(len(made)) + 0.5
-    axes.set_xticks(across, below, rotation=45, ha="right")
-    axes.set_yticks(np.arange(len(values)) + 0.5, list(drawing.labels.values()), rotation=0)
+    axes = _fields(drawn.subplots(), drawing, values, below, annot=True, cbar=False)
     axes.set(xlabel="examples made on", ylabel="scored on")
     title = f"Transfer from surrogate to victim{drawing.suffix}"
     return Plot(
@@ -133,9 +134,6 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
         "or on its own.",
         svg(drawn, name, title),
         ["scored on", *made],
-        [
-            [model, *(percent(value / 100) for value in row)]
-            for model, row in zip(drawing.table["model"], values, strict=True)
-        ],
+        _numbers(drawing, values),
         broad=len(made) > 4,
     )
