@@ -424,12 +424,11 @@ def _share(
     from robench.files import Files
     from robench.files_progress import FilesBar
     from robench.store import Store
-    from robench.workspace import open_workspace
 
     verb = "pull" if pull else "push"
     if only and report is None:
         raise RobenchError("--only: of a report: name one after the URL")
-    here = open_workspace(workspace)
+    here = _workspace(workspace)
     ours, theirs = _store(here, store), Store(Files(url, verb))
     source, target = (theirs, ours) if pull else (ours, theirs)
     sharing.check_stores(source, target, conceal(f"{verb} {url}" if pull else ours.url))
@@ -457,9 +456,9 @@ def _share(
         *shared.summary(f"{verb}ed"),
     ]
     for line in lines:
-        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        _say(printable(line))
     if pull and report is not None:
-        out.print(f"next: robench run {report}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"next: robench run {report}")
     if not shared.sound:
         raise typer.Exit(FAILED)
 

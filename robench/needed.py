@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from robench.execute import Run, open_run
 from robench.plan import Cell, make_plan
+from robench.run_state import Run, open_run
 from robench.store import Damaged, Store
 from robench.workspace import Workspace
 
