@@ -31,7 +31,7 @@ from robench.trainers.bp import BP
 from robench.trainers.feedback_alignment import FeedbackAlignment
 from robench.trainers.learned_bfunction import (
     LearnedBFunction,
-    Trial,
+    Tried,
     expected_best,
     expected_improvement,
 )
@@ -309,7 +309,7 @@ def test_the_next_trial_goes_to_where_the_areas_fall() -> None:
     def area(point: Any) -> float:
         return float(np.exp(0.1 * (point[0] - 4) ** 2 + point[2] ** 2))
 
-    trials = [Trial(tuple(point), area(point)) for point in points]
+    trials = [Tried(tuple(point), area(point)) for point in points]
     found = expected_best(trials, np.random.default_rng(1))
     # The least area there is, 1, is a few hundredths off; that of half of the trials is above 3.
     assert area(found) < 1.1
