@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robench.attacks.ball import Ball
-from robench.attacks.contest import Contest
+from robench.attacks.contest import Best
 from robench.attacks.gradient import APGD, PGD, GradientAttack
 from robench.attacks.losses import accuracy, margin
 from robench.attacks.steps import Region, StableSteps
@@ -330,7 +330,9 @@ def test_runs_from_the_best_image_stay_in_the_ball(where: Any) -> None:
     assert float((x_adv - x).abs().max()) <= 0.03 + 1e-6
 
 
-def starts_and_first_steps(attack: GradientAttack, contest: Contest) -> list[tuple[Tensor, Tensor]]:
+def starts_and_first_steps(
+    attack: GradientAttack, best_so_far: Best
+) -> list[tuple[Tensor, Tensor]]:
     """Of each run: where it starts, and its first step."""
     network, x, asked = spiking(sigma=0.1), images(), []
 
@@ -341,7 +343,9 @@ def starts_and_first_steps(attack: GradientAttack, contest: Contest) -> list[tup
 
     with noise(network, GaussianNoise(torch.Generator().manual_seed(0))):
         target = Noted(network, Ball("linf", 0.1), len(x))
-        attack.compete(contest, target, x, network(x).argmax(1), torch.Generator().manual_seed(1))
+        attack.improve(
+            best_so_far, target, x, network(x).argmax(1), torch.Generator().manual_seed(1)
+        )
     assert len(asked) == attack.steps * attack.restarts
     firsts = range(0, len(asked), attack.steps)
     return [(asked[first], asked[first + 1] - asked[first]) for first in firsts]
@@ -350,15 +354,15 @@ def starts_and_first_steps(attack: GradientAttack, contest: Contest) -> list[tup
 def test_runs_near_the_best_image_start_near_it_and_take_shorter_steps() -> None:
     x = images()
     attack = PGD(steps=2, step_size=0.04, restarts=2, restart_from="near-best")
-    (start, step), (_, later) = starts_and_first_steps(attack, Contest(x))
+    (start, step), (_, later) = starts_and_first_steps(attack, Best(x))
     assert 0.09 < float((start - x).abs().max()) <= 0.1 + 1e-6  # nothing was found before
     assert float(step.abs().max()) == pytest.approx(0.04, abs=1e-5)
     assert float(later.abs().max()) == pytest.approx(0.01, abs=1e-5)
 
     best = (x + 0.05).clamp(0, 1)
-    contest = Contest(x)
-    contest.enter(torch.arange(len(x)), best, torch.zeros(len(x)))
-    (start, step), _ = starts_and_first_steps(attack, contest)
+    best_so_far = Best(x)
+    best_so_far.enter(torch.arange(len(x)), best, torch.zeros(len(x)))
+    (start, step), _ = starts_and_first_steps(attack, best_so_far)
     assert 0.005 < float((start - best).abs().max()) <= 0.01 + 1e-6
     assert float(step.abs().max()) == pytest.approx(0.01, abs=1e-5)
 

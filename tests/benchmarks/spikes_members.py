@@ -25,7 +25,7 @@ from torch import Tensor
 
 from robench import identity
 from robench.attacks.ball import Ball
-from robench.attacks.contest import Contest
+from robench.attacks.contest import Best
 from robench.attacks.gradient import GradientAttack
 from robench.attacks.spikes import members
 from robench.attacks.target import WhiteBoxTarget
@@ -112,10 +112,10 @@ class Bench:
         """The best images so far after each attack, on what those before it left."""
         with in_use(self.network, self.noisy, seed, CPU):
             target = WhiteBoxTarget(self.network, Ball("linf", self.eps), len(self.x))
-            contest, rng = Contest(self.x), torch.Generator().manual_seed(seed)
+            best_so_far, rng = Best(self.x), torch.Generator().manual_seed(seed)
             for attack in attacks:
-                attack.compete(contest, target, self.x, self.y, rng, alone=False)
-                yield target.project(contest.images, self.x)
+                attack.improve(best_so_far, target, self.x, self.y, rng, alone=False)
+                yield target.project(best_so_far.images, self.x)
 
     def row(self) -> tuple[float, list[float]]:
         """Per cent that is left, and points that are left more without each member."""
