@@ -188,6 +188,7 @@ class Terminal:
 
     def finished(self, task: Task, failure: Failure | None) -> None:
         with self._lock:
+            self._tasks.pop(task.label, None)
             self._left.finish(task)
             if (bar := self._bars.pop(task.label, None)) is not None:
                 self._progress.remove_task(bar)
@@ -207,6 +208,7 @@ class Terminal:
 
     def elsewhere(self, task: Task) -> None:
         with self._lock:
+            self._tasks.pop(task.label, None)
             self._left.drop(task)
         if task.kind != "make inputs":
             self.found("model" if task.kind == "train" else "cell")
