@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if marker in item.keywords:
                     item.add_marker(skip)
+    if os.environ.get("ROBENCH_ROWS") != "all":
+        _skip_rows(items)
+
+
+def _skip_rows(items: list[pytest.Item]) -> None:
+    """Of a test marked rows(n), which has dear rows, run n. They are drawn so that none of the
+    parameters stays at one value: by a step that has no divisor with the number of rows in common.
+    """
+    tests: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("rows") and not item.get_closest_marker("skip"):
+            tests.setdefault((str(item.path), getattr(item, "originalname", "")), []).append(item)
+    for rows in tests.values():
+        marker = rows[0].get_closest_marker("rows")
+        assert marker is not None
+        (wanted,) = marker.args
+        count = len(rows)
+        step = next(n for n in range(max(1, round(0.618 * count)), 2 * count) if gcd(n, count) == 1)
+        chosen = {step * turn % count for turn in range(wanted)}
+        reason = f"{wanted} of {count} rows run by default: set ROBENCH_ROWS=all to run all"
+        for place, item in enumerate(rows):
+            if place not in chosen:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

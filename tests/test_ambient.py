@@ -75,6 +75,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_in_any_floating_type_gets_the_numbers_of_float32(
     kind: str, expected: dict[str, float], tmp_path: Path

@@ -165,6 +165,7 @@ def layers() -> list[nn.Module]:
     return [module.first, nn.ReLU(), module.second]
 
 
+@pytest.mark.rows(6)
 @pytest.mark.parametrize("guise", GUISES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_module_in_any_guise_gets_the_numbers_of_its_function(
@@ -279,6 +280,7 @@ def answering(how: str) -> nn.Module:
     return module
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("how", PARTS)
 def test_output_says_which_part_of_an_answer_is_meant(
     how: str, expected: dict[str, float], tmp_path: Path
@@ -287,6 +289,7 @@ def test_output_says_which_part_of_an_answer_is_meant(
     assert numbers(found) == expected
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize(
     ("how", "output", "message"),
     [
@@ -332,6 +335,7 @@ def halves() -> tuple[Tensor, Tensor]:
     return x, y
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize(
     ("how", "outputs"), [("column", "logit"), ("row", "logit"), ("sigmoid", "probability")]
 )

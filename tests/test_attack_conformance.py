@@ -39,6 +39,7 @@ def short(kind: type[Attack], **settings: Any) -> Attack:
     return kind(**settings | {"steps": 20})  # type: ignore[arg-type]
 
 
+@pytest.mark.rows(8)
 @pytest.mark.parametrize("name", plugins.names("attacks"))
 def test_every_registered_attack_conforms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What has no settings: the same members, in fewer steps.
@@ -51,6 +52,7 @@ def test_every_registered_attack_conforms(name: str, monkeypatch: pytest.MonkeyP
     assert failed(check_attack(lambda **more: cls(**QUICK.get(name, {}) | more))) == {}  # type: ignore[arg-type, return-value]
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("name", ["pgd", "mim", "apgd", "nattack", "foolbox", "art"])
 def test_attacks_that_know_l2_conform_in_l2(name: str) -> None:
     cls = plugins.load("attacks", name)
@@ -156,6 +158,7 @@ class Overconfident(Attack):
         return found
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize(
     ("cls", "check", "detail"),
     [

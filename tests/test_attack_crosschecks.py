@@ -91,6 +91,7 @@ def differing(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().gt(1e-4).float().mean())
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
 def test_fgsm_and_bim_are_those_of_foolbox_and_art(name: str) -> None:
     pairs: list[tuple[Attack, list[Attack]]] = [
@@ -150,6 +151,7 @@ def test_dim_is_as_strong_as_that_of_torchattacks(name: str) -> None:
     assert ours == pytest.approx(accuracy(theirs, name), abs=0.04)
 
 
+@pytest.mark.rows(1)
 @needs_torchattacks
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
 def test_tim_is_that_of_torchattacks_on_three_channels(name: str) -> None:

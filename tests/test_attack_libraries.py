@@ -230,6 +230,7 @@ def left(attack: Attack) -> tuple[float, int]:
     return float(right.float().mean()), int((right & (network(x).argmax(1) != y)).sum())
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("library", ["foolbox", "art"])
 def test_no_attack_of_either_library_leaves_more_than_was_right(library: str) -> None:
     adapter = {"foolbox": foolbox_adapter, "art": art_adapter}[library]

@@ -410,6 +410,7 @@ def test_dropping_the_seal_does_not_make_a_manifest_one_of_before(folder: Path) 
 PUBLISHED = sorted(p.parent.name for p in (reference_root() / "reports").glob("*/manifest.json"))
 
 
+@pytest.mark.rows(6)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_this_repository_published_fits_its_digests(name: str) -> None:
     assert load_published(reference_root() / "reports" / name).rows

@@ -221,6 +221,7 @@ def test_in_l1_only_apgd_knows_how_to_move() -> None:
     assert "l1" not in PGD.norms
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("l2", 0.45), ("l1", 2.0)])
 @pytest.mark.skipif(
     importlib.util.find_spec("pyautoattack") is None, reason="needs the extra autoattack"

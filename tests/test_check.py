@@ -51,6 +51,7 @@ def test_a_network_that_says_it_is_random_conforms() -> None:
     assert failed(check_network(network("snn", encoding="bernoulli"))) == {}
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize(
     ("name", "on"),
     [("bp", "mlp"), ("bp-n", "mlp"), ("glr", "mlp"), ("stbp", "snn"), ("nit", "snn")],
@@ -302,6 +303,7 @@ CARDS = {
 }
 
 
+@pytest.mark.rows(10)
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_plugin_is_flagged_by_name(small: Workspace, write: Write, what: str) -> None:
     kind, source, said = WRONG[what]
@@ -493,6 +495,7 @@ ENDS = {
 }
 
 
+@pytest.mark.rows(3)
 @pytest.mark.skipif(not may_copy("cpu"), reason="no copies of a process here")
 @pytest.mark.parametrize("how", ENDS)
 def test_a_plugin_that_ends_or_holds_up_its_test_fails_it(

@@ -74,6 +74,7 @@ def test_a_label_counts_where_it_is_among_the_first_k(classes: int, seed: int, t
 CLASSES, PIXELS, EPS, CLEAR = 4, 4, 0.15, 0.05
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize(
     "attack",

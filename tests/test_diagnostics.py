@@ -98,6 +98,7 @@ def verdicts(frauds: Results) -> dict[str, Verdict]:
     return diagnose(frauds)
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -217,6 +217,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], 
     return {label: failure.short for label, failure in ears.failed.items()}, done
 
 
+@pytest.mark.rows(30)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_that_changes_what_is_not_its_own_fails_by_name(
     attacked: tuple[dict[str, str], dict[str, str]], name: str
@@ -473,6 +474,7 @@ ARRAYS = [
 ]
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("name", ["Writes", "Views"])
 @pytest.mark.parametrize("part", ARRAYS)
 def test_a_trainer_that_writes_into_the_data_set_is_refused(
@@ -523,6 +525,7 @@ class Says(Attack):
 """
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("name", ["Threads", "Files", "Memory"])
 def test_a_process_that_a_plugin_has_grown_is_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

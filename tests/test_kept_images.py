@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -223,11 +224,11 @@ def test_the_command_line_keeps_and_writes_them(several: Workspace, tmp_path: Pa
     assert all(len(c["images"]) == 64 for c in listed if c["threat"] == "fgsm")
 
 
-def test_evaluate_gives_them_back(tmp_path: Path) -> None:
+def test_evaluate_gives_them_back(tmp_path: Path, no_diagnostics: dict[str, Any]) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     x, y = torch.rand(24, 1, 4, 4), torch.arange(24) % 3
-    arguments = {"attacks": ["pgd"], "eps": 0.2, "store": tmp_path, "progress": False}
+    arguments = {**no_diagnostics, "attacks": ["pgd"], "eps": 0.2, "store": tmp_path}
     before = robench.evaluate(network, (x, y), **arguments)
     with pytest.raises(RobenchError, match="keep_images=True"):
         before.images("pgd")

@@ -103,6 +103,7 @@ class Watched(_Problem):
         return point
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("c", [0.05, 0.5])
 def test_the_minimiser_is_as_good_as_scipys(c: float) -> None:
     """The objective is not convex, so that single images may end in another valley."""

@@ -110,6 +110,7 @@ def left(workspace: Workspace) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("runs", [2, 4])
 def test_runs_on_one_store_do_each_piece_of_work_once(
     many: Workspace, gate: Path, runs: int

@@ -176,6 +176,7 @@ def directional_difference(network: Network, direction: dict[str, Tensor], loss:
     return (sides[0] - sides[1]) / (2 * h)
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("loss", [cross_entropy_rows, zero_one_rows])
 @pytest.mark.parametrize(
     "make",
@@ -289,6 +290,7 @@ UNBIASED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("name", UNBIASED)
 def test_no_setting_biases_it(name: str) -> None:
     network = seeded(perceptron)
@@ -321,6 +323,7 @@ def test_layer_wise_gives_the_gradient_of_the_loss_under_each_layers_own_noise(
     assert_unbiased(estimates, flat(expected), parts(expected))
 
 
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("name", ["linear", "conv2d", "recurrent"])
 @pytest.mark.parametrize(
     "settings",

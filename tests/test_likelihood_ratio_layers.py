@@ -102,6 +102,7 @@ def runs(name: str, network: Network, count: int, copies: int) -> Tensor:
     )
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_has_no_bias_for_weights_and_sigmas(name: str) -> None:
     network = seeded(name)
@@ -116,6 +117,7 @@ def test_it_has_no_bias_for_weights_and_sigmas(name: str) -> None:
     assert abs(float((along.mean() - exact.norm()) / along.std())) * len(along) ** 0.5 < 3.5
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_its_error_falls_as_one_over_the_root_of_the_number_of_copies(name: str) -> None:
     network = seeded(name)

@@ -22,6 +22,7 @@ pytest.importorskip("adv_lib", reason="adv-lib is not installed")
 WORKSPACE = open_workspace(Path(__file__).parent / "more_libraries")
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("name", ["torchattacks-pgd", "strongest/adv-lib-fmn"])
 def test_their_contract_holds(name: str) -> None:
     assert [one for one in check(WORKSPACE, name) if not one.passed] == []

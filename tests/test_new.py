@@ -32,6 +32,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "mine")
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("kind", ["model", "attack", "corruption", "dataset", "network"])
 def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) -> None:
     new_plugin(workspace, kind, "my-first-one")
@@ -121,6 +122,7 @@ def test_a_new_data_set_reads_the_pictures_beside_it(workspace: Workspace) -> No
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
 
 
+@pytest.mark.rows(0)
 def test_a_new_notebook_runs(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="notebooks run where nbclient is installed")
     nbclient = pytest.importorskip("nbclient", reason="notebooks run where nbclient is installed")

@@ -135,6 +135,7 @@ def test_without_noise_it_is_the_module_that_it_was(name: str) -> None:
     assert weights.keys() == plain.state_dict().keys()
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("layer_wise", [False, "conditional"])
 def test_its_gradient_is_that_of_autograd_through_the_same_noise(

@@ -401,6 +401,7 @@ class Edits(Ears):
             self.edit = None
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("changed", ["models/own.py", "models/helpers.py"])
 def test_code_that_is_edited_during_a_run_is_used_as_it_was_hashed(
     put: Callable[[dict[str, str]], Workspace], changed: str
@@ -567,8 +568,9 @@ def test_a_module_in_memory_is_named_by_what_it_answers(
 def test_evaluate_sees_that_a_module_has_changed_in_memory(
     put: Callable[[dict[str, str]], Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = put({"models/own.py": "SIGMA = 1.0" + TRAINER}).root
-    asked = {"workspace": root, "images": 40, "attacks": ["fgsm"], "progress": False}
+    plain = 'title = "t"\nmodels = ["digits/mlp-bp"]\nattacks = ["fgsm"]\ndiagnostics = false\n'
+    root = put({"models/own.py": "SIGMA = 1.0" + TRAINER, "reports/plain.toml": plain}).root
+    asked = {"workspace": root, "report": "plain", "images": 40, "progress": False}
     data = Digits().load().train
     module = Global(64, 10)
     x, y = torch.from_numpy(data.images), torch.from_numpy(data.labels)

@@ -74,6 +74,7 @@ def sampled(image: np.ndarray, eps: float, count: int, seed: int) -> Tensor:
     return (torch.from_numpy(image) + eps * step).clamp(0, 1)
 
 
+@pytest.mark.rows(8)
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("eps", [0.003, 0.03])
 def test_no_sample_violates_what_is_proved(
@@ -95,6 +96,7 @@ def test_no_sample_violates_what_is_proved(
     assert proved or eps > 0.01
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize(("norm", "eps"), [("l1", 0.1), ("l2", 0.02)])
 def test_balls_that_are_no_boxes_are_more_than_the_box_around_them(norm: Norm, eps: float) -> None:
     """More is proved than of that box, and no sample violates it."""
@@ -160,6 +162,7 @@ def _held(
     assert checked
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("kind", ["relu", "average", "shortcut", "membrane"])
 def test_linear_bounds_prove_what_intervals_do_not(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +184,7 @@ def test_linear_bounds_prove_what_intervals_do_not(
     assert with_lines.sum() > intervals_alone.sum()
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_ball_without_extent_is_proved(kind: str) -> None:
     network = made(kind, 1)

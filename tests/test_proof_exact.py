@@ -44,6 +44,7 @@ def check(
     return int(wrong.sum()), int((made.proved == 1).sum())
 
 
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("activation", UNITS)
 @pytest.mark.parametrize("hidden", [(4,), (3, 3)])
 def test_perceptrons(activation: str, hidden: tuple[int, ...]) -> None:
@@ -61,6 +62,7 @@ def test_perceptrons(activation: str, hidden: tuple[int, ...]) -> None:
 ROUND: list[tuple[Norm, float]] = [("l1", 0.25), ("l2", 0.2)]
 
 
+@pytest.mark.rows(9)
 @pytest.mark.parametrize(("norm", "eps"), ROUND)
 @pytest.mark.parametrize("activation", UNITS)
 @pytest.mark.parametrize("hidden", [(4,), (3, 3)])
@@ -78,6 +80,7 @@ def test_perceptrons_in_balls_that_are_no_boxes(
     assert proved
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize(("norm", "eps"), ROUND)
 @pytest.mark.parametrize("readout", ["last", "membrane", "rate"])
 @pytest.mark.parametrize(("hidden", "steps"), [((4,), 3), ((3, 3), 2)])
@@ -120,6 +123,7 @@ def test_networks_that_see_their_pixels_centred() -> None:
     assert proved
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("kind", [MLP, FC, SNN])
 @pytest.mark.parametrize(
     ("standardise", "norm"), [("channel", "linf"), ("pixel", "linf"), ("pixel", "l2")]
@@ -143,6 +147,7 @@ def test_networks_that_standardise_their_pixels(
     assert proved
 
 
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("readout", ["last", "membrane", "rate"])
 @pytest.mark.parametrize(("hidden", "steps"), [((4,), 1), ((4,), 2), ((4,), 3), ((3, 3), 3)])
 def test_spiking_networks(readout: str, hidden: tuple[int, ...], steps: int) -> None:
@@ -173,6 +178,7 @@ def test_spike_trains_change_where_the_neuron_does(
         assert any((pieces.offset[k] == spikes).all() for k in np.flatnonzero(hit))
 
 
+@pytest.mark.rows(30)
 @pytest.mark.parametrize("steps", [0, 1, -1, 2, -2, 5, -5, 60, -60])
 @pytest.mark.parametrize("activation", ["threshold", "sign", "staircase"])
 @pytest.mark.parametrize("norm", ["linf", "l1", "l2"])

@@ -53,6 +53,7 @@ def test_the_evidence_is_the_likelihood_ratio_of_the_mixture(draws: int, right: 
     assert math.exp(evidence(draws, right)) == pytest.approx(mixed / prior.cdf(RIGHT), rel=1e-4)
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("p", [RIGHT, 0.12, 0.3])
 def test_looking_after_every_draw_errs_no_more_often_than_stated(p: float) -> None:
     """The plain test, the chance of so few right answers, errs far more often if one may look again

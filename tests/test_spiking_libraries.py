@@ -180,6 +180,7 @@ def own_attacked(own: SNN, digits: Any) -> tuple[Tensor, Tensor]:
     return attacked(own, digits)
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_the_same_weights_give_the_same_worst_case(
     own: SNN, own_attacked: tuple[Tensor, Tensor], digits: Any, name: str
@@ -359,6 +360,7 @@ def test_operations_are_counted_where_spikes_arrive() -> None:
     }
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly, multi-step"])
 def test_evaluate_takes_it_as_it_is(own: SNN, name: str, tmp_path: Path) -> None:
     module = with_weights_of(own, LIBRARIES[name])

@@ -176,6 +176,7 @@ def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robench.attacks.standard.QUERIES", 300)
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("attack", EXACT, ids=lambda attack: type(attack).__name__)
 def test_strong_attacks_reach_the_classes_that_a_linear_program_reaches(attack: Attack) -> None:
     network, part, leads = linear()
@@ -186,6 +187,7 @@ def test_strong_attacks_reach_the_classes_that_a_linear_program_reaches(attack: 
         assert found[has & (leads[aim] > CLEAR)].all()
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("attack", OTHERS, ids=lambda a: f"{type(a).__name__}")
 def test_no_attack_reaches_what_a_linear_program_does_not(attack: Attack) -> None:
     network, part, leads = linear()

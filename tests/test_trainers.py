@@ -56,6 +56,7 @@ LEARNS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.rows(4)
 @pytest.mark.parametrize(
     ("name", "settings", "kind", "shape"), LEARNS, ids=[row[0] for row in LEARNS]
 )

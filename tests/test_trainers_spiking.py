@@ -61,6 +61,7 @@ LEARNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize(("name", "settings", "shape"), LEARNS, ids=[row[0] for row in LEARNS])
 def test_it_learns_digits_and_repeats_itself_bit_for_bit(
     digits: Splits, name: str, settings: dict[str, Any], shape: dict[str, Any]

@@ -168,6 +168,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.rows(30)
 @pytest.mark.parametrize("how", ["flipped", "gone", "empty", "a folder", "a link to another"])
 @pytest.mark.parametrize("what", FILES)
 def test_whatever_has_changed_is_noticed(finished: Asked, what: str, how: str) -> None:
