@@ -33,7 +33,8 @@ from robench.networks.base import Network
 from robench.plan import Training
 from robench.scoring import in_use
 from robench.store import Store
-from robench.tasks import Train, _trained
+from robench.tasks import Train
+from robench.trained import trained_network
 from robench.workspace import open_workspace, reference_root
 
 DRAWS = 512
@@ -83,7 +84,7 @@ def trained(case: Case, store: Path) -> tuple[Network, bool, Tensor, Tensor]:
         task = Train(training, digest, resolved.identity(case.seed), str(store), "cpu", None)
         task.run(lambda done, text: None)
     weights = Store(str(store)).read_model(digest)[1]["tensors"]
-    network = _trained(training, digest, weights, str(store), "cpu")
+    network = trained_network(training, digest, weights, str(store), "cpu")
     splits = identity.load_splits(card)
     part = identity.drawn(splits, len(splits.test.labels))
     x, y = torch.from_numpy(part.images.copy()), torch.from_numpy(part.labels.copy()).long()
