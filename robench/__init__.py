@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from robench.corruptions.base import Corruption
     from robench.data.base import Dataset, Part, Raw, Splits
     from robench.errors import RobenchError
-    from robench.evaluation import Evaluation, evaluate
+    from robench.evaluation import evaluate
     from robench.in_pytest import parametrize_with_checks
     from robench.networks.base import Network
     from robench.networks.noisy import noisy
+    from robench.notebook import Evaluation
     from robench.trainers.base import Trainer
 
 try:
@@ -33,7 +34,7 @@ _PUBLIC = {
     "Part": "robench.data.base",
     "Raw": "robench.data.base",
     "Splits": "robench.data.base",
-    "Evaluation": "robench.evaluation",
+    "Evaluation": "robench.notebook",
     "Network": "robench.networks.base",
     "RobenchError": "robench.errors",
     "Trainer": "robench.trainers.base",

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -19,18 +19,19 @@ from robench.data.base import Splits
 from robench.data.handed import data_handed_over
 from robench.errors import RobenchError
 from robench.identity import load_splits, make_network
+from robench.memory import give_back
 from robench.networks.answers import named_by_answers, questions
 from robench.networks.handed import handed_over
 from robench.networks.module import Outputs
 from robench.networks.over_time import Encoding, Readout
-from robench.notebook import Evaluation
 from robench.own_threats import Wanted, held_card, threats_asked
 from robench.run import RunOptions, make_results
 from robench.store import Store
 from robench.torch_state import own_state
 from robench.workspace import open_workspace
 
-__all__ = ["Evaluation", "evaluate"]
+if TYPE_CHECKING:
+    from robench.notebook import Evaluation
 
 NAME = re.compile(r"[\w.+/-]+")
 
@@ -150,6 +151,7 @@ def evaluate(
     splits = load_splits(card)
     factory = named_by_answers(factory, questions(splits, mean, std))
     card = card.model_copy(update={"network": card.network.model_copy(update={"factory": factory})})
+    give_back()
     if data is not None:
         card = _with_all_classes(card, splits)
     asked = threats_asked(
@@ -198,6 +200,9 @@ def evaluate(
     if results.table(name, 0, "clean") is None:
         why = next(failed["error"] for failed in results.failures() if failed["model"] == name)
         raise RobenchError(f"evaluate: {name}: {why}")
+    # What shows results is heavy, and not wanted in the memory of who makes them.
+    from robench.notebook import Evaluation
+
     if not planted:
         return Evaluation(results, name, kept)
     radii = [float(t["eps"]) for t in results.attacks if t["norm"] == "linf" and t["eps"]]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from robench.errors import RobenchError
 from robench.leftovers import OF_IMPORTS, WATCHED, keep_streams
 from robench.loading import Noticed, shown
+from robench.memory import give_back
 from robench.originals import Originals
 
 LEFT_MB = 1024
@@ -41,6 +42,8 @@ worn: str | None = None
 """Why this process is to be renewed; None: it may go on. pool.py does it."""
 _originals = Originals()
 _left = {"memory": 0.0, "files": 0}
+_first = float("inf")
+"""MB that this process had at least when a plugin was called."""
 _around = 0
 """Watches over plugins from outside that are open in this process."""
 
@@ -289,9 +292,15 @@ def _usage() -> tuple[float, int, int]:
 
 
 def _note_usage(who: str, before: tuple[float, int, int]) -> None:
+    global _first
+    _first = min(_first, before[0])
     memory, files, threads = _usage()
     _left["memory"] = max(0.0, _left["memory"] + memory - before[0])
     _left["files"] = max(0, _left["files"] + files - before[1])
+    if _left["memory"] > LEFT_MB:
+        # What was freed and is used again counts as added: what lies there now is what was left.
+        give_back()
+        _left["memory"] = min(_left["memory"], max(0.0, _usage()[0] - _first))
     if _left["memory"] > LEFT_MB:
         wear(f"{who} has left {_left['memory']:.0f} MB of memory in use")
     if _left["files"] > LEFT_OPEN:

@@ -3,7 +3,8 @@ before any attack, after each, and about images that the network cannot know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,14 +79,15 @@ class Probes:
             np.concatenate([part.at(slice(0)), *(one.images for one in sorts.values())]),
             np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),
         )
-        attacked = self.crafted(self.fresh(), every) if sorts else every.images
-        with within(self.time_limit, self.work.who):
-            shares = [
-                self.answered(self.fresh(), images, every)[0].column("correct").to_numpy()
-                for images in (every.images, attacked)
-                if sorts
-            ]
-            margins = self._margins(splits, eps)
+        with self._at_once(max(len(part), ASKED)) as fresh:
+            attacked = self.crafted(fresh(), every) if sorts else every.images
+            with within(self.time_limit, self.work.who):
+                shares = [
+                    self.answered(fresh(), images, every)[0].column("correct").to_numpy()
+                    for images in (every.images, attacked)
+                    if sorts
+                ]
+                margins = self._margins(fresh, splits, eps)
         start = 0
         for sort, one in sorts.items():
             clean, left = (float(share[start : start + len(one)].mean()) for share in shares)
@@ -95,11 +97,29 @@ class Probes:
             start += len(one)
         return {"relatives": found, "ranks": margins}
 
-    def _margins(self, splits: Splits, eps: float) -> list[dict[str, Any]]:
+    @contextmanager
+    def _at_once(self, rows: int) -> Iterator[Fresh]:
+        """Makes copies that are asked about at most so many images at once inside the block: there
+        are more relatives than images under attack, and they are to take no more memory."""
+        kept = self.fresh() if self.work.own else None  # which then is one for all
+        before = None if kept is None else kept.rows_at_once
+
+        def fresh() -> Network:
+            network = self.fresh()
+            network.rows_at_once = min(network.rows_at_once or rows, rows)
+            return network
+
+        try:
+            yield fresh
+        finally:
+            if kept is not None:
+                kept.rows_at_once = before
+
+    def _margins(self, fresh: Fresh, splits: Splits, eps: float) -> list[dict[str, Any]]:
         seed = derived_seed(self.report.seed, "ranks")
         with guarded(replace(self.work, files=None), seed):
             return ranks(
-                self.fresh,
+                fresh,
                 parts(splits, self.report.seed),
                 eps=eps,
                 noisy=self.model.inference_noise,

@@ -7,10 +7,12 @@ lie above all others. A two-sample test of Kolmogorov and Smirnov compares them,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +51,6 @@ def ranks(
     found: list[Rank] = []
     if "test" not in parts:
         return found
-    from scipy.stats import ks_2samp  # half a second of importing, for those who ask
 
     def margins(part: Part) -> dict[str, Tensor]:
         """Of each image, (n,), clean and after a step: how far it is from being wrong."""
@@ -72,12 +73,27 @@ def ranks(
             if name == "test" or how not in others:
                 continue
             one, other = test.numpy(), others[how].numpy()
-            told = ks_2samp(one, other, alternative="less", method="asymp")
+            above, p = farther(one, other)
             found.append({
                 "part": name, "how": how, "images": len(one), "others": len(other),
-                "above": round(float(told.statistic), 4), "p": float(f"{told.pvalue:.3g}"),
+                "above": round(above, 4), "p": float(f"{p:.3g}"),
             })  # fmt: skip
     return found
+
+
+def farther(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The largest excess of the share of `one` above a value over that of `other`, and how likely
+    so much is by chance: scipy.stats.ks_2samp(one, other, alternative="less", method="asymp"),
+    whose package takes 46 MiB of every process that asks (Hodges 1958, Arkiv foer Matematik 3,
+    p. 473, Eq. 5.3)."""
+    one, other = np.sort(one), np.sort(other)
+    values = np.concatenate([one, other])
+    shares = [np.searchsorted(rows, values, side="right") / len(rows) for rows in (one, other)]
+    above = float(np.clip((shares[1] - shares[0]).max(), 0, 1))
+    many, few = float(max(len(one), len(other))), float(min(len(one), len(other)))
+    z = math.sqrt(many * few / (many + few)) * above
+    shift = 2 * z * (many + 2 * few) / math.sqrt(many * few * (many + few)) / 3
+    return above, min(1.0, math.exp(-2 * z**2 - shift))
 
 
 def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from robench.errors import RobenchError
 from robench.goals import Towards, with_columns
 from robench.guard import AtWork, guarded
 from robench.identity import forget_splits, load_sample, load_splits
+from robench.memory import give_back
 from robench.networks.base import Network
 from robench.networks.weights import written_state
 from robench.plan import Cell, Threat, Training
@@ -123,6 +124,7 @@ class Train:
         scratch = store.scratch(self.digest)
         weights, payload = self.train(tell, scratch)
         store.write_model(self.digest, payload)
+        give_back()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         store.clear_failure(self.digest)
@@ -169,6 +171,7 @@ class Train:
         if trainer.trains:
             history = with_cost(history, cost)
         state = written_state(network, trainer.trains)
+        del network  # its weights are written from a copy of them
         weights = tensors_digest(safetensors.torch.save(state))
         metadata = {
             "identity": self.identity,
@@ -409,9 +412,11 @@ class Evaluate:
             probes = Probes(again, scored, crafted, work, self.time_limit, card, report, device)
             if self.attacks and stranger:
                 observations |= probes.after(attacked.network, images, part, rows)
+            attacked = asked  # what was attacked is not kept beside what is scored
         if "probed" in self.identity:
             with within(self.time_limit, work.who):
                 observations |= probes.before(asked.network, part)
+        give_back()
         if self.attacks and _on_relatives(threat.attack) and report.labels == "true":
             with self._watch(work):
                 observations |= probes.of_relatives(part, float(threat.eps or 0.0), weights)

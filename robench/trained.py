@@ -15,7 +15,7 @@ from robench.errors import RobenchError
 from robench.identity import load_splits, make_network
 from robench.networks.base import Network
 from robench.networks.noise import NoisyLayer
-from robench.networks.weights import load_state
+from robench.networks.weights import load_state, tensors_in
 from robench.plan import Training
 from robench.store import Damaged, Store
 from robench.torch_state import torch_seeded
@@ -74,7 +74,7 @@ def trained_network(
     if metadata["tensors"] != weights:
         raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
     network = fresh_network(training.card, training.seed)
-    load_state(network, safetensors.torch.load(payload))
+    load_state(network, tensors_in(payload))
     network.to(device).eval()
     if not plugins.own("networks", training.card.network):
         return network  # what it remembers of one cell would be there in the next

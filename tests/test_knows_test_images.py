@@ -12,6 +12,7 @@ import tricks_known
 import tricks_numbers
 from handed import trained
 from outcomes import Outcomes
+from scipy.stats import ks_2samp
 from torch import nn
 
 from robench.data.base import Splits
@@ -21,7 +22,7 @@ from robench.diagnostics.subject import Subject
 from robench.networks.base import Network
 from robench.networks.module import Module
 from robench.plugins import Source
-from robench.ranks import ranks
+from robench.ranks import farther, ranks
 
 EPS = 0.1
 
@@ -94,3 +95,13 @@ def test_parts_are_many_and_none_of_the_test_images() -> None:
     assert len(found["training"]) <= MANY
     test = {image.tobytes() for image in splits.test.images}
     assert not test & {image.tobytes() for image in found["training"].images}
+
+
+@pytest.mark.parametrize(("one", "other"), [(1000, 1000), (50, 128), (128, 20)])
+def test_margins_are_compared_as_scipy_does(one: int, other: int) -> None:
+    rng = np.random.default_rng(0)
+    # Rounded, so that some are alike.
+    first, then = rng.normal(0.1, 1, one).round(1), rng.normal(0, 1, other).round(1)
+    for a, b in ((first, then), (then, first), (first, first[:other])):
+        told = ks_2samp(a, b, alternative="less", method="asymp")
+        assert farther(a, b) == pytest.approx((told.statistic, told.pvalue), rel=1e-9)

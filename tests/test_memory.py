@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+import handed
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robench.attacks.gradient import DIM, PGD
 from robench.cards import AttackCard
 from robench.data.base import Part, Splits
+from robench.data.cifar10 import CIFAR10, FOLDER, TEST, TRAIN
 from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.memory import ran_out
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
+from robench.networks.weights import tensors_in
 from robench.scoring import attack_slice, score_slice
 from robench.trainers.base import Trainer
 from robench.trainers.bp import BP
@@ -134,3 +139,58 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
     assert not ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not ran_out(ValueError("out of memory"))
+
+
+class Counts(handed.Plain):
+    """Notes how many images it is asked about at once."""
+
+    asked: ClassVar[list[int]] = []
+
+    def forward(self, x: Tensor) -> Any:
+        Counts.asked.append(len(x))
+        return super().forward(x)
+
+
+def test_checks_ask_about_no_more_images_at_once_than_the_attack(tmp_path: Path) -> None:
+    """There are 500 relatives of 30 images and more, and 1,000 whose margins are compared; 80
+    images are what a module in memory is known by."""
+    Counts.asked.clear()
+    relatives = {"name": "pgd-relatives", "steps": 2, "eps": 0.1}
+    handed.measured(handed.trained(Counts()), tmp_path, jobs=0, attacks=[relatives])
+    assert max(Counts.asked) <= 80
+
+
+def test_tensors_are_read_without_a_copy() -> None:
+    held = {
+        "kernel": torch.randn(3, 4),
+        "half": torch.randn(5).bfloat16(),
+        "count": torch.tensor(7),
+        "none": torch.zeros(0, 2),
+    }
+    payload = safetensors.torch.save(held, {"robench": "x"})
+    found = tensors_in(payload)
+    assert found.keys() == held.keys()
+    for name, value in held.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+    one, other = (tensors_in(payload)["kernel"].data_ptr() for _ in range(2))
+    assert one == other
+    nn.Linear(4, 3, bias=False).load_state_dict({"weight": found["kernel"]})
+    assert torch.equal(found["kernel"], held["kernel"])
+
+
+def test_the_bytes_of_a_publisher_are_held_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBENCH_DATA", str(tmp_path))
+    (tmp_path / FOLDER).mkdir()
+    rng = np.random.default_rng(0)
+    shipped = {name: rng.integers(0, 10, (20, 3073), np.uint8) for name in (*TRAIN, TEST)}
+    for name, rows in shipped.items():
+        (tmp_path / FOLDER / name).write_bytes(rows.tobytes())
+    splits = CIFAR10().load()
+    pixels = splits.train.pixels  # type: ignore[attr-defined]
+    assert pixels.base is splits.test.pixels.base  # type: ignore[attr-defined]
+    rows = np.concatenate([*shipped.values()])
+    assert np.array_equal(pixels, rows[:90, 1:].reshape(-1, 3, 32, 32))
+    assert splits.test.labels.tolist() == rows[100:, 0].tolist()

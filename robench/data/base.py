@@ -230,7 +230,8 @@ class Dataset(Plugin):
         else:
             order = np.random.default_rng(self.split_seed).permutation(len(order))
             return self._splits(raw, *self.cut(order))
-        return self._splits(raw, *np.split(order, [validation_from, test_from]))
+        ends = (0, validation_from, test_from, len(order))
+        return self._splits(raw, *map(slice, ends[:-1], ends[1:]))
 
     def cut(self, order: np.ndarray) -> list[np.ndarray]:
         """Shuffled items -> those for training, validation and test, by the ratio in `split`."""
@@ -241,7 +242,7 @@ class Dataset(Plugin):
             validation_from -= min(validation_from // 10, HELD_BACK)
         return np.split(order, [validation_from, test_from])
 
-    def _splits(self, raw: Raw, *sets: np.ndarray) -> Splits:
+    def _splits(self, raw: Raw, *sets: np.ndarray | slice) -> Splits:
         classes = self.class_names()
         if np.asarray(raw.labels).dtype.kind not in "iu":
             who = f"dataset {type(self).__name__}: labels"
@@ -259,11 +260,12 @@ HELD_BACK = 2000
 """Training images, at most, that validate where a split says nothing of validation."""
 
 
-def _part(raw: Raw, index: np.ndarray) -> Part:
+def _part(raw: Raw, index: np.ndarray | slice) -> Part:
+    """Some items; a slice of a publisher's bytes is no copy."""
     images, labels = raw.images[index], raw.labels[index].astype(np.int64)
     if images.dtype == np.uint8:
         return InBytes(np.ascontiguousarray(images), labels)
-    return Part(np.ascontiguousarray(images), labels)
+    return Part(np.array(images, order="C", copy=isinstance(index, slice) or None), labels)
 
 
 with warnings.catch_warnings():

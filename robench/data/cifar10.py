@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ class CIFAR10(Dataset):
 
     def raw(self) -> Raw:
         folder = find_folder(FOLDER, (*TRAIN, TEST), URL, HASH)
-        batches = [read_batch(folder / name) for name in (*TRAIN, TEST)]
+        images, labels, starts = read_batches([folder / name for name in (*TRAIN, TEST)])
         return Raw(
-            images=np.concatenate([images for images, _ in batches]),
-            labels=np.concatenate([labels for _, labels in batches]),
-            official_train=sum(len(labels) for _, labels in batches[:-1]),
+            images=images,
+            labels=labels,
+            official_train=starts[-1],
             notes=odd_files("cifar10", {name: folder / name for name in HASHES}, HASHES),
         )
 
@@ -47,28 +48,41 @@ class CIFAR10(Dataset):
         return CLASSES
 
 
-def read_batch(
-    path: Path, bytes_of_labels: int = 1, classes: int = len(CLASSES)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 3, 32, 32) and labels (n,), uint8. Raises RobenchError for any other file.
+def read_batches(
+    paths: Sequence[Path], bytes_of_labels: int = 1, classes: int = len(CLASSES)
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Images (n, 3, 32, 32) and labels (n,), uint8, of several files, and where each file's begin.
+    Never more is held than all images once. Raises RobenchError for any other file.
 
     Args:
         bytes_of_labels: before the pixels of an image; the last one is its label.
     """
+    rows = [_rows(path, bytes_of_labels) for path in paths]
+    starts = np.cumsum([0, *map(len, rows)]).tolist()
+    images = np.empty((starts[-1], 3, 32, 32), np.uint8)
+    labels = np.empty(starts[-1], np.uint8)
+    for path, start in zip(paths, starts, strict=False):
+        batch = rows.pop(0)
+        here = slice(start, start + len(batch))
+        labels[here] = batch[:, bytes_of_labels - 1]
+        if labels[here].max() >= classes:
+            raise RobenchError(
+                f"{path}: has label {labels[here].max()}, CIFAR-{classes}'s go from 0 to "
+                f"{classes - 1}"
+            )
+        images[here] = batch[:, bytes_of_labels:].reshape(-1, 3, 32, 32)
+    return images, labels, starts[:-1]
+
+
+def _rows(path: Path, bytes_of_labels: int) -> np.ndarray:
+    """Of a file, an image in each row, read when it is used."""
+    row = bytes_of_labels + 3 * 32 * 32
     try:
-        data = np.fromfile(path, np.uint8)
+        size = path.stat().st_size
+        if size and not size % row:
+            return np.memmap(path, np.uint8, "r", shape=(size // row, row))
     except OSError as error:
         raise RobenchError(f"{path}: cannot be read: {error.strerror}") from None
-    row = bytes_of_labels + 3 * 32 * 32
-    if not len(data) or len(data) % row:
-        raise RobenchError(
-            f"{path}: {len(data)} bytes are not whole rows of {row}: truncated; remove it to fetch "
-            "it anew"
-        )
-    rows = data.reshape(-1, row)
-    labels = rows[:, bytes_of_labels - 1]
-    if labels.max() >= classes:
-        raise RobenchError(
-            f"{path}: has label {labels.max()}, CIFAR-{classes}'s go from 0 to {classes - 1}"
-        )
-    return rows[:, bytes_of_labels:].reshape(-1, 3, 32, 32), labels
+    raise RobenchError(
+        f"{path}: {size} bytes are not whole rows of {row}: truncated; remove it to fetch it anew"
+    )

@@ -3,10 +3,8 @@ class, and 3,072 pixel bytes per image."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from robench.data.base import Dataset, Raw, find_folder
-from robench.data.cifar10 import read_batch
+from robench.data.cifar10 import read_batches
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError, system_words
 
@@ -28,11 +26,11 @@ class CIFAR100(Dataset):
 
     def raw(self) -> Raw:
         folder = find_folder(FOLDER, (*FILES, NAMES), URL, HASH)
-        (train, learned), (test, asked) = (read_batch(folder / name, 2, CLASSES) for name in FILES)
+        images, labels, starts = read_batches([folder / name for name in FILES], 2, CLASSES)
         return Raw(
-            images=np.concatenate([train, test]),
-            labels=np.concatenate([learned, asked]),
-            official_train=len(learned),
+            images=images,
+            labels=labels,
+            official_train=starts[-1],
             notes=odd_files("cifar100", {name: folder / name for name in HASHES}, HASHES),
         )
 

@@ -71,21 +71,18 @@ def relatives(
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
     searched = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
     some = rng.permutation(len(splits.train))[:searched]
-    others, labels = splits.train.at(some), splits.train.labels[some]
-    flat = others.reshape(len(others), int(np.prod(splits.input_shape)))
-    made: list[np.ndarray] = []
-    said: list[int] = []
-    for image, label in zip(test.images, test.labels, strict=True):
-        alike = np.flatnonzero(labels == label)
-        if not len(alike):
-            continue
-        far = np.abs(flat[alike] - image.reshape(1, -1))
-        enough = np.flatnonzero(far.max(1) > 4.2 * eps)
-        if len(enough):
-            nearest = alike[enough[far[enough].sum(1).argmin()]]
-            made.append((image + others[nearest]) / 2)
-            said.append(int(label))
-    return _part(made, said, test)
+    found: dict[int, np.ndarray] = {}
+    for label in np.unique(test.labels):  # class by class: not all of them at once
+        others = splits.train.at(some[splits.train.labels[some] == label])
+        for number in np.flatnonzero(test.labels == label) if len(others) else ():
+            image = test.images[number]
+            far = np.abs((others - image).reshape(len(others), -1))
+            enough = np.flatnonzero(far.max(1) > 4.2 * eps)
+            if len(enough):
+                nearest = enough[far[enough].sum(1).argmin()]
+                found[int(number)] = (image + others[nearest]) / 2
+    numbers = sorted(found)
+    return _part([found[i] for i in numbers], test.labels[numbers].tolist(), test)
 
 
 def parts(splits: Splits, seed: int) -> dict[str, Part]:

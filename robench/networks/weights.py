@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
+from robench.seal import tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -64,6 +68,29 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         own.update(state)
         state = own
     module.load_state_dict(state)
+
+
+def tensors_in(payload: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that is whole, without a copy: they lie in `payload`, and
+    nobody may write into them."""
+    header = tensors_header(payload)
+    start = 8 + int.from_bytes(payload[:8], "little")
+    found = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        for name, said in header.items():
+            if name == "__metadata__":
+                continue
+            kind: Any = KINDS[said["dtype"]]
+            count = math.prod(said["shape"])
+            first = start + said["data_offsets"][0]
+            flat = (
+                torch.frombuffer(payload, dtype=kind, count=count, offset=first)
+                if count
+                else torch.empty(0, dtype=kind)
+            )
+            found[name] = flat.view(said["shape"])
+    return found
 
 
 def is_plain(value: Any) -> bool:
