@@ -11,13 +11,14 @@ units may be thresholds and the loss may be the 0-1 loss:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robench.errors import RobenchError
+from robench.feedback import Feedback
 from robench.likelihood_ratio import (
     Baseline,
     LikelihoodRatio,
@@ -33,6 +34,7 @@ from robench.trainers.base import Trainer
 class GLR(Trainer):
     """Generalised likelihood ratio: K noisy copies, fixed sigma, no backpropagation."""
 
+    later: ClassVar[tuple[str, ...]] = ("feedback",)
     copies: int = Field(default=100, ge=1)
     """K, noisy forward passes per image."""
     criterion: Literal["cross-entropy", "zero-one"] = "cross-entropy"
@@ -42,6 +44,8 @@ class GLR(Trainer):
     pairing: Pairing = "factorial"
     """Which copies share a draw of the noise; see likelihood_ratio.py."""
     baseline: Baseline = "leave-one-out"
+    feedback: bool = False
+    """As of trainer lr: what a layer's noise does to the loss is foreseen and subtracted."""
     distribution: Distribution = "gaussian"
     optimizer: Literal["adam", "sgd"] = "sgd"
     lr: float = Field(default=1.0, gt=0)
@@ -50,13 +54,15 @@ class GLR(Trainer):
     noisy = True
 
     def may_replay(self, network: Network) -> bool:
-        return self.pairing != "hadamard" and super().may_replay(network)
+        return self.pairing != "hadamard" and not self.feedback and super().may_replay(network)
 
     def start_epoch(self, network: Network, epoch: int) -> bool:
         if not network.noisy:
             raise RobenchError(
                 f"trainer glr: network {type(network).__name__} has no noisy layers; use mlp or snn"
             )
+        if epoch == 0:
+            self._feedback = Feedback() if self.feedback else None
         warm = epoch >= self.warmup_epochs
         self._loss = zero_one_rows if warm and self.criterion == "zero-one" else cross_entropy_rows
         return False
@@ -68,4 +74,4 @@ class GLR(Trainer):
             baseline=self.baseline,
             distribution=self.distribution,
         )
-        return estimator.backward(network, x, y, self._loss, rng)
+        return estimator.backward(network, x, y, self._loss, rng, self._feedback)

@@ -9,10 +9,11 @@ backpropagation has found. The BP steps are without noise.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from robench.data.base import Part, Splits
 from robench.errors import RobenchError
+from robench.feedback import Feedback
 from robench.likelihood_ratio import (
     Baseline,
     LayerWise,
@@ -38,6 +40,7 @@ from robench.trainers.steps import LastSteps, steps_of
 class LR(Trainer):
     """Likelihood ratio with variance reduction, alone or alternating with backpropagation."""
 
+    later: ClassVar[tuple[str, ...]] = ("feedback",)
     copies: int | tuple[int, ...] = 100
     """K, noisy forward passes per image. With layer_wise: for each layer, or a list with a number
     for every layer."""
@@ -54,6 +57,10 @@ class LR(Trainer):
     last_steps: LastSteps = "all"
     """Of a layer that runs at several time steps, only the noise of so many last ones enters: less
     variance, slightly biased."""
+    feedback: bool = False
+    """Whether what a layer's noise does to the loss is foreseen from the output error, by a linear
+    map that is learned from earlier batches, and subtracted: less variance and no bias, see
+    feedback.py."""
     sigma_lr: float = Field(default=1e-3, ge=0)
     """Learning rate of the sigmas, where the network learns them."""
     sigma_range: tuple[float, float] = (0.05, 5.0)
@@ -78,6 +85,7 @@ class LR(Trainer):
             )
         if epoch == 0:  # counted over epochs: one may be a single step
             self._step = 0
+            self._feedback = Feedback() if self.feedback else None
         self._epoch = epoch
         self._estimator = self._with(self.copies)
         self._measures = self.pairing == "auto"
@@ -106,7 +114,7 @@ class LR(Trainer):
         if self._measures:
             self._estimator = self._estimator.paired(network, x, y, cross_entropy_rows, rng)
             self._measures = False
-        return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
+        return self._estimator.backward(network, x, y, cross_entropy_rows, rng, self._feedback)
 
     def after_step(self, network: Network) -> None:
         clamp_sigmas(network, *self.sigma_range)
@@ -126,7 +134,8 @@ class LR(Trainer):
             rng = torch.Generator(device).manual_seed(copies)
             started = time.perf_counter()
             settings = replace(self._estimator, copies=copies)
-            settings.backward(network, x, y, cross_entropy_rows, rng)
+            known = copy.deepcopy(self._feedback)
+            settings.backward(network, x, y, cross_entropy_rows, rng, known)
             found[f"cosine seconds/{copies}"] = time.perf_counter() - started
             for layer, (ours, theirs) in enumerate(
                 zip(_by_layer(network), expected, strict=True), start=1

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.errors import RobenchError
+from robench.feedback import Feedback
 from robench.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
 from robench.trainers.base import Trainer
@@ -32,7 +33,7 @@ from robench.trainers.steps import LastSteps, steps_of
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
-    later: ClassVar[tuple[str, ...]] = ("layer_wise",)
+    later: ClassVar[tuple[str, ...]] = ("layer_wise", "feedback")
     copies: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = 40
     """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns. With
     layer_wise: for each layer, or a list with a number for every layer."""
@@ -47,6 +48,8 @@ class NIT(Trainer):
     schedule: Literal["constant", "cosine"] = "cosine"
     pairing: Pairing = "factorial"
     baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
+    feedback: bool = False
+    """As of trainer lr; not with Eq. 3."""
     criterion: Literal["cross-entropy", "potential"] = "cross-entropy"
     """cross-entropy: of what the network reads out; potential: of the output potentials, with which
     outputs that stay silent learn to fire (potential.py)."""
@@ -58,7 +61,7 @@ class NIT(Trainer):
     noisy = True
 
     def may_replay(self, network: Network) -> bool:
-        return self.pairing != "hadamard" and super().may_replay(network)
+        return self.pairing != "hadamard" and not self.feedback and super().may_replay(network)
 
     def signs_only(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, follows Eq. 3 instead of Eq. 8."""
@@ -73,6 +76,8 @@ class NIT(Trainer):
             raise RobenchError(
                 f"trainer nit: network {type(network).__name__} has no noisy layers; use snn or mlp"
             )
+        if epoch == 0:
+            self._feedback = Feedback() if self.feedback else None
         self._estimator = LikelihoodRatio(
             copies=self.copies,
             pairing=self.pairing,
@@ -89,10 +94,10 @@ class NIT(Trainer):
 
     def gradient(self, network: Network, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if self.criterion == "cross-entropy":
-            return self._estimator.backward(network, x, y, cross_entropy_rows, rng)
+            return self._estimator.backward(network, x, y, cross_entropy_rows, rng, self._feedback)
         with potentials(network) as threshold:
             loss = partial(potential_rows, threshold=threshold)
-            return self._estimator.backward(network, x, y, loss, rng)
+            return self._estimator.backward(network, x, y, loss, rng, self._feedback)
 
     def after_step(self, network: Network) -> None:
         clamp_sigmas(network, *self.sigma_range)

@@ -3,7 +3,8 @@
     python tests/benchmarks/likelihood_ratio_networks.py [--estimates 24] [--out FOLDER]
 
 MLP, CNN, LSTM, SNN and convolutional SNN on 25 MNIST images at 14x14 (the embedded digits where
-MNIST is missing), after a short training by backpropagation through the same noise. Each setting
+MNIST is missing), after a short training by backpropagation through the same noise, from whose
+batches, estimated once each, feedback has learned what it knows. Each setting
 has 32 copies for an image, all layers together or in each layer's turn. Of so many independent
 estimates: milliseconds of one CPU thread, the debiased self-cosine of every layer (the cosine of
 one estimate with the expectation of all, taken from products of different estimates; 0: the layer
@@ -15,9 +16,11 @@ lr_networks.svg.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from torch import Tensor
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST
 from robench.errors import RobenchError
+from robench.feedback import Feedback
 from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
@@ -57,6 +61,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "layer-wise, none": {"pairing": "none", "layer_wise": True},
     "conditional, none": {"pairing": "none", "layer_wise": "conditional"},
     "conditional, measured": {"pairing": "auto", "layer_wise": "conditional"},
+    "feedback, none": {"pairing": "none", "feedback": True},
+    "feedback, layer-wise": {"pairing": "none", "layer_wise": True, "feedback": True},
+    "feedback, conditional": {"pairing": "none", "layer_wise": "conditional", "feedback": True},
 }
 
 
@@ -65,7 +72,9 @@ def gradient(layer: NoisyLayer) -> Tensor:
     return torch.cat([weight.grad.flatten() for weight in layer.op.parameters()])
 
 
-def estimates(network: Network, x: Tensor, y: Tensor, count: int, **settings: Any) -> Any:
+def estimates(
+    network: Network, x: Tensor, y: Tensor, count: int, known: Feedback | None, **settings: Any
+) -> Any:
     """Milliseconds of one estimate, and of every layer (count, weights)."""
     measured = settings["pairing"] == "auto"
     chosen = {**settings, "pairing": "antithetic"} if measured else settings
@@ -77,16 +86,44 @@ def estimates(network: Network, x: Tensor, y: Tensor, count: int, **settings: An
     for seed in range(count):
         network.zero_grad(set_to_none=True)
         rng = torch.Generator().manual_seed(seed)
-        ours.backward(network, x, y, cross_entropy_rows, rng)
+        ours.backward(network, x, y, cross_entropy_rows, rng, copy.deepcopy(known))
         found.append([gradient(layer) for layer in noisy_layers(network)])
     seconds = time.thread_time() - started
     return 1e3 * seconds / count, [torch.stack(layer) for layer in zip(*found, strict=True)]
 
 
-def measure(network: Network, x: Tensor, y: Tensor, count: int) -> list[dict[str, Any]]:
+def trained(
+    make: Callable[[], Network], images: Tensor, labels: Tensor, **settings: Any
+) -> tuple[Network, Feedback]:
+    """A network that has begun to learn, and what estimates of these settings say on the way."""
+    torch.manual_seed(0)
+    network, feedback = make(), Feedback()
+    trainer, rng = BPN(batch_size=50, lr=2e-3), torch.Generator().manual_seed(0)
+    network.generator, optimizer = rng, trainer.make_optimizer(network)
+    noisy = torch.Generator().manual_seed(1)
+    for start in range(0, 10_000, 50):
+        batch = torch.arange(start, start + 50) % len(labels)
+        if settings:
+            ours = LikelihoodRatio(copies=COPIES, **settings)
+            ours.backward(
+                network, images[batch], labels[batch], cross_entropy_rows, noisy, feedback
+            )
+        optimizer.zero_grad()
+        trainer.gradient(network, images[batch], labels[batch], rng)
+        optimizer.step()
+    return network, feedback
+
+
+def measure(
+    make: Callable[[], Network], images: Tensor, labels: Tensor, count: int
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for setting, chosen in SETTINGS.items():
-        ms, layers = estimates(network, x, y, count, **chosen)
+        chosen = dict(chosen)
+        learns = chosen.pop("feedback", False)
+        network, known = trained(make, images, labels, **chosen if learns else {})
+        x, y = images[:25], labels[:25]
+        ms, layers = estimates(network, x, y, count, known if learns else None, **chosen)
         cosines, noise = [], 0.0
         for found in layers:
             products = found.double() @ found.double().T
@@ -110,7 +147,9 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
     )
     for axes, network in zip(panes, NETWORKS, strict=True):
         for place, row in enumerate(row for row in table if row["network"] == network):
-            axes.plot(row["ms"], row["noise"], "osD^vP"[place], ms=8, ls="", label=row["setting"])
+            axes.plot(
+                row["ms"], row["noise"], "osD^vPX*h"[place], ms=8, ls="", label=row["setting"]
+            )
         axes.set(yscale="log", xlabel="ms for one gradient", title=network)
         axes.set_xlim(left=0)
     panes[0].set_ylabel("variance / squared signal")
@@ -130,20 +169,11 @@ def main() -> None:
         print(f"the embedded digits instead of MNIST: {error}")
         splits = Digits().load()
     images, labels = to_device(splits.train, torch.device("cpu"))
-    x, y, table = images[:25], labels[:25], []
+    table: list[dict[str, Any]] = []
     for name, make in NETWORKS.items():
-        torch.manual_seed(0)
-        network = make(splits.input_shape)
-        trainer, rng = BPN(batch_size=50, lr=2e-3), torch.Generator().manual_seed(0)
-        network.generator, optimizer = rng, trainer.make_optimizer(network)
-        for start in range(0, 5000, 50):  # a network that has begun to learn
-            batch = torch.arange(start, start + 50) % len(labels)
-            optimizer.zero_grad()
-            trainer.gradient(network, images[batch], labels[batch], rng)
-            optimizer.step()
-        print(f"\n{name}: {COPIES} copies, {len(x)} images, one CPU thread")
+        print(f"\n{name}: {COPIES} copies, 25 images, one CPU thread")
         print(f"{'':26}     ms  var/signal^2  x ms, share   self-cosines")
-        for row in measure(network, x, y, arguments.estimates):
+        for row in measure(partial(make, splits.input_shape), images, labels, arguments.estimates):
             table.append({"network": name, **row})
             print("{setting:26}{ms:7.1f}{noise:14.1f}{share:13.2f}   {cosines}".format(**row))
     if arguments.out:
