@@ -7,16 +7,15 @@ whole ball has a gap without end there, so that medians count it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from robench.balls import Ball
 from robench.digest import canonical
 from robench.errors import RobenchError
-from robench.results import Results, Threat
+from robench.results import Model, Results, Threat
 from robench.rows_shape import CLEAR, RADIUS
 from robench.statistics import Floats
 
@@ -56,7 +55,7 @@ def does(threat: Threat) -> str:
     return canonical([threat["fields"].get("attack"), threat["access"], threat["norm"]])
 
 
-def gaps(results: Results, models: Sequence[Mapping[str, Any]]) -> dict[str, Gap]:
+def gaps(results: Results, models: Sequence[Model]) -> dict[str, Gap]:
     """By what it does (`does`), every attack that looked for the nearest in a ball in which a proof
     did."""
     made: dict[str, Gap] = {}
@@ -93,7 +92,7 @@ def check(results: Results) -> None:
 
 
 def _pairs(
-    results: Results, model: Mapping[str, Any]
+    results: Results, model: Model
 ) -> Iterator[tuple[Threat, Threat, Floats, Floats, Floats]]:
     """A proof and an attack that looked for the nearest in one ball; where the proof says nothing
     is, its nearest, and the attack's, (seeds, images) each."""
@@ -109,7 +108,7 @@ def _pairs(
                 yield truth, threat, clear, exact, own
 
 
-def _column(results: Results, model: Mapping[str, Any], threat: Threat, name: str) -> Floats | None:
+def _column(results: Results, model: Model, threat: Threat, name: str) -> Floats | None:
     """(seeds, images): NaN where a radius is null; None where a seed has no outcome."""
     tables = results.tables(model, threat["name"])
     if not tables or any(name not in table.column_names for table in tables):

@@ -24,7 +24,7 @@ import pandas as pd
 
 from robench import gaps, two_sided
 from robench.digest import canonical, derived_seed
-from robench.results import Results, Threat
+from robench.results import Model, Results, Threat
 from robench.statistics import (
     Floats,
     Resampling,
@@ -130,7 +130,7 @@ def chance_levels(results: Results) -> dict[str, float]:
     return found
 
 
-def _ranked(results: Results, model: Mapping[str, Any]) -> Floats | None:
+def _ranked(results: Results, model: Model) -> Floats | None:
     """(seeds, images): what a model is ranked by; None where it has not all of it."""
     if results.attacked:
         return results.worst_case(model)
@@ -194,7 +194,7 @@ def _columns(results: Results) -> list[str]:
     ]
 
 
-def _scores(results: Results, model: Mapping[str, Any]) -> tuple[dict[str, float], Floats | None]:
+def _scores(results: Results, model: Model) -> tuple[dict[str, float], Floats | None]:
     """Every accuracy of a row with interval and sd, and what it is ranked by (seeds, images) if
     known: see `ranked_by`."""
     single: dict[str, Floats] = {}  # measured on images once each: Wilson holds

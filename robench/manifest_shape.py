@@ -1,14 +1,15 @@
-"""What a manifest must look like for a page to be made of it: asked of what strangers publish.
+"""What a manifest is: its parts, as readers have them and as they are asked for of strangers.
 
-manifest.py writes them. Keys beyond these may be there; a page shows them or leaves them alone.
+manifest.py makes them. Keys beyond these may be there; a page shows them or leaves them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from robench.cards import explain
 from robench.errors import RobenchError
@@ -17,179 +18,205 @@ Number = Annotated[float, Field(ge=-(10**300), le=10**300)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+_shape = with_config(ConfigDict(strict=True, extra="allow"))
 
 
-class _Named(_Shape):
+@_shape
+class Named(TypedDict):
+    """What goes by a name."""
+
     name: str
 
 
-class _Card(_Shape):
-    dataset: _Named
-    network: _Named
-    trainer: _Named
-    published: dict[str, Number] = {}
+@_shape
+class Card(TypedDict):
+    dataset: Named
+    network: Named
+    trainer: Named
+    published: NotRequired[dict[str, Number]]
 
 
-class _Fields(_Shape):
+@_shape
+class Fields(TypedDict):
     dataset: dict[str, Any]
     network: dict[str, Any]
     trainer: dict[str, Any]
 
 
-class _Seed(_Shape):
+@_shape
+class Seed(TypedDict):
     seed: Count
     status: str
-    error: str | None = None
-    weights: str | None = None
-    digest: str | None = None
-    parameters: Count | None = None
-    history: list[dict[str, float | None]] | None = None
-    seconds: Number | None = None
-    environment: str | None = None
+    error: NotRequired[str | None]
+    weights: NotRequired[str | None]
+    digest: NotRequired[str | None]
+    parameters: NotRequired[Count | None]
+    history: NotRequired[list[dict[str, float | None]] | None]
+    seconds: NotRequired[Number | None]
+    environment: NotRequired[str | None]
 
 
-class _Sample(_Shape):
+@_shape
+class Sample(TypedDict):
     images: Count
     of: Count
-    order: str | None = None
-    seed: Count | None = None
+    order: NotRequired[str | None]
+    seed: NotRequired[Count | None]
 
 
-class _Model(_Named):
-    card: _Card
-    fields: _Fields
-    stochastic: bool = False
-    jumps: bool = False
-    notes: list[str] = []
-    sample: _Sample | str | None = None
+@_shape
+class Model(Named):
+    card: Card
+    fields: Fields
+    stochastic: NotRequired[bool]
+    jumps: NotRequired[bool]
+    notes: NotRequired[list[str]]
+    absent: NotRequired[list[Any] | None]
+    """Classes that are not among the test images."""
+    sample: NotRequired[Sample | str | None]
     """A word in manifests of before samples were of all data sets."""
-    seeds: list[_Seed] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
-class _Clean(_Named):
-    kind: Literal["clean"]
+@_shape
+class Threat(TypedDict):
+    """What is done to the input, with its strength; keys that its kind has are in REQUIRED."""
+
+    name: str
+    kind: Literal["clean", "attack", "corruption"]
+    card: NotRequired[str]
+    eps: NotRequired[Annotated[float, Field(ge=0)]]
+    access: NotRequired[str]
+    norm: NotRequired[str]
+    role: NotRequired[str]
+    surrogate: NotRequired[str | None]
+    meets: NotRequired[str]
+    goal: NotRequired[str]
+    aim: NotRequired[int | str | None]
+    description: NotRequired[str]
+    fields: NotRequired[dict[str, Any]]
+    corruption: NotRequired[str]
+    severity: NotRequired[Annotated[int, Field(ge=1, le=5)]]
 
 
-class _Attack(_Named):
-    kind: Literal["attack"]
-    card: str
-    eps: Annotated[float, Field(ge=0)]
-    access: str
-    norm: str
-    role: str
-    surrogate: str | None = None
-    meets: str = "all"
-    goal: str = "untargeted"
-    aim: int | str | None = None
-    description: str = ""
-    fields: dict[str, Any]
-
-
-class _Corruption(_Named):
-    kind: Literal["corruption"]
-    card: str
-    corruption: str
-    severity: Annotated[int, Field(ge=1, le=5)]
-
-
-class _Seconds(_Shape):
+@_shape
+class Seconds(TypedDict):
     median: Number
     max: Number
 
 
-class _Proof(_Shape):
+@_shape
+class Proof(TypedDict):
     images: Count
     open: dict[str, str]
-    seconds: _Seconds
+    seconds: Seconds
 
 
-class _Cell(_Shape):
+@_shape
+class Cell(TypedDict):
     model: str
     seed: Count
     threat: str
     digest: str | None
     status: str
-    error: str | None = None
-    outcome: str | None = None
-    identity: str | None = None
-    inputs: str | None = None
-    images: str | None = None
-    seconds: Number | None = None
-    environment: str | None = None
-    inference_ms: Number | None = None
-    activity: dict[str, Number] | None = None
-    input_shape: list[Count] | None = None
-    loss_trace: list[float | None] | None = None
-    loss_runs: list[Count] | None = None
-    proof: _Proof | None = None
-    rows: str | None = None
-    means: dict[str, Number] = {}
+    error: NotRequired[str | None]
+    outcome: NotRequired[str | None]
+    identity: NotRequired[str | None]
+    inputs: NotRequired[str | None]
+    images: NotRequired[str | None]
+    seconds: NotRequired[Number | None]
+    environment: NotRequired[str | None]
+    inference_ms: NotRequired[Number | None]
+    activity: NotRequired[dict[str, Number] | None]
+    input_shape: NotRequired[list[Count] | None]
+    loss_trace: NotRequired[list[float | None] | None]
+    loss_runs: NotRequired[list[Count] | None]
+    proof: NotRequired[Proof | None]
+    rows: NotRequired[str | None]
+    means: NotRequired[dict[str, Number]]
 
 
-class _Claim(_Shape):
+@_shape
+class Claim(TypedDict):
     text: str
     model: str
     than: str
     threat: str
-    published: Annotated[tuple[Number, Number], Field(strict=False)] | None = None
-    control: str | None = None
+    published: NotRequired[Annotated[tuple[Number, Number], Field(strict=False)] | None]
+    control: NotRequired[str | None]
     strong: str
 
 
-class _Report(_Named):
+@_shape
+class Report(Named):
     title: str
-    description: str = ""
-    paper: str = ""
+    description: NotRequired[str]
+    paper: NotRequired[str]
     images: Count
     draws: Count
-    vote: Count | None = None
-    top_k: Annotated[int, Field(ge=1)] = 1
-    labels: str = "true"
-    baselines: list[str] = []
-    claims: list[_Claim] = []
+    vote: NotRequired[Count | None]
+    top_k: NotRequired[Annotated[int, Field(ge=1)]]
+    labels: NotRequired[str]
+    baselines: NotRequired[list[str]]
+    claims: NotRequired[list[Claim]]
 
 
-class _Manifest(_Shape):
+@_shape
+class Manifest(TypedDict):
     robench: str
     command: str
     threat_set: str
-    report: _Report
-    models: list[_Model]
-    threats: list[Annotated[_Clean | _Attack | _Corruption, Discriminator("kind")]]
-    cells: list[_Cell]
+    report: Report
+    models: list[Model]
+    threats: list[Threat]
+    cells: list[Cell]
     environments: dict[str, dict[str, Any]]
-    identity_schema: Count | None = None
-    identities: dict[str, dict[str, Any]] | None = None
-    inputs: dict[str, dict[str, Any]] | None = None
-    unsealed: bool = False
+    identity_schema: NotRequired[Count | None]
+    identities: NotRequired[dict[str, dict[str, Any]] | None]
+    inputs: NotRequired[dict[str, dict[str, Any]] | None]
+    unsealed: NotRequired[bool]
+
+
+REQUIRED = {
+    "clean": (),
+    "attack": ("card", "eps", "access", "norm", "role", "fields"),
+    "corruption": ("card", "corruption", "severity"),
+}
+"""Of a threat of each kind: the keys that are there."""
+
+
+def history_of(seed: Seed) -> list[dict[str, float]]:
+    """One row for each epoch; none where nothing was trained, or not yet."""
+    return cast("list[dict[str, float]]", seed.get("history") or [])
 
 
 def check_shape(manifest: dict[str, Any], where: str) -> None:
     """Raises RobenchError, naming `where`, key and value, for what no page can be made of."""
     try:
-        found = _Manifest.model_validate(manifest)
+        found: Manifest = TypeAdapter(Manifest).validate_python(manifest)
     except ValidationError as error:
         raise RobenchError(f"{where}: {explain(error, set())}") from None
-    _check_unique("models", [model.name for model in found.models], where)
-    _check_unique("threats", [threat.name for threat in found.threats], where)
-    threats, identities = {threat.name for threat in found.threats}, found.identities or {}
-    models = {(model.name, seed.seed) for model in found.models for seed in model.seeds}
-    for cell in found.cells:
-        if (cell.model, cell.seed) not in models or cell.threat not in threats:
-            what = f"{cell.model!r} seed {cell.seed} x {cell.threat!r}"
+    for place, threat in enumerate(found["threats"]):
+        for key in REQUIRED[threat["kind"]]:
+            if key not in threat:
+                raise RobenchError(f"{where}: threats.{place}.{key}: this key is required")
+    _check_unique("models", [model["name"] for model in found["models"]], where)
+    _check_unique("threats", [threat["name"] for threat in found["threats"]], where)
+    threats = {threat["name"] for threat in found["threats"]}
+    models = {(model["name"], seed["seed"]) for model in found["models"] for seed in model["seeds"]}
+    identities, inputs = found.get("identities"), found.get("inputs")
+    for cell in found["cells"]:
+        if (cell["model"], cell["seed"]) not in models or cell["threat"] not in threats:
+            what = f"{cell['model']!r} seed {cell['seed']} x {cell['threat']!r}"
             raise RobenchError(f"{where}: cells: {what}: no such model or threat")
-        if cell.identity is not None and cell.identity not in identities:
-            raise RobenchError(f"{where}: cells: identity = {cell.identity!r}: not in identities")
-        if cell.inputs is not None and cell.inputs not in (found.inputs or {}):
-            raise RobenchError(f"{where}: cells: inputs = {cell.inputs!r}: not in inputs")
-    if (found.identities is None) != (found.identity_schema is None) or (
-        (found.identities is None) != (found.inputs is None)
-    ):
+        for key, known in (("identity", identities), ("inputs", inputs)):
+            named, of = cell.get(key), "identities" if key == "identity" else key
+            if named is not None and named not in (known or {}):
+                raise RobenchError(f"{where}: cells: {key} = {named!r}: not in {of}")
+    if len({found.get(key) is None for key in ("identities", "identity_schema", "inputs")}) > 1:
         raise RobenchError(f"{where}: identities, identity_schema and inputs go together")
-    for model in found.models:
-        _check_unique(f"seeds of {model.name!r}", [seed.seed for seed in model.seeds], where)
+    for model in found["models"]:
+        _check_unique(f"seeds of {model['name']!r}", [one["seed"] for one in model["seeds"]], where)
 
 
 def _check_unique(what: str, names: Sequence[object], where: str) -> None:

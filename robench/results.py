@@ -20,6 +20,8 @@ from robench.belongs import misnamed, misplaced
 from robench.digest import Identity
 from robench.errors import RobenchError
 from robench.files import read_regular
+from robench.manifest_shape import Model as Model
+from robench.manifest_shape import Threat as Threat
 from robench.manifest_shape import check_shape
 from robench.manifest_text import opened
 from robench.outcomes import Outcomes, Tables
@@ -30,8 +32,6 @@ from robench.store import Damaged, Outcome, Store, as_manifest, as_read
 from robench.worst_case import expected, vote, votes
 
 Floats = NDArray[np.float64]
-Threat = dict[str, Any]
-Model = dict[str, Any]
 MANIFEST, CELLS = "manifest.json", "cells.parquet"
 SCHEMAS = (1, 2, 3, 4, packed.SCHEMA)
 """Of the manifest. Up to 2 with the rows as the store has them, up to 3 with `predictions`, up to 4
@@ -154,17 +154,17 @@ class Results:
         cell = self.cell(model, seed, threat)
         return self.rows[cell["digest"]] if cell else None
 
-    def cells(self, model: Mapping[str, Any], threat: str) -> list[dict[str, Any]]:
+    def cells(self, model: Model, threat: str) -> list[dict[str, Any]]:
         """The manifest's entry of every seed that has met the threat, seed by seed."""
         found = [self.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
         return [cell for cell in found if cell is not None]
 
-    def tables(self, model: Mapping[str, Any], threat: str) -> list[pa.Table]:
+    def tables(self, model: Model, threat: str) -> list[pa.Table]:
         """The rows of each seed; none unless every seed of the model has the cell."""
         cells = self.cells(model, threat)
         return [self.rows[c["digest"]] for c in cells] if len(cells) == len(model["seeds"]) else []
 
-    def correct(self, model: Mapping[str, Any], threat: str) -> Floats | None:
+    def correct(self, model: Model, threat: str) -> Floats | None:
         """(seeds, images): share of draws in which each image was right.
 
         None unless every seed of the model has the cell, on the same images.
@@ -180,7 +180,7 @@ class Results:
             )
         return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
 
-    def success(self, model: Mapping[str, Any], threat: str) -> Floats | None:
+    def success(self, model: Model, threat: str) -> Floats | None:
         """(seeds, images whose label is not the class aimed at, in any seed): share of draws that
         answered that class, of several classes their mean.
 
@@ -205,9 +205,7 @@ class Results:
         common = ~np.isnan(together).any(axis=0)
         return together[:, common] if common.any() else None
 
-    def worst_case(
-        self, model: Mapping[str, Any], threats: Sequence[Threat] | None = None
-    ) -> Floats | None:
+    def worst_case(self, model: Model, threats: Sequence[Threat] | None = None) -> Floats | None:
         """(seeds, images): what is left of each image where the attacker may choose between the
         clean input and every attack of the report.
 
@@ -229,12 +227,12 @@ class Results:
     def _worst(self) -> dict[str, Floats | None]:
         return {}
 
-    def worst_vote(self, model: Mapping[str, Any]) -> Floats | None:
+    def worst_vote(self, model: Model) -> Floats | None:
         """The same where a noisy model is asked `voters` times and the majority counts: see
         worst_case.vote. None also where the draws are too few to choose and to vote."""
         return self._chosen(model, self._counted(model), partial(vote, voters=self.voters), draws=2)
 
-    def vote(self, model: Mapping[str, Any], threat: str) -> Floats | None:
+    def vote(self, model: Model, threat: str) -> Floats | None:
         """(seeds, images): how often the majority is right under one threat."""
         named = [one for one in self.threats if one["name"] == threat]
         return self._chosen(model, named, partial(votes, voters=self.voters), draws=2)
@@ -259,7 +257,7 @@ class Results:
         report = self.manifest["report"]
         return int(report.get("vote") or report.get("draws", 0) // 2)
 
-    def within(self, model: Mapping[str, Any], balls: Collection[Ball]) -> list[Threat]:
+    def within(self, model: Model, balls: Collection[Ball]) -> list[Threat]:
         """The clean input and whatever looks for points to break in these balls, of any role; what
         certifies a noisy model looks for none."""
         aside = "proof" if model.get("stochastic") else None
@@ -276,7 +274,7 @@ class Results:
         """The largest of the worst case."""
         return largest(Ball.of(threat) for threat in [*self.attacks, *self.proofs])
 
-    def _counted(self, model: Mapping[str, Any]) -> list[Threat]:
+    def _counted(self, model: Model) -> list[Threat]:
         """What the attacker of a model's worst case may choose from. Where there are proofs that is
         whatever breaks an image in its balls: they are not asked about images that fell to a curve
         or to mere noise."""
@@ -286,7 +284,7 @@ class Results:
 
     def _chosen(
         self,
-        model: Mapping[str, Any],
+        model: Model,
         threats: Sequence[Threat],
         by: Callable[[NDArray[np.int16], NDArray[np.int16]], Floats],
         draws: int = 1,
@@ -311,13 +309,13 @@ class Results:
             left.append(by(together, tables[0].column("label").to_numpy()))
         return np.stack(left)
 
-    def complete(self, model: Mapping[str, Any]) -> bool:
+    def complete(self, model: Model) -> bool:
         """Whether every seed has met every threat."""
         seeds = len(model["seeds"])
         met = self.met(model, self.threats)
         return all(len(self.cells(model, threat["name"])) == seeds for threat in met)
 
-    def met(self, model: Mapping[str, Any], threats: Sequence[Threat]) -> list[Threat]:
+    def met(self, model: Model, threats: Sequence[Threat]) -> list[Threat]:
         """Those of the threats that the model is to meet: some are for noisy models only."""
         noisy = bool(model.get("stochastic"))
         return [threat for threat in threats if noisy or threat.get("meets") != "noisy"]
@@ -350,7 +348,7 @@ class Results:
         ]
 
 
-def targeted(threat: Mapping[str, Any]) -> bool:
+def targeted(threat: Threat) -> bool:
     """Whether a threat is an attack that goes towards a class."""
     return threat["kind"] == "attack" and threat.get("goal") == "targeted"
 

@@ -24,7 +24,7 @@ from scipy import stats
 
 from robench.balls import Ball
 from robench.errors import RobenchError
-from robench.results import Results, Threat
+from robench.results import Model, Results, Threat
 from robench.statistics import Floats
 
 NEVER = 1e-9
@@ -72,7 +72,7 @@ def several(results: Results) -> list[Ball]:
     return [] if len(found) < 2 and set(found) == results.balls else found
 
 
-def ends(results: Results, model: Mapping[str, Any], ball: Ball | None = None) -> Ends | None:
+def ends(results: Results, model: Model, ball: Ball | None = None) -> Ends | None:
     """Both ends of a model in one ball; None: in the balls of the worst case.
 
     None where a cell is missing that has a say, no proof reaches the whole ball, or none applies
@@ -92,7 +92,7 @@ def ends(results: Results, model: Mapping[str, Any], ball: Ball | None = None) -
     return Ends(ball, reduce(np.minimum, known), left, names)
 
 
-def proved(results: Results, model: Mapping[str, Any], ball: Ball) -> Floats | None:
+def proved(results: Results, model: Model, ball: Ball) -> Floats | None:
     """(seeds, images) in [0, 1]: the most that any proof of a ball around this one shows; None
     where there is no such proof, one has no outcome, or none applies to the model."""
     reaching = [t for t in results.met(model, results.proofs) if Ball.of(t).holds(ball)]
@@ -103,7 +103,7 @@ def proved(results: Results, model: Mapping[str, Any], ball: Ball) -> Floats | N
     return reduce(np.maximum, known) if known else None
 
 
-def accuracies(results: Results, model: Mapping[str, Any]) -> dict[str, Floats]:
+def accuracies(results: Results, model: Model) -> dict[str, Floats]:
     """What the leaderboard says of both ends, by column: (seeds, images) each."""
     found: dict[str, Floats] = {}
     whole = ends(results, model)
@@ -196,14 +196,14 @@ def _contradictions(
                     yield model["name"], seed, int(image), proof, threat
 
 
-def _draws(results: Results, model: Mapping[str, Any], threat: Threat) -> Floats:
+def _draws(results: Results, model: Model, threat: Threat) -> Floats:
     """(seeds, 1): answers that each image was scored by."""
     tables = results.tables(model, threat["name"])
     lengths = [len(table.column("predictions")[0]) if len(table) else 1 for table in tables]
     return np.array(lengths, dtype=float)[:, None]
 
 
-def _shown(results: Results, model: Mapping[str, Any], proof: Threat) -> Floats | None:
+def _shown(results: Results, model: Model, proof: Threat) -> Floats | None:
     """(seeds, images): the column `proved` of one proof, nothing where it is null; None where a
     seed has no outcome, or the proof does not apply: it is null throughout, or none was tried."""
     tables = results.tables(model, proof["name"])
@@ -224,7 +224,7 @@ def _untried(cell: Mapping[str, Any]) -> bool:
     return noted.get("images") == 0 and len(set(noted.get("open", {}).values())) == 1
 
 
-def efforts(results: Results, model: Mapping[str, Any], ball: Ball) -> list[Mapping[str, Any]]:
+def efforts(results: Results, model: Model, ball: Ball) -> list[Mapping[str, Any]]:
     """What the proofs in just this ball noted of themselves, seed by seed: images, seconds of an
     image (median, p95, max), and of open images why."""
     proofs = [t for t in results.met(model, results.proofs) if Ball.of(t) == ball]

@@ -3,14 +3,11 @@ look there or nearer: the curve by which models are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from robench.leaderboard import summaries
-from robench.results import Results, Threat
+from robench.results import Model, Results, Threat
 
 
 def radii(results: Results) -> dict[str, list[float]]:
@@ -35,7 +32,7 @@ def with_worst_by_eps(results: Results, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
 
 
-def _worst(results: Results, model: Mapping[str, Any]) -> dict[str, float]:
+def _worst(results: Results, model: Model) -> dict[str, float]:
     found: dict[str, float] = {}
     clean = [threat for threat in results.threats if threat["kind"] == "clean"]
     for norm, places in radii(results).items():

@@ -115,12 +115,12 @@ def contrast(colour: Sequence[float], other: float) -> float:
 def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     """Accuracy of each model under examples made on each surrogate."""
     threats = [threat for threat in drawing.results.attacks if threat.get("surrogate")]
-    made_on = [threat["surrogate"] for threat in threats]
+    made_on = [str(threat["surrogate"]) for threat in threats]
     if surrogates(drawing.results) < 2:
         return None
     made = {
-        t["surrogate"] if made_on.count(t["surrogate"]) == 1 else t["name"]: column_name(t["name"])
-        for t in threats
+        surrogate if made_on.count(surrogate) == 1 else t["name"]: column_name(t["name"])
+        for surrogate, t in zip(made_on, threats, strict=True)
     }
     values = 100 * drawing.table[list(made.values())].to_numpy(dtype=float)
     below = drawing.threat_labels(made)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from robench.leaderboard import CLEAN
+from robench.manifest_shape import history_of
 from robench.results import Model, Results
 
 ADDED, WHOLE = "added_memory_mb", "peak_memory_mb"
@@ -41,7 +42,7 @@ def costs(results: Results) -> list[Cost]:
 
 
 def _cost(results: Results, model: Model) -> Cost:
-    histories = [seed["history"] for seed in model["seeds"] if seed.get("history")]
+    histories = [rows for seed in model["seeds"] if (rows := history_of(seed))]
     cells = results.cells(model, CLEAN)
     machines = {str(seed["environment"]) for seed in model["seeds"] if seed.get("environment")}
 

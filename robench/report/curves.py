@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from robench.diagnostics.averaging import DRAWS, by_draws, draws_of
 from robench.leaderboard import CLEAN, column_name
+from robench.manifest_shape import history_of
 from robench.report.by_eps import radii, worst_column
 from robench.report.costs import COSTS
 from robench.report.drawing import Drawing, Plot, number, with_interval
@@ -139,7 +140,7 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
         {"model": model, **epoch}
         for model in drawing.few["model"]
         for seed in drawing.results.by_name[model]["seeds"]
-        for epoch in seed.get("history") or []
+        for epoch in history_of(seed)
     ]
     if not rows:
         return None

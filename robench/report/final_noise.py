@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robench.manifest_shape import history_of
 from robench.results import Model, Results
 
 SIGMA = re.compile(r"sigma/(\d{1,4})")
@@ -33,7 +34,7 @@ def final_noise(results: Results) -> list[FinalNoise]:
 
 
 def _of(model: Model) -> FinalNoise | None:
-    last: list[Mapping[str, float]] = [s["history"][-1] for s in model["seeds"] if s.get("history")]
+    last = [rows[-1] for seed in model["seeds"] if (rows := history_of(seed))]
     keys = {key for row in last for key in row if SIGMA.fullmatch(key)}
     layers = sorted(int(key.partition("/")[2]) for key in keys)[:MOST]
     if not layers:

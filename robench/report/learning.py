@@ -6,7 +6,6 @@ replaces derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robench.bfunctions import OWN, BFunction, parse
+from robench.manifest_shape import history_of
 from robench.report.drawing import LINES, MARKERS, Drawing, Plot, number, tones
 from robench.report.figure import figure, grid, legend, svg
 from robench.results import Model
@@ -71,7 +71,7 @@ def _cosines(model: Model) -> pd.DataFrame:
     """Columns layer, copies, seconds, cosine."""
     rows = []
     for seed in model["seeds"]:
-        for epoch in seed.get("history") or []:
+        for epoch in history_of(seed):
             for column, value in epoch.items():
                 if column.startswith("cosine/"):
                     layer, _, copies = column.removeprefix("cosine/").partition("@")
@@ -130,7 +130,7 @@ def _functions(model: Model) -> dict[str, BFunction | None]:
     """The b-functions that a model was trained with, by their text; None is the own derivative."""
     trainer = model["fields"]["trainer"]
     for seed in model["seeds"]:
-        first: Mapping[str, float] = (seed.get("history") or [{}])[0]
+        first = (history_of(seed) or [{}])[0]
         if "b-function/w1" in first:
             point = tuple(first[f"b-function/{key}"] for key in ("w1", "b1", "w2", "b2"))
             found = BFunction("network", point)
@@ -142,7 +142,7 @@ def _functions(model: Model) -> dict[str, BFunction | None]:
 
 def _searched(model: Model) -> str:
     """What a search for a b-function came to, in a sentence; mean over seeds."""
-    firsts = [(seed.get("history") or [{}])[0] for seed in model["seeds"]]
+    firsts = [(history_of(seed) or [{}])[0] for seed in model["seeds"]]
     found = [(row["area/learned"], row["area/own"]) for row in firsts if "area/own" in row]
     if not found:
         return ""
@@ -196,7 +196,7 @@ def trajectories(drawing: Drawing, name: str) -> Plot | None:
 
 def _way(model: Model) -> np.ndarray:
     """Weights by epoch, (epochs, weights)."""
-    history: Sequence[Mapping[str, float]] = model["seeds"][0].get("history") or []
+    history = history_of(model["seeds"][0])
     names = [column for column in (history[0] if history else {}) if column.startswith("weight/")]
     return np.array([[row[name] for name in names] for row in history if names])
 

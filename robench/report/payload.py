@@ -16,6 +16,7 @@ import pandas as pd
 from robench import two_sided
 from robench.diagnostics.finding import Verdict
 from robench.leaderboard import CLEAN, SUMMARY, VOTES, column_name
+from robench.manifest_shape import Seed, history_of
 from robench.packed import RUNS
 from robench.report.columns import roles
 from robench.report.costs import COSTS
@@ -23,7 +24,7 @@ from robench.report.measurements import Measurements, by_class, measurements
 from robench.report.pictures import Strip, examples, strongest_attack
 from robench.report.text import PAPERS, of_items, radius, towards
 from robench.report.two_sided import record as ends_record
-from robench.results import Model, Results, targeted
+from robench.results import Model, Results, Threat, targeted
 
 EPOCHS = 60  # points of a training curve that the page keeps
 TILES = (8, 4)  # example images of a model; the second where there is no room for the first
@@ -129,9 +130,10 @@ def _json(value: Any) -> bytes:
     return text.encode()
 
 
-def _threat(threat: Mapping[str, Any]) -> dict[str, Any]:
+def _threat(threat: Threat) -> dict[str, Any]:
     kept = ("name", "kind", "access", "norm", "eps", "role", "surrogate", "description", "severity")
-    said = {key: threat[key] for key in kept if threat.get(key) not in (None, "")}
+    every: Mapping[str, Any] = threat
+    said = {key: every[key] for key in kept if every.get(key) not in (None, "")}
     if targeted(threat):
         said["towards"] = towards(threat)
     return said | ({"radius": radius(threat["eps"])} if "eps" in said else {})
@@ -181,10 +183,11 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
 _RANKS = ("rank", "rank_best", "rank_worst")
 
 
-def _seed(seed: Mapping[str, Any]) -> dict[str, Any]:
+def _seed(seed: Seed) -> dict[str, Any]:
     kept = ("seed", "status", "error", "weights", "parameters", "seconds", "environment")
-    short = {key: _short(seed[key]) for key in kept if seed.get(key) is not None}
-    return {**short, "curves": curves(seed.get("history") or [])}
+    said: Mapping[str, Any] = seed
+    short = {key: _short(said[key]) for key in kept if said.get(key) is not None}
+    return {**short, "curves": curves(history_of(seed))}
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
