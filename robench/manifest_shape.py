@@ -30,6 +30,8 @@ class Named(TypedDict):
 
 @_shape
 class Card(TypedDict):
+    """A model card."""
+
     dataset: Named
     network: Named
     trainer: Named
@@ -38,6 +40,8 @@ class Card(TypedDict):
 
 @_shape
 class Fields(TypedDict):
+    """Every field of a model's plugins."""
+
     dataset: dict[str, Any]
     network: dict[str, Any]
     trainer: dict[str, Any]
@@ -45,6 +49,8 @@ class Fields(TypedDict):
 
 @_shape
 class Seed(TypedDict):
+    """A training."""
+
     seed: Count
     status: str
     error: NotRequired[str | None]
@@ -66,6 +72,8 @@ class Sample(TypedDict):
 
 @_shape
 class Model(Named):
+    """A model of the report, with all its seeds."""
+
     card: Card
     fields: Fields
     stochastic: NotRequired[bool]
@@ -177,6 +185,7 @@ class Manifest(TypedDict):
     unsealed: NotRequired[bool]
 
 
+MANIFEST = TypeAdapter(Manifest)
 REQUIRED = {
     "clean": (),
     "attack": ("card", "eps", "access", "norm", "role", "fields"),
@@ -193,7 +202,7 @@ def history_of(seed: Seed) -> list[dict[str, float]]:
 def check_shape(manifest: dict[str, Any], where: str) -> None:
     """Raises RobenchError, naming `where`, key and value, for what no page can be made of."""
     try:
-        found: Manifest = TypeAdapter(Manifest).validate_python(manifest)
+        found = MANIFEST.validate_python(manifest)
     except ValidationError as error:
         raise RobenchError(f"{where}: {explain(error, set())}") from None
     for place, threat in enumerate(found["threats"]):
