@@ -2,7 +2,8 @@
 
 Each task is one Ray task. Workers write their results straight into the store, so every node has to
 see the store (a shared folder, or an fsspec URL) and the workspace under the same path, and has to
-have robench installed. When a node dies, the tasks that it held are tried again elsewhere.
+have robench installed. What many tasks read of it, weights and shared inputs, Ray brings to every
+node once (sent.py). When a node dies, the tasks that it held are tried again elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from robench import loading
 from robench.errors import RobenchError, system_words
 from robench.pool import Failure, Told, WorkerDied, perform, prepare_worker, worn
+from robench.sent import SHARE, Sent, at_hand
 
 HERE = "here"
 """The address that starts a cluster of this machine alone."""
@@ -83,6 +85,14 @@ class Cluster:
             tasks = min(tasks, found.get("GPU", 0) / self._gpu_share)
         return max(1, int(tasks))
 
+    def room(self) -> float:
+        """Bytes that may be sent to the nodes at a time; 0: there is one node, which reads the
+        store."""
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        if len(alive) < 2:
+            return 0.0
+        return SHARE * float(min(node["Resources"].get("object_store_memory", 0) for node in alive))
+
     def pool(self, told: Told, device: str) -> OnRay:
         """A pool for one run."""
         gpus = self._gpu_share if device.startswith("cuda") else 0
@@ -129,6 +139,8 @@ class OnRay:
         ).remote()
         self._told = told
         self._refs: dict[Future[Any], Any] = {}
+        self._room = cluster.room()
+        self._sent: Sent | None = None
         self._looked, self._slots = time.monotonic(), 2 * cluster.tasks_at_once(device)
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -140,10 +152,15 @@ class OnRay:
         return self._slots
 
     def submit(self, task: Any) -> Future[Any]:
-        reference = self._work.options(name=task.label[:80]).remote(task, self._messages)
+        reads = getattr(task, "reads", [])
+        if self._sent is None and reads:
+            self._sent = Sent(self._ray, task.store, self._room)
+        sent = self._sent.references(reads) if self._sent else {}
+        work = self._work.options(name=task.label[:80])
+        reference = work.remote(task, self._messages, [*sent], *sent.values())
         inner, future = reference.future(), Future[Any]()
         self._refs[future] = reference
-        inner.add_done_callback(lambda done: self._done(future, done))
+        inner.add_done_callback(lambda done: self._done(future, done, reads))
         return future
 
     def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
@@ -154,14 +171,17 @@ class OnRay:
             self._cluster.check_head()
         return done
 
-    def _done(self, future: Future[Any], done: Future[Any]) -> None:
+    def _done(self, future: Future[Any], done: Future[Any], reads: list[str]) -> None:
         from ray.exceptions import RayTaskError
 
         if self._refs.pop(future, None) is None or self._closed.is_set():
             return
         error = done.exception()
         if error is None:
-            future.set_result(done.result())
+            found = done.result()
+            if found is not None and found.damaged and self._sent is not None:  # made anew now
+                self._sent.forget(reads)
+            future.set_result(found)
         elif isinstance(error, RayTaskError):  # it never got as far as robench's own code
             text = str(error).strip().split("\n")[-1]
             future.set_result(Failure(type(error).__name__, text, str(error)))
@@ -223,8 +243,8 @@ class _Messages:
         return said
 
 
-def _work(task: Any, messages: Any) -> Failure | None:
-    """What a Ray worker does."""
+def _work(task: Any, messages: Any, names: list[str], *sent: Any) -> Failure | None:
+    """What a Ray worker does. `names`: of the files of the store whose bytes it was sent."""
     if worn():
         os._exit(1)  # the task is tried again in another
     prepare_worker()
@@ -234,4 +254,7 @@ def _work(task: Any, messages: Any) -> Failure | None:
         messages.note.remote(label, done, text)
 
     tell(task.label, 0.0, "")
-    return perform(task, tell, every=LISTEN)
+    if not names:
+        return perform(task, tell, every=LISTEN)
+    with at_hand(task.store, dict(zip(names, sent, strict=True))):
+        return perform(task, tell, every=LISTEN)

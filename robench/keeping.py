@@ -43,6 +43,14 @@ class KeepImages:
     def time_limit(self) -> float:
         return self.evaluation.time_limit
 
+    @property
+    def store(self) -> str:
+        return self.evaluation.store
+
+    @property
+    def reads(self) -> list[str]:
+        return self.evaluation.reads
+
     def run(self, tell: Tell) -> None:
         store, cell = Store(self.evaluation.store), self.evaluation.digest
         stored = there(store.read_cell, cell)

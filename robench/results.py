@@ -406,7 +406,28 @@ def load_results(
         else:
             noted = known.provenance[name]
             cell.update({key: _short(noted[key]) for key in noted if key not in ELSEWHERE})
+    _note_contradictions(manifest, store.contradicted())
     return Results(manifest, known.rows)
+
+
+def _note_contradictions(manifest: dict[str, Any], contradicted: Collection[str]) -> None:
+    """Say of each model what others have measured otherwise, as sharing.py has found out."""
+    for model in manifest["models"] if contradicted else ():
+        done = [seed for seed in model["seeds"] if seed["status"] == "done"]
+        of = [f"the weights of seed {s['seed']}" for s in done if s["digest"] in contradicted]
+        of += [
+            f"seed {cell['seed']} x {cell['threat']}"
+            for cell in manifest["cells"]
+            if cell["model"] == model["name"] and cell["status"] == "done"
+            if cell["digest"] in contradicted
+        ]
+        if of:
+            more = f" and {len(of) - 3} more" if len(of) > 3 else ""
+            model["notes"] = [
+                *model.get("notes", ()),
+                f"{model['name']}: somebody else has other results of the same work: "
+                f"{', '.join(of[:3])}{more}; this page is of those that were here first",
+            ]
 
 
 def _refused(

@@ -140,8 +140,8 @@ class Store:
         self._put(_cell_path(cell), sink.getvalue().to_pybytes())
         self.clear_failure(cell)
 
+    @staticmethod
     def needed(
-        self,
         models: Iterable[str] = (),
         cells: Iterable[str] = (),
         report: str = "",
@@ -185,6 +185,11 @@ class Store:
     def read_images(self, cell: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
         return self.read(_images_path(cell), lambda data: as_tensors(data, cell))
+
+    def contradicted(self) -> set[str]:
+        """Digests under which somebody else has other content than is here: one listing."""
+        kept = self.files.names("contradictions", "")
+        return {name.partition(".")[0] for name in kept}
 
     # -- failures and runs ----------------------------------------------------------------------
 

@@ -74,6 +74,11 @@ class Task(Protocol):
         ...
 
     @property
+    def reads(self) -> list[str]:
+        """Names of the files of the store that it reads: written once, and shared by many tasks."""
+        ...
+
+    @property
     def time_limit(self) -> float:
         """Seconds that it may take: the least that a card of its says, else what anything gets. An
         attack and the scoring of what it made have as much each."""
@@ -113,6 +118,10 @@ class Train:
     @property
     def group(self) -> str:
         return self.training.card.name
+
+    @property
+    def reads(self) -> list[str]:
+        return Store.needed(models=[self.sigma_of] if self.sigma_of else [])
 
     @property
     def time_limit(self) -> float:
@@ -204,6 +213,10 @@ class MakeInputs:
     @property
     def group(self) -> str:
         return _family(self.cell.threat)
+
+    @property
+    def reads(self) -> list[str]:
+        return Store.needed(models=[self.surrogate] if self.surrogate else [])
 
     @property
     def time_limit(self) -> float:
@@ -312,6 +325,11 @@ class Evaluate:
     @property
     def group(self) -> str:
         return f"{self.cell.training.card.name} x {_family(self.cell.threat)}"
+
+    @property
+    def reads(self) -> list[str]:
+        shared = [self.inputs] if self.inputs and self.source is None else []
+        return Store.needed(models=[self.model], inputs=shared)
 
     @property
     def time_limit(self) -> float:

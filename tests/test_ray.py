@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +335,57 @@ def test_tasks_share_a_gpu_as_they_are_told_to(nodes: Any) -> None:
     assert seen.message == "0", "the device that Ray gave to the task"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_as_many_tasks_as_share_a_gpu_run_at_once_and_no_more(
+    nodes: Any, tmp_path: Path, share: float
+) -> None:
+    """The GPU is a number that a node of this machine says; each task waits until as many have
+    begun as may, so that fewer would wait for ever."""
+    nodes.add_node(num_cpus=6, num_gpus=1, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    at_once = round(1 / share)
+    log = tmp_path / "log.txt"
+    log.touch()
+    pool = Cluster("auto", gpu_share=share).pool(lambda *said: None, "cuda")
+    futures = [pool.submit(Meets(str(log), number, at_once)) for number in range(2 * at_once)]
+    assert [future.result(timeout=180) for future in futures] == [None] * len(futures)
+    pool.close()
+    running, most = 0, 0
+    for line in log.read_text().splitlines():
+        running += 1 if line == "begin" else -1
+        most = max(most, running)
+    assert (running, most) == (0, at_once)
+
+
+@dataclass(frozen=True)
+class Meets:
+    """A task that ends once so many of its like have begun: its own group of that many."""
+
+    log: str
+    number: int
+    at_once: int
+    digest, group, time_limit = "", "meets", None
+
+    @property
+    def label(self) -> str:
+        return f"meets {self.number}"
+
+    def run(self, tell: Any) -> None:
+        log = Path(self.log)
+
+        def note(word: str) -> int:
+            with log.open("a") as file:
+                file.write(f"{word}\n")
+            return log.read_text().count("begin")
+
+        place = note("begin")
+        wanted = self.at_once * -(-place // self.at_once)
+        while log.read_text().count("begin") < wanted:
+            time.sleep(0.02)
+        note("end")
+
+
 class Sees:
     """A task that fails with the GPUs it sees."""
 
@@ -342,3 +395,96 @@ class Sees:
         import os
 
         raise RobenchError(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+
+
+COUNTED = '''
+"""A store in a folder that many machines see; whoever reads a file is written down."""
+
+import os
+
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+
+class Counted(LocalFileSystem):
+    protocol = ("counted",)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return LocalFileSystem._strip_protocol(str(path).removeprefix("counted://"))
+
+    def cat_file(self, path, *args, **kwargs):
+        with open("LOG", "a") as file:
+            file.write(f"{os.getpid()} {path}\\n")
+        return super().cat_file(path, *args, **kwargs)
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        if mode == "create" and self.exists(path):
+            raise FileExistsError(path)
+        return AbstractFileSystem.pipe_file(self, path, value)
+'''
+REGISTERED = 'import fsspec\nfsspec.register_implementation("counted", "counted_files.Counted")\n'
+DRIVER = """
+import sys
+from pathlib import Path
+from small_runs import Ears
+from robench.cluster import Cluster
+from robench.execute import execute, open_run
+from robench.plan import make_plan
+from robench.store import Store
+from robench.workspace import open_workspace
+
+workspace = open_workspace(Path(sys.argv[1]))
+cluster = Cluster(sys.argv[2])
+run = open_run(make_plan(workspace, "small"), Store(sys.argv[3]), "cpu")
+ears = Ears()
+execute(run, ears, start=lambda told: cluster.pool(told, "cpu"))
+assert not ears.failed, ears.failed
+print(len(ears.done))
+cluster.close()
+"""
+
+
+@pytest.mark.slow
+def test_weights_and_shared_inputs_are_sent_to_every_node_once(
+    nodes: Any, small: Workspace, write: Write, tmp_path: Path
+) -> None:
+    """Whatever number of nodes there is, of workers there and of cells that need them: no worker
+    reads them, and the run does once (weights twice: it looks at their digest before)."""
+    write("models/other.toml", (small.root / "models/small.toml").read_text().replace("16", "8"))
+    write("corruptions/c.toml", 'corruption = { name = "imagenet-c", kinds = ["contrast"] }\n'
+          "severities = [1, 2]\n")  # fmt: skip
+    write(
+        "attacks/moved.toml",
+        'attack = "fgsm"\naccess = "transfer"\nsurrogate = "small"\neps = 0.1\n',
+    )
+    write(
+        "reports/small.toml",
+        'title = "t"\nmodels = ["small", "other"]\nattacks = ["fgsm", "noise", "moved"]\n'
+        'corruptions = ["c"]\nimages = 20\ndiagnostics = false\n',
+    )
+    library, log, root = tmp_path / "library", tmp_path / "reads.txt", tmp_path / "store"
+    library.mkdir()
+    (library / "counted_files.py").write_text(COUNTED.replace("LOG", str(log)))
+    (library / "sitecustomize.py").write_text(REGISTERED)
+    nodes.add_node(num_cpus=CORES, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    path = os.pathsep.join([str(library), str(Path(__file__).parent), os.environ["PYTHONPATH"]])
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(small.root), nodes.address, f"counted://{root}"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert driver.returncode == 0, driver.stderr
+    assert driver.stdout == "17\n", "2 trainings, 3 shared inputs, 2 x 6 cells"
+    read = [line.split() for line in log.read_text().splitlines()]
+    shared = [(process, name) for process, name in read if name.endswith(".safetensors")]
+    assert {process for process, _ in shared} == {read[0][0]}, "of all processes only the run"
+    times = Counter(name for _, name in shared)
+    assert {Path(name).parent.name: number for name, number in times.items()} == {
+        "models": 2,
+        "inputs": 1,
+    }
+    assert len(times) == 5

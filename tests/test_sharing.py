@@ -304,7 +304,7 @@ def test_a_contradiction_says_whether_the_same_bits_were_promised(
     words = (str(remote), "-w", str(pair[0].root))
     assert robench_here("push", *words).returncode == 0
     cell = Path(first(one, "cells")).stem
-    theirs, ours = one.read_cell(cell).digest, plant(one, cell, torch)
+    ours, theirs = one.read_cell(cell).digest, plant(Store(remote), cell, torch)
     done = robench_here("pull", *words)
     assert done.returncode == 1
     assert f"contradiction: cell {cell[:12]} (small seed 0 x " in done.stdout
@@ -313,6 +313,12 @@ def test_a_contradiction_says_whether_the_same_bits_were_promised(
     assert said in done.stdout
     assert "nothing was replaced" in done.stdout
     assert "\n1 contradictions\n" in done.stdout
+    threat = next(c["threat"] for c in load_results(one, "small").manifest["cells"]
+                  if c["digest"] == cell)  # fmt: skip
+    shown = robench_here("report", "small", "-w", str(pair[0].root))
+    page = (pair[0].root / "reports/small/index.html").read_text()
+    assert shown.returncode == 0, shown.stderr
+    assert f"small: somebody else has other results of the same work: seed 0 x {threat};" in page
 
 
 def test_equal_results_do_not_contradict_whatever_they_cost(
