@@ -104,8 +104,9 @@ from pathlib import Path
 from small_runs import Ears
 
 from robench.cluster import Cluster
-from robench.execute import execute, open_run
+from robench.execute import execute
 from robench.plan import make_plan
+from robench.run_state import open_run
 from robench.store import Store
 from robench.workspace import open_workspace
 
