@@ -66,7 +66,8 @@ class Cluster:
                 reason = str(error).strip().split("\n")[0]
                 raise RobenchError(f"--ray {address}: cannot be reached: {reason}") from None
 
-        self._found: dict[str, float] = {}
+        self._nodes: list[dict[str, float]] = []
+        self._asking: threading.Thread | None = None
         self._head = _address_of_head(ray)
         self._answered = time.monotonic()
         self.patience = SILENT
@@ -74,24 +75,40 @@ class Cluster:
 
     @property
     def has_gpu(self) -> bool:
-        return bool(self._ray.cluster_resources().get("GPU", 0) >= self._gpu_share)
+        return self._has("GPU") >= self._gpu_share
 
     def tasks_at_once(self, device: str) -> int:
         """How many tasks the cluster runs at once, as large as it is now."""
-        # Ray says nothing at all of a cluster that it has lost sight of.
-        self._found = found = self._ray.cluster_resources() or self._found
-        tasks = found.get("CPU", 0)
+        tasks = self._has("CPU")
         if device.startswith("cuda"):
-            tasks = min(tasks, found.get("GPU", 0) / self._gpu_share)
+            tasks = min(tasks, self._has("GPU") / self._gpu_share)
         return max(1, int(tasks))
 
     def room(self) -> float:
         """Bytes that may be sent to the nodes at a time; 0: there is one node, which reads the
         store."""
-        alive = [node for node in self._ray.nodes() if node["Alive"]]
-        if len(alive) < 2:
+        nodes = self._seen()
+        if len(nodes) < 2:
             return 0.0
-        return SHARE * float(min(node["Resources"].get("object_store_memory", 0) for node in alive))
+        return SHARE * float(min(node.get("object_store_memory", 0) for node in nodes))
+
+    def _has(self, what: str) -> float:
+        """How much of a resource there is on all nodes together."""
+        return sum(node.get(what, 0.0) for node in self._seen())
+
+    def _seen(self) -> list[dict[str, float]]:
+        """What each node has, as it last said: Ray says nothing at all of a cluster that it has
+        lost sight of, or is never done with asking."""
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask, daemon=True)
+            self._asking.start()
+        self._asking.join(HEAD if self._nodes else SILENT)
+        return self._nodes
+
+    def _ask(self) -> None:
+        with suppress(Exception):  # without a head: check_head says so
+            found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._nodes = found or self._nodes
 
     def pool(self, told: Told, device: str) -> OnRay:
         """A pool for one run."""

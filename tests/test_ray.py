@@ -97,18 +97,32 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Ray cluster of one node, CORES cores, in processes of this machine. Its workers, each of
-    which imports torch, are there for all tests."""
+def clusters() -> Iterator[list[Any]]:
+    """The Ray cluster that the tests share, if there is one: its workers import torch."""
+    made: list[Any] = []
+    yield made
+    for cluster in made:
+        end(cluster)
+
+
+def started() -> Any:
+    """A Ray cluster of one node, CORES cores, in processes of this machine."""
     pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
-    import ray
     from ray.cluster_utils import Cluster as Nodes
 
     made = Nodes(initialize_head=True, head_node_args=HEAD)
     connect(made)
-    yield made
+    return made
+
+
+def end(cluster: Any, lost: bool = False) -> None:
+    """A driver that waits for an answer of the cluster leaves when there is none to come."""
+    import ray
+
+    if lost:
+        cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
     ray.shutdown()
-    made.shutdown()
+    cluster.shutdown()
 
 
 def connect(cluster: Any) -> None:
@@ -124,20 +138,34 @@ def connect(cluster: Any) -> None:
 
 
 @pytest.fixture
-def nodes(cluster: Any) -> Iterator[Any]:
-    """The cluster; nodes that a test adds are gone after it."""
-    import ray
-
+def nodes(clusters: list[Any]) -> Iterator[Any]:
+    """The cluster; nodes that a test adds are gone after it. Where a driver has lost its view of
+    the cluster, the next test gets another."""
+    if not clusters:
+        clusters.append(started())
+    (cluster,) = clusters
     yield cluster
     for node in list(cluster.worker_nodes):
         cluster.remove_node(node)
-    since = time.monotonic()
-    while ray.cluster_resources().get("CPU") != CORES:
-        time.sleep(0.05)
-        if time.monotonic() - since > 60:  # a driver may lose its view of the cluster for good
-            ray.shutdown()
-            connect(cluster)
-            since = time.monotonic()
+    if not is_as_before():
+        end(clusters.pop(), lost=True)
+
+
+def is_as_before() -> bool:
+    """Whether the driver sees CORES cores within a minute. It may see nothing for good, or wait
+    for ever for an answer."""
+    import ray
+
+    def look() -> None:
+        while not leave.is_set() and ray.cluster_resources().get("CPU") != CORES:
+            time.sleep(0.05)
+
+    leave = threading.Event()
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(60)
+    leave.set()
+    return not looking.is_alive()
 
 
 def on_ray(workspace: Workspace) -> tuple[Run, Ears]:
