@@ -106,6 +106,7 @@ STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("state", STATES)
 def test_numbers_are_the_same_whatever_is_set_around_a_call(
     state: str, expected: dict[str, float], tmp_path: Path

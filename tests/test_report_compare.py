@@ -87,6 +87,7 @@ def shown(page: Any, threat: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("pair", [(ONE, "synthetic/mlp-bp"), (ONE, OTHER), (SEEDS, OTHER)])
 def test_differences_and_images_are_what_scipy_makes_of_the_rows(
     browser: Any,

@@ -175,6 +175,7 @@ TEXTS: dict[str, BaseException] = {
 }
 
 
+@pytest.mark.rows(9)
 @pytest.mark.parametrize("what", TEXTS)
 def test_what_a_failure_says_is_printable_and_short(what: str) -> None:
     heard: list[str] = []

@@ -93,6 +93,7 @@ def with_attack(write: Write, body: str, seconds: float = 0.3) -> Workspace:
     return open_workspace(root)
 
 
+@pytest.mark.rows(6)
 @copies
 @pytest.mark.parametrize("what", BODIES)
 def test_with_one_process_too_the_run_goes_on_and_the_cell_says_why(
@@ -137,6 +138,7 @@ LEFT = {
 }
 
 
+@pytest.mark.rows(3)
 @copies
 @pytest.mark.parametrize("what", LEFT)
 @pytest.mark.parametrize(

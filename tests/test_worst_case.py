@@ -65,6 +65,7 @@ def curve(spread: float, draws: int) -> dict[int, dict[str, float]]:
     return found
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0, 3.0])
 def test_one_to_a_hundred_attacks_do_not_bias_the_estimate(spread: float) -> None:
     found = curve(spread, draws=8)
