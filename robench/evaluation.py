@@ -3,6 +3,7 @@ page that every report goes through."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ def evaluate(
     if not isinstance(module, nn.Module):
         raise RobenchError(f"evaluate: {type(module).__name__} is not a torch.nn.Module")
     name = name or type(module).__name__
+    command = _call(name, locals())
     if not NAME.fullmatch(name):
         raise RobenchError(f"evaluate: name = {name!r}: letters, digits and . _ + / - only")
     here = open_workspace(Path(workspace) if workspace is not None else None)
@@ -191,7 +193,7 @@ def evaluate(
             RunOptions(device, jobs, keep_images=keep_images),
             store=kept,
             console=console,
-            command=f"robench.evaluate({name}, dataset={_said(dataset)}, report={report!r})",
+            command=command,
         )
     finally:
         # A run computes on one thread, with steady convolutions; the caller's own work need not.
@@ -246,6 +248,27 @@ def _console(progress: bool) -> Console:
     )
 
 
-def _said(dataset: Any) -> str:
-    """What a command line says of the data: a name, or what kind of thing it is."""
-    return repr(dataset) if isinstance(dataset, (str, Mapping)) else f"<{type(dataset).__name__}>"
+NOT_SAID = (
+    "module", "name", "workspace", "store", "device", "jobs", "keep_images", "planted", "progress",
+)  # fmt: skip
+"""Arguments that change no number on a page."""
+
+
+def _call(name: str, given: Mapping[str, Any]) -> str:
+    """The call that makes a page again: the data, the report, and what was set otherwise than by
+    default."""
+    parts = [name]
+    for key, parameter in inspect.signature(evaluate).parameters.items():
+        always = key in ("dataset", "report")
+        if always or (key not in NOT_SAID and given[key] != parameter.default):
+            parts.append(f"{key}={_said(given[key], short=key == 'dataset')}")
+    return f"robench.evaluate({', '.join(parts)})"
+
+
+def _said(value: Any, short: bool = False) -> str:
+    """An argument as it is written, or what kind of thing it is. short: not of many parts."""
+    if isinstance(value, (list, tuple)) and not short:
+        return f"[{', '.join(_said(part) for part in value)}]"
+    if value is None or isinstance(value, (str, int, float, Mapping)):
+        return repr(value)
+    return repr(str(value)) if isinstance(value, Path) else f"<{type(value).__name__}>"

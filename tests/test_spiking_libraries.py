@@ -377,7 +377,11 @@ def test_evaluate_takes_it_as_it_is(own: SNN, name: str, tmp_path: Path) -> None
     assert found.clean > 0.7
     assert found.worst_case < found.clean
     assert "keeps its state" in str(found)
+    command = found.results.manifest["command"]
+    assert command.startswith("robench.evaluate(theirs, dataset='digits', report=")
+    assert "'surrogate': 'arctan:2'}], images=40, steps=5, readout='last')" in command
     (row,) = spikes(found.results)
+    assert (row.attack == "") == (row.zero_gradient == 0)
     additions, multiplications = row.synaptic_operations, row.multiply_accumulates
     assert additions is not None
     assert multiplications == 64 * 30 * STEPS
@@ -400,7 +404,9 @@ def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
     result = told["result"]
     assert not result.results.failures()
     assert {threat["name"] for threat in result.results.attacks} >= {"strong/spikes", "pgd"}
-    assert "keeps its state" in str(result)
+    assert "keeps its state from one call to the next (modules 2, 4)" in str(result)
+    command = result.results.manifest["command"]
+    assert command.endswith("dataset='digits', report='spikes', eps=0.1, images=20, steps=8)")
 
 
 def test_poisson_input_is_attacked_through_its_expectation(own: SNN, digits: Any) -> None:

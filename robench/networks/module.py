@@ -127,8 +127,10 @@ class Module(Network):
         if not kept:
             return ()
         several = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        modules = {place for place, _ in self.module.named_modules()}
+        where = "modules " if modules.issuperset(kept) else ""
         return (
-            f"The network keeps its state from one call to the next ({', '.join(kept[:3])}"
+            f"The network keeps its state from one call to the next ({where}{', '.join(kept[:3])}"
             f"{several}): it is reset before every question.",
         )
 

@@ -22,7 +22,8 @@ class Spikes:
     rates: spikes per neuron and step, layer by layer. synaptic_operations, multiply_accumulates,
     energy_nj: of one clean image; nanojoules of arithmetic alone. ties: share of clean images whose
     two highest outputs tie before any tie-break. zero_gradient: largest share of images, over the
-    attacks, whose first gradient is exactly zero; attack: which one that was.
+    attacks, whose first gradient is exactly zero; attack: which one that was, "" where there are
+    none.
     """
 
     model: str
@@ -72,5 +73,5 @@ def _of(results: Results, model: Model) -> Spikes | None:
         energy_nj=energy,
         ties=measurements(results, model, CLEAN).tie,
         zero_gradient=known.get(most),
-        attack=most,
+        attack=most if known.get(most) else "",
     )
