@@ -424,6 +424,7 @@ def _share(
     from robench.files import Files
     from robench.files_progress import FilesBar
     from robench.store import Store
+    from robench.transferred import Transferred
 
     verb = "pull" if pull else "push"
     if only and report is None:
@@ -432,7 +433,7 @@ def _share(
     ours, theirs = _store(here, store), Store(Files(url, verb))
     source, target = (theirs, ours) if pull else (ours, theirs)
     sharing.check_stores(source, target, conceal(f"{verb} {url}" if pull else ours.url))
-    shared = sharing.Shared()
+    shared = Transferred()
     batches = sharing.all_files(source, shared)
     if report is not None:
         from robench.needed import needed

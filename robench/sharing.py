@@ -10,174 +10,42 @@ and safetensors only, and enters under a name that was put together here.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from safetensors import deserialize
-
-from robench.belongs import misnamed
-from robench.digest import SCHEMA
-from robench.errors import RobenchError, check_name, cut, printable
+from robench.errors import RobenchError, cut, printable
 from robench.files import NotRegular
-from robench.fsck import of_any_schema
-from robench.manifest_shape import check_shape
-from robench.promised import differences
-from robench.rows_shape import check_rows
 from robench.seal import tensors_header, unsealed
-from robench.store import Damaged, Store, as_manifest, as_outcome, as_tensors
-
-Found = TypeVar("Found")
-Told = Callable[[int, int, str], None]
-"""Files that are done, how many there are as far as is known, which one."""
-FOLDERS = ("models", "inputs", "cells", "images", "contradictions", "runs")
-"""In this order: a manifest comes when all that it names is there."""
-DIGEST = "[0-9a-f]{64}"
-FILES = re.compile(
-    rf"(?P<kind>models|inputs)/(?P<key>{DIGEST})\.safetensors"
-    rf"|(?P<cells>cells)/(?P<first>[0-9a-f]{{2}})/(?P<cell>(?P=first)[0-9a-f]{{62}})\.parquet"
-    rf"|(?P<images>images)/(?P<begin>[0-9a-f]{{2}})/(?P<of>(?P=begin)[0-9a-f]{{62}})\.safetensors"
-    rf"|contradictions/(?P<against>models|inputs|cells|images)/(?P<same>{DIGEST})"
-    r"\.(?P<content>[0-9a-f]{12})\.(?P<suffix>safetensors|parquet)"
+from robench.store import Damaged, Store
+from robench.store_files import (
+    FOLDERS,
+    LARGEST,
+    RUNS,
+    Said,
+    StoreFile,
+    checked_manifest,
+    covers,
+    examined,
+    item_of,
+    named,
 )
-"""What files of a store are called, those of manifests aside."""
-RUNS = "runs"
-LARGEST = {"cells": 2**27, RUNS: 2**28}
-"""Bytes of a file of a kind; more is refused unread. Tensors may be as large as memory holds."""
+from robench.transferred import Contradiction, Transferred
+
+FilesTold = Callable[[int, int, str], None]
+"""Files that are done, how many there are as far as is known, which one."""
 HEAD = 2**16
 """Bytes of a file of tensors in which its header mostly has room."""
 AT_ONCE, LARGE_AT_ONCE = 8, 2
 """Files that are on their way at the same time between two machines: small ones, and tensors."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """A file of a store, by what its name says."""
-
-    name: str
-    kind: str
-    key: str
-    """Digest of what determines it; of a manifest the report."""
-    content: str = ""
-    """Of what contradicts another file: the first digits of the digest of its rows or tensors."""
-
-
-def item_of(name: str) -> Item | None:
-    """None: a store has no such file."""
-    if found := FILES.fullmatch(name):
-        parts = found.groupdict()
-        kind = parts["kind"] or parts["cells"] or parts["images"] or parts["against"]
-        key = parts["key"] or parts["cell"] or parts["of"] or parts["same"]
-        if parts["against"] and (parts["suffix"] == "parquet") != (kind == "cells"):
-            return None
-        return Item(name, kind, key, parts["content"] or "")
-    if name.startswith(f"{RUNS}/") and name.endswith(".json"):
-        report = name.removeprefix(f"{RUNS}/").removesuffix(".json")
-        with suppress(RobenchError):
-            return Item(name, RUNS, check_name(report, "report"))
-    return None
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a file says of itself, once it has been found to be whole."""
-
-    content: str
-    """Digest of its rows or tensors."""
-    provenance: Mapping[str, Any]
-
-    @property
-    def made(self) -> str:
-        """When and with what, in words."""
-        about = self.provenance.get("environment")
-        about = about if isinstance(about, Mapping) else {}
-        parts = [self.provenance.get("finished"), about.get("processor"), about.get("capability")]
-        parts.append(f"torch {about.get('torch', 'unknown')}")
-        return cut(printable(", ".join(str(part) for part in parts if part)), 200)
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """One digest and two contents: by what determines it, it is the same work."""
-
-    item: Item
-    ours: Said
-    """Of the store that is written to."""
-    theirs: Said
-    copy: str
-    """Where in the store that is written to the other's is kept."""
-
-    def lines(self, label: str, ours: str, theirs: str) -> Iterator[str]:
-        """In words. `label`: of what; empty: no manifest says. `ours`, `theirs`: the stores."""
-        what = "rows" if self.item.kind == "cells" else "tensors"
-        named = f" ({label})" if label else ""
-        yield f"contradiction: {self.item.kind[:-1]} {self.item.key[:12]}{named}: two results:"
-        yield f"  {self.ours.content[:12]}  {what} in {ours}: {self.ours.made}"
-        yield f"  {self.theirs.content[:12]}  {what} in {theirs}: {self.theirs.made}"
-        there, here = (
-            said.provenance.get("environment") or {} for said in (self.theirs, self.ours)
-        )
-        if other := differences(there, here):
-            yield f"  other bits may be, since they were made on other machines: {printable(other)}"
-        else:
-            yield "  the same bits were promised: one of the two is not what its cards say"
-        yield f"  nothing was replaced; the second is kept as {self.copy}"
-
-
-@dataclass
-class Shared:
-    """What became of the files that were to be shared, by kind or by name."""
-
-    moved: Counter[str] = field(default_factory=Counter)
-    same: Counter[str] = field(default_factory=Counter)
-    """Already there."""
-    absent: Counter[str] = field(default_factory=Counter)
-    """Asked for, and in neither store."""
-    names: list[str] = field(default_factory=list)
-    """Of the files that were written."""
-    contradictions: list[Contradiction] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    """Name of a file -> why it was not taken."""
-    left: dict[str, str] = field(default_factory=dict)
-    """Report -> why its manifest was not taken, which is no fault."""
-    strange: list[str] = field(default_factory=list)
-    """Names that are none of a store's files."""
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing contradicts and nothing was refused."""
-        return not (self.contradictions or self.refused)
-
-    def summary(self, done: str) -> Iterator[str]:
-        """In words, without the contradictions. `done`: what was done with the files."""
-        for name, why in sorted(self.refused.items()):
-            yield f"refused: {name}: {why}"
-        for report, why in sorted(self.left.items()):
-            yield f"note: the page of {report} {why}"
-        if self.strange:
-            shown = ", ".join(cut(ascii(name), 80) for name in sorted(self.strange)[:3])
-            yield f"left alone: {len(self.strange)} files that are none of a store's: {shown}"
-        for kind in FOLDERS:
-            counts = {done: self.moved[kind], "already there": self.same[kind]}
-            if self.absent[kind]:
-                counts["in neither store"] = self.absent[kind]
-            if any(counts.values()):
-                said = ", ".join(f"{number} {state}" for state, number in counts.items())
-                yield f"{kind}: {said}"
-        if not any(self.moved.values()) and not any(self.same.values()):
-            yield f"nothing {done}"
-        counts = {"contradictions": len(self.contradictions), "refused": len(self.refused)}
-        yield ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "sound"
-
-
-def all_files(source: Store, shared: Shared) -> Iterator[list[str]]:
+def all_files(source: Store, shared: Transferred) -> Iterator[list[str]]:
     """The names of all results in a store, kind by kind; others are noted in `shared`."""
     for folder in FOLDERS:
         names = [name for name in source.files.sizes(folder) if not name.endswith(".tmp")]
@@ -224,7 +92,7 @@ class Sharing:
     """Copies what `target` lacks of `source`. Files that are on their way when it ends leave
     nothing but a temporary name; doing it again goes on."""
 
-    def __init__(self, source: Store, target: Store, shared: Shared, told: Told) -> None:
+    def __init__(self, source: Store, target: Store, shared: Transferred, told: FilesTold) -> None:
         self.source, self.target, self.shared, self._told = source, target, shared, told
         self._near = source.files.local and target.files.local
         self._lock = threading.Lock()
@@ -244,7 +112,7 @@ class Sharing:
             self._carry_all(large, 1 if self._near else LARGE_AT_ONCE)
             self._carry_all(small, 1 if self._near else AT_ONCE)
 
-    def _carry_all(self, items: list[Item], at_once: int) -> None:
+    def _carry_all(self, items: list[StoreFile], at_once: int) -> None:
         if at_once == 1:
             for item in items:
                 self._carry(item)
@@ -257,7 +125,7 @@ class Sharing:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _carry(self, item: Item) -> None:
+    def _carry(self, item: StoreFile) -> None:
         folder = item.name.partition("/")[0]
         if item.kind == RUNS:
             self._manifest(item)
@@ -282,20 +150,20 @@ class Sharing:
                 self._there[key] = store.files.sizes(folder)
             return self._there[key]
 
-    def _count(self, what: Counter[str], item: Item) -> None:
+    def _count(self, what: Counter[str], item: StoreFile) -> None:
         with self._lock:
             what[item.name.partition("/")[0]] += 1
 
-    def _wrote(self, item: Item, name: str) -> None:
+    def _wrote(self, item: StoreFile, name: str) -> None:
         self._count(self.shared.moved, item)
         self.shared.names.append(name)
 
-    def _refuse(self, item: Item, why: str) -> None:
+    def _refuse(self, item: StoreFile, why: str) -> None:
         self.shared.refused[item.name] = cut(printable(why.split("\n")[0]), 300)
 
     # -- results -----------------------------------------------------------------------------------
 
-    def _taken(self, item: Item) -> tuple[bytes, Said] | None:
+    def _taken(self, item: StoreFile) -> tuple[bytes, Said] | None:
         """A file of the source that is what its name says; None: it is not, and is refused."""
         size = self._listed(self.source, item.name.partition("/")[0]).get(item.name, 0)
         if size > LARGEST.get(item.kind, size):
@@ -316,7 +184,7 @@ class Sharing:
             self._refuse(item, str(error) or type(error).__name__)
         return None
 
-    def _put(self, item: Item, data: bytes, theirs: Said) -> None:
+    def _put(self, item: StoreFile, data: bytes, theirs: Said) -> None:
         for _ in range(2):
             if self.target.files.write_new(item.name, data):
                 self._wrote(item, item.name)
@@ -334,7 +202,7 @@ class Sharing:
             return
         self._refuse(item, f"what is there instead is no result: {why}")
 
-    def _contradicts(self, item: Item, data: bytes, ours: Said, theirs: Said) -> None:
+    def _contradicts(self, item: StoreFile, data: bytes, ours: Said, theirs: Said) -> None:
         suffix = item.name.rpartition(".")[2]
         copy = f"contradictions/{item.kind}/{item.key}.{theirs.content[:12]}.{suffix}"
         if self.target.files.write_new(copy, data):
@@ -342,7 +210,7 @@ class Sharing:
         with self._lock:
             self.shared.contradictions.append(Contradiction(item, ours, theirs, copy))
 
-    def _against(self, item: Item) -> None:
+    def _against(self, item: StoreFile) -> None:
         """What somebody else has found to contradict a result: kept beside that, unless it is what
         is there."""
         found = self._taken(item)
@@ -365,7 +233,7 @@ class Sharing:
         ):
             self._contradicts(main, data, ours, theirs)
 
-    def _heads_equal(self, item: Item) -> bool:
+    def _heads_equal(self, item: StoreFile) -> bool:
         """Whether two files of tensors say, under seal, that they hold the same ones: then neither
         is read whole."""
         if not item.name.endswith(".safetensors"):
@@ -377,7 +245,7 @@ class Sharing:
 
     # -- manifests ---------------------------------------------------------------------------------
 
-    def _manifest(self, item: Item) -> None:
+    def _manifest(self, item: StoreFile) -> None:
         """Taken when all that it names is there, and where it says all that the one there says."""
         if item.name not in self._listed(self.source, RUNS):
             return
@@ -412,7 +280,7 @@ class Sharing:
 
     def _lacking(self, manifest: Mapping[str, Any]) -> str:
         """What a manifest names as done and the target does not hold, in words."""
-        models, cells = _named(manifest)
+        models, cells = named(manifest)
         held = {name.rsplit("/", 1)[-1].partition(".")[0] for name in self._now("models")}
         other = {one.item.key: one.theirs.content for one in self.shared.contradictions}
         known = self.target.cells()
@@ -425,58 +293,7 @@ class Sharing:
         return self.target.files.sizes(folder)
 
 
-def _named(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of what a manifest says is done: models -> weights, cells -> digest of the rows."""
-    seeds = [seed for model in manifest["models"] for seed in model["seeds"]]
-    models = {seed["digest"]: seed.get("weights") for seed in seeds if seed["status"] == "done"}
-    done = [cell for cell in manifest["cells"] if cell["status"] == "done"]
-    return models, {cell["digest"]: cell.get("outcome") for cell in done}
-
-
-def covers(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a manifest says of everything that `other` says is done that it is, and so."""
-    return all(
-        all(mine.get(key) == value for key, value in theirs.items())
-        for mine, theirs in zip(_named(manifest), _named(other), strict=True)
-    )
-
-
-def checked_manifest(data: bytes, report: str) -> dict[str, Any]:
-    """A manifest that a page can be made of. Raises some Exception for what is not whole."""
-    manifest = as_manifest(json.loads(data))
-    check_shape(manifest, RUNS)
-    for wrong in misnamed(manifest):
-        raise ValueError(f"{wrong}: its digest is not its own")
-    if manifest["report"]["name"] != report:
-        raise ValueError(f"it is that of report {manifest['report']['name']!r}")
-    return manifest
-
-
-def examined(item: Item, data: bytes) -> Said:
-    """What a file says of itself. Raises some Exception where it is not what its name says, in any
-    schema of identities up to today's."""
-    try:
-        if item.kind == "cells":
-            outcome = of_any_schema(lambda schema: as_outcome(data, item.key, schema))
-            check_rows(outcome.rows, "its rows")
-            start, stop = outcome.identity.get("slice", (0, len(outcome.rows)))
-            if len(outcome.rows) != stop - start:
-                raise ValueError(f"{len(outcome.rows)} rows, not {stop - start}")
-            said = Said(outcome.digest, outcome.provenance)
-        else:
-            _, metadata = of_any_schema(lambda schema: as_tensors(data, item.key, schema))
-            deserialize(data)  # type: ignore[no-untyped-call]  # its header describes what follows
-            said = Said(metadata["tensors"], metadata.get("provenance", {}))
-    except ValueError as error:
-        if str(error) != "its content does not match its digest":
-            raise
-        raise ValueError(f"{error}; or robench of after schema {SCHEMA} wrote it") from None
-    if not said.content.startswith(item.content):
-        raise ValueError("its content is not that of its name")
-    return said
-
-
-def _content_said(store: Store, item: Item) -> str:
+def _content_said(store: Store, item: StoreFile) -> str:
     """Digest of the tensors as the sealed header says. Raises ValueError, KeyError or TypeError."""
     data = store.files.head(item.name, HEAD)
     size = 8 + int.from_bytes(data[:8], "little")
@@ -502,7 +319,7 @@ def labels(*stores: Store) -> dict[str, str]:
     return {key: cut(printable(label), 200) for key, label in found.items()}
 
 
-def note_pulled(target: Store, source: Store, shared: Shared) -> None:
+def note_pulled(target: Store, source: Store, shared: Transferred) -> None:
     """Leave in the store where files of it came from: what their own records do not say."""
     if shared.names:
         now = datetime.now(UTC)

@@ -28,7 +28,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import MODEL, carry_out, outcomes, small_workspace
 
-from robench import sharing
 from robench.digest import canonical, digest
 from robench.errors import RobenchError
 from robench.files import Files
@@ -37,16 +36,18 @@ from robench.manifest import describe
 from robench.needed import needed
 from robench.results import load_results
 from robench.seal import sealed, tensors_digest
-from robench.sharing import Shared, Sharing, all_files, check_stores, item_of, note_pulled
+from robench.sharing import Sharing, all_files, check_stores, note_pulled
 from robench.store import Outcome, Store
+from robench.store_files import FOLDERS, examined, item_of
+from robench.transferred import Transferred
 from robench.workspace import Workspace, open_workspace
 
 QUIET: Callable[[int, int, str], None] = lambda done, known, name: None  # noqa: E731
 TRANSFER = 'attack = "fgsm"\naccess = "transfer"\nsurrogate = "small"\neps = 0.1\n'
 
 
-def share(source: Store, target: Store) -> Shared:
-    shared = Shared()
+def share(source: Store, target: Store) -> Transferred:
+    shared = Transferred()
     Sharing(source, target, shared, QUIET).carry(all_files(source, shared))
     return shared
 
@@ -101,7 +102,7 @@ def store_of(workspace: Workspace) -> Store:
 
 def results(store: Store) -> dict[str, bytes]:
     files = store.files
-    names = [n for folder in sharing.FOLDERS for n in files.sizes(folder)]
+    names = [n for folder in FOLDERS for n in files.sizes(folder)]
     return {name: files.read(name) for name in names}
 
 
@@ -211,7 +212,7 @@ def test_what_a_report_needs_is_taken_and_nothing_else(
     assert run.plan.handed
     run.store.write_run("proved", describe(run, ""))
     share(store_of(one), remote)
-    shared = Shared()
+    shared = Transferred()
     Sharing(remote, mine, shared, QUIET).carry(needed(workspace, "proved", mine, remote))
     assert not shared.absent
     assert set(shared.names) == {*results(mine)}
@@ -361,7 +362,7 @@ def test_no_damaged_file_enters(
         if name in there and not manifest:
             item = item_of(name)
             assert item is not None
-            assert sharing.examined(item, there[name]) == sharing.examined(item, sound[name])
+            assert examined(item, there[name]) == examined(item, sound[name])
         else:
             assert name in there or list(shared.refused) == [name]
         assert not check_store(target).damaged
@@ -500,7 +501,7 @@ def test_nothing_of_what_is_pulled_is_run(
     target = Store(tmp_path / "target")
     shared = share(Store(root), target)
     assert shared.strange == ["models/x.py"]
-    assert {name.split("/")[0] for name in target.files.sizes()} <= {*sharing.FOLDERS}
+    assert {name.split("/")[0] for name in target.files.sizes()} <= {*FOLDERS}
 
 
 # -- interrupted, at once, elsewhere ---------------------------------------------------------------
