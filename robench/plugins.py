@@ -54,6 +54,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "gat": "robench.networks.gat:GAT",
         "gcn": "robench.networks.gcn:GCN",
         "fc": "robench.networks.fc:FC",
+        "huggingface": "robench.networks.huggingface:HuggingFace",
         "mlp": "robench.networks.mlp:MLP",
         "module": "robench.networks.module:Module",
         "rnn": "robench.networks.rnn:RNN",

