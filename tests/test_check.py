@@ -42,7 +42,9 @@ def network(name: str, **settings: Any) -> Any:
 # -- what comes with robench -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted({*plugins.BUILT_IN["networks"]} - {"module", "timm"}))
+@pytest.mark.parametrize(
+    "name", sorted({*plugins.BUILT_IN["networks"]} - {"huggingface", "module", "timm"})
+)
 def test_every_built_in_network_conforms(name: str) -> None:
     assert failed(check_network(network(name))) == {}
 

@@ -14,6 +14,7 @@ import torch
 from robench import plugins
 from robench.errors import RobenchError
 from robench.identity import resolve_model
+from robench.networks.conformance import check_network
 from robench.networks.huggingface import HuggingFace, _normalisation
 from robench.workspace import Workspace
 
@@ -58,6 +59,17 @@ def built(of: Any) -> HuggingFace:
     network = plugins.build("networks", of.network, of, input_shape=(1, 8, 8), classes=10)
     assert isinstance(network, HuggingFace)
     return network.eval()
+
+
+@pytest.mark.usefixtures("library")
+def test_it_keeps_the_contract_of_every_network(small: Workspace, write: Write) -> None:
+    folder(small.root, "resnet", {"do_normalize": True, "image_mean": [0.4], "image_std": [0.2]})
+    of = card(small, write, "resnet")
+
+    def made(shape: Any, classes: int, graph: Any) -> Any:
+        return plugins.build("networks", of.network, of, input_shape=shape, classes=classes)
+
+    assert [found for found in check_network(made) if not found.passed] == []
 
 
 @pytest.mark.usefixtures("library")
