@@ -165,7 +165,7 @@ def layers() -> list[nn.Module]:
     return [module.first, nn.ReLU(), module.second]
 
 
-@pytest.mark.rows(6)
+@pytest.mark.rows(4)
 @pytest.mark.parametrize("guise", GUISES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_module_in_any_guise_gets_the_numbers_of_its_function(

@@ -39,7 +39,7 @@ def short(kind: type[Attack], **settings: Any) -> Attack:
     return kind(**settings | {"steps": 20})  # type: ignore[arg-type]
 
 
-@pytest.mark.rows(8)
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("name", plugins.names("attacks"))
 def test_every_registered_attack_conforms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What has no settings: the same members, in fewer steps.

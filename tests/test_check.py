@@ -305,7 +305,7 @@ CARDS = {
 }
 
 
-@pytest.mark.rows(10)
+@pytest.mark.rows(6)
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_plugin_is_flagged_by_name(small: Workspace, write: Write, what: str) -> None:
     kind, source, said = WRONG[what]

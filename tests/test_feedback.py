@@ -110,6 +110,7 @@ class Anything(Feedback):
         pass
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize(
     ("name", "setting"),
     [*(("mlp", setting) for setting in SETTINGS), ("cnn", "none"), ("lstm", "conditional")],

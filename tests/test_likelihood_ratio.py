@@ -323,7 +323,7 @@ def test_layer_wise_gives_the_gradient_of_the_loss_under_each_layers_own_noise(
     assert_unbiased(estimates, flat(expected), parts(expected))
 
 
-@pytest.mark.rows(5)
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("name", ["linear", "conv2d", "recurrent"])
 @pytest.mark.parametrize(
     "settings",

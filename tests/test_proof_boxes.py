@@ -74,7 +74,7 @@ def sampled(image: np.ndarray, eps: float, count: int, seed: int) -> Tensor:
     return (torch.from_numpy(image) + eps * step).clamp(0, 1)
 
 
-@pytest.mark.rows(8)
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("eps", [0.003, 0.03])
 def test_no_sample_violates_what_is_proved(
@@ -162,7 +162,7 @@ def _held(
     assert checked
 
 
-@pytest.mark.rows(2)
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("kind", ["relu", "average", "shortcut", "membrane"])
 def test_linear_bounds_prove_what_intervals_do_not(
     kind: str, monkeypatch: pytest.MonkeyPatch

@@ -40,7 +40,7 @@ QUICK: list[tuple[type[trick.Trick], str]] = [
 ]
 
 
-@pytest.mark.rows(5)
+@pytest.mark.rows(3)
 @pytest.mark.parametrize(("make", "check"), QUICK, ids=lambda one: getattr(one, "__name__", ""))
 def test_a_trick_raises_the_alarm_that_names_it_and_gets_a_number(
     make: type[trick.Trick], check: str, tmp_path: Path

@@ -369,7 +369,9 @@ def _unpack(archive: Path, folder: str, into: Path) -> None:
                 contents.extractall(unpacked)
         else:
             with tarfile.open(archive) as contents:
-                contents.extractall(unpacked, filter="data")
+                # The archive is the publisher's; from 3.11.4 on Python looks at members, too.
+                looked = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                contents.extractall(unpacked, **looked)  # type: ignore[arg-type]
         shutil.rmtree(into / folder, ignore_errors=True)
         (Path(unpacked) / folder).replace(into / folder)
 
