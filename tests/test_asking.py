@@ -131,6 +131,7 @@ def test_planted_examples_are_found_by_an_attack_that_has_a_gradient_and_by_no_o
         binarization_test(trained(), x[0], eps=0.1)
 
 
+@pytest.mark.rows(0)
 def test_evaluate_plants_examples_where_it_is_asked_to(tmp_path: Path) -> None:
     quietly: dict[str, Any] = {
         "report": "fgsm", "images": 20, "store": tmp_path, "progress": False, "eps": 0.1,

@@ -245,6 +245,7 @@ def test_the_search_finds_no_worse_area_than_a_steep_step_and_says_what_it_found
     assert all(f"b-function/{name}" in first for name in ("w1", "b1", "w2", "b2"))
 
 
+@pytest.mark.rows(0)
 def test_the_search_is_a_function_of_its_seed() -> None:
     data = Digits().load()
     same, again, other = (train(quick(), digits_network(), data, seed)[0] for seed in (0, 0, 1))
@@ -254,6 +255,7 @@ def test_the_search_is_a_function_of_its_seed() -> None:
     assert same[key] == again[key] != other[key]
 
 
+@pytest.mark.rows(0)
 def test_a_stopped_search_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def test_restarts_of_fab_find_no_larger_perturbations() -> None:
     assert several.success >= one.success
 
 
+@pytest.mark.rows(0)
 def test_the_projection_onto_the_l1_ball_in_the_box_is_that_of_a_program() -> None:
     rng = np.random.default_rng(5)
     x = rng.random((12, *SHAPE))

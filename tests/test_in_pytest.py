@@ -65,6 +65,7 @@ def test_contract(plugin, check):
 '''
 
 
+@pytest.mark.rows(0)
 def test_wrong_plugins_fail_by_the_name_of_the_check(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(AUTHORS)
     place = str(Path(robench.__file__).parents[1])

@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "mine")
 
 
-@pytest.mark.rows(2)
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("kind", ["model", "attack", "corruption", "dataset", "network"])
 def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) -> None:
     new_plugin(workspace, kind, "my-first-one")

@@ -96,7 +96,7 @@ def test_no_sample_violates_what_is_proved(
     assert proved or eps > 0.01
 
 
-@pytest.mark.rows(1)
+@pytest.mark.rows(0)
 @pytest.mark.parametrize(("norm", "eps"), [("l1", 0.1), ("l2", 0.02)])
 def test_balls_that_are_no_boxes_are_more_than_the_box_around_them(norm: Norm, eps: float) -> None:
     """More is proved than of that box, and no sample violates it."""

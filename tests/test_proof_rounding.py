@@ -131,7 +131,7 @@ def test_a_weight_within_rounding_of_deciding_is_never_proved_wrongly(
     assert not (wrong and made.proved[0])
 
 
-@pytest.mark.rows(2)
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("activation", LINES)
 def test_a_lead_within_rounding_is_never_proved_wrongly(activation: str) -> None:
     """The right class is moved to where the best wrong one just does not pass it, and from there by

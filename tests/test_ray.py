@@ -209,6 +209,7 @@ def outcomes_of(run: Run) -> dict[str, str]:
     }
 
 
+@pytest.mark.rows(0)
 @pytest.mark.slow
 def test_a_node_that_dies_costs_the_tasks_that_it_held_and_nothing_else(
     nodes: Any, small: Workspace, write: Write
@@ -273,6 +274,7 @@ class Dies(Attack):
 """
 
 
+@pytest.mark.rows(0)
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_own_task_and_no_other(
     nodes: Any, small: Workspace, write: Write
@@ -349,6 +351,7 @@ def test_a_head_that_is_killed_is_one_error_and_nothing_is_lost(
     assert {name: store.read_cell(name).digest for name in finished} == finished
 
 
+@pytest.mark.rows(0)
 @pytest.mark.slow
 def test_tasks_share_a_gpu_as_they_are_told_to(nodes: Any) -> None:
     nodes.add_node(num_cpus=4, num_gpus=1, object_store_memory=10**8)
@@ -363,6 +366,7 @@ def test_tasks_share_a_gpu_as_they_are_told_to(nodes: Any) -> None:
     assert seen.message == "0", "the device that Ray gave to the task"
 
 
+@pytest.mark.rows(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.25])
 def test_as_many_tasks_as_share_a_gpu_run_at_once_and_no_more(
@@ -474,6 +478,7 @@ cluster.close()
 """
 
 
+@pytest.mark.rows(0)
 @pytest.mark.slow
 def test_weights_and_shared_inputs_are_sent_to_every_node_once(
     nodes: Any, small: Workspace, write: Write, tmp_path: Path

@@ -60,7 +60,7 @@ def test_every_built_in_and_each_of_its_fields_is_explained(folder: Folder) -> N
             assert fields - known == set(), f"{kind}: {name}"
 
 
-@pytest.mark.rows(2)
+@pytest.mark.rows(1)
 @pytest.mark.parametrize("folder", ["README", *FOLDERS])
 def test_the_examples_pass_the_check_and_run(tmp_path: Path, folder: str) -> None:
     new_workspace(tmp_path)

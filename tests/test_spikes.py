@@ -25,6 +25,7 @@ def images(n: int = 60) -> torch.Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.rows(0)
 def test_it_keeps_the_contract_of_every_attack() -> None:
     assert [str(finding) for finding in check_attack(Spikes) if not finding.passed] == []
 

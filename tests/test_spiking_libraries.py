@@ -394,6 +394,7 @@ def test_evaluate_takes_it_as_it_is(own: SNN, name: str, tmp_path: Path) -> None
     assert again.results.models[0]["fields"] == found.results.models[0]["fields"]
 
 
+@pytest.mark.rows(0)
 def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
     library("snntorch")
     blocks = re.findall(r"```python\n(.*?)```", (reference_root() / "README.md").read_text(), re.S)

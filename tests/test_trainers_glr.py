@@ -213,7 +213,7 @@ def test_the_control_shares_the_noise_of_the_model_it_controls() -> None:
         assert card(f"glr/{folder}/bp-n").network == network
 
 
-@pytest.mark.rows(1)
+@pytest.mark.rows(0)
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(

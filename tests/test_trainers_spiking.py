@@ -223,6 +223,7 @@ def test_no_image_in_the_ball_has_potentials_outside_the_bounds(
         torch.testing.assert_close(bound, network.readings(x)[1])
 
 
+@pytest.mark.rows(0)
 def test_it_proves_what_training_without_it_does_not_and_no_attack_breaks_that(
     digits: Splits,
 ) -> None:
