@@ -75,13 +75,14 @@ class Cluster:
 
     @property
     def has_gpu(self) -> bool:
-        return self._has("GPU") >= self._gpu_share
+        return _of_all(self._seen(), "GPU") >= self._gpu_share
 
     def tasks_at_once(self, device: str) -> int:
         """How many tasks the cluster runs at once, as large as it is now."""
-        tasks = self._has("CPU")
+        nodes = self._seen()
+        tasks = _of_all(nodes, "CPU")
         if device.startswith("cuda"):
-            tasks = min(tasks, self._has("GPU") / self._gpu_share)
+            tasks = min(tasks, _of_all(nodes, "GPU") / self._gpu_share)
         return max(1, int(tasks))
 
     def room(self) -> float:
@@ -91,10 +92,6 @@ class Cluster:
         if len(nodes) < 2:
             return 0.0
         return SHARE * float(min(node.get("object_store_memory", 0) for node in nodes))
-
-    def _has(self, what: str) -> float:
-        """How much of a resource there is on all nodes together."""
-        return sum(node.get(what, 0.0) for node in self._seen())
 
     def _seen(self) -> list[dict[str, float]]:
         """What each node has, as it last said: Ray says nothing at all of a cluster that it has
@@ -139,6 +136,11 @@ class Cluster:
             leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
             leaving.start()
             leaving.join(timeout=self.patience)
+
+
+def _of_all(nodes: list[dict[str, float]], what: str) -> float:
+    """How much of a resource nodes have together."""
+    return sum(node.get(what, 0.0) for node in nodes)
 
 
 class OnRay:

@@ -177,18 +177,10 @@ class Files:
             if not self.local:
                 self.fs.pipe_file(path, data)
                 return
-            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-            try:
-                with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
-                    file.write(data)
-                    file.flush()
-                    if lasting:
-                        os.fsync(file.fileno())
+            with _written_beside(path, data, lasting) as temporary:
                 Path(temporary).replace(path)
                 if lasting:
                     _sync_folder(path.rsplit("/", 1)[0])
-            finally:
-                Path(temporary).unlink(missing_ok=True)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """As `write`, but never in the place of another file; False: there is one.
@@ -201,11 +193,11 @@ class Files:
             return False
         if not self.local and self.exclusive:
             return self.create(name, data)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         with self._saying(name, "cannot be written", self._advice):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if self.local:
-                return _write_new(path, temporary, data)
+                return _write_new(path, data)
+            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
             try:
                 self.fs.pipe_file(temporary, data)
                 if self.fs.exists(path):
@@ -268,13 +260,24 @@ def _create(path: str, data: bytes) -> None:
             raise
 
 
-def _write_new(path: str, temporary: str, data: bytes) -> bool:
-    """A whole file where there is none, also after a power cut; False: there is one."""
+@contextmanager
+def _written_beside(path: str, data: bytes, lasting: bool) -> Iterator[str]:
+    """The name of a whole file beside `path`, which is gone at the end unless it was moved."""
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "xb") as file:  # noqa: PTH123
+        with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _write_new(path: str, data: bytes) -> bool:
+    """A whole file where there is none, also after a power cut; False: there is one."""
+    with _written_beside(path, data, lasting=True) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -285,8 +288,6 @@ def _write_new(path: str, temporary: str, data: bytes) -> bool:
             Path(temporary).replace(path)
         _sync_folder(path.rsplit("/", 1)[0])
         return True
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_regular(path: str | Path, length: int = -1) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any
 from robench.errors import RobenchError, cut, printable
 from robench.files import NotRegular
 from robench.seal import tensors_header, unsealed
-from robench.store import Damaged, Store
+from robench.store import FILE_OF, Damaged, Store
 from robench.store_files import (
     FOLDERS,
     LARGEST,
@@ -217,10 +217,7 @@ class Sharing:
         if found is None:
             return
         data, theirs = found
-        suffix = item.name.rpartition(".")[2]
-        folder = f"{item.kind}/{item.key[:2]}" if item.kind in ("cells", "images") else item.kind
-        main = item_of(f"{folder}/{item.key}.{suffix}")
-        assert main is not None
+        main = StoreFile(FILE_OF[item.kind](item.key), item.kind, item.key)
         try:
             ours = self.target.read(main.name, lambda data: examined(main, data))
         except (Damaged, FileNotFoundError):
@@ -281,16 +278,15 @@ class Sharing:
     def _lacking(self, manifest: Mapping[str, Any]) -> str:
         """What a manifest names as done and the target does not hold, in words."""
         models, cells = named(manifest)
-        held = {name.rsplit("/", 1)[-1].partition(".")[0] for name in self._now("models")}
+        held = {
+            name.rsplit("/", 1)[-1].partition(".")[0] for name in self.target.files.sizes("models")
+        }
         other = {one.item.key: one.theirs.content for one in self.shared.contradictions}
         known = self.target.cells()
         no_models = len([name for name in models if name not in held or name in other])
         no_cells = len([name for name in cells if name not in known or name in other])
         parts = [f"{no_models} models"] * bool(no_models) + [f"{no_cells} cells"] * bool(no_cells)
         return " and ".join(parts)
-
-    def _now(self, folder: str) -> Iterable[str]:
-        return self.target.files.sizes(folder)
 
 
 def _content_said(store: Store, item: StoreFile) -> str:

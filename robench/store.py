@@ -334,6 +334,15 @@ def _images_path(cell: str) -> str:
     return f"images/{cell[:2]}/{cell}.safetensors"
 
 
+FILE_OF = {
+    "models": _model_path,
+    "inputs": _inputs_path,
+    "cells": _cell_path,
+    "images": _images_path,
+}
+"""The name of a result's file by its kind, from its digest."""
+
+
 def _leaf(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 

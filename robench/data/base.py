@@ -369,9 +369,10 @@ def _unpack(archive: Path, folder: str, into: Path) -> None:
                 contents.extractall(unpacked)
         else:
             with tarfile.open(archive) as contents:
-                # The archive is the publisher's; from 3.11.4 on Python looks at members, too.
-                looked = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-                contents.extractall(unpacked, **looked)  # type: ignore[arg-type]
+                if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+                    contents.extractall(unpacked, filter="data")
+                else:  # the archive is the publisher's, by its digest
+                    contents.extractall(unpacked)
         shutil.rmtree(into / folder, ignore_errors=True)
         (Path(unpacked) / folder).replace(into / folder)
 
