@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console
+
 from robench.execute import execute
 from robench.plan import make_plan
 from robench.pool import Failure
+from robench.run import Done, RunOptions, run_report
 from robench.run_state import Run, open_run
 from robench.store import Store
 from robench.tasks import Task
@@ -25,6 +28,7 @@ images = 40
 draws = 2
 diagnostics = false
 """
+ONE_PROCESS = RunOptions(jobs=1)
 
 
 def small_workspace(root: Path) -> Workspace:
@@ -34,6 +38,22 @@ def small_workspace(root: Path) -> Workspace:
     (root / "models/small.toml").write_text(MODEL)
     (root / "reports/small.toml").write_text(REPORT)
     return open_workspace(root)
+
+
+def reported(
+    workspace: Workspace,
+    report: str = "small",
+    *,
+    store: Store,
+    options: RunOptions = ONE_PROCESS,
+    console: Console | None = None,
+    command: str = "",
+) -> Done:
+    """A report, run to its end and written; nothing is said where no console is given."""
+    quiet = Console(quiet=True)
+    return run_report(
+        workspace, report, options, store=store, console=console or quiet, command=command
+    )
 
 
 class Ears:

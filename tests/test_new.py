@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from command_line import robench_here
 from PIL import Image
-from rich.console import Console
+from small_runs import reported
 
 from robench.check import check
 from robench.errors import RobenchError
 from robench.identity import load_splits
 from robench.new import new_notebook, new_plugin, new_workspace
-from robench.run import RunOptions, run_report
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 
@@ -42,14 +41,7 @@ def test_what_is_new_passes_the_check_and_runs(workspace: Workspace, kind: str) 
     short = short.replace('["imagenet-c-quick"]', "[]")
     report.write_text(short + "diagnostics = false\n")
     (workspace.root / "models/short.toml").write_text(SHORT)
-    done = run_report(
-        workspace,
-        "my-first-one",
-        store=Store(workspace.root / ".robench"),
-        console=Console(quiet=True),
-        command="",
-        options=RunOptions(jobs=1),
-    )
+    done = reported(workspace, "my-first-one", store=Store(workspace.root / ".robench"))
     assert done.incomplete == 0
     assert "my-first-one" in done.page.read_text()
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 from command_line import robench
-from rich.console import Console
+from small_runs import reported
 
 from robench import plugins
 from robench.check import check
 from robench.errors import RobenchError
 from robench.plan import make_plan
 from robench.results import load_results
-from robench.run import RunOptions, run_report
 from robench.store import Store
 from robench.workspace import Workspace
 
@@ -97,10 +96,7 @@ def test_a_plugin_of_every_kind_is_known_by_name(found: None, kind: plugins.Kind
 
 def test_a_report_of_installed_plugins_runs(using: Workspace, found: None) -> None:
     store = Store(using.root / ".robench")
-    quiet = Console(quiet=True)
-    done = run_report(
-        using, "bars", store=store, console=quiet, command="", options=RunOptions(jobs=1)
-    )
+    done = reported(using, "bars", store=store)
     assert done.incomplete == 0
     trainer = load_results(store, "bars").models[0]["fields"]["trainer"]
     name, _, code = trainer["plugin"].partition("@")

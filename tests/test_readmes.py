@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from rich.console import Console
+from small_runs import reported
 
 from robench import plugins
 from robench.cards import ClaimCard
 from robench.check import check
 from robench.new import new_workspace
-from robench.run import RunOptions, run_report
 from robench.store import Store
 from robench.workspace import CARD_TYPES, FOLDERS, Folder, open_workspace, reference_root
 
@@ -91,12 +90,5 @@ def test_the_examples_pass_the_check_and_run(tmp_path: Path, folder: str) -> Non
     workspace = open_workspace(tmp_path)
     assert [found for found in check(workspace) if not found.passed] == []
     for report in workspace.names("reports"):
-        done = run_report(
-            workspace,
-            report,
-            store=Store(tmp_path / ".robench"),
-            console=Console(quiet=True),
-            command="",
-            options=RunOptions(jobs=1),
-        )
+        done = reported(workspace, report, store=Store(tmp_path / ".robench"))
         assert done.incomplete == 0, report

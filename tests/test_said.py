@@ -13,14 +13,14 @@ import pytest
 from command_line import robench, robench_here
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
-from small_runs import carry_out
+from small_runs import carry_out, reported
 
 from robench import cli, errors
 from robench.errors import RobenchError, conceal
 from robench.pool import FIRST_LINE, WHOLE, failure_of, perform
 from robench.published import find_results
 from robench.results import load_published
-from robench.run import RunOptions, run_report
+from robench.run import RunOptions
 from robench.store import Store
 from robench.workspace import Workspace, open_workspace
 
@@ -90,25 +90,11 @@ def test_a_run_into_a_store_with_a_password_leaves_it_in_no_file_and_no_line(
     url = f"guarded://u:{PASSWORD}@host/store"
     monkeypatch.setattr(sys, "argv", ["robench", "run", "small", "--store", url])
     store = Store(url)
-    done = run_report(
-        small,
-        "small",
-        store=store,
-        console=Console(),
-        command=cli._command(),
-        options=RunOptions(jobs=1),
-    )
+    done = reported(small, store=store, console=Console(), command=cli._command())
     assert done.incomplete == 0
     monkeypatch.setattr(Guarded, "broken", True)
     with pytest.raises(RobenchError, match="gone") as caught:
-        run_report(
-            small,
-            "small",
-            store=store,
-            console=Console(),
-            command=cli._command(),
-            options=RunOptions(jobs=1),
-        )
+        reported(small, store=store, console=Console(), command=cli._command())
     assert PASSWORD not in str(caught.value)
     written = {path: path.read_bytes() for path in small.root.rglob("*") if path.is_file()}
     kept = {path: MemoryFileSystem.store[path].getvalue() for path in MemoryFileSystem.store}
@@ -246,15 +232,8 @@ def states(workspace: Workspace) -> dict[str, str]:
 
 def run(workspace: Workspace, *only: str) -> int:
     command = "robench run small"
-    store, quiet = Store(workspace.root / ".robench"), Console(quiet=True)
-    done = run_report(
-        workspace,
-        "small",
-        store=store,
-        console=quiet,
-        command=command,
-        options=RunOptions(jobs=1, only=only),
-    )
+    store = Store(workspace.root / ".robench")
+    done = reported(workspace, store=store, command=command, options=RunOptions(jobs=1, only=only))
     return done.incomplete
 
 

@@ -12,15 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
-from small_runs import Ears, carry_out, outcomes, small_workspace
+from small_runs import Ears, carry_out, outcomes, reported, small_workspace
 
 from robench.errors import RobenchError
 from robench.execute import execute
 from robench.files import NotRegular, read_regular
 from robench.plan import make_plan
 from robench.pool import Inline
-from robench.run import RunOptions, run_report
+from robench.run import RunOptions
 from robench.run_state import open_run, survey
 from robench.store import Store
 from robench.time_limit import within
@@ -335,14 +334,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Stor
     """A small workspace whose report is finished and published, from a store in memory."""
     workspace = small_workspace(tmp_path_factory.mktemp("published"))
     store = Store("memory://published")
-    run_report(
-        workspace,
-        "small",
-        store=store,
-        console=Console(quiet=True),
-        command="",
-        options=RunOptions(jobs=1),
-    )
+    reported(workspace, store=store)
     return workspace, store
 
 
@@ -373,23 +365,9 @@ def test_a_remote_store_that_goes_away_is_one_error(
 
     monkeypatch.setattr(type(store.files.fs), method, gone)
     with pytest.raises(RobenchError, match="no route to host"):
-        run_report(
-            small,
-            "small",
-            store=store,
-            console=Console(quiet=True),
-            command="",
-            options=RunOptions(jobs=1),
-        )
+        reported(small, store=store)
     monkeypatch.undo()
-    done = run_report(
-        small,
-        "small",
-        store=store,
-        console=Console(quiet=True),
-        command="",
-        options=RunOptions(jobs=1),
-    )
+    done = reported(small, store=store)
     assert done.incomplete == 0, "nothing is lost"
 
 
@@ -397,16 +375,14 @@ def test_a_remote_store_that_goes_away_is_one_error(
 def test_a_pipe_under_a_files_name_is_set_aside_and_waited_for_by_nobody(
     small: Workspace, folder: str
 ) -> None:
-    quiet, store = Console(quiet=True), Store(small.root / ".robench")
-    run_report(small, "small", store=store, console=quiet, command="", options=RunOptions(jobs=1))
+    store = Store(small.root / ".robench")
+    reported(small, store=store)
     store.write_failure(next(iter(store.cells())), {"task": "t", "error": "e"})
     file = next(path for path in (small.root / ".robench" / folder).rglob("*") if path.is_file())
     file.unlink()
     os.mkfifo(file)
     assert survey(open_run(make_plan(small, "small"), store, "cpu"))
-    done = run_report(
-        small, "small", store=store, console=quiet, command="", options=RunOptions(jobs=1)
-    )
+    done = reported(small, store=store)
     assert done.incomplete == 0
     if folder != "failures":
         assert file.is_file()
@@ -414,29 +390,22 @@ def test_a_pipe_under_a_files_name_is_set_aside_and_waited_for_by_nobody(
 
 @pytest.mark.parametrize("name", ["manifest.json", "cells.parquet", "index.html"])
 def test_a_pipe_in_a_published_folder_is_waited_for_by_nobody(small: Workspace, name: str) -> None:
-    quiet, store = Console(quiet=True), Store(small.root / ".robench")
-    run_report(small, "small", store=store, console=quiet, command="", options=RunOptions(jobs=1))
+    store = Store(small.root / ".robench")
+    reported(small, store=store)
     file = small.root / "reports/small" / name
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(NotRegular):
         read_regular(file)
-    run_report(small, "small", store=store, console=quiet, command="", options=RunOptions(jobs=1))
+    reported(small, store=store)
     assert file.is_file()
 
 
 def test_a_finished_report_in_a_read_only_store_is_shown_by_run(
     small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet, store = Console(quiet=True), Store(small.root / ".robench")
-    run_report(
-        small,
-        "small",
-        store=store,
-        console=quiet,
-        command="robench run a",
-        options=RunOptions(jobs=1),
-    )
+    store = Store(small.root / ".robench")
+    reported(small, store=store, command="robench run a")
     (small.root / "reports/small/index.html").unlink()
     before = {path: path.read_bytes() for path in (small.root / ".robench").rglob("*.*")}
 
@@ -445,14 +414,7 @@ def test_a_finished_report_in_a_read_only_store_is_shown_by_run(
 
     monkeypatch.setattr(type(store.files.fs), "makedirs", refuse)
     monkeypatch.setattr("os.fsync", refuse)
-    again = run_report(
-        small,
-        "small",
-        store=store,
-        console=quiet,
-        command="robench run b",
-        options=RunOptions(jobs=1),
-    )
+    again = reported(small, store=store, command="robench run b")
     assert again.incomplete == 0
     assert again.page.is_file()
     monkeypatch.undo()
@@ -461,10 +423,8 @@ def test_a_finished_report_in_a_read_only_store_is_shown_by_run(
 
 @pytest.mark.parametrize("jobs", [0, 1])
 def test_the_whole_of_a_run_goes_through_with_so_many_workers(small: Workspace, jobs: int) -> None:
-    quiet, store = Console(quiet=True), Store(small.root / ".robench")
-    done = run_report(
-        small, "small", store=store, console=quiet, command="", options=RunOptions(jobs=jobs)
-    )
+    store = Store(small.root / ".robench")
+    done = reported(small, store=store, options=RunOptions(jobs=jobs))
     assert done.incomplete == 0
 
 
