@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from robench.errors import RobenchError, cut, printable
 from robench.files import NotRegular
@@ -37,6 +37,7 @@ from robench.store_files import (
 )
 from robench.transferred import Contradiction, Transferred
 
+Found = TypeVar("Found")
 FilesTold = Callable[[int, int, str], None]
 """Files that are done, how many there are as far as is known, which one."""
 HEAD = 2**16
@@ -136,7 +137,7 @@ class Sharing:
             self._count(self.shared.same if there else self.shared.absent, item)
         elif item.name in self._listed(self.target, folder) and self._heads_equal(item):
             self._count(self.shared.same, item)
-        elif (found := self._taken(item)) is not None:
+        elif (found := self._result(item)) is not None:
             self._put(item, *found)
         with self._lock:
             self._done += 1
@@ -163,15 +164,21 @@ class Sharing:
 
     # -- results -----------------------------------------------------------------------------------
 
-    def _taken(self, item: StoreFile) -> tuple[bytes, Said] | None:
-        """A file of the source that is what its name says; None: it is not, and is refused."""
+    def _result(self, item: StoreFile) -> tuple[bytes, Said] | None:
+        return self._taken(item, lambda data: examined(item, data))
+
+    def _taken(
+        self, item: StoreFile, parse: Callable[[bytes], Found]
+    ) -> tuple[bytes, Found] | None:
+        """A file of the source and what `parse` makes of it; None: it is not what its name says,
+        and is refused."""
         size = self._listed(self.source, item.name.partition("/")[0]).get(item.name, 0)
         if size > LARGEST.get(item.kind, size):
             self._refuse(item, f"{size} bytes, more than {LARGEST[item.kind]}")
             return None
         try:
             data = self.source.files.read(item.name)
-            return data, examined(item, data)
+            return data, parse(data)
         except (FileNotFoundError, NotRegular) as error:
             self._refuse(item, str(error) if isinstance(error, NotRegular) else "is gone")
         except RobenchError as error:
@@ -213,7 +220,7 @@ class Sharing:
     def _against(self, item: StoreFile) -> None:
         """What somebody else has found to contradict a result: kept beside that, unless it is what
         is there."""
-        found = self._taken(item)
+        found = self._result(item)
         if found is None:
             return
         data, theirs = found
@@ -246,15 +253,10 @@ class Sharing:
         """Taken when all that it names is there, and where it says all that the one there says."""
         if item.name not in self._listed(self.source, RUNS):
             return
-        try:
-            data = self.source.files.read(item.name)
-            manifest = checked_manifest(data, item.key)
-        except RobenchError as error:
-            self._refuse(item, str(error))
+        found = self._taken(item, lambda data: checked_manifest(data, item.key))
+        if found is None:
             return
-        except Exception as error:
-            self._refuse(item, str(error) or type(error).__name__)
-            return
+        data, manifest = found
         if lacking := self._lacking(manifest):
             self.shared.left[item.key] = f"names {lacking} that are not there: it was left"
             return
