@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from robench.attacks.base import Attack
 from robench.check import contract
 from robench.conformance import Result
-from robench.corruptions.base import Corruption
-from robench.data.base import Dataset
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.conformance import Make as NetworkMake
-from robench.plugins import Kind, Plugin
-from robench.trainers.base import Trainer
+from robench.plugins import KINDS, Kind, Plugin, base_of
 
 if TYPE_CHECKING:
     import pytest
@@ -39,13 +35,6 @@ CHECKS: dict[Kind, tuple[str, ...]] = {
     "datasets": (REST, "pickles", "loads", "images", "labels", "repeats", "leaks"),
     "networks": (REST, "answers", "builds", "repeats", "batches", "state", "gradient"),
     "trainers": (REST, "pickles", "isolation", "trains", "history", "seeds", "data", "learns"),
-}
-BASES: dict[Kind, type[Any]] = {
-    "attacks": Attack,
-    "corruptions": Corruption,
-    "datasets": Dataset,
-    "networks": Network,
-    "trainers": Trainer,
 }
 
 
@@ -130,8 +119,8 @@ def _called(plugin: Any) -> str:
 
 
 def _kind_of(plugin: Any) -> Kind:
-    for kind, base in BASES.items():
-        if issubclass(_class_of(plugin), base):
+    for kind in KINDS:
+        if issubclass(_class_of(plugin), base_of(kind)):
             if kind == "networks" and isinstance(plugin, Network):
                 raise RobenchError(
                     f"parametrize_with_checks: {_called(plugin)} is built already; give the class, "

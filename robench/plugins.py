@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, get_origin
+from typing import Any, ClassVar, Literal, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
@@ -290,11 +290,16 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
             found = _imported(place)
         except RobenchError as error:
             raise RobenchError(f"{where}{kind[:-1]} {name!r}: {error}") from error
-    module, _, attribute = BASES[kind].partition(":")
-    base = getattr(importlib.import_module(module), attribute)
+    base = base_of(kind)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise RobenchError(f"{where}{kind[:-1]} {name!r}: {found!r} is not a subclass of {base}")
     return found
+
+
+def base_of(kind: Kind) -> type[Any]:
+    """The class that plugins of a kind are subclasses of."""
+    module, _, attribute = BASES[kind].partition(":")
+    return cast("type[Any]", getattr(importlib.import_module(module), attribute))
 
 
 def beside(name: str, card: Card, where: str) -> Path:

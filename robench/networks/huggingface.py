@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 
@@ -85,10 +84,8 @@ class HuggingFace(Module):
         super().build()
         found: Mapping[str, Any] = self.model.make() if isinstance(self.model, Source) else {}
         for name, values in found.items():
-            if not getattr(self, name) and len(values) in (1, channels):
-                setattr(self, name, tuple(values))
-                pixels = torch.tensor(values).view(1, -1, 1, 1)
-                self.register_buffer(f"_{name}", pixels, persistent=False)
+            if len(values) in (1, channels):
+                self.unless_said(name, tuple(values))
 
     def named(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a file under the names that they have in the module: the library's files have

@@ -112,8 +112,17 @@ class Module(Network):
                     f"network 'module': {name} = {list(values)}: the images have "
                     f"{self.input_shape[0]} channels"
                 )
-            pixels = torch.tensor(values).view(1, -1, 1, 1)
-            self.register_buffer(f"_{name}", pixels, persistent=False)
+            self._hold(name, values)
+
+    def _hold(self, name: str, values: tuple[float, ...]) -> None:
+        pixels = torch.tensor(values).view(1, -1, 1, 1)
+        self.register_buffer(f"_{name}", pixels, persistent=False)
+
+    def unless_said(self, name: str, values: tuple[float, ...]) -> None:
+        """A library's `mean` or `std` of the channels, where the card says none."""
+        if not getattr(self, name):
+            setattr(self, name, values)
+            self._hold(name, values)
 
     def named(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of a file under the names that they have in the module. Raises RuntimeError, as

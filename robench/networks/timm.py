@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from pydantic import Field, InstanceOf
 from torch import nn
 
@@ -57,11 +56,8 @@ class Timm(Module):
         found: Mapping[str, Any] = getattr(self.module, "pretrained_cfg", None) or {}
         for name in ("mean", "std"):
             values = tuple(found.get(name, ()))
-            if not getattr(self, name) and len(values) == channels:
-                setattr(self, name, values)
-                self.register_buffer(
-                    f"_{name}", torch.tensor(values).view(1, -1, 1, 1), persistent=False
-                )
+            if len(values) == channels:
+                self.unless_said(name, values)
 
 
 def _made(make: Any, model: str, where: str, **arguments: Any) -> nn.Module:
