@@ -6,10 +6,11 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-FIRST_LINE, LINES, DRAWN = 10.0, 30.0, 0.1
-"""Seconds until the first plain line, between two, and between two drawings."""
+from robench.progress import FIRST_LINE, LINES, bars
+
+DRAWN = 0.1
+"""Seconds between two drawings."""
 
 
 class FilesBar:
@@ -17,16 +18,8 @@ class FilesBar:
 
     def __init__(self, console: Console, what: str) -> None:
         self._console, self._what = console, what
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}", style="dim"),
-            console=console,
-            transient=True,
-            auto_refresh=False,
-            disable=not console.is_terminal,
-        )
+        self._progress = bars(console)
+        self._progress.disable = not console.is_terminal
         self._bar = self._progress.add_task(what, total=None, text="")
         self._drawn, self._next_line = 0.0, time.monotonic() + FIRST_LINE
 

@@ -6,14 +6,16 @@ import threading
 import time
 from collections import defaultdict
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TaskID as BarID
 
-from robench.pool import Failure
-from robench.tasks import Task
+if TYPE_CHECKING:
+    from robench.pool import Failure
+    from robench.tasks import Task
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""
@@ -98,6 +100,20 @@ def _like(task: Task) -> Like:
     return task.kind, task.group
 
 
+def bars(console: Console) -> Progress:
+    """Bars that count, with a text behind each, gone at the end."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", style="dim"),
+        console=console,
+        transient=True,
+        # Drawn when something is told: a thread that draws would be copied with the process.
+        auto_refresh=False,
+    )
+
+
 class Terminal:
     """A Listener (execute.py) that draws bars with rich, and says how far it is in plain lines, now
     and then, where there is no terminal: in logs and notebooks."""
@@ -105,16 +121,7 @@ class Terminal:
     def __init__(self, console: Console, jobs: int, debug: bool = False) -> None:
         self._console, self._debug = console, debug
         self._lock = threading.RLock()
-        self._progress = Progress(
-            TextColumn("{task.description}", table_column=None),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}", style="dim"),
-            console=console,
-            transient=True,
-            # Drawn when something is told: a thread that draws would be copied with the process.
-            auto_refresh=False,
-        )
+        self._progress = bars(console)
         self._left = TimeLeft(jobs)
         self._tasks: dict[str, Task] = {}
         self._bars: dict[str, BarID] = {}
