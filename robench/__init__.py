@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robench.attacks.base import Attack
-    from robench.binarization import binarization_test
+    from robench.checks.in_pytest import parametrize_with_checks
     from robench.corruptions.base import Corruption
     from robench.data.base import Dataset, Part, Raw, Splits
     from robench.errors import RobenchError
-    from robench.evaluation import evaluate
-    from robench.in_pytest import parametrize_with_checks
+    from robench.evaluation.binarization import binarization_test
+    from robench.evaluation.evaluate import evaluate
+    from robench.evaluation.notebook import Evaluation
     from robench.networks.base import Network
-    from robench.networks.noisy import noisy
-    from robench.notebook import Evaluation
+    from robench.networks.modules.noisy import noisy
     from robench.trainers.base import Trainer
 
 try:
@@ -34,14 +34,14 @@ _PUBLIC = {
     "Part": "robench.data.base",
     "Raw": "robench.data.base",
     "Splits": "robench.data.base",
-    "Evaluation": "robench.notebook",
+    "Evaluation": "robench.evaluation.notebook",
     "Network": "robench.networks.base",
     "RobenchError": "robench.errors",
     "Trainer": "robench.trainers.base",
-    "binarization_test": "robench.binarization",
-    "evaluate": "robench.evaluation",
-    "noisy": "robench.networks.noisy",
-    "parametrize_with_checks": "robench.in_pytest",
+    "binarization_test": "robench.evaluation.binarization",
+    "evaluate": "robench.evaluation.evaluate",
+    "noisy": "robench.networks.modules.noisy",
+    "parametrize_with_checks": "robench.checks.in_pytest",
 }
 
 __all__ = [

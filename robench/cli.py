@@ -20,9 +20,9 @@ from robench import __version__
 from robench.errors import RobenchError, conceal, printable
 
 if TYPE_CHECKING:
-    from robench.store import Store
-    from robench.verify import Retrained, Verified
-    from robench.workspace import Folder, Workspace
+    from robench.make.verify import Retrained, Verified
+    from robench.store.store import Store
+    from robench.workspace.folders import Folder, Workspace
 
 FAILED, USAGE, UNDER, INTERRUPTED = 1, 2, 3, 130
 
@@ -148,8 +148,8 @@ def run(
     watch = None
     more = (only, ray, keep_images, fail_under, junit, markdown)
     if not any(more) and device in (None, "cpu"):
-        from robench import unchanged
-        from robench.files import Files
+        from robench.make import unchanged
+        from robench.store.files import Files
 
         files = Files(str(store or here.output / ".robench"))
         folder = out_folder or here.output / "reports" / report
@@ -159,9 +159,9 @@ def run(
             _say(f"page: {folder / 'index.html'}")
             return
         watch = unchanged.watch(asked)
-    from robench import gate
     from robench.run import RunOptions, run_report
-    from robench.store import Store
+    from robench.show import gate
+    from robench.store.store import Store
 
     wanted = gate.parse(fail_under or ())
 
@@ -200,8 +200,8 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Rebuild a page from the store, or from its published folder; trains and evaluates nothing."""
-    from robench.published import find_results
-    from robench.report import write_report
+    from robench.show.published import find_results
+    from robench.show.report.folder import write_report
 
     here = _workspace(workspace)
     folder = out_folder or here.output / "reports" / name
@@ -235,8 +235,8 @@ def images(
     store: StoreOption = None,
 ) -> None:
     """Write the images that a run with --keep-images kept, for other programs."""
-    from robench.images import export
-    from robench.results import load_results
+    from robench.show.images import export
+    from robench.show.results import load_results
 
     kept = _store(_workspace(workspace), store)
     for path in export(kept, load_results(kept, report), folder, form.value, only or ()):
@@ -250,8 +250,8 @@ def publish(
     store: StoreOption = None,
 ) -> None:
     """Write a static site of all reports that have results, with an index; only what changed."""
-    from robench.published import all_results
-    from robench.report.site import write_site
+    from robench.show.published import all_results
+    from robench.show.report.site import write_site
 
     here = _workspace(workspace)
     found = all_results(here, _store(here, store))
@@ -266,7 +266,7 @@ def list_(
     workspace: WorkspaceOption = None,
 ) -> None:
     """List cards, or the names that cards may use."""
-    from robench import listing
+    from robench.workspace import listing
 
     table = Table(box=None, pad_edge=False)
     header, rows = listing.rows(_workspace(workspace), what.value)
@@ -283,7 +283,7 @@ def show(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show a card: what it says, every field with its default, and the file that implements it."""
-    from robench import listing
+    from robench.workspace import listing
 
     for line in listing.details(_workspace(workspace), what):
         _say(line)
@@ -296,8 +296,8 @@ def plan(
     only: OnlyOption = None,
 ) -> None:
     """Say what a report asks for, without doing it."""
-    from robench import listing
-    from robench.plan import make_plan
+    from robench.workspace import listing
+    from robench.workspace.plan import make_plan
 
     for line in listing.plan_lines(make_plan(_workspace(workspace), report, only or ())):
         _say(line)
@@ -331,8 +331,8 @@ def verify(
     """Rerun a sample of stored cells, retrain models, and compare bits; where they were made on
     another kind of processor or with another torch, compare the images' outcomes. Exit code 1 when
     any differs."""
-    from robench.verify import data_notes, verify_training
-    from robench.verify import verify as rerun
+    from robench.make.verify import data_notes, verify_training
+    from robench.make.verify import verify as rerun
 
     here = _workspace(workspace)
     kept = _store(here, store)
@@ -356,7 +356,7 @@ def fsck(
     every: Annotated[bool, typer.Option("--all", help="List what no report needs, too.")] = False,
 ) -> None:
     """Check every file of a store; say what no report needs. Exit code 1 when one is damaged."""
-    from robench import fsck as checking
+    from robench.store import fsck as checking
 
     found = checking.check_store(_store(_workspace(workspace), store))
     for line in found.lines(every):
@@ -420,11 +420,11 @@ def _share(
     only: list[str] | None,
     pull: bool,
 ) -> None:
-    from robench import sharing
-    from robench.files import Files
-    from robench.files_progress import FilesBar
-    from robench.store import Store
-    from robench.transferred import Transferred
+    from robench.make.files_progress import FilesBar
+    from robench.store import sharing
+    from robench.store.files import Files
+    from robench.store.store import Store
+    from robench.store.transferred import Transferred
 
     verb = "pull" if pull else "push"
     if only and report is None:
@@ -436,7 +436,7 @@ def _share(
     shared = Transferred()
     batches = sharing.all_files(source, shared)
     if report is not None:
-        from robench.needed import needed
+        from robench.make.needed import needed
 
         batches = needed(here, report, ours, theirs, only or ())
     with FilesBar(err, verb) as bar:
@@ -476,7 +476,7 @@ def check(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check cards and run the contract tests of plugins. Exit code 1 when something is wrong."""
-    from robench import check as contract
+    from robench.checks import cards as contract
 
     checked = failed = 0
     for found in contract.check(_workspace(workspace), wanted):
@@ -496,7 +496,7 @@ def new(
 ) -> None:
     """Begin a workspace, a model, attack, corruption, data set or network in it, or a notebook:
     files that work, to be changed."""
-    from robench import new as begin
+    from robench.workspace import new as begin
 
     if what is New.workspace:
         files = begin.new_workspace(Path(name))
@@ -532,8 +532,8 @@ def schema(
     """Print the JSON Schema of cards, for editors that complete them."""
     import json
 
-    from robench.report.schema import leaderboard_schema
-    from robench.schema import schema as described
+    from robench.show.report.schema import leaderboard_schema
+    from robench.workspace.schema import schema as described
 
     folder: Folder | Literal["leaderboard"] = what.value
     made = leaderboard_schema() if folder == "leaderboard" else described(folder)
@@ -541,13 +541,13 @@ def schema(
 
 
 def _workspace(named: Path | None) -> Workspace:
-    from robench.workspace import open_workspace
+    from robench.workspace.folders import open_workspace
 
     return open_workspace(named)
 
 
 def _store(workspace: Workspace, named: str | None) -> Store:
-    from robench.store import Store
+    from robench.store.store import Store
 
     return Store(named or workspace.output / ".robench")
 

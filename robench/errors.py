@@ -6,7 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that some systems keep for devices, with or without a suffix."""
@@ -130,3 +135,70 @@ def system_words(error: Exception) -> str:
 def printable(text: object) -> str:
     """`text` on one line: characters that cannot be printed are written out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+FINDINGS = 6
+"""How many things that are wrong with a card an error names."""
+
+
+PLAIN = {
+    "must be a list, as in [1, 2]": ("tuple_type", "list_type"),
+    "must be a text": ("string_type", "is_instance_of"),
+    "must be a whole number": ("int_type", "int_parsing", "int_from_float"),
+    "must be a number": ("float_type", "float_parsing"),
+    "must be true or false": ("bool_type", "bool_parsing"),
+    "must be a table, as in {{ name = ... }}": ("model_type", "dict_type", "model_attributes_type"),
+    "must be at least {ge}": ("greater_than_equal",),
+    "must be more than {gt}": ("greater_than",),
+    "must be at most {le}": ("less_than_equal",),
+    "must be less than {lt}": ("less_than",),
+    "must be one of {expected}": ("literal_error", "enum"),
+    "must be a finite number": ("finite_number",),
+    "must have at least {min_length} items": ("too_short",),
+    "must not be empty": ("string_too_short",),
+}
+"""What pydantic finds wrong, in words of cards -> its names for it."""
+
+
+def explain(error: ValidationError, allowed: set[str]) -> str:
+    """All findings of a pydantic error in plain words: `key = value: what is wrong; ...`."""
+    found = error.errors(include_url=False)
+    unknown = [_key(one) for one in found if one["type"] == "extra_forbidden"]
+    meant = {name for key in unknown for name in get_close_matches(key, allowed, n=1, cutoff=0.6)}
+    said: list[str] = []
+    for one in found:
+        key = _key(one)
+        if one["type"] == "extra_forbidden":
+            said.append(f"{key}: unknown key; {nearest(key, allowed)}")
+        elif one["type"] == "missing":
+            if key not in meant:  # it is there under another name
+                said.append(f"{key}: this key is required")
+        else:
+            value = _shown(one["input"])
+            value = value if len(value) <= 80 else value[:77] + "..."
+            said.append(f"{key} = {value}: {_plain_words(one)}")
+    shown = list(dict.fromkeys(said))
+    more = f"; and {len(shown) - FINDINGS} more" if len(shown) > FINDINGS else ""
+    return "; ".join(shown[:FINDINGS]) + more
+
+
+def _key(finding: ErrorDetails) -> str:
+    return printable(".".join(str(part) for part in finding["loc"])) or "card"
+
+
+def _plain_words(finding: ErrorDetails) -> str:
+    """What is wrong with a value, in words of cards and not of Python."""
+    kind, context = finding["type"], finding.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return printable(str(context.get("error", finding["msg"])))
+    for words, kinds in PLAIN.items():
+        if kind in kinds:
+            return words.format(**{key: printable(value) for key, value in context.items()})
+    return printable(finding["msg"])
+
+
+def _shown(value: Any) -> str:
+    try:
+        return printable(repr(value))
+    except ValueError:  # an integer of more digits than Python converts
+        return "(a number of too many digits)"

@@ -10,19 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
-from robench import loading
-from robench.cluster import Cluster
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.manifest import describe
-from robench.plan import Cell, make_plan
-from robench.progress import Terminal
-from robench.report import PAGE, write_files
-from robench.results import Results, load_results
-from robench.run_state import choose_device, open_run, survey, with_the_rest
-from robench.store import Store
-from robench.unchanged import Watch
-from robench.workspace import Workspace
+from robench.make.cluster import Cluster
+from robench.make.describe import describe
+from robench.make.progress import Terminal
+from robench.make.run_state import choose_device, open_run, survey, with_the_rest
+from robench.make.scheduler import execute
+from robench.make.unchanged import Watch
+from robench.plugin_code import loading
+from robench.show.report.folder import PAGE, write_files
+from robench.show.results import Results, load_results
+from robench.store.store import Store
+from robench.workspace.folders import Workspace
+from robench.workspace.plan import Cell, make_plan
 
 
 @dataclass(frozen=True)

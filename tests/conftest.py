@@ -15,8 +15,8 @@ import torch
 import torch._dynamo  # torch's first optimiser imports it: here, and not in every copied worker
 from small_runs import small_workspace
 
-from robench import guard
-from robench.workspace import FOLDERS, Workspace
+from robench.plugin_code import guard
+from robench.workspace.folders import FOLDERS, Workspace
 
 torch.set_num_threads(1)
 
@@ -95,7 +95,7 @@ def without_plots() -> Iterator[None]:
     """Pages without their plots, for modules that are not about those: drawing them is most of
     what a page costs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robench.report.builder.plots", lambda *asked: [])
+        patch.setattr("robench.show.report.page.plots", lambda *asked: [])
         yield
 
 

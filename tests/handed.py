@@ -10,7 +10,7 @@ from small_runs import small_workspace
 from torch import Tensor, nn
 
 import robench
-from robench.attacks.trial import reference
+from robench.checks.trial import reference
 
 IMAGES = 30
 

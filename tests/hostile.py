@@ -31,12 +31,12 @@ import torch
 from factory import FACTORY
 from hypothesis import strategies as st
 
-from robench import check
+from robench.checks import cards as check
 from robench.errors import RobenchError
-from robench.plan import make_plan
-from robench.run_state import Run, open_run, survey
-from robench.store import Store
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.make.run_state import Run, open_run, survey
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 SECONDS = 20
 """Until an example counts as hanging; none takes a second on a machine at rest."""

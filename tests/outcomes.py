@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from robench.results import Results
+from robench.show.results import Results
 
 CLASSES = 10
 

@@ -21,8 +21,8 @@ from synthetic import (
     quick_threats,
 )
 
-from robench.report import write_report
-from robench.results import Results
+from robench.show.report.folder import write_report
+from robench.show.results import Results
 
 FILES = [
     "accuracies.csv",

@@ -11,8 +11,8 @@ import pyarrow as pa
 from synthetic import attack_threat
 
 from robench.digest import digest
-from robench.results import Results
-from robench.store import rows_digest
+from robench.show.results import Results
+from robench.store.store import rows_digest
 
 
 def proof_threat(name: str, eps: float, **more: Any) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robench.execute import execute
-from robench.plan import make_plan
-from robench.pool import Failure
+from robench.make.pool import Failure
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import execute
+from robench.make.tasks import Task
 from robench.run import Done, RunOptions, run_report
-from robench.run_state import Run, open_run
-from robench.store import Store
-from robench.tasks import Task
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 MODEL = """
 dataset = "digits"

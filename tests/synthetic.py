@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from robench.digest import derived_seed, digest
-from robench.results import Results
-from robench.store import Outcome, Store, rows_digest
+from robench.show.results import Results
+from robench.store.store import Outcome, Store, rows_digest
 
 KINDS = ("gaussian_noise", "glass_blur", "contrast", "fog", "jpeg_compression")
 EPS = (0.02, 0.05, 0.1, 0.2)

@@ -14,12 +14,13 @@ from handed import Plain, measured, numbers, trained
 from torch import Tensor, nn
 
 from robench.attacks.ball import Ball
-from robench.attacks.foolbox import Foolbox
-from robench.attacks.gradient import APGD, DIM, MIM, PGD, TIM, GradientAttack
+from robench.attacks.gradient import APGD, DIM, MIM, PGD, TIM
 from robench.attacks.lbfgs import LBFGS
+from robench.attacks.libraries.foolbox import Foolbox
+from robench.attacks.loop import GradientAttack
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.base import Network
-from robench.torch_state import own_state
+from robench.networks.torch_state import own_state
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import robench
-from robench.cards import AttackCard, as_number
 from robench.corruptions.base import Corruption
 from robench.corruptions.given import GivenImages
 from robench.corruptions.make import corrupt_images
@@ -23,8 +22,9 @@ from robench.data.digits import Digits
 from robench.data.ready import ready
 from robench.data.sample import drawn, said, stratified
 from robench.errors import RobenchError
-from robench.report import write_report
-from robench.workspace import Workspace
+from robench.show.report.folder import write_report
+from robench.workspace.cards import AttackCard, as_number
+from robench.workspace.folders import Workspace
 
 # -- a report that asks for fewer test images than there are meets a sample of them ----------------
 

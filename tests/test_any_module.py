@@ -18,11 +18,11 @@ from torch.nn.utils import prune
 
 import robench
 from robench.errors import RobenchError
+from robench.make.scoring import in_use
 from robench.networks.base import Network
-from robench.networks.handed import handed_over
+from robench.networks.modules.handed import handed_over
 from robench.networks.weights import load_state, plain_state, written_state
-from robench.scoring import in_use
-from robench.workspace import Workspace
+from robench.workspace.folders import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +407,7 @@ def make():
 def test_a_file_of_weights_from_data_parallel_checks_and_fits(
     small: Workspace, write: Callable[[str, str], Path]
 ) -> None:
-    from robench.check import check
+    from robench.checks.cards import check
 
     write("models/net.py", FACTORY)
     write("models/own.toml", CARD)

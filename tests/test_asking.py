@@ -15,15 +15,15 @@ from handed import trained
 from outcomes import Outcomes
 
 import robench
-from robench.asking import ALONE, ASKED, asked_about
-from robench.binarization import binarization_test
-from robench.diagnostics.asking import batches, memory, numbers
-from robench.diagnostics.finding import Finding
-from robench.diagnostics.known import known
-from robench.diagnostics.slopes import slopes
-from robench.diagnostics.subject import Subject
-from robench.elsewhere import Writes
 from robench.errors import RobenchError
+from robench.evaluation.binarization import binarization_test
+from robench.make.probes.asking import ALONE, ASKED, asked_about
+from robench.make.probes.elsewhere import Writes
+from robench.show.diagnostics.asking import batches, memory, numbers
+from robench.show.diagnostics.finding import Finding
+from robench.show.diagnostics.known import known
+from robench.show.diagnostics.slopes import slopes
+from robench.show.diagnostics.subject import Subject
 
 SAME = {
     "images": 48, "again": 0.0, "copy": 0.0, "graph": 0.0, "after near questions": 0.0,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from robench import plugins
 from robench.attacks.base import Attack
-from robench.scoring import RANK
-from robench.workspace import Workspace, reference_root
+from robench.make.scoring import RANK
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace, reference_root
 
 CARDS = Workspace(root=reference_root(), output=reference_root())
 NAMES = CARDS.names("attacks")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench import plugins
 from robench.attacks.base import Attack
-from robench.attacks.conformance import Result, check_attack
 from robench.attacks.gradient import APGD, BIM, PGD
 from robench.attacks.target import ScoreTarget, WhiteBoxTarget
-from robench.workspace import open_workspace
+from robench.checks.attacks import Result, check_attack
+from robench.workspace import plugins
+from robench.workspace.folders import open_workspace
 
 QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 15},

@@ -17,11 +17,11 @@ import torch
 from mnist_networks import trained
 from torch import Tensor, nn
 
-from robench.attacks.art import ART
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.base import Network
 

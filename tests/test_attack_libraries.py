@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 import torch
 
-from robench import plugins
-from robench.attacks import art as art_adapter
-from robench.attacks import foolbox as foolbox_adapter
-from robench.attacks.art import ART
-from robench.attacks.autoattack import AutoAttack
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import BIM, FGSM
-from robench.attacks.library import standing
+from robench.attacks.libraries import art as art_adapter
+from robench.attacks.libraries import foolbox as foolbox_adapter
+from robench.attacks.libraries.adapter import standing
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.autoattack import AutoAttack
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
-from robench.attacks.trial import TARGETS, attempt, reference
-from robench.cards import AttackCard, Spec
+from robench.checks.trial import TARGETS, attempt, reference
 from robench.errors import RobenchError
+from robench.workspace import plugins
+from robench.workspace.cards import AttackCard, Spec
 
 needs_autoattack = pytest.mark.skipif(
     importlib.util.find_spec("pyautoattack") is None,
@@ -91,7 +91,7 @@ def test_an_attack_whose_own_dependency_is_missing_says_so(
 
 def test_listing_attacks_imports_neither_library() -> None:
     code = (
-        "import sys; from robench import plugins; plugins.names('attacks'); "
+        "import sys; from robench.workspace import plugins; plugins.names('attacks'); "
         "[plugins.summary('attacks', n) for n in plugins.names('attacks')]; "
         "assert not {'torch', 'foolbox', 'art'} & set(sys.modules)"
     )

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robench.attacks.ball import Ball
-from robench.attacks.foolbox import Foolbox
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.losses import cross_entropy, margin
 from robench.attacks.noise import Noise
 from robench.attacks.target import BudgetExceeded, ScoreTarget, WhiteBoxTarget
-from robench.attacks.trial import attempt, reference
+from robench.checks.trial import attempt, reference
 from robench.networks.base import Network
 from robench.networks.noise import GaussianNoise, NoisyLayer, noise
 from robench.networks.surrogate import Step

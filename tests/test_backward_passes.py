@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from robench.bfunctions import NAMED, parse
 from robench.data.base import Splits
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST
@@ -22,6 +21,7 @@ from robench.data.two_gaussians import TwoGaussians
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
+from robench.networks.derivatives import NAMED, parse
 from robench.networks.fc import FC
 from robench.networks.mlp import MLP
 from robench.networks.rnn import RNN

@@ -14,17 +14,17 @@ import torch
 from pages import embedded_data
 from small_runs import Ears, carry_out, outcomes
 
-from robench import time_limit
 from robench.digest import canonical
-from robench.execute import execute
-from robench.manifest import describe
-from robench.plan import make_plan
-from robench.report import write_report
-from robench.results import load_results
-from robench.run_state import open_run
-from robench.seal import sealed, tensors_digest
-from robench.store import Store
-from robench.workspace import Workspace
+from robench.make.describe import describe
+from robench.make.run_state import open_run
+from robench.make.scheduler import execute
+from robench.plugin_code import time_limit
+from robench.show.report.folder import write_report
+from robench.show.results import load_results
+from robench.store.seal import sealed, tensors_digest
+from robench.store.store import Store
+from robench.workspace.folders import Workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 

@@ -19,15 +19,15 @@ from damaged_files import damage
 from small_runs import carry_out
 
 from robench.errors import RobenchError
-from robench.manifest import describe
-from robench.manifest_text import opened
-from robench.packed import unpacked
-from robench.published import find_results
-from robench.report import write_report
-from robench.results import Results, load_published, load_results
-from robench.seal import rows_digest, rows_match, sealed
-from robench.store import Damaged, Store
-from robench.workspace import Workspace, open_workspace, reference_root
+from robench.make.describe import describe
+from robench.show.packed.manifest_text import opened
+from robench.show.packed.pack import unpacked
+from robench.show.published import find_results
+from robench.show.report.folder import write_report
+from robench.show.results import Results, load_published, load_results
+from robench.store.seal import rows_digest, rows_match, sealed
+from robench.store.store import Damaged, Store
+from robench.workspace.folders import Workspace, open_workspace, reference_root
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 

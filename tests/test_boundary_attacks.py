@@ -21,7 +21,7 @@ from robench.attacks.gradient import APGD, PGD
 from robench.attacks.planes import onto_plane
 from robench.attacks.sparse import project_l1
 from robench.attacks.target import WhiteBoxTarget
-from robench.attacks.trial import attempt, reference
+from robench.checks.trial import attempt, reference
 from robench.errors import RobenchError
 
 SHAPE = (1, 3, 4)
@@ -229,7 +229,7 @@ def test_in_l1_only_apgd_knows_how_to_move() -> None:
 )
 def test_fab_and_l1_apgd_leave_as_few_images_as_the_authors(norm: str, eps: float) -> None:
     """The members of AutoAttack on the reference network; images left, of 60."""
-    from robench.attacks.autoattack import AutoAttack
+    from robench.attacks.libraries.autoattack import AutoAttack
 
     def left(attack: Attack) -> int:
         return round(60 * (1 - attempt(attack, "white-box", norm, eps).success))

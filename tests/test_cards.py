@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from robench.cards import AttackCard, ModelCard, read_card
 from robench.errors import RobenchError
-from robench.workspace import FOLDERS, open_workspace, reference_root
+from robench.workspace.cards import AttackCard, ModelCard, read_card
+from robench.workspace.folders import FOLDERS, open_workspace, reference_root
 
 Write = Callable[[str, str], Path]
 GOOD = 'attack = { name = "pgd", steps = 3 }\naccess = "white-box"\neps = 0.1\n'

@@ -12,20 +12,21 @@ import torch
 import typer
 from small_runs import Ears
 
-from robench import cli, plugins
-from robench.check import Checked, check, lines
-from robench.conformance import Result
-from robench.corruptions.conformance import check_corruption
-from robench.data.conformance import check_dataset
+from robench import cli
+from robench.checks.cards import Checked, check, lines
+from robench.checks.corruptions import check_corruption
+from robench.checks.data import check_dataset
+from robench.checks.finding import Result
+from robench.checks.networks import check_network
+from robench.checks.trainers import check_trainer
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.networks.conformance import check_network
-from robench.plan import make_plan
-from robench.run_state import open_run
-from robench.store import Store
-from robench.trainers.conformance import check_trainer
-from robench.workers import may_copy
-from robench.workspace import Workspace, open_workspace, reference_root
+from robench.make.run_state import open_run
+from robench.make.scheduler import execute
+from robench.make.workers import may_copy
+from robench.store.store import Store
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace, open_workspace, reference_root
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 
@@ -505,7 +506,7 @@ def test_a_plugin_that_ends_or_holds_up_its_test_fails_it(
 ) -> None:
     body, said = ENDS[how]
     if how in ("hangs", "swallows all"):
-        monkeypatch.setattr("robench.check.LIMIT", 2.0)
+        monkeypatch.setattr("robench.checks.cards.LIMIT", 2.0)
     write(
         "attacks/bad.py",
         f"import os, sys, time\nfrom robench import Attack\nclass Bad(Attack):\n"

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from robench.claims import judge
-from robench.results import Results
+from robench.show.claims import judge
+from robench.show.results import Results
 
 IMAGES = 400
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import robench, robench_here
 
-from robench.workspace import Workspace
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 

@@ -7,10 +7,11 @@ import torch
 
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.cnn import CNN
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.noise import GaussianNoise, NoisyLayer, noise, noisy_layers
 from robench.trainers.bp import BP
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 
 
 def built(**settings: object) -> CNN:

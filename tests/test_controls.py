@@ -11,21 +11,21 @@ import torch
 from small_runs import carry_out
 from torch import Tensor
 
-from robench.belongs import misnamed
-from robench.cards import ModelCard
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.manifest import describe
+from robench.make.describe import describe
+from robench.make.run_state import Run, open_run
 from robench.networks.mlp import MLP
 from robench.networks.noise import noisy_layers
-from robench.plan import Cell, make_plan
-from robench.report import write_report
-from robench.report.final_noise import final_noise
-from robench.results import load_results
-from robench.run_state import Run, open_run
-from robench.store import Store
+from robench.show.report.final_noise import final_noise
+from robench.show.report.folder import write_report
+from robench.show.results import load_results
+from robench.store.belongs import misnamed
+from robench.store.store import Store
 from robench.trainers.bp_n import BPN
-from robench.workspace import Workspace, open_workspace, reference_root
+from robench.workspace.cards import ModelCard
+from robench.workspace.folders import Workspace, open_workspace, reference_root
+from robench.workspace.plan import Cell, make_plan
 
 Write = Callable[[str, str], Path]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from robench.corruption_error import corruption_errors
-from robench.results import Results
+from robench.show.corruption_error import corruption_errors
+from robench.show.results import Results
 
 IMAGES = 100
 

@@ -15,14 +15,14 @@ import pytest
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
-from robench import plugins
 from robench.corruptions.base import Corruption
 from robench.corruptions.glr_mnist import GLRMnist
-from robench.corruptions.imagecorruptions_compat import KINDS
-from robench.corruptions.imagenet_c import ImageNetC
+from robench.corruptions.imagenet_c.compat import KINDS
+from robench.corruptions.imagenet_c.corruption import ImageNetC
 from robench.corruptions.make import corrupt_images
 from robench.errors import RobenchError
-from robench.workspace import open_workspace, reference_root
+from robench.workspace import plugins
+from robench.workspace.folders import open_workspace, reference_root
 
 DIGITS = (load_digits().images[:6, None] / 16).astype(np.float32)
 EVERY = {"pad": ImageNetC(kinds=KINDS, small="pad"), "scale": ImageNetC(kinds=KINDS, small="scale")}

@@ -23,21 +23,21 @@ from robench.attacks.base import Attack
 from robench.attacks.gradient import APGD, FGSM, PGD
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
-from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.images import read_images
-from robench.leaderboard import leaderboard
-from robench.manifest import describe
-from robench.plan import make_plan
-from robench.results import Results, load_results
-from robench.run_state import Run, open_run
-from robench.scoring import attack_slice, score_slice
-from robench.store import Store
-from robench.trained import trained_network
-from robench.workspace import Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import execute
+from robench.make.scoring import attack_slice, score_slice
+from robench.make.trained import trained_network
+from robench.show.images import read_images
+from robench.show.leaderboard import leaderboard
+from robench.show.results import Results, load_results
+from robench.store.store import Store
+from robench.workspace.cards import AttackCard
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 CPU = torch.device("cpu")

@@ -13,7 +13,6 @@ from small_runs import Ears
 from torch import Tensor
 from torch.nn import functional as F
 
-from robench import plugins, replay
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.gradient import APGD, MIM, PGD
@@ -22,17 +21,20 @@ from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import execute
+from robench.networks import replay
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
-from robench.plan import make_plan
-from robench.run_state import Run, open_run
-from robench.store import Store
+from robench.store.store import Store
 from robench.trainers.base import Trainer
-from robench.workspace import Workspace
+from robench.trainers.likelihood_ratio import LikelihoodRatio
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace
+from robench.workspace.plan import make_plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

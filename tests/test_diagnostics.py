@@ -16,26 +16,26 @@ from outcomes import Outcomes
 from pages import embedded_data
 from small_runs import Ears
 
-from robench.diagnostics.above_clean import above_clean
-from robench.diagnostics.answers import determinism, outputs
-from robench.diagnostics.averaging import averaging
-from robench.diagnostics.finding import Finding, Verdict
-from robench.diagnostics.gradient import surrogates, zero_gradients
-from robench.diagnostics.gradient_free import gradient_free
-from robench.diagnostics.iterates import earlier_iterates, loss_at_the_end, loss_on_the_way
-from robench.diagnostics.strength import growing_eps, more_effort, one_step
-from robench.diagnostics.subject import Subject
-from robench.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.leaderboard import leaderboard
-from robench.manifest import describe
-from robench.plan import make_plan
-from robench.report import write_report
-from robench.results import Results, load_published, load_results
-from robench.run_state import open_run
-from robench.store import Store
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.run_state import open_run
+from robench.make.scheduler import execute
+from robench.show.diagnostics.above_clean import above_clean
+from robench.show.diagnostics.answers import determinism, outputs
+from robench.show.diagnostics.averaging import averaging
+from robench.show.diagnostics.finding import Finding, Verdict
+from robench.show.diagnostics.gradient import surrogates, zero_gradients
+from robench.show.diagnostics.gradient_free import gradient_free
+from robench.show.diagnostics.iterates import earlier_iterates, loss_at_the_end, loss_on_the_way
+from robench.show.diagnostics.strength import growing_eps, more_effort, one_step
+from robench.show.diagnostics.subject import Subject
+from robench.show.diagnostics.verdicts import CHECKS, NEEDED, diagnose, verdict
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.results import Results, load_published, load_results
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 FRAUDS = Path(__file__).with_name("frauds.py")
@@ -143,8 +143,8 @@ def test_a_published_folder_gives_the_same_verdicts_and_shows_them(
 
 def test_diagnosing_imports_neither_torch_nor_plugins() -> None:
     code = (
-        "import sys, robench.diagnostics.verdicts;"
-        "sys.exit(', '.join({'torch', 'robench.plugins'} & set(sys.modules)) or 0)"
+        "import sys, robench.show.diagnostics.verdicts;"
+        "sys.exit(', '.join({'torch', 'robench.workspace.plugins'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

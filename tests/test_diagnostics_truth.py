@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from outcomes import Outcomes
 
-from robench.diagnostics.finding import Finding
-from robench.diagnostics.subject import Subject
-from robench.diagnostics.truth import truth
-from robench.diagnostics.verdicts import against_truth, diagnose, tally
+from robench.show.diagnostics.finding import Finding
+from robench.show.diagnostics.subject import Subject
+from robench.show.diagnostics.truth import truth
+from robench.show.diagnostics.verdicts import against_truth, diagnose, tally
 
 
 def against(left: float, robust: float, proved: float | None = None, **more: float) -> Outcomes:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from robench.attacks.ball import Ball
-from robench.attacks.conformance import check_attack
 from robench.attacks.event_flips import EventFlips
 from robench.attacks.flips import RandomFlips
 from robench.attacks.target import WhiteBoxTarget
+from robench.checks.attacks import check_attack
 from robench.data.digits_events import DigitsEvents, sensed
 from robench.errors import RobenchError
-from robench.networks.module import Module
+from robench.networks.modules.module import Module
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
-from robench.plugins import Source
 from robench.proofs.reading import Unreadable, read
 from robench.trainers.stbp import STBP
+from robench.workspace.plugins import Source
 
 STEPS = 3
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from small_runs import carry_out, outcomes
 
-from robench import trained
 from robench.errors import RobenchError
-from robench.manifest import describe
+from robench.make import trained
+from robench.make.describe import describe
+from robench.make.run_state import survey
 from robench.networks.base import Network
-from robench.plan import make_plan
-from robench.run_state import survey
-from robench.workspace import Workspace, open_workspace
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 

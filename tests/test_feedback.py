@@ -10,18 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench import plugins
 from robench.data.base import Part, Splits
 from robench.errors import RobenchError
-from robench.feedback import Feedback
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, LaplaceNoise, noise, noisy_layers
 from robench.networks.rnn import RNN
 from robench.networks.snn import SNN
-from robench.noise_tape import Injection
+from robench.trainers.feedback import Feedback
+from robench.trainers.likelihood_ratio import LikelihoodRatio
+from robench.trainers.noise_tape import Injection
+from robench.workspace import plugins
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 6
 NOISY: dict[str, Any] = {"sigma": 0.6, "learned_sigma": True}

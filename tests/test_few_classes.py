@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench.attacks.art import ART
-from robench.attacks.autoattack import AutoAttack
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import APGD, PGD
 from robench.attacks.lbfgs import LBFGS
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.autoattack import AutoAttack
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.losses import dlr
 from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget

@@ -16,12 +16,12 @@ from small_runs import carry_out
 
 from robench.digest import canonical, digest
 from robench.errors import RobenchError
-from robench.fsck import check_store
-from robench.manifest import describe
-from robench.seal import sealed, tensors_digest
-from robench.store import Store
-from robench.verify import verify_training
-from robench.workspace import Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.verify import verify_training
+from robench.store.fsck import check_store
+from robench.store.seal import sealed, tensors_digest
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
 

@@ -8,11 +8,11 @@ import pytest
 from command_line import robench_here
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat
 
-from robench import gate
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
-from robench.results import Results
-from robench.workspace import Workspace
+from robench.show import gate
+from robench.show.leaderboard import leaderboard
+from robench.show.results import Results
+from robench.workspace.folders import Workspace
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from data_files import cifar_c, tiny_c
 from PIL import Image
 
 from robench.corruptions.given import GivenImages
-from robench.corruptions.imagenet_c import ImageNetC
+from robench.corruptions.imagenet_c.corruption import ImageNetC
 from robench.corruptions.make import corrupt_images
 from robench.errors import RobenchError
 

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from robench.attacks import diversity, loop
 from robench.attacks.ball import Ball
-from robench.attacks.conformance import budget
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
-from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM, GradientAttack
+from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM
+from robench.attacks.loop import GradientAttack
 from robench.attacks.losses import cross_entropy, dlr, margin
 from robench.attacks.steps import Region, checkpoints
 from robench.attacks.target import Answer, WhiteBoxTarget
-from robench.attacks.trial import attempt, reference
+from robench.checks.attacks import budget
+from robench.checks.trial import attempt, reference
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.noise import GaussianNoise, noise

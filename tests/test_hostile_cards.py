@@ -21,8 +21,8 @@ from hostile import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench import plugins
-from robench.workspace import Workspace
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace
 
 alone, workspace = hostile.alone, hostile.workspace  # fixtures
 

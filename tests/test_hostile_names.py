@@ -22,13 +22,15 @@ from hostile import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench import check, listing, report
-from robench.new import new_plugin, new_workspace
-from robench.plan import make_plan
-from robench.published import find_results
-from robench.store import Store
-from robench.verify import verify
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.checks import cards as check
+from robench.make.verify import verify
+from robench.show.published import find_results
+from robench.show.report import folder as report
+from robench.store.store import Store
+from robench.workspace import listing
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
+from robench.workspace.new import new_plugin, new_workspace
+from robench.workspace.plan import make_plan
 
 alone, workspace = hostile.alone, hostile.workspace  # fixtures
 

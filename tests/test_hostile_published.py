@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from pages import Outline
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
-from robench.manifest_text import opened
-from robench.report import write_report
-from robench.results import Results, load_published
+from robench.show.packed.manifest_text import opened
+from robench.show.report.folder import write_report
+from robench.show.results import Results, load_published
 
 alone = hostile.alone  # a fixture
 

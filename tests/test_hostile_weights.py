@@ -18,10 +18,10 @@ from hostile import JSON, NUMBERS, changed, works_or_says
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from robench import plugins
-from robench.identity import resolve_model
+from robench.make.identity import resolve_model
 from robench.networks.base import check_finite
-from robench.workspace import Workspace
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace
 
 alone, workspace = hostile.alone, hostile.workspace  # fixtures
 

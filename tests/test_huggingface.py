@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from robench import plugins
+from robench.checks.networks import check_network
 from robench.errors import RobenchError
-from robench.identity import resolve_model
-from robench.networks.conformance import check_network
-from robench.networks.huggingface import HuggingFace, _normalisation
-from robench.workspace import Workspace
+from robench.make.identity import resolve_model
+from robench.networks.modules.huggingface import HuggingFace, _normalisation
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 SMALL = {

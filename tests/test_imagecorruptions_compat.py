@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from robench.corruptions import fast_blurs, imagecorruptions_compat, imagecorruptions_fast
-from robench.corruptions.imagecorruptions_compat import COMMON, EXTRA, KINDS, corrupt, mended
-from robench.corruptions.imagecorruptions_fast import NOISES, luma
+from robench.corruptions.imagenet_c import blurs as fast_blurs
+from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
+from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
+from robench.corruptions.imagenet_c.compat import COMMON, EXTRA, KINDS, corrupt, mended
+from robench.corruptions.imagenet_c.fast import NOISES, luma
 from robench.errors import RobenchError
 
 SEVERITIES = range(1, 6)

@@ -13,10 +13,10 @@ import pytest
 
 import robench
 from robench.attacks.gradient import FGSM, PGD
+from robench.checks.in_pytest import REST
 from robench.corruptions.glr_mnist import GLRMnist
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.in_pytest import REST
 from robench.networks.fc import FC
 from robench.networks.mlp import MLP
 from robench.trainers.bp import BP

@@ -18,10 +18,10 @@ import torch
 from small_runs import carry_out, outcomes
 
 import robench
-from robench import guard
 from robench.errors import RobenchError
-from robench.guard import guarded
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.plugin_code import guard
+from robench.plugin_code.guard import guarded
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
 
@@ -69,8 +69,8 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "Sum": ("np.concatenate = np.stack", "numpy.concatenate"),
     "Open": ("import builtins; builtins.round = abs", "builtins.round"),
     "Clock": ("import time; time.perf_counter = lambda: 0.0", "time.perf_counter"),
-    "Rounding": ("scoring.ROUNDING = (9.0, 9.0)", "robench.scoring.ROUNDING"),
-    "Enforce": ("scoring._enforce = lambda x, *_: x", "robench.scoring._enforce"),
+    "Rounding": ("scoring.ROUNDING = (9.0, 9.0)", "robench.make.scoring.ROUNDING"),
+    "Enforce": ("scoring._enforce = lambda x, *_: x", "robench.make.scoring._enforce"),
     "Project": ("ball.Ball.project = lambda s, a, b: a", "robench.attacks.ball.Ball.project"),
     "Losses": ("losses.LOSSES.clear()", "robench.attacks.losses.LOSSES"),
     "Code": (
@@ -98,7 +98,7 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "Method": ("foolbox.attacks.LinfPGD.__call__ = lambda *a: 0", "Attack.__call__"),
     "Tables": ("pyarrow.table = lambda *a, **k: None", "pyarrow.table"),
     "Module": ("sys.modules['foolbox'] = np", "sys.modules['foolbox']"),
-    "NoModule": ("del sys.modules['robench.scoring']", "sys.modules['robench.scoring']"),
+    "NoModule": ("del sys.modules['robench.make.scoring']", "sys.modules['robench.make.scoring']"),
     "Finders": ("sys.meta_path.clear()", "sys.meta_path"),
 }
 """What it replaces."""
@@ -134,7 +134,8 @@ import pyarrow
 import scipy.ndimage
 import torch
 from torch.overrides import TorchFunctionMode
-from robench import Attack, scoring
+from robench import Attack
+from robench.make import scoring
 from robench.attacks import ball, losses
 
 class Odd(TorchFunctionMode):
@@ -277,7 +278,7 @@ def test_a_watch_within_another_leaves_what_is_replaced_to_the_outer_one() -> No
 def test_closed_streams_are_opened_again() -> None:
     code = """
         import os, sys, torch
-        from robench.guard import guarded
+        from robench.plugin_code.guard import guarded
         for act in ("os.close(2)", "sys.stderr.close()", "os.dup2(0, 2)"):
             try:
                 with guarded("it"):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from robench.attacks.ball import Ball
 from robench.attacks.contest import Best
-from robench.attacks.gradient import APGD, PGD, GradientAttack
+from robench.attacks.gradient import APGD, PGD
+from robench.attacks.loop import GradientAttack
 from robench.attacks.losses import accuracy, margin
 from robench.attacks.steps import Region, StableSteps
 from robench.attacks.target import WhiteBoxTarget

@@ -20,16 +20,16 @@ from torch import nn
 import robench
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.fsck import check_store
-from robench.images import read_images
-from robench.manifest import describe
-from robench.plan import make_plan
-from robench.results import Results, load_results
-from robench.run_state import Run, open_run
-from robench.store import Store
-from robench.trained import fresh_network
-from robench.workspace import Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import execute
+from robench.make.trained import fresh_network
+from robench.show.images import read_images
+from robench.show.results import Results, load_results
+from robench.store.fsck import check_store
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 

@@ -17,12 +17,12 @@ from torch import nn
 
 from robench.data.base import Splits
 from robench.data.fresh import MANY, parts, relatives
-from robench.diagnostics.known import ABOVE, CHANCE, known
-from robench.diagnostics.subject import Subject
+from robench.make.probes.ranks import farther, ranks
 from robench.networks.base import Network
-from robench.networks.module import Module
-from robench.plugins import Source
-from robench.ranks import farther, ranks
+from robench.networks.modules.module import Module
+from robench.show.diagnostics.known import ABOVE, CHANCE, known
+from robench.show.diagnostics.subject import Subject
+from robench.workspace.plugins import Source
 
 EPS = 0.1
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from robench.attacks.ball import Ball
 from robench.attacks.lbfgs import LBFGS, _Point, _Problem, two_loop, unlikely
 from robench.attacks.target import WhiteBoxTarget
-from robench.attacks.trial import attempt, reference
+from robench.checks.trial import attempt, reference
 from robench.networks.base import Network
 
 

@@ -19,12 +19,12 @@ from synthetic import (
 )
 
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.tables import as_json, as_latex
-from robench.results import Results, load_published, load_results
-from robench.statistics import wilson
-from robench.store import Store
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.tables import as_json, as_latex
+from robench.show.results import Results, load_published, load_results
+from robench.show.statistics import wilson
+from robench.store.store import Store
 
 
 @pytest.fixture(scope="module")

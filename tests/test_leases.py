@@ -17,16 +17,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from small_runs import Ears, carry_out, outcomes
 
-from robench import leases
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.files import Files
-from robench.fsck import check_store
-from robench.leases import Leases
-from robench.plan import make_plan
-from robench.run_state import open_run
-from robench.store import Store
-from robench.workspace import Workspace, open_workspace
+from robench.make.run_state import open_run
+from robench.make.scheduler import execute
+from robench.store import leases
+from robench.store.files import Files
+from robench.store.fsck import check_store
+from robench.store.leases import Leases
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 FORK = multiprocessing.get_context("fork")
@@ -228,7 +228,7 @@ def test_a_run_takes_over_what_another_host_left_and_says_who_was_waited_for(
 ) -> None:
     run, _ = carry_out(small)
     monkeypatch.setattr(leases, "STALE", 0.2)
-    monkeypatch.setattr("robench.execute.LOOK", 0.05)
+    monkeypatch.setattr("robench.make.scheduler.LOOK", 0.05)
     name = run.digests[run.plan.cells[0]]
     next(Path(run.store.url).rglob(f"{name}.parquet")).unlink()
     run.store.files.write(f"leases/{name}.json", foreign())
@@ -245,7 +245,7 @@ def test_what_another_run_makes_meanwhile_is_not_made_again(
     small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = carry_out(small)
-    monkeypatch.setattr("robench.execute.LOOK", 0.05)
+    monkeypatch.setattr("robench.make.scheduler.LOOK", 0.05)
     name = run.digests[run.plan.cells[0]]
     file = next(Path(run.store.url).rglob(f"{name}.parquet"))
     file.rename(small.root / "elsewhere")
@@ -374,7 +374,7 @@ def test_a_store_that_cannot_be_written_is_one_error(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(type(run.store.files.fs), "makedirs", refuse)
-    monkeypatch.setattr("robench.files._create", refuse)
+    monkeypatch.setattr("robench.store.files._create", refuse)
     assert not carry_out(small)[1].done, "nothing to do, nothing to hold"
     name = run.digests[run.plan.cells[0]]
     next(Path(run.store.url).rglob(f"{name}.parquet")).unlink()
@@ -450,7 +450,7 @@ def test_images_that_another_run_did_not_keep_are_made(
     small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = carry_out(small)
-    monkeypatch.setattr("robench.execute.LOOK", 0.05)
+    monkeypatch.setattr("robench.make.scheduler.LOOK", 0.05)
     fgsm = next(cell for cell in run.plan.cells if cell.threat.name == "fgsm")
     file = next(Path(run.store.url).rglob(f"{run.digests[fgsm]}.parquet"))
     file.rename(small.root / "elsewhere")

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows, zero_one_rows
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows, zero_one_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise, noisy_layers
 from robench.networks.snn import SNN
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 3
 

@@ -12,13 +12,14 @@ import torch
 from small_graph import CLASSES, items, small_graph
 from torch import Tensor
 
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
 from robench.networks.gat import GAT
 from robench.networks.gcn import GCN
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.rnn import RNN
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 
 SHAPE = (1, 4, 4)
 

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from robench.attacks.gradient import DIM, PGD
-from robench.cards import AttackCard
 from robench.data.base import Part, Splits
 from robench.data.cifar10 import CIFAR10, FOLDER, TEST, TRAIN
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.memory import ran_out
+from robench.make.scoring import attack_slice, score_slice
 from robench.networks.base import Network
+from robench.networks.memory import ran_out
 from robench.networks.mlp import MLP
 from robench.networks.weights import tensors_in
-from robench.scoring import attack_slice, score_slice
 from robench.trainers.base import Trainer
 from robench.trainers.bp import BP
 from robench.trainers.bp_n import BPN
+from robench.workspace.cards import AttackCard
 
 CPU = torch.device("cpu")
 

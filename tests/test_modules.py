@@ -13,16 +13,16 @@ from factory import FACTORY
 from torch import Tensor, nn
 
 import robench
-from robench.cards import ModelCard
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.identity import resolve_model
-from robench.networks.handed import _SEEN, handed_over
-from robench.networks.module import Module
-from robench.plugins import Source
+from robench.make.identity import resolve_model
+from robench.networks.modules.handed import _SEEN, handed_over
+from robench.networks.modules.module import Module
 from robench.run import RunOptions, make_results
-from robench.store import Store
-from robench.workspace import Workspace
+from robench.store.store import Store
+from robench.workspace.cards import ModelCard
+from robench.workspace.folders import Workspace
+from robench.workspace.plugins import Source
 
 Write = Callable[[str, str], Path]
 

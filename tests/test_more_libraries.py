@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from robench import plugins
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.target import WhiteBoxTarget
-from robench.attacks.trial import reference
-from robench.check import check
-from robench.plan import make_plan
-from robench.workspace import open_workspace
+from robench.checks.cards import check
+from robench.checks.trial import reference
+from robench.workspace import plugins
+from robench.workspace.folders import open_workspace
+from robench.workspace.plan import make_plan
 
 pytest.importorskip("torchattacks", reason="torchattacks is not installed")
 pytest.importorskip("adv_lib", reason="adv-lib is not installed")

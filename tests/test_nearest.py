@@ -14,20 +14,20 @@ from small_runs import carry_out, small_workspace
 
 from robench.attacks.base import Attack
 from robench.attacks.gradient import FGSM
-from robench.cards import AttackCard, Nearest, read_card
 from robench.data.base import Part
 from robench.errors import RobenchError
-from robench.gaps import check, gaps
-from robench.leaderboard import leaderboard
-from robench.manifest import describe
-from robench.nearest import look_nearer
+from robench.make.describe import describe
+from robench.make.nearest import look_nearer
+from robench.make.scoring import Perturbed, attack_slice
 from robench.networks.mlp import MLP
-from robench.plan import make_plan
 from robench.proofs.exact import Exact
-from robench.report import write_report
-from robench.report.recall import recalls
-from robench.results import Results, load_published, load_results
-from robench.scoring import Perturbed, attack_slice
+from robench.show.gaps import check, gaps
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.plots.recall import recalls
+from robench.show.results import Results, load_published, load_results
+from robench.workspace.cards import AttackCard, Nearest, read_card
+from robench.workspace.plan import make_plan
 
 EPS, SHAPE = 0.2, (1, 1, 6)
 WEIGHTS = np.array([0.5, -1.0, 0.25, 2.0, -0.75, 1.5])

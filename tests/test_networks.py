@@ -9,8 +9,8 @@ import torch
 
 from robench.errors import RobenchError
 from robench.networks.mlp import MLP
+from robench.networks.modules.over_time import bernoulli
 from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise
-from robench.networks.over_time import bernoulli
 from robench.networks.snn import SNN
 from robench.networks.surrogate import NAMED, Step, parse_surrogate, surrogate
 

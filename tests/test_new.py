@@ -10,12 +10,12 @@ from command_line import robench_here
 from PIL import Image
 from small_runs import reported
 
-from robench.check import check
+from robench.checks.cards import check
+from robench.data.loading import load_splits
 from robench.errors import RobenchError
-from robench.identity import load_splits
-from robench.new import new_notebook, new_plugin, new_workspace
-from robench.store import Store
-from robench.workspace import Workspace, open_workspace
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.new import new_notebook, new_plugin, new_workspace
 
 SHORT = """
 dataset = "digits"

@@ -11,11 +11,11 @@ import torch
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.identity import resolve_model
+from robench.make.identity import resolve_model
 from robench.networks.mlp import MLP
 from robench.networks.noise import noise, noise_in_use
 from robench.trainers.bp import BP
-from robench.workspace import open_workspace
+from robench.workspace.folders import open_workspace
 
 Write = Callable[[str, str], Path]
 

@@ -11,10 +11,10 @@ import pytest
 from small_runs import carry_out
 
 from robench.errors import RobenchError
-from robench.manifest import describe
-from robench.report import write_report
-from robench.results import load_published, load_results
-from robench.workspace import Workspace
+from robench.make.describe import describe
+from robench.show.report.folder import write_report
+from robench.show.results import load_published, load_results
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 NOISY = """

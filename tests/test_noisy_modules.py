@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 import robench
 from robench.errors import RobenchError
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
-from robench.networks.module import Module
+from robench.networks.losses import cross_entropy_rows
+from robench.networks.modules.module import Module
 from robench.networks.noise import GaussianNoise, noise, noisy_layers
-from robench.plugins import Source
+from robench.trainers.likelihood_ratio import LikelihoodRatio
+from robench.workspace.plugins import Source
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 3
 

@@ -22,22 +22,23 @@ import torch
 from small_runs import Ears, carry_out
 
 import robench
-from robench import loading, provenance, reach
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST, FashionMNIST, _content
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.identity import resolve_model, threat_fields
-from robench.manifest import describe
-from robench.networks.answers import named_by_answers, questions
-from robench.networks.handed import handed_over
-from robench.plan import make_plan
-from robench.reach import code_of
-from robench.report import write_report
-from robench.results import load_results
-from robench.run_state import open_run
-from robench.store import Store
-from robench.workspace import FOLDERS, Workspace, open_workspace
+from robench.make import provenance
+from robench.make.describe import describe
+from robench.make.identity import resolve_model, threat_fields
+from robench.make.run_state import open_run
+from robench.make.scheduler import execute
+from robench.networks.modules.answers import named_by_answers, questions
+from robench.networks.modules.handed import handed_over
+from robench.plugin_code import loading, reach
+from robench.plugin_code.reach import code_of
+from robench.show.report.folder import write_report
+from robench.show.results import load_results
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS, Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 MODEL = """
 dataset = "digits"
@@ -647,8 +648,8 @@ def test_provenance_has_the_commit_and_whether_files_were_changed(
             text=True,
         ).stdout.strip()
 
-    package = tmp_path / "robench"
-    package.mkdir()
+    package = tmp_path / "robench" / "make"
+    package.mkdir(parents=True)
     (package / "provenance.py").write_text("one")
     git("init", "-q")
     git("add", ".")

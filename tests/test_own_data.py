@@ -17,8 +17,8 @@ import robench
 from robench.data.checked import checked_images, checked_labels
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.identity import resolve_model
-from robench.workspace import Workspace
+from robench.make.identity import resolve_model
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 

@@ -15,8 +15,8 @@ import robench
 from robench.attacks.gradient import PGD
 from robench.data.digits import Digits
 from robench.errors import RobenchError
-from robench.report.text import radius
-from robench.workspace import Workspace
+from robench.show.report.text import radius
+from robench.workspace.folders import Workspace
 
 mpl.use("Agg")
 

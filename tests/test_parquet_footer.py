@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robench.parquet_footer import unpacked_sizes
-from robench.seal import check_room
+from robench.store.parquet_footer import unpacked_sizes
+from robench.store.seal import check_room
 
 
 def written(**settings: object) -> bytes:

@@ -20,12 +20,12 @@ from robench.data.base import Splits
 from robench.data.cifar100 import CIFAR100
 from robench.data.image_folder import ImageFolder
 from robench.data.imagenet import DEVKIT, META, TRUTH, ImageNet
+from robench.data.loading import forget_splits, load_splits
 from robench.data.pictures import KNOWN, Pictures, Shaping
 from robench.data.sample import drawn
 from robench.data.svhn import SVHN
 from robench.errors import RobenchError
-from robench.identity import forget_splits, load_splits
-from robench.workspace import Workspace
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 CARD = """

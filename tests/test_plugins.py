@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from robench import plugins
-from robench.cards import Spec
 from robench.errors import RobenchError
-from robench.workspace import Workspace
+from robench.workspace import plugins
+from robench.workspace.cards import Spec
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 

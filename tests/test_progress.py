@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from robench.progress import Terminal, TimeLeft
+from robench.make.progress import Terminal, TimeLeft
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Work:
 
 def test_time_left_comes_from_like_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
     left = TimeLeft(jobs=2)
     tasks = [Work(f"a seed 0 x t{i}", "a x attack t") for i in range(5)]
     for task in tasks:
@@ -43,7 +43,7 @@ def test_time_left_comes_from_like_tasks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_running_training_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
     left = TimeLeft(jobs=1)
     task = Work("train a seed 0", "a", kind="train", makes=("models",))
     left.queue(task)
@@ -57,7 +57,7 @@ def test_a_task_that_takes_longer_than_its_like_is_not_done_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
     left = TimeLeft(jobs=1)
     short, long = Work("a seed 0 x t", "a x attack t"), Work("a seed 1 x t", "a x attack t")
     for task in (short, long):
@@ -76,7 +76,7 @@ def test_a_log_without_a_terminal_gets_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("robench.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
     written = io.StringIO()
     terminal = Terminal(Console(file=written), jobs=1)
     terminal.begin(1, 2)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from robench.attacks.ball import Ball
-from robench.cards import AttackCard, Norm
 from robench.data.base import Part
+from robench.make.scoring import Perturbed, attack_slice
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
 from robench.networks.snn import SNN
 from robench.proofs import boxes
 from robench.proofs.exact import Exact
 from robench.proofs.linear import Box, Net, Value
-from robench.scoring import Perturbed, attack_slice
+from robench.workspace.cards import AttackCard, Norm
 
 SHAPE, CLASSES = (1, 6, 6), 3
 NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {

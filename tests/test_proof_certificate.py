@@ -11,15 +11,15 @@ import torch
 from scipy.stats import norm
 
 from robench.attacks.gradient import PGD
-from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
+from robench.make.scoring import attack_slice, score_slice
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.snn import SNN
 from robench.proofs.certificate import NoiseCertificate, largest_shift
-from robench.scoring import attack_slice, score_slice
 from robench.trainers.bp_n import BPN
+from robench.workspace.cards import AttackCard
 
 CPU = torch.device("cpu")
 

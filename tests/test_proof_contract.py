@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from robench.cards import AttackCard
-from robench.plan import make_plan
-from robench.run_state import Run
-from robench.verify import verify
-from robench.workspace import Workspace, open_workspace
+from robench.make.run_state import Run
+from robench.make.verify import verify
+from robench.workspace.cards import AttackCard
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 from tests.test_execute import carry_out
 
 Write = Callable[[str, str], Path]

@@ -10,7 +10,6 @@ import torch
 from two_pixels import CLASSES, EPS, SHAPE, UNITS, everywhere, images, perceptron, settle, spiking
 
 from robench.attacks.ball import Ball
-from robench.cards import Norm
 from robench.data.base import Part
 from robench.networks.base import Network
 from robench.networks.fc import FC
@@ -21,6 +20,7 @@ from robench.networks.surrogate import Step
 from robench.proofs import branch, exact, solver
 from robench.proofs.region import Region, region
 from robench.proofs.units import SpikeTrain
+from robench.workspace.cards import Norm
 
 
 def check(

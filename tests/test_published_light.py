@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from robench.claims import judge
-from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
-from robench.manifest_text import as_text, opened
-from robench.packed import lean, unpacked
-from robench.packed_rows import pack_rows, unpack_rows
-from robench.report import write_report
-from robench.report.measurements import measurements
-from robench.results import Results, load_published
-from robench.seal import sealed
+from robench.show.claims import judge
+from robench.show.diagnostics.verdicts import diagnose
+from robench.show.leaderboard import leaderboard
+from robench.show.packed.manifest_text import as_text, opened
+from robench.show.packed.pack import lean, unpacked
+from robench.show.packed.rows import pack_rows, unpack_rows
+from robench.show.report.folder import write_report
+from robench.show.report.measurements import measurements
+from robench.show.results import Results, load_published
+from robench.store.seal import sealed
 
 quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 

@@ -14,13 +14,13 @@ import pytest
 from command_line import robench
 from small_runs import reported
 
-from robench import plugins
-from robench.check import check
+from robench.checks.cards import check
 from robench.errors import RobenchError
-from robench.plan import make_plan
-from robench.results import load_results
-from robench.store import Store
-from robench.workspace import Workspace
+from robench.show.results import load_results
+from robench.store.store import Store
+from robench.workspace import plugins
+from robench.workspace.folders import Workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 PACKAGE = Path(__file__).parent / "plugin_package"

@@ -20,7 +20,7 @@ from robench.data import cifar10, cifar100, planetoid, svhn, tiny_imagenet
 from robench.data.base import Dataset
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError
-from robench.workspace import open_workspace
+from robench.workspace.folders import open_workspace
 
 Write = Callable[[str, str], Path]
 

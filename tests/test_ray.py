@@ -17,13 +17,13 @@ import pytest
 from small_runs import Ears, carry_out, outcomes
 
 from robench.cli import _with_ray_address
-from robench.cluster import Cluster
 from robench.errors import RobenchError
-from robench.execute import ATTEMPTS, execute
-from robench.plan import make_plan
-from robench.run_state import Run, open_run
-from robench.store import Store
-from robench.workspace import Workspace, open_workspace
+from robench.make.cluster import Cluster
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import ATTEMPTS, execute
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 CORES = 2  # of each simulated node
@@ -460,12 +460,12 @@ DRIVER = """
 import sys
 from pathlib import Path
 from small_runs import Ears
-from robench.cluster import Cluster
-from robench.execute import execute
-from robench.plan import make_plan
-from robench.run_state import open_run
-from robench.store import Store
-from robench.workspace import open_workspace
+from robench.make.cluster import Cluster
+from robench.make.scheduler import execute
+from robench.workspace.plan import make_plan
+from robench.make.run_state import open_run
+from robench.store.store import Store
+from robench.workspace.folders import open_workspace
 
 workspace = open_workspace(Path(sys.argv[1]))
 cluster = Cluster(sys.argv[2])

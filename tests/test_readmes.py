@@ -9,12 +9,12 @@ import pytest
 import safetensors.torch
 from small_runs import reported
 
-from robench import plugins
-from robench.cards import ClaimCard
-from robench.check import check
-from robench.new import new_workspace
-from robench.store import Store
-from robench.workspace import CARD_TYPES, FOLDERS, Folder, open_workspace, reference_root
+from robench.checks.cards import check
+from robench.store.store import Store
+from robench.workspace import plugins
+from robench.workspace.cards import ClaimCard
+from robench.workspace.folders import CARD_TYPES, FOLDERS, Folder, open_workspace, reference_root
+from robench.workspace.new import new_workspace
 
 KINDS: dict[Folder, tuple[plugins.Kind, ...]] = {
     "models": ("datasets", "networks", "trainers"),

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench import replay
 from robench.errors import RobenchError
+from robench.networks import replay
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
 from robench.networks.noise import NoiseSource, NoisyLayer, noise
+from robench.networks.replay import Replays, replays_of
 from robench.networks.snn import SNN
 from robench.networks.surrogate import surrogate
-from robench.replay import Replays, replays_of
 from robench.trainers.bp import BP
 from robench.trainers.nit import NIT
 

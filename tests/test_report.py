@@ -26,13 +26,13 @@ from typer.testing import CliRunner
 
 from robench.cli import app
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
-from robench.packed import published
-from robench.report import write_report
-from robench.report.tables import as_latex
-from robench.results import Results, load_published, load_results
-from robench.store import Store
-from robench.workspace import FOLDERS
+from robench.show.leaderboard import leaderboard
+from robench.show.packed.pack import published
+from robench.show.report.folder import write_report
+from robench.show.report.tables import as_latex
+from robench.show.results import Results, load_published, load_results
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS
 
 quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 
@@ -50,8 +50,8 @@ def test_writing_again_touches_nothing(quick: Results, folder: Path) -> None:
 def test_a_second_process_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """With another hash seed: no set and no clock decides what a file says."""
     script = (
-        "import sys; from pathlib import Path; from robench.report import write_report;"
-        "from robench.results import load_published;"
+        "import sys; from pathlib import Path; from robench.show.report.folder import write_report;"
+        "from robench.show.results import load_published;"
         "write_report(load_published(Path(sys.argv[1])), Path(sys.argv[2]))"
     )
     subprocess.run(
@@ -92,8 +92,8 @@ def test_a_folder_that_cannot_be_written_is_said_so(small: Results, tmp_path: Pa
 
 def test_showing_imports_neither_torch_nor_plugins() -> None:
     code = (
-        "import sys, robench.report, robench.leaderboard, robench.report.builder;"
-        "heavy = {'torch', 'foolbox', 'art', 'robench.plugins'} & set(sys.modules);"
+        "import sys, robench.show.report, robench.show.leaderboard, robench.show.report.page;"
+        "heavy = {'torch', 'foolbox', 'art', 'robench.workspace.plugins'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

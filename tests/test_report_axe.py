@@ -18,8 +18,8 @@ from synthetic import (
     quick_threats,
 )
 
-from robench.report.site import write_site
-from robench.workspace import reference_root
+from robench.show.report.site import write_site
+from robench.workspace.folders import reference_root
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 __all__ = ["browser", "pytestmark"]

@@ -25,8 +25,8 @@ from synthetic import (
     quick_threats,
 )
 
-from robench.leaderboard import leaderboard
-from robench.report import write_report
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
 
 __all__ = ["browser", "pytestmark"]  # a fixture and marks that hold here
 
@@ -400,7 +400,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]
     ]
     results = Synthetic(models, threats, images=20, distinct=100).results()
     with pytest.MonkeyPatch.context() as patch:  # its plots are most of what such a page costs
-        patch.setattr("robench.report.builder.plots", lambda *asked: [])
+        patch.setattr("robench.show.report.page.plots", lambda *asked: [])
         file = write_report(results, tmp_path_factory.mktemp("crowd"), verdicts={})
     return file, leaderboard(results)
 

@@ -20,14 +20,14 @@ from synthetic import (
     quick_threats,
 )
 
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.answers import answers
-from robench.results import Results
+from robench.show.leaderboard import leaderboard
+from robench.show.report.answers import answers
+from robench.show.report.folder import write_report
+from robench.show.results import Results
 
 __all__ = ["browser", "pytestmark"]  # a fixture and marks that hold here too
 
-SCRIPT = (files("robench.report") / "assets/compare.js").read_text("utf-8")
+SCRIPT = (files("robench.show.report") / "assets/compare.js").read_text("utf-8")
 ONE, OTHER, SEEDS = "synthetic/mlp-glr", "synthetic/snn-nit", "synthetic/seeds, many"
 
 

@@ -20,13 +20,13 @@ from synthetic import (
     quick_threats,
 )
 
-from robench.claims import Claim
-from robench.diagnostics.finding import Verdict
-from robench.leaderboard import chance_levels, leaderboard, ranked_by
-from robench.report.headline import headline
-from robench.report.recall import recalls
-from robench.results import Results
-from robench.statistics import holm, pairwise, smallest_seen
+from robench.show.claims import Claim
+from robench.show.diagnostics.finding import Verdict
+from robench.show.leaderboard import chance_levels, leaderboard, ranked_by
+from robench.show.report.headline import headline
+from robench.show.report.plots.recall import recalls
+from robench.show.results import Results
+from robench.show.statistics import holm, pairwise, smallest_seen
 
 THREATS = [clean_threat(), attack_threat("fgsm", 0.1, 0.3)]
 STRONG = SyntheticModel("models/strong", clean=0.99, slope=0.2)

@@ -8,11 +8,11 @@ import pytest
 from matplotlib import colormaps
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat
 
-from robench.leaderboard import CLEAN, leaderboard
-from robench.report.by_eps import with_worst_by_eps, worst_column
-from robench.report.comparisons import contrast
-from robench.report.plots import plots
-from robench.report.text import paper_link, portable
+from robench.show.leaderboard import CLEAN, leaderboard
+from robench.show.report.plots.by_eps import with_worst_by_eps, worst_column
+from robench.show.report.plots.comparisons import contrast
+from robench.show.report.plots.plots import plots
+from robench.show.report.text import paper_link, portable
 
 THREATS = [
     clean_threat(),

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from synthetic import Synthetic, SyntheticModel, quick_threats
 
-from robench.leaderboard import leaderboard
-from robench.report.drawing import Plot
-from robench.report.payload import curves
-from robench.report.plots import plots
-from robench.results import Results
+from robench.show.leaderboard import leaderboard
+from robench.show.report.payload import curves
+from robench.show.report.plots.drawing import Plot
+from robench.show.report.plots.plots import plots
+from robench.show.results import Results
 
 
 def drawn(*changes: dict[str, Any]) -> dict[str, Plot]:

@@ -14,11 +14,11 @@ import pytest
 from pages import Outline, embedded_data
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.payload import embedded
-from robench.report.site import write_site
-from robench.results import Results
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.payload import embedded
+from robench.show.report.site import write_site
+from robench.show.results import Results
 
 HOSTILE = "<script>window.pwned=1</script>\"'&amp;{{7*7}}</script><!--$x_1$\\" + "å" * 10_000
 

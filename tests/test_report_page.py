@@ -12,11 +12,11 @@ import pytest
 from pages import FILES, Outline, embedded_data
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.costs import costs
-from robench.report.measurements import by_class
-from robench.results import Results, load_published
+from robench.show.leaderboard import leaderboard
+from robench.show.report.costs import costs
+from robench.show.report.folder import write_report
+from robench.show.report.measurements import by_class
+from robench.show.results import Results, load_published
 
 quick, small, folder = pages.quick, pages.small, pages.folder  # fixtures
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robench.report.payload import curves, runs
-from robench.report.pictures import difference, strip, webp
-from robench.report.text import seconds
+from robench.show.report.payload import curves, runs
+from robench.show.report.pictures import difference, strip, webp
+from robench.show.report.text import seconds
 
 
 @pytest.mark.parametrize("channels", [2, 4])

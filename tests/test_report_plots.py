@@ -13,11 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_threats
 
-from robench.leaderboard import leaderboard
-from robench.report.drawing import Plot, at_radius, tones
-from robench.report.figure import figure, spaced, style, svg
-from robench.report.plots import common_folder, plots
-from robench.report.scatter import extent, write_names
+from robench.show.leaderboard import leaderboard
+from robench.show.report.plots.drawing import Plot, at_radius, tones
+from robench.show.report.plots.figure import figure, spaced, style, svg
+from robench.show.report.plots.plots import common_folder, plots
+from robench.show.report.plots.scatter import extent, write_names
 
 
 def test_numbers_on_an_axis_are_not_cut() -> None:
@@ -147,7 +147,7 @@ def test_plots_name_models_without_their_folder_and_tables_in_full() -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_tones_are_seen_on_light_and_on_dark_pages(count: int) -> None:
     """A contrast of 3, which WCAG 2.1 asks of what is no text, with both papers of page.css."""
-    css = (files("robench.report") / "assets/page.css").read_text("utf-8")
+    css = (files("robench.show.report") / "assets/page.css").read_text("utf-8")
     screen = css[: css.index("@media print")]
     papers = [np.array(to_rgb(one)) for one in re.findall(r"--paper: (#\w+)", screen)]
     assert len(papers) == 2

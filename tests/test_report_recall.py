@@ -9,9 +9,9 @@ import pytest
 from proofs_by_hand import proven
 from synthetic import Synthetic, attack_threat, clean_threat, quick_models
 
-from robench.report import write_report
-from robench.report.recall import recalls
-from robench.results import Results
+from robench.show.report.folder import write_report
+from robench.show.report.plots.recall import recalls
+from robench.show.results import Results
 
 THREATS = [
     clean_threat(),

@@ -13,16 +13,16 @@ from outcomes import Outcomes
 from pages import Outline, embedded_data
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
-from robench.claims import judge
-from robench.corruption_error import corruption_errors
-from robench.diagnostics.iterates import loss_at_the_end
-from robench.diagnostics.strength import one_step
-from robench.diagnostics.subject import Subject
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.site import write_site
-from robench.results import Results
-from robench.statistics import RESAMPLES
+from robench.show.claims import judge
+from robench.show.corruption_error import corruption_errors
+from robench.show.diagnostics.iterates import loss_at_the_end
+from robench.show.diagnostics.strength import one_step
+from robench.show.diagnostics.subject import Subject
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.site import write_site
+from robench.show.results import Results
+from robench.show.statistics import RESAMPLES
 
 quick, folder = pages.quick, pages.folder  # fixtures
 ROLES = ("attack", "diagnostic", "floor", "curve")

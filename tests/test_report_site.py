@@ -13,11 +13,11 @@ from proofs_by_hand import proven
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_models
 
 from robench.errors import RobenchError
-from robench.report import write_report
-from robench.report.citation import bibtex, measured_on
-from robench.report.site import write_site
-from robench.report.text import linked, of_items
-from robench.results import Results
+from robench.show.report.citation import bibtex, measured_on
+from robench.show.report.folder import write_report
+from robench.show.report.site import write_site
+from robench.show.report.text import linked, of_items
+from robench.show.results import Results
 
 CLAIM = {
     "text": "GLR withstands more",

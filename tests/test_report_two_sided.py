@@ -12,11 +12,11 @@ from proofs_by_hand import proven
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_models
 from synthetic import quick_threats as threats
 
-from robench.diagnostics.verdicts import against_truth, diagnose, tally
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.site import write_site
-from robench.results import Results, load_published
+from robench.show.diagnostics.verdicts import against_truth, diagnose, tally
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.site import write_site
+from robench.show.results import Results, load_published
 
 HOSTILE = "<script>window.pwned=1</script>\"'"
 

@@ -17,12 +17,12 @@ from small_runs import carry_out, reported
 
 from robench import cli, errors
 from robench.errors import RobenchError, conceal
-from robench.pool import FIRST_LINE, WHOLE, failure_of, perform
-from robench.published import find_results
-from robench.results import load_published
+from robench.make.pool import FIRST_LINE, WHOLE, failure_of, perform
 from robench.run import RunOptions
-from robench.store import Store
-from robench.workspace import Workspace, open_workspace
+from robench.show.published import find_results
+from robench.show.results import load_published
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
 
@@ -200,7 +200,7 @@ def test_a_plugins_class_of_the_name_damaged_is_a_failure_like_any_other(
     )
     write(
         "attacks/e.py",
-        "from robench import Attack\nfrom robench.store import Damaged\n"
+        "from robench import Attack\nfrom robench.store.store import Damaged\n"
         "class E(Attack):\n    def perturb(self, target, x, y, rng):\n"
         "        raise Damaged('theirs')\n",
     )

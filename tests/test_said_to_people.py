@@ -17,8 +17,8 @@ import safetensors.torch
 from command_line import robench, robench_here
 from torch import nn
 
-from robench.store import Store
-from robench.workspace import Workspace
+from robench.store.store import Store
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import carry_out, outcomes
 
-from robench import identity
 from robench.digest import Written, canonical
-from robench.outcomes import TOGETHER, Outcomes, Tables
-from robench.pool import Inline
-from robench.store import Outcome, Store
-from robench.workspace import Workspace, open_workspace
+from robench.make import identity
+from robench.make.inline import Inline
+from robench.store.outcomes import TOGETHER, Outcomes, Tables
+from robench.store.store import Outcome, Store
+from robench.workspace.folders import Workspace, open_workspace
 
 Write = Callable[[str, str], Path]
 

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 from command_line import robench_here
 
-from robench.report.schema import leaderboard_schema
-from robench.schema import schema
-from robench.workspace import FOLDERS, reference_root
+from robench.show.report.schema import leaderboard_schema
+from robench.workspace.folders import FOLDERS, reference_root
+from robench.workspace.schema import schema
 
 CARDS = [
     (folder, path)

@@ -12,7 +12,7 @@ from robench.attacks.ball import Ball
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
 from robench.attacks.target import BudgetExceeded, ScoreTarget
-from robench.attacks.trial import attempt, reference
+from robench.checks.trial import attempt, reference
 from robench.errors import RobenchError
 from robench.networks.base import Network
 

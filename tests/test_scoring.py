@@ -11,14 +11,14 @@ import torch
 
 from robench.attacks.base import Attack
 from robench.attacks.target import BudgetExceeded
-from robench.cards import AttackCard
 from robench.data.base import Part
 from robench.data.digits import Digits
 from robench.errors import RobenchError
+from robench.make.scoring import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.networks.base import Network
 from robench.networks.mlp import MLP
-from robench.scoring import DISPLAYED, attack_slice, score_slice, with_costs
 from robench.trainers.bp import BP
+from robench.workspace.cards import AttackCard
 
 CPU = torch.device("cpu")
 

@@ -30,17 +30,17 @@ from small_runs import MODEL, carry_out, outcomes, small_workspace
 
 from robench.digest import canonical, digest
 from robench.errors import RobenchError
-from robench.files import Files
-from robench.fsck import check_store
-from robench.manifest import describe
-from robench.needed import needed
-from robench.results import load_results
-from robench.seal import sealed, tensors_digest
-from robench.sharing import Sharing, all_files, check_stores, note_pulled
-from robench.store import Outcome, Store
-from robench.store_files import FOLDERS, examined, item_of
-from robench.transferred import Transferred
-from robench.workspace import Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.needed import needed
+from robench.show.results import load_results
+from robench.store.files import Files
+from robench.store.fsck import check_store
+from robench.store.seal import sealed, tensors_digest
+from robench.store.sharing import Sharing, all_files, check_stores, note_pulled
+from robench.store.store import Outcome, Store
+from robench.store.store_files import FOLDERS, examined, item_of
+from robench.store.transferred import Transferred
+from robench.workspace.folders import Workspace, open_workspace
 
 QUIET: Callable[[int, int, str], None] = lambda done, known, name: None  # noqa: E731
 TRANSFER = 'attack = "fgsm"\naccess = "transfer"\nsurrogate = "small"\neps = 0.1\n'
@@ -508,7 +508,7 @@ def test_nothing_of_what_is_pulled_is_run(
 
 SLOW = """
 import os, signal, sys
-from robench import files
+from robench.store import files
 from robench.cli import main
 
 left = int(sys.argv.pop(1))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from robench.attacks.ball import Ball
-from robench.attacks.conformance import check_attack
 from robench.attacks.spikes import Spikes, members
 from robench.attacks.target import WhiteBoxTarget
+from robench.checks.attacks import check_attack
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN

@@ -22,15 +22,15 @@ from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.module import Module
+from robench.networks.modules.module import Module
+from robench.networks.modules.spiking import OWN, ForeignStep
 from robench.networks.operations import counted
 from robench.networks.snn import SNN
-from robench.networks.spiking import OWN, ForeignStep
 from robench.networks.surrogate import SWEEP, surrogate
-from robench.plugins import Source
-from robench.report.spiking import spikes
+from robench.show.report.spiking import spikes
 from robench.trainers.stbp import STBP
-from robench.workspace import reference_root
+from robench.workspace.folders import reference_root
+from robench.workspace.plugins import Source
 
 STEPS, DECAY, THRESHOLD = 5, 0.2, 0.5
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from robench.standard_noise import NoiseStream
+from robench.networks.standard_noise import NoiseStream
 
 CPU = torch.device("cpu")
 

@@ -13,20 +13,20 @@ import torch
 from small_runs import carry_out, small_workspace
 from torch import nn
 
+from robench.checks.networks import check_network, small_graph
 from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
-from robench.networks.conformance import check_network, small_graph
 from robench.networks.fc import FC
 from robench.networks.gcn import GCN
 from robench.networks.mlp import MLP
-from robench.networks.module import Module
+from robench.networks.modules.module import Module
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.rnn import RNN
 from robench.networks.snn import SNN
-from robench.plugins import Source
 from robench.trainers.s_ibp import potential_bounds
+from robench.workspace.plugins import Source
 
 SHAPE = (2, 8, 8)
 

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from robench.statistics import (
+from robench.show.statistics import (
     bootstrap,
     holm,
     mcnemar,

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from robench.digest import canonical, derived_seed, digest
 from robench.errors import RobenchError
-from robench.store import Damaged, Outcome, Store, rows_digest, tensors_digest
+from robench.store.store import Damaged, Outcome, Store, rows_digest, tensors_digest
 
 IDENTITY = {"what": "cell", "seed": 0}
 CELL = digest(IDENTITY)

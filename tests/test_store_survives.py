@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from small_runs import Ears, carry_out, outcomes
 
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.files import Files
-from robench.plan import make_plan
-from robench.run_state import open_run, survey
-from robench.store import Damaged, Outcome, Store
-from robench.workspace import Workspace, open_workspace
+from robench.make.run_state import open_run, survey
+from robench.make.scheduler import execute
+from robench.store.files import Files
+from robench.store.store import Damaged, Outcome, Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 

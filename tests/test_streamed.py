@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 from small_runs import carry_out, outcomes
 
-import robench.tasks
+import robench.make.tasks
 from robench.data.pictures import Pictures
 from robench.errors import RobenchError
-from robench.images import export, read_images
-from robench.manifest import describe
-from robench.results import Results, load_results
-from robench.run_state import Run
-from robench.store import Store
-from robench.verify import verify
-from robench.workspace import Workspace
+from robench.make.describe import describe
+from robench.make.run_state import Run
+from robench.make.verify import verify
+from robench.show.images import export, read_images
+from robench.show.results import Results, load_results
+from robench.store.store import Store
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 NATURE = """
@@ -74,7 +74,7 @@ def test_what_is_kept_already_is_used(
     def never(*asked: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(robench.tasks, "corrupt_images", never)
+    monkeypatch.setattr(robench.make.tasks, "corrupt_images", never)
     _, ears = carry_out(nature)
     assert ears.failed == {}
     assert len(ears.done) == 5
@@ -84,13 +84,13 @@ def test_they_are_made_a_batch_at_a_time(
     nature: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = robench.tasks.corrupt_images
+    real = robench.make.tasks.corrupt_images
 
     def noted(corruption: object, images: np.ndarray, *more: object) -> np.ndarray:
         sizes.append(len(images))
         return real(corruption, images, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(robench.tasks, "corrupt_images", noted)
+    monkeypatch.setattr(robench.make.tasks, "corrupt_images", noted)
     carry_out(nature)
     assert sizes == [16, 16, 8] * 4
 

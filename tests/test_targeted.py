@@ -21,15 +21,15 @@ from small_runs import carry_out, outcomes, small_workspace
 from torch import nn
 
 import robench
-from robench.attacks import art as art_adapter
-from robench.attacks import foolbox as foolbox_adapter
-from robench.attacks.art import ART
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.goal import Goal, among
 from robench.attacks.gradient import APGD, BIM, DIM, FGSM, MIM, PGD, TIM
 from robench.attacks.lbfgs import LBFGS
+from robench.attacks.libraries import art as art_adapter
+from robench.attacks.libraries import foolbox as foolbox_adapter
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.losses import accuracy, cross_entropy, dlr, margin
 from robench.attacks.nattack import NAttack
 from robench.attacks.noise import Noise
@@ -37,20 +37,20 @@ from robench.attacks.spikes import Spikes
 from robench.attacks.square import Square
 from robench.attacks.standard import Standard
 from robench.attacks.target import WhiteBoxTarget
-from robench.attacks.trial import TARGETS, reference
-from robench.cards import AttackCard
+from robench.checks.trial import TARGETS, reference
 from robench.data.base import Part
-from robench.diagnostics.verdicts import diagnose
 from robench.errors import RobenchError
-from robench.goals import NONE, Towards, aims, check_goal
-from robench.identity import threat_fields
-from robench.leaderboard import leaderboard
-from robench.manifest import describe
-from robench.plan import Threat
-from robench.results import Results, load_results
-from robench.run_state import Run
-from robench.scoring import attack_slice, score_slice
-from robench.workspace import Workspace, open_workspace
+from robench.make.describe import describe
+from robench.make.goals import NONE, Towards, aims, check_goal
+from robench.make.identity import threat_fields
+from robench.make.run_state import Run
+from robench.make.scoring import attack_slice, score_slice
+from robench.show.diagnostics.verdicts import diagnose
+from robench.show.leaderboard import leaderboard
+from robench.show.results import Results, load_results
+from robench.workspace.cards import AttackCard
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import Threat
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -444,8 +444,8 @@ def test_targeted_cells_do_not_depend_on_processes(
 
 
 def test_the_page_and_its_files_say_it(finished: tuple[Run, Results], tmp_path: Path) -> None:
-    from robench.report import write_report
-    from robench.results import load_published
+    from robench.show.report.folder import write_report
+    from robench.show.results import load_published
 
     _, results = finished
     page = write_report(results, tmp_path / "page").read_text()

@@ -15,11 +15,11 @@ import torch
 from timm_here import timm_or_skip
 from torch import nn
 
-import robench.networks.timm
+import robench.networks.modules.timm
 from robench.errors import RobenchError
-from robench.identity import resolve_model
-from robench.networks.timm import Timm
-from robench.workspace import Workspace
+from robench.make.identity import resolve_model
+from robench.networks.modules.timm import Timm
+from robench.workspace.folders import Workspace
 
 Write = Callable[[str, str], Path]
 CARD = """
@@ -69,7 +69,7 @@ def card_of(
 
 
 def built(small: Workspace, write: Write, more: str = "") -> Timm:
-    from robench import plugins
+    from robench.workspace import plugins
 
     card = card_of(small, write, more=more)
     torch.manual_seed(0)
@@ -123,7 +123,7 @@ def test_weights_come_from_a_safetensors_file(small: Workspace, write: Write) ->
     safetensors.torch.save_file(network.state_dict(), small.root / "models/flat.safetensors")
     given = '{ name = "given", weights = "flat.safetensors" }'
     card = card_of(small, write, trainer=given)
-    from robench import plugins
+    from robench.workspace import plugins
 
     found = plugins.build("networks", card.network, card, input_shape=(1, 8, 8), classes=10)
     trainer = plugins.build("trainers", card.trainer, card)
@@ -136,7 +136,8 @@ def test_weights_come_from_a_safetensors_file(small: Workspace, write: Write) ->
 
 def test_networks_of_the_real_library() -> None:
     real = pytest.importorskip("timm", exc_type=ImportError)
-    made = robench.networks.timm._made(real.create_model, "resnet18", "card", num_classes=7).eval()
+    make = robench.networks.modules.timm._made
+    made = make(real.create_model, "resnet18", "card", num_classes=7).eval()
     assert made(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from robench.torch_state import torch_seeded
+from robench.networks.torch_state import torch_seeded
 
 
 def test_a_block_draws_what_a_seed_gives_and_leaves_the_state_as_it_was() -> None:

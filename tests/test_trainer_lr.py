@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from robench import plugins
 from robench.data.base import Splits
 from robench.data.digits import Digits
 from robench.data.planetoid import Cora
@@ -16,6 +15,7 @@ from robench.networks.base import Network
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import History
 from robench.trainers.lr import LR
+from robench.workspace import plugins
 
 
 @pytest.fixture(scope="module")

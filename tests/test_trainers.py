@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from robench import plugins
 from robench.data.base import Splits
 from robench.data.digits import Digits
 from robench.errors import RobenchError
@@ -19,6 +18,7 @@ from robench.trainers.adversarial import Adversarial
 from robench.trainers.base import Trainer, added_memory, memory_now
 from robench.trainers.bp import BP
 from robench.trainers.nit import NIT, NITSPlus
+from robench.workspace import plugins
 
 
 @pytest.fixture(scope="module")

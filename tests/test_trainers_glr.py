@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robench import plugins
-from robench.cards import ModelCard
 from robench.data.base import Splits
 from robench.data.digits import Digits
 from robench.errors import RobenchError
@@ -23,7 +21,9 @@ from robench.trainers.base import Trainer
 from robench.trainers.bp import BP
 from robench.trainers.bp_n import BPN
 from robench.trainers.glr import GLR
-from robench.workspace import open_workspace
+from robench.workspace import plugins
+from robench.workspace.cards import ModelCard
+from robench.workspace.folders import open_workspace
 
 ROOT = Path(__file__).parents[1]
 CARDS = [name for name in open_workspace(ROOT).names("models") if name.startswith("glr/")]

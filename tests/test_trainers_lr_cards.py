@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robench import plugins
 from robench.data.base import Part, Splits
-from robench.workspace import open_workspace, reference_root
+from robench.workspace import plugins
+from robench.workspace.folders import open_workspace, reference_root
 
 
 @pytest.mark.parametrize("name", ["resnet5-lr-authors", "vgg8-lr-authors"])

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench import plugins
 from robench.data.base import Part, Splits
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, NoiseSource, NoisyLayer, noise, noisy_layers
 from robench.networks.snn import SNN
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 from robench.trainers.nit import NIT, NITS, NITSPlus
 from robench.trainers.potential import potential_rows, potentials
+from robench.workspace import plugins
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 3
 Rows = Callable[[Network, Tensor, Tensor], Tensor]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from robench import plugins
 from robench.attacks.ball import Ball
 from robench.attacks.spikes import Spikes
 from robench.attacks.target import WhiteBoxTarget
@@ -26,6 +25,7 @@ from robench.trainers.s_ibp import potential_bounds
 from robench.trainers.snn_rat import SNNRAT, retracted
 from robench.trainers.stbp import STBP
 from robench.trainers.trades import Trades, divergence
+from robench.workspace import plugins
 
 
 @pytest.fixture(scope="module")

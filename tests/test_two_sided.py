@@ -15,13 +15,13 @@ from outcomes import Outcomes
 from proofs_by_hand import changed, proven
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat
 
-from robench import two_sided
 from robench.errors import RobenchError
-from robench.leaderboard import leaderboard
-from robench.report import write_report
-from robench.report.tables import as_csv, as_json, as_latex
-from robench.results import Results, load_published
-from robench.two_sided import Ball, ends
+from robench.show import two_sided
+from robench.show.leaderboard import leaderboard
+from robench.show.report.folder import write_report
+from robench.show.report.tables import as_csv, as_json, as_latex
+from robench.show.results import Results, load_published
+from robench.show.two_sided import Ball, ends
 
 
 def proved(images: int, count: int) -> np.ndarray:

@@ -19,12 +19,12 @@ from damaged_files import HOW, damage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench import unchanged
-from robench.files import Files
-from robench.fsck import check_store
-from robench.store import Store
-from robench.unchanged import Asked, Found, look
-from robench.workspace import FOLDERS, open_workspace
+from robench.make import unchanged
+from robench.make.unchanged import Asked, Found, look
+from robench.store.files import Files
+from robench.store.fsck import check_store
+from robench.store.store import Store
+from robench.workspace.folders import FOLDERS, open_workspace
 
 OWN = """
 from robench import Attack
@@ -144,8 +144,8 @@ def test_the_command_line_says_the_same_and_imports_neither_torch_nor_arrow(
         check=True,
     )
     imported = {text.rpartition("|")[2].strip() for text in again.stderr.splitlines()}
-    assert "robench.unchanged" in imported
-    assert not imported & {"torch", "pyarrow", "numpy", "pandas", "robench.plugins"}
+    assert "robench.make.unchanged" in imported
+    assert not imported & {"torch", "pyarrow", "numpy", "pandas", "robench.workspace.plugins"}
 
 
 def one(folder: str, suffix: str) -> Callable[[Path], Path]:

@@ -10,13 +10,13 @@ import torch
 from command_line import robench
 from small_runs import carry_out
 
-from robench import verify as module
 from robench.errors import RobenchError
-from robench.provenance import environment
-from robench.scoring import score_slice
-from robench.store import Store
-from robench.verify import Verified, differences, verify
-from robench.workspace import Workspace
+from robench.make import verify as module
+from robench.make.provenance import environment
+from robench.make.scoring import score_slice
+from robench.make.verify import Verified, differences, verify
+from robench.store.store import Store
+from robench.workspace.folders import Workspace
 
 IMAGES = 40  # of the small report
 
@@ -31,7 +31,7 @@ def turned(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
         place = rows.column_names.index("correct")
         return rows.set_column(place, "correct", pa.array(changed, pa.float32())), seen
 
-    monkeypatch.setattr("robench.cell_network.score_slice", other)
+    monkeypatch.setattr("robench.make.cell_network.score_slice", other)
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **other: str | None) -> None:

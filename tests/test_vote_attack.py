@@ -10,7 +10,7 @@ from robench.attacks.ball import Ball
 from robench.attacks.gradient import BIM, PGD
 from robench.attacks.losses import margin
 from robench.attacks.target import WhiteBoxTarget
-from robench.attacks.trial import reference
+from robench.checks.trial import reference
 from robench.networks.base import Network
 from robench.networks.noise import GaussianNoise, NoisyLayer, noise
 

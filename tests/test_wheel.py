@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import robench
 
-from robench.workspace import FOLDERS, reference_root
+from robench.workspace.folders import FOLDERS, reference_root
 
 CHECKOUT = Path(__file__).parent.parent
 

@@ -15,16 +15,16 @@ import pytest
 from small_runs import Ears, carry_out, outcomes, reported, small_workspace
 
 from robench.errors import RobenchError
-from robench.execute import execute
-from robench.files import NotRegular, read_regular
-from robench.plan import make_plan
-from robench.pool import Inline
+from robench.make.inline import Inline
+from robench.make.run_state import open_run, survey
+from robench.make.scheduler import execute
+from robench.make.workers import Processes, may_copy
+from robench.plugin_code.time_limit import within
 from robench.run import RunOptions
-from robench.run_state import open_run, survey
-from robench.store import Store
-from robench.time_limit import within
-from robench.workers import Processes, may_copy
-from robench.workspace import Workspace, open_workspace
+from robench.store.files import NotRegular, read_regular
+from robench.store.store import Store
+from robench.workspace.folders import Workspace, open_workspace
+from robench.workspace.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -99,7 +99,7 @@ def test_with_one_process_too_the_run_goes_on_and_the_cell_says_why(
     small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     body, why = BODIES[what]
-    monkeypatch.setattr("robench.pool.SAYING", 0.3)
+    monkeypatch.setattr("robench.make.pool.SAYING", 0.3)
     limit = 0.3 if why == LATE else 60  # a busy machine is not to be late with what ends by itself
     run, ears = carry_out(with_attack(write, body, limit), jobs=1)
     (failed,) = ears.failed.items()
@@ -259,7 +259,7 @@ CLOSED = {
 def test_closing_the_pool_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, copy: bool
 ) -> None:
-    monkeypatch.setattr("robench.workers.PATIENCE", 1.0)
+    monkeypatch.setattr("robench.make.workers.PATIENCE", 1.0)
     pool = Processes(1, lambda *said: None, copy)
     noted = tmp_path / "pid.txt"
     future = pool.submit(Sleeps(noted, f"import os, signal, time\n{CLOSED[how]}"))
@@ -277,7 +277,7 @@ def test_closing_the_pool_has_a_limit(
 def test_an_interrupted_worker_leaves_no_half_written_file(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     body = (
-        "import os, time\nfrom robench.store import Store\n"
+        "import os, time\nfrom robench.store.store import Store\n"
         "os.fsync = lambda descriptor: time.sleep(600)\n"
         f"Store({store.url!r}).write_failure('f', {{}})"
     )
@@ -445,7 +445,7 @@ def test_a_process_with_threads_of_opencv_can_be_copied(small: Workspace) -> Non
 def test_a_store_that_lives_in_this_process_is_not_left_by_a_worn_one(
     small: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robench.guard.worn", "a plugin has left 65 files open")
+    monkeypatch.setattr("robench.plugin_code.guard.worn", "a plugin has left 65 files open")
     run = open_run(make_plan(small, "small"), Store("memory://worn"), "cpu")
     ears = Ears()
     execute(run, ears, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robench.errors import RobenchError
-from robench.workspace import Workspace, open_workspace, reference_root
+from robench.workspace.folders import Workspace, open_workspace, reference_root
 
 Write = Callable[[str, str], Path]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from outcomes import Outcomes
 
-from robench.leaderboard import leaderboard
-from robench.results import Results
-from robench.statistics import wilson
-from robench.worst_case import chosen, expected, left, majority, shares, vote, votes
+from robench.show.leaderboard import leaderboard
+from robench.show.results import Results
+from robench.show.statistics import wilson
+from robench.show.worst_case import chosen, expected, left, majority, shares, vote, votes
 
 CLASSES = 10
 MANY = (1, 2, 5, 20, 100)

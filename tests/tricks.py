@@ -33,8 +33,8 @@ from robench.attacks.gradient import APGD
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.sample import drawn
 from robench.networks.base import Network
-from robench.networks.module import Module
-from robench.plugins import Source
+from robench.networks.modules.module import Module
+from robench.workspace.plugins import Source
 
 STRONG = ("strong/apgd-margin", "strong/apgd-dlr")
 """Of `strong`, without its long searches, which slow tricks make minutes of; the diagnostics with

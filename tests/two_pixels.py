@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from robench.attacks.ball import Ball
-from robench.cards import AttackCard, Norm
 from robench.data.base import Part
+from robench.make.scoring import Perturbed, attack_slice
 from robench.networks.base import Network
 from robench.networks.fc import FC
 from robench.networks.mlp import MLP
 from robench.networks.snn import SNN
 from robench.proofs.exact import Exact
-from robench.scoring import Perturbed, attack_slice
+from robench.workspace.cards import AttackCard, Norm
 
 SHAPE, CLASSES, EPS = (1, 1, 2), 3, 0.15
 UNITS = ("relu", "abs", "threshold", "sign", "staircase", "sigmoid")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.plugins import Plugin
+from robench.workspace.plugins import Plugin
 
 
 class Attack(Plugin):

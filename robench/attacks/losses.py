@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.likelihood_ratio import cross_entropy_rows
+from robench.networks.losses import cross_entropy_rows
 
 RowLoss = Callable[..., Tensor]
 """(n, classes) logits and (n,) labels -> (n,) losses that an attacker maximises; those that have a

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import Best
-from robench.attacks.gradient import PGD, GradientAttack
+from robench.attacks.gradient import PGD
+from robench.attacks.loop import GradientAttack
 from robench.attacks.target import WhiteBoxTarget
 
 DRAWS = 10

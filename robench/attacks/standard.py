@@ -17,7 +17,8 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import Best
-from robench.attacks.gradient import APGD, GradientAttack
+from robench.attacks.gradient import APGD
+from robench.attacks.loop import GradientAttack
 from robench.attacks.spikes import DRAWS, members
 from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget

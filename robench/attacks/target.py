@@ -23,16 +23,16 @@ from robench.attacks.goal import Goal, of_draws
 from robench.attacks.losses import LOSSES, RowLoss, cross_entropy, mean_output
 from robench.attacks.record import Record
 from robench.errors import RobenchError
-from robench.memory import in_pieces, joined, ran_out
 from robench.networks.adaptive import AdaptiveSurrogate
 from robench.networks.base import Network, all_finite, check_finite, check_shape
+from robench.networks.memory import in_pieces, joined, ran_out
 from robench.networks.noise import GaussianNoise, noise_source
 from robench.networks.numbers import LOST, asked, without_a_number
+from robench.networks.replay import Ask, replays_of
 from robench.networks.stand_in import stand_ins, standing_in
 from robench.networks.surrogate import Step
 from robench.networks.surrogate import surrogate as using_surrogate
-from robench.replay import Ask, replays_of
-from robench.torch_state import swapped
+from robench.networks.torch_state import swapped
 
 COPIED_ROWS = 4096
 """Rows (draws x images) of a noisy network whose gradients are computed in one go."""

@@ -26,7 +26,7 @@ from robench.attacks.losses import margin
 from robench.attacks.square import Square
 from robench.attacks.steps import direction, per_image
 from robench.attacks.target import ScoreTarget
-from robench.torch_state import torch_seeded
+from robench.networks.torch_state import torch_seeded
 
 
 class WithoutGradients(Attack):

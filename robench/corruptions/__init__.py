@@ -1,0 +1,1 @@
+"""Corruptions, one family in each file."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from robench.plugins import Plugin
+from robench.workspace.plugins import Plugin
 
 if TYPE_CHECKING:  # planning loads this file, and needs no data set
     from robench.data.base import Part

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field, InstanceOf
 
-from robench.cards import Card
 from robench.data.base import Dataset, Part, Splits, _ratio
 from robench.data.checked import checked_images, checked_labels
 from robench.errors import RobenchError, system_words
-from robench.plugins import Source, beside
+from robench.workspace.cards import Card
+from robench.workspace.plugins import Source, beside
 
 LARGEST = 2**33
 """Bytes that the arrays of a file may unpack to."""

@@ -26,7 +26,7 @@ from robench.data.graph import Graph, ItemPart
 from robench.data.pictures import Pictures
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
-from robench.plugins import Plugin
+from robench.workspace.plugins import Plugin
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ DARKER = 0.75
 TURNS, MOVES, LIGHTS = (3.0, 9.0), (0.1, 0.4), (0.8, 1.0)
 """Degrees, pixels in either direction, and brightness, by which images are changed a little."""
 MANY = 1000
-"""Images of each part whose margins are ranked (robench/ranks.py); of large ones as many as have
-VALUES numbers, but at least MOST."""
+"""Images of each part whose margins are ranked (robench/make/probes/ranks.py); of large ones as
+many as have VALUES numbers, but at least MOST."""
 VALUES = 2**22
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from robench import plugins
-from robench.cards import ModelCard, Spec
 from robench.data.arrays import arrays_of
 from robench.data.base import Dataset, Splits
 from robench.errors import RobenchError
-from robench.plugins import Source
+from robench.workspace import plugins
+from robench.workspace.cards import ModelCard, Spec
+from robench.workspace.plugins import Source
 
 WHAT = (
     "a name ('cifar10'), {'name': ..., 'split': ...}, (x, y), a torch Dataset or DataLoader, a "

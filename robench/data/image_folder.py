@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from pydantic import AfterValidator, Field, InstanceOf
 
-from robench.cards import Card
 from robench.data.base import Dataset, NotHere, Part, Splits, _ratio, by_number, data_folders
 from robench.data.pictures import KNOWN, Pictures, Shaping, digests
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
-from robench.plugins import Source, beside
+from robench.workspace.cards import Card
+from robench.workspace.plugins import Source, beside
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test",)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
-from robench.plugins import Plugin
+from robench.workspace.plugins import Plugin
 
 
 class Network(nn.Module, Plugin):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from robench.data.graph import Graph, ItemPart
 from robench.errors import RobenchError
-from robench.torch_state import swapped
+from robench.networks.torch_state import swapped
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robench.standard_noise import NoiseStream
-from robench.torch_state import swapped
+from robench.networks.standard_noise import NoiseStream
+from robench.networks.torch_state import swapped
 
 Series = Tensor | Sequence[Tensor]
 """One tensor for each time step, in a list or stacked along the first dimension."""

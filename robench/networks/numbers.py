@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.memory import ran_out
 from robench.networks.base import Network, all_finite, check_shape
+from robench.networks.memory import ran_out
 
 NONE = -1
 """What is predicted where there is no answer: a class that no image has."""

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from robench.errors import RobenchError
 from robench.networks.base import Network, lent
 from robench.networks.lif import integrate
+from robench.networks.modules.over_time import bernoulli, by_time
 from robench.networks.noise import NoisyLayer, Series
 from robench.networks.operations import counted
-from robench.networks.over_time import bernoulli, by_time
 from robench.networks.surrogate import Step
 
 

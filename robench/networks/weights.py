@@ -12,7 +12,7 @@ from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
-from robench.seal import tensors_header
+from robench.store.seal import tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""

@@ -1,0 +1,1 @@
+"""What holds at every point of a ball: exact answers, bounds, certificates."""

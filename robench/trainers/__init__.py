@@ -1,0 +1,1 @@
+"""Learning rules, one in each file, readable beside its paper."""

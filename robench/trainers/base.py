@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from robench.data.base import Part, Splits
 from robench.data.sample import stratified
 from robench.errors import RobenchError
-from robench.memory import in_pieces, whole
 from robench.networks.base import Network
+from robench.networks.memory import in_pieces, whole
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
-from robench.plugins import Plugin
-from robench.replay import Replays, places
+from robench.networks.replay import Replays, places
 from robench.trainers.in_files import images_of
+from robench.workspace.plugins import Plugin
 
 STAIRS = r"^stairs:(0\.\d{1,6}|1):[1-9]\d{0,5}$"
 

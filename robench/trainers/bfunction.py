@@ -15,10 +15,10 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from robench.bfunctions import OWN, BFunction, parse
 from robench.data.base import Splits
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.derivatives import OWN, BFunction, parse
 from robench.networks.mlp import Abs
 from robench.networks.noise import noisy_layers
 from robench.networks.surrogate import Step

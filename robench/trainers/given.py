@@ -13,15 +13,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, InstanceOf, create_model
 from torch import Tensor
 
-from robench.cards import Card
 from robench.data.base import Splits
 from robench.errors import RobenchError, system_words
 from robench.networks.base import Network
-from robench.networks.module import Module
+from robench.networks.modules.module import Module
 from robench.networks.weights import load_state
-from robench.plugins import Source, beside
-from robench.seal import PICKLES, tensors_digest
+from robench.store.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
+from robench.workspace.cards import Card
+from robench.workspace.plugins import Source, beside
 
 
 class GivenWeights(Trainer):

@@ -18,17 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.feedback import Feedback
-from robench.likelihood_ratio import (
-    Baseline,
-    LikelihoodRatio,
-    Pairing,
-    cross_entropy_rows,
-    zero_one_rows,
-)
 from robench.networks.base import Network
-from robench.standard_noise import Distribution
+from robench.networks.losses import cross_entropy_rows, zero_one_rows
+from robench.networks.standard_noise import Distribution
 from robench.trainers.base import Trainer
+from robench.trainers.feedback import Feedback
+from robench.trainers.likelihood_ratio import Baseline, LikelihoodRatio, Pairing
 
 
 class GLR(Trainer):

@@ -21,11 +21,11 @@ import torch
 from pydantic import Field
 from scipy.special import ndtr
 
-from robench.bfunctions import OWN, BFunction
 from robench.data.base import Part, Splits
 from robench.digest import digest
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.derivatives import OWN, BFunction
 from robench.trainers.base import History, Progress
 from robench.trainers.bfunction import BFunctionTrainer
 

@@ -22,17 +22,12 @@ from torch.nn import functional as F
 
 from robench.data.base import Part, Splits
 from robench.errors import RobenchError
-from robench.feedback import Feedback
-from robench.likelihood_ratio import (
-    Baseline,
-    LayerWise,
-    LikelihoodRatio,
-    Pairing,
-    cross_entropy_rows,
-)
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer, cross_entropy, to_device
+from robench.trainers.feedback import Feedback
+from robench.trainers.likelihood_ratio import Baseline, LayerWise, LikelihoodRatio, Pairing
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
 from robench.trainers.steps import LastSteps, steps_of
 

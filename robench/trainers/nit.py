@@ -21,10 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.errors import RobenchError
-from robench.feedback import Feedback
-from robench.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.trainers.base import Trainer
+from robench.trainers.feedback import Feedback
+from robench.trainers.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing
 from robench.trainers.potential import potential_rows, potentials
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
 from robench.trainers.steps import LastSteps, steps_of

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robench.errors import RobenchError
-from robench.likelihood_ratio import cross_entropy_rows
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.snn import SNN
 
 SLOPE, WEIGHT = 2.0, 0.5

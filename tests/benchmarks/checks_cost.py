@@ -24,10 +24,12 @@ from honest import made
 from torch import nn
 
 import robench
-from robench import notebook, probes, tasks
 from robench.data.base import Splits
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST
+from robench.evaluation import notebook
+from robench.make import tasks
+from robench.make.probes import cell as probes
 from robench.networks.snn import SNN
 
 

@@ -31,16 +31,17 @@ from torch import Tensor
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST
 from robench.errors import RobenchError
-from robench.feedback import Feedback
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import NoisyLayer, noisy_layers
 from robench.networks.rnn import RNN
 from robench.networks.snn import SNN
 from robench.trainers.base import to_device
 from robench.trainers.bp_n import BPN
+from robench.trainers.feedback import Feedback
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 
 matplotlib.use("svg")
 COPIES = 32

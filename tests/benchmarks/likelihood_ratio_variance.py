@@ -27,10 +27,11 @@ from torch.nn.functional import cosine_similarity
 from robench.data.base import Splits
 from robench.data.mnist import MNIST
 from robench.errors import RobenchError
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.trainers.base import to_device
 from robench.trainers.glr import GLR
+from robench.trainers.likelihood_ratio import LikelihoodRatio
 
 matplotlib.use("svg")
 COPIES = 1000

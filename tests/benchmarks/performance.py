@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 from matplotlib.ticker import NullFormatter
 
-from robench.report.around import around
-from robench.report.figure import figure, legend, style, svg
-from robench.report.text import sha256
+from robench.show.report.around import around
+from robench.show.report.plots.figure import figure, legend, style, svg
+from robench.show.report.text import sha256
 
 HERE = Path(__file__).parent
 Tables = Mapping[str, Mapping[str, Any]]
@@ -346,11 +346,14 @@ def write_page(folder: Path, measured: Mapping[str, dict[str, Any]]) -> None:
     (folder / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.FileSystemLoader(HERE), jinja2.PackageLoader("robench.report", "templates")]
+            [
+                jinja2.FileSystemLoader(HERE),
+                jinja2.PackageLoader("robench.show.report", "templates"),
+            ]
         ),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    assets = files("robench.report") / "assets"
+    assets = files("robench.show.report") / "assets"
     script = (assets / "scroll.js").read_text("utf-8")
     page = environment.get_template("performance.html.j2").render(
         tables=tables,

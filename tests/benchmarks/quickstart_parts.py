@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from robench import cell_network, run, tasks
+from robench import run
+from robench.make import cell_network, tasks
 from robench.networks.base import Network
-from robench.store import Store
+from robench.store.store import Store
 from robench.trainers.base import Trainer
-from robench.workspace import open_workspace, reference_root
+from robench.workspace.folders import open_workspace, reference_root
 
 UPDATES, ATTACKS, SCORING = "updates of the trainings", "passes of the attacks", "passes that score"
 CORRUPTIONS = "corruptions"

@@ -41,17 +41,17 @@ from rich.console import Console
 
 from robench.data.digits import Digits
 from robench.digest import canonical
-from robench.execute import execute
-from robench.plan import Training, make_plan
-from robench.pool import Inline
-from robench.provenance import provenance
+from robench.make.inline import Inline
+from robench.make.provenance import provenance
+from robench.make.run_state import Run, open_run
+from robench.make.scheduler import execute
+from robench.make.scoring import with_costs
+from robench.make.trained import fresh_network
 from robench.run import RunOptions, run_report
-from robench.run_state import Run, open_run
-from robench.scoring import with_costs
-from robench.seal import sealed, tensors_digest
-from robench.store import Outcome, Store, _cell_path
-from robench.trained import fresh_network
-from robench.workspace import FOLDERS, open_workspace
+from robench.store.seal import sealed, tensors_digest
+from robench.store.store import Outcome, Store, _cell_path
+from robench.workspace.folders import FOLDERS, open_workspace
+from robench.workspace.plan import Training, make_plan
 
 IMAGES = 100
 KINDS = 19  # of corruption, at five severities each
@@ -91,7 +91,7 @@ def make_workspace(root: Path, models: int, threats: int) -> None:
         (root / f"attacks/a{number:03}.toml").write_text(
             f'attack = "fgsm"\naccess = "white-box"\neps = {0.001 * (number + 1):.3f}\n'
         )
-    from robench.corruptions.imagecorruptions_compat import KINDS as NAMES
+    from robench.corruptions.imagenet_c.compat import KINDS as NAMES
 
     (root / "corruptions/c.toml").write_text(
         f'corruption = {{ name = "imagenet-c", kinds = {list(NAMES)[:kinds]} }}\n'

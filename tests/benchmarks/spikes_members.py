@@ -24,19 +24,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robench import identity
 from robench.attacks.ball import Ball
 from robench.attacks.contest import Best
-from robench.attacks.gradient import GradientAttack
+from robench.attacks.loop import GradientAttack
 from robench.attacks.spikes import members
 from robench.attacks.target import WhiteBoxTarget
+from robench.data.loading import load_splits
+from robench.make import identity
+from robench.make.scoring import in_use
+from robench.make.tasks import Train
+from robench.make.trained import trained_network
 from robench.networks.base import Network
-from robench.plan import Training
-from robench.scoring import in_use
-from robench.store import Store
-from robench.tasks import Train
-from robench.trained import trained_network
-from robench.workspace import open_workspace, reference_root
+from robench.store.store import Store
+from robench.workspace.folders import open_workspace, reference_root
+from robench.workspace.plan import Training
 
 DRAWS = 512
 CPU = torch.device("cpu")
@@ -86,7 +87,7 @@ def trained(case: Case, store: Path) -> tuple[Network, bool, Tensor, Tensor]:
         task.run(lambda done, text: None)
     weights = Store(str(store)).read_model(digest)[1]["tensors"]
     network = trained_network(training, digest, weights, str(store), "cpu")
-    splits = identity.load_splits(card)
+    splits = load_splits(card)
     part = identity.drawn(splits, len(splits.test.labels))
     x, y = torch.from_numpy(part.images.copy()), torch.from_numpy(part.labels.copy()).long()
     return network, bool(card.inference_noise), x, y

@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mnist_networks import trained
 from plain_loop import EPS, STEP, STEPS, floor
 
-from robench.attacks.art import ART
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import BIM, PGD
 from robench.attacks.lbfgs import LBFGS
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
 from robench.attacks.target import ScoreTarget, WhiteBoxTarget

@@ -16,8 +16,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.datasets import load_digits
 
-from robench.corruptions import imagecorruptions_compat, imagecorruptions_fast
-from robench.corruptions.imagecorruptions_compat import KINDS
+from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
+from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
+from robench.corruptions.imagenet_c.compat import KINDS
 
 Corrupt = Callable[[np.ndarray, str, int, np.random.RandomState], np.ndarray]
 MADE: dict[str, Corrupt] = {

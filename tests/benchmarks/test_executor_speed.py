@@ -24,9 +24,9 @@ from pathlib import Path
 import pytest
 from processes import ROBENCH
 
-from robench.manifest_text import opened
-from robench.packed import unpacked
-from robench.workspace import FOLDERS
+from robench.show.packed.manifest_text import opened
+from robench.show.packed.pack import unpacked
+from robench.workspace.folders import FOLDERS
 
 Tabled = Callable[..., None]
 ONLY = "digits/mlp-*"
@@ -103,12 +103,12 @@ from pathlib import Path
 
 from small_runs import Ears
 
-from robench.cluster import Cluster
-from robench.execute import execute
-from robench.plan import make_plan
-from robench.run_state import open_run
-from robench.store import Store
-from robench.workspace import open_workspace
+from robench.make.cluster import Cluster
+from robench.make.scheduler import execute
+from robench.workspace.plan import make_plan
+from robench.make.run_state import open_run
+from robench.store.store import Store
+from robench.workspace.folders import open_workspace
 
 workspace, cluster = open_workspace(Path(sys.argv[1])), Cluster(sys.argv[2])
 cells = []

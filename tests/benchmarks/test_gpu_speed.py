@@ -27,23 +27,24 @@ from glr_update import COPIES, batch, glr_network
 from mnist_networks import trained
 from plain_loop import EPS, STEP, STEPS, floor
 
-from robench import replay
-from robench.attacks.art import ART
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.foolbox import Foolbox
 from robench.attacks.gradient import APGD, BIM
+from robench.attacks.libraries.art import ART
+from robench.attacks.libraries.foolbox import Foolbox
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
 from robench.attacks.target import WhiteBoxTarget
-from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
+from robench.networks import replay
 from robench.networks.base import Network
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
 from robench.trainers.base import Trainer, _Recorded
 from robench.trainers.bp import BP
 from robench.trainers.glr import GLR
+from robench.trainers.likelihood_ratio import LikelihoodRatio, Pairing
 from robench.trainers.nit import NIT
 from robench.trainers.stbp import STBP, STBPN
 

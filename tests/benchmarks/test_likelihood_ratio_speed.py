@@ -20,14 +20,15 @@ from glr_update import COPIES, IMAGES, batch, glr_network
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from robench.likelihood_ratio import LikelihoodRatio, Pairing, cross_entropy_rows
 from robench.networks.base import Network
 from robench.networks.lif import integrate
 from robench.networks.linear import Linear
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 from robench.networks.noise import noisy_layers
 from robench.networks.snn import SNN
-from robench.standard_noise import NoiseStream
+from robench.networks.standard_noise import NoiseStream
+from robench.trainers.likelihood_ratio import LikelihoodRatio, Pairing
 from robench.trainers.nit import NIT
 
 BLOCK = 12_800
@@ -142,7 +143,8 @@ def test_one_update_with_ten_thousand_copies(pairing: Pairing, tabled: Tabled) -
 MEMORY = """
 import re, sys, torch
 from pathlib import Path
-from robench.likelihood_ratio import LikelihoodRatio, cross_entropy_rows
+from robench.trainers.likelihood_ratio import LikelihoodRatio
+from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
 torch.set_num_threads(1)
 network = MLP((1, 14, 14), 10, hidden=(20,), activation="sigmoid", sigma=2.0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, corruption_threat
 
-from robench.report import write_report
+from robench.show.report.folder import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -29,15 +29,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from timm_here import timm_or_skip
 
-from robench.attacks.autoattack import AutoAttack
 from robench.attacks.ball import Ball
+from robench.attacks.libraries.autoattack import AutoAttack
 from robench.attacks.standard import Standard
 from robench.attacks.target import WhiteBoxTarget
-from robench.corruptions import imagecorruptions_compat, imagecorruptions_fast
-from robench.corruptions.imagecorruptions_compat import COMMON
+from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
+from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
+from robench.corruptions.imagenet_c.compat import COMMON
 from robench.data.cifar10 import CIFAR10
-from robench.networks.module import Module
-from robench.plugins import Source
+from robench.networks.modules.module import Module
+from robench.workspace.plugins import Source
 
 torch.set_num_threads(1)
 IMAGES, EPS = 50, 8 / 255

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from robench.attacks.autoattack import AutoAttack
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
+from robench.attacks.libraries.autoattack import AutoAttack
 from robench.attacks.standard import Standard
 from robench.attacks.target import WhiteBoxTarget
 from robench.data.digits import Digits

@@ -74,7 +74,7 @@ def evaluate(
     model: str, side: int, images: int, weights: str, attacks: list[str]
 ) -> dict[str, Any]:
     import robench
-    from robench.networks.module import Module
+    from robench.networks.modules.module import Module
 
     module = network(model, weights)
     asked: list[tuple[int, bool]] = []

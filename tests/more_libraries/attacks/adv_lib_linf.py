@@ -12,7 +12,7 @@ import adv_lib
 from pydantic import Field
 from torch import Tensor
 
-from robench.attacks.library import LibraryAttack
+from robench.attacks.libraries.adapter import LibraryAttack
 from robench.attacks.target import WhiteBoxTarget
 
 FILES = {"apgd": "auto_pgd", "apgd_targeted": "auto_pgd", "fmn": "fast_minimum_norm"}

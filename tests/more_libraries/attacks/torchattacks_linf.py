@@ -8,7 +8,7 @@ import torchattacks
 from pydantic import Field
 from torch import Tensor
 
-from robench.attacks.library import LibraryAttack
+from robench.attacks.libraries.adapter import LibraryAttack
 from robench.attacks.target import WhiteBoxTarget
 
 

@@ -1,0 +1,71 @@
+"""What every data set must fulfil: checks that `robench check` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from robench.checks.finding import Result, findings, raised, travels
+from robench.data.base import Dataset, Splits
+from robench.digest import digest_bytes
+from robench.plugin_code.guard import guarded
+
+LEAKED = 0.01
+"""Share of the test images that may also be training images."""
+Make = Callable[..., Dataset]
+
+
+def check_dataset(make: Make) -> list[Result]:
+    """All checks of a data set, one finding each."""
+    found = findings([pickles], make)
+    try:
+        dataset = make()
+        with guarded(f"dataset {type(dataset).__name__}", None):
+            splits = dataset.load()
+    except Exception as error:
+        return [*found, Result("loads", False, raised(error))]
+    return found + findings([images, labels, repeats, leaks], make, splits)
+
+
+def pickles(make: Make) -> Result:
+    """The data set travels to worker processes."""
+    return travels(make())
+
+
+def images(make: Make, splits: Splits) -> Result:
+    """Images are (n, c, h, w), float32 in [0, 1], of one size."""
+    for name in ("train", "validation", "test"):
+        found = getattr(splits, name).images
+        sound = found.ndim == 4 and found.dtype == np.float32
+        if not sound or (name != "validation" and not len(found)):
+            said = f"{name}: {found.dtype} {found.shape}, not float32 (n, c, h, w)"
+            return Result("images", False, said)
+        if len(found) and not (found.min() >= 0 and found.max() <= 1):
+            return Result("images", False, f"{name}: [{found.min()}, {found.max()}], not [0, 1]")
+    return Result("images", True)
+
+
+def labels(make: Make, splits: Splits) -> Result:
+    """Labels count the classes from 0, and every class is there."""
+    for part in (splits.train, splits.validation, splits.test):
+        if len(part) and not 0 <= part.labels.min() <= part.labels.max() < len(splits.classes):
+            span = f"{part.labels.min()} to {part.labels.max()}"
+            return Result("labels", False, f"labels {span}, but {len(splits.classes)} classes")
+    absent = set(range(len(splits.classes))) - set(splits.train.labels.tolist())
+    detail = f"no training image of class {min(absent)}" if absent else ""
+    return Result("labels", not absent, detail)
+
+
+def repeats(make: Make, splits: Splits) -> Result:
+    """Two loads give the same images in the same order."""
+    same = make().load().fingerprint == splits.fingerprint
+    return Result("repeats", same, "" if same else "two loads differ: shuffle by split_seed alone")
+
+
+def leaks(make: Make, splits: Splits) -> Result:
+    """Test images are not among the training images."""
+    known = {digest_bytes(image.tobytes()) for image in splits.train.images}
+    seen = sum(digest_bytes(image.tobytes()) in known for image in splits.test.images)
+    said = f"{seen} of {len(splits.test)} test images are training images too"
+    return Result("leaks", seen <= LEAKED * len(splits.test), said)

@@ -1,0 +1,1 @@
+"""ImageNet-C by imagecorruptions: bit-identical, faster, on today's libraries."""

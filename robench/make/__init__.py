@@ -1,0 +1,1 @@
+"""What is missing is made: identities, tasks, scores, and the processes that they run in."""

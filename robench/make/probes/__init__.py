@@ -1,0 +1,2 @@
+"""What a cell asks its network beside its own question, so that the checks of a page have something
+to look at."""

@@ -1,0 +1,234 @@
+"""Does a network answer the same whatever was asked before, and whoever is asked about with it?
+
+A network is a function of its image. One that remembers questions, counts them, or looks at the
+rest of a batch cannot be attacked by the attacks that there are, and its accuracy says little. So
+it is asked before any attack: alone and in company, in another order, with and without a graph,
+again after near questions, and after an attack; each time a copy of its own, made from the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from robench.attacks.losses import margin
+from robench.data.base import Part
+from robench.digest import derived_seed
+from robench.make.probes.elsewhere import Writes, in_a_copy_of_this_process
+from robench.make.scoring import in_use
+from robench.networks.base import Network
+from robench.networks.memory import in_pieces, joined, whole
+from robench.networks.noise import InUse
+from robench.networks.numbers import asked
+from robench.networks.stand_in import stand_ins, standing_in
+
+VERSION = 2
+"""Part of the identity of the cells that note what is found here."""
+ASKED = 48
+"""Images that are asked about; of large ones as many as have VALUES numbers, but at least ALONE:
+some questions are about all of them, with a graph."""
+VALUES = 2**20
+ALONE = 12
+"""Of which so many are asked about one by one."""
+ROUNDING = 1e-3
+"""Change of a logit, of the largest, that sums in another order can make."""
+ROUNDS = 12
+"""Near questions about each image before the one that counts."""
+NEAR = (0.01, 0.03, 0.1)
+"""How far, in every pixel, near questions lie from each other; a third of the images each."""
+BATCHES = 3
+"""In so many the final images of an attack come that come in another order."""
+STEPS, EPS = 12, 0.1
+"""Of the attack after which it is asked again, and how far it goes, in every pixel."""
+
+Fresh = Callable[[], Network]
+"""Makes a copy of a network from the same bytes as all others."""
+
+
+class Questions:
+    """Asks copies of one network about the same images, under the same noise.
+
+    Args:
+        fresh: makes a copy.
+        images: (n, c, h, w).
+        noisy: whether the noise of noisy layers is on.
+        seed: of all that is drawn.
+    """
+
+    def __init__(self, fresh: Fresh, images: Tensor, noisy: InUse, seed: int) -> None:
+        self.fresh, self.noisy, self.seed = fresh, noisy, seed
+        self.images = images[: asked_about(math.prod(images.shape[1:]))]
+
+    def ask(self, network: Network, x: Tensor, graph: bool = False) -> Tensor:
+        """Logits, (n, classes); rows without a number are NaN."""
+        seed = derived_seed(self.seed, "asked")
+        with in_use(network, self.noisy, seed, x.device), torch.set_grad_enabled(graph):
+            shown = x.clone().requires_grad_() if graph else x.clone()
+            return asked(network, shown, partial(whole, network), known=True).detach().clone()
+
+    def near(self) -> tuple[Tensor, Tensor]:
+        """Images that nobody was ever asked about, and others next to them."""
+        # Turned, and mixed with others: far from what was asked about before.
+        x = (self.images.flip(-1, 0) + self.images.roll(len(self.images) // 3, 0)) / 2
+        rng = torch.Generator().manual_seed(derived_seed(self.seed, "near"))
+        first = (x + torch.empty(x.shape).uniform_(-0.05, 0.05, generator=rng).to(x)).clamp(0, 1)
+        steps = torch.tensor(NEAR).repeat(len(x) // len(NEAR) + 1)[: len(x)]
+        signs = (torch.rand(x.shape, generator=rng) < 0.5).float().mul(2).sub(1)
+        then = (first + (steps.view(-1, 1, 1, 1) * signs).to(x)).clamp(0, 1)
+        return first, then
+
+    def attacked(self) -> tuple[Tensor, Tensor]:
+        """Other images that nobody was asked about, after an attack of signed steps on a copy, and
+        what another copy in the same process says of them."""
+        x = (self.images.flip(-2) + self.images.roll(len(self.images) // 4, 0)) / 2
+        network, point = self.fresh(), x
+        with in_use(network, self.noisy, derived_seed(self.seed, "asked"), x.device):
+            said = asked(network, x.clone(), partial(whole, network), known=True).argmax(1)
+            for _ in range(STEPS):
+                way = uphill(network, point, said)
+                if way is None:
+                    break
+                step = point + 2.5 * EPS / STEPS * way.sign()
+                point = (x + (step - x).clamp(-EPS, EPS)).clamp(0, 1)
+        return point, self.ask(self.fresh(), point)
+
+
+def asked_about(values: int) -> int:
+    """How many images of so many numbers are asked about."""
+    return max(ALONE, min(ASKED, VALUES // values))
+
+
+def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[str, Any]:
+    """What changes an answer: share of the images whose prediction or logits it moves, by name; and
+    how often something was opened for writing.
+
+    Args:
+        outside: whether the network is not robench's own; those are known to keep no state.
+        apart: whether this process may be copied, so that what a network remembers outside itself
+            (in its class, in a module) is found too.
+
+    Of a noisy network whose numbers depend on the batch only what repeats them is asked.
+    """
+    if not outside:
+        return {}
+    ask, fresh, x = questions.ask, questions.fresh, questions.images
+    first, then = questions.near()
+    pristine: Tensor | None = None
+    if apart:
+        pristine = in_a_copy_of_this_process(lambda: ask(fresh(), then))
+    if pristine is None:
+        pristine = ask(fresh(), then)
+    elsewhere: Tensor | None = None
+    if apart:
+        elsewhere = in_a_copy_of_this_process(lambda: _with_writes(questions))
+    network = fresh()
+    answers = ask(network, x)
+    found = {"again": moved(answers, ask(network, x))}
+    found["copy"] = moved(answers, ask(fresh(), x))
+    found["graph"] = moved(answers, ask(fresh(), x, graph=True))
+    network = fresh()
+    for number in range(ROUNDS):
+        ask(network, (first + 1e-3 * number).clamp(0, 1), graph=number % 2 == 1)
+    found["after near questions"] = moved(pristine, ask(network, then))
+    writes: dict[str, int] = {}
+    if elsewhere is not None:
+        pixels = x[0].numel()
+        final, said = elsewhere[:, :pixels].view(x.shape).to(x), elsewhere[:, pixels:-1].to(x)
+        found["after an attack"] = moved(said, ask(fresh(), final))
+        writes = {"writes": int(elsewhere[0, -1])}
+    if not network.random_now and not network.random_input:
+        back = torch.arange(len(x) - 1, -1, -1, device=x.device)
+        found["order"] = moved(answers, ask(fresh(), x[back])[back])
+        strange = torch.cat([x[:ALONE], torch.rand_like(x)])
+        few = min(ALONE, len(x))
+        found["company"] = moved(answers[:few], ask(fresh(), strange)[:few])
+        copies = [ask(fresh(), x[i : i + 1]) for i in range(few)]
+        found["alone"] = moved(answers[:ALONE], torch.cat(copies))
+    shares = {key: round(value, 4) for key, value in found.items()}
+    return {"images": len(x), **shares, **writes}
+
+
+def _with_writes(questions: Questions) -> Tensor:
+    """What an attack in this process makes of images, what is said of them then, and how often the
+    network has opened something to write into meanwhile: rows of numbers."""
+    with Writes() as writes:
+        final, said = questions.attacked()
+    count = torch.full((len(final), 1), float(writes.count))
+    return torch.cat([final.flatten(1).cpu().float(), said.cpu().float(), count], 1)
+
+
+def uphill(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
+    """Where the margin of the nearest wrong class grows, (n, c, h, w); None where there is no
+    gradient."""
+
+    def ask(x: Tensor, y: Tensor) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), standing_in(stand_ins(network)):
+            rows = margin(network(leaf), y)
+        return torch.autograd.grad(rows.sum(), leaf)[0]
+
+    try:
+        return joined(in_pieces(network, ask, x, y)).nan_to_num(0, 0, 0)
+    except Exception:  # whatever a stranger's network raises
+        return None
+
+
+def moved(one: Tensor, other: Tensor) -> float:
+    """Share of the images whose prediction differs by more than a tie, or whose logits do by more
+    than rounding."""
+    one, other = one.double(), other.double()
+    scale = one.nan_to_num(0, 0, 0).abs().amax(1).clamp_min(1e-12)
+    apart = (one - other).abs().amax(1) > ROUNDING * scale
+    numbers = torch.isfinite(one).all(1), torch.isfinite(other).all(1)
+    apart = torch.where(numbers[0] & numbers[1], apart, numbers[0] != numbers[1])
+    # A saturated logit may hide the others: whichever class wins by more than rounding counts.
+    turned = (one.argmax(1) != other.argmax(1)) & numbers[0] & numbers[1]
+    turned &= -margin(one, one.argmax(1)) > ROUNDING * scale
+    return float((apart | turned).double().mean())
+
+
+def as_attacked(
+    score: Callable[..., tuple[pa.Table, dict[str, Any]]],
+    attacked: Network,
+    fresh: Network,
+    images: np.ndarray,
+    part: Part,
+    rows: pa.Table,
+) -> dict[str, Any]:
+    """Do the network that was attacked, and one that is asked in another order and in smaller
+    batches, say of the final images what the one that is scored says?
+
+    Args:
+        score: scoring.score_slice with all that the three have in common.
+        rows: as scored.
+
+    Of each the share of images that it says something else about; of a noisy network, whose draws
+    come in the order of the images, only of the former: how much more often it is right.
+    """
+    after = score(attacked, images, part)[0]
+    draws = len(rows.column("predictions")[0]) if len(rows) else 1
+    if draws > 1:
+        scored, seen = (t.column("correct").to_numpy() for t in (rows, after))
+        return {"state": {"gain": round(float((seen - scored).mean()), 4), "draws": draws}}
+    back = slice(None, None, -1)
+    numbers = None if part.numbers is None else part.numbers[back]
+    turned = Part(np.ascontiguousarray(images[back]), part.labels[back].copy(), numbers)
+    few = -(-len(rows) // BATCHES)
+    other = score(fresh, turned.images, turned, batch_size=few)[0]
+    other = other.take(list(range(len(rows) - 1, -1, -1)))
+    return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other)}}
+
+
+def _unlike(rows: pa.Table, others: pa.Table) -> float:
+    """Share of the images whose prediction and loss differ by more than rounding."""
+    one, two = (t.column("loss").to_numpy().astype(float) for t in (rows, others))
+    apart = np.abs(one - two) > 1e-4 + ROUNDING * np.minimum(np.abs(one), np.abs(two))
+    return round(float(apart.mean()), 4)

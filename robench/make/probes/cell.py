@@ -1,0 +1,129 @@
+"""What a cell asks its network beside its own question, for the checks of robench/show/diagnostics:
+before any attack, after each, and about images that the network cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from robench.data.base import Part, Splits
+from robench.data.fresh import parts, relatives
+from robench.data.loading import load_splits
+from robench.digest import derived_seed
+from robench.make.probes.asking import ASKED, Fresh, Questions, as_attacked, found_by_asking
+from robench.make.probes.elsewhere import may_be_copied
+from robench.make.probes.ranks import ranks
+from robench.make.probes.slopes import slopes
+from robench.networks.base import Network
+from robench.networks.surrogate import Step
+from robench.plugin_code.guard import AtWork, guarded
+from robench.plugin_code.time_limit import within
+from robench.workspace.cards import ModelCard, ReportCard
+
+Score = Callable[..., tuple[pa.Table, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Questions to the network of one cell.
+
+    Args:
+        fresh: makes a copy that nobody has asked anything yet.
+        answered: scores images by a copy, as the cell's own are.
+        crafted: what the cell's attack makes of other images, (n, c, h, w), on a copy, within its
+            own limit. work: the network, as errors name it. time_limit: seconds for all else.
+    """
+
+    fresh: Fresh
+    answered: Score
+    crafted: Callable[[Network, Part], np.ndarray]
+    work: AtWork
+    time_limit: float
+    model: ModelCard
+    report: ReportCard
+    device: torch.device
+
+    def before(self, network: Network, part: Part) -> dict[str, Any]:
+        """What is found by asking the network before any attack does."""
+        seed = derived_seed(self.report.seed, "probed")
+        x = torch.from_numpy(part.at(slice(ASKED)).copy()).to(self.device)
+        questions = Questions(self.fresh, x, self.model.inference_noise, seed)
+        jumps = any(isinstance(module, Step) for module in network.modules())
+        with guarded(replace(self.work, files=None), seed):
+            return {
+                "asked": found_by_asking(questions, not self.work.own, may_be_copied(self.device)),
+                "slopes": {} if jumps else slopes(questions),
+            }
+
+    def after(
+        self, attacked: Network, images: np.ndarray, part: Part, rows: pa.Table
+    ) -> dict[str, Any]:
+        """What the copy that was attacked says of the final images, and one that is asked in
+        another order. rows: what the copy says that is scored."""
+        return as_attacked(self.answered, attacked, self.fresh(), images, part, rows)
+
+    def of_relatives(self, part: Part, eps: float, weights: str) -> dict[str, Any]:
+        """What the network answers to relatives of the test images, clean and attacked, all sorts
+        in one batch; and how its margins on test images compare with those on images that it is
+        not to know."""
+        splits = load_splits(self.model)
+        found: dict[str, Any] = {}
+        sorts = relatives(splits, part, eps, self.report.seed, weights)
+        every = Part(
+            np.concatenate([part.at(slice(0)), *(one.images for one in sorts.values())]),
+            np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),
+        )
+        with self._at_once(max(len(part), ASKED)) as fresh:
+            attacked = self.crafted(fresh(), every) if sorts else every.images
+            with within(self.time_limit, self.work.who):
+                shares = [
+                    self.answered(fresh(), images, every)[0].column("correct").to_numpy()
+                    for images in (every.images, attacked)
+                    if sorts
+                ]
+                margins = self._margins(fresh, splits, eps)
+        start = 0
+        for sort, one in sorts.items():
+            clean, left = (float(share[start : start + len(one)].mean()) for share in shares)
+            found[sort] = {
+                "images": len(one), "clean": round(clean, 4), "attacked": round(left, 4)
+            }  # fmt: skip
+            start += len(one)
+        return {"relatives": found, "ranks": margins}
+
+    @contextmanager
+    def _at_once(self, rows: int) -> Iterator[Fresh]:
+        """Makes copies that are asked about at most so many images at once inside the block: there
+        are more relatives than images under attack, and they are to take no more memory."""
+        kept = self.fresh() if self.work.own else None  # which then is one for all
+        before = None if kept is None else kept.rows_at_once
+
+        def fresh() -> Network:
+            network = self.fresh()
+            network.rows_at_once = min(network.rows_at_once or rows, rows)
+            return network
+
+        try:
+            yield fresh
+        finally:
+            if kept is not None:
+                kept.rows_at_once = before
+
+    def _margins(self, fresh: Fresh, splits: Splits, eps: float) -> list[dict[str, Any]]:
+        seed = derived_seed(self.report.seed, "ranks")
+        with guarded(replace(self.work, files=None), seed):
+            return ranks(
+                fresh,
+                parts(splits, self.report.seed),
+                eps=eps,
+                noisy=self.model.inference_noise,
+                seed=seed,
+                batch_size=self.report.batch_size,
+                device=self.device,
+            )

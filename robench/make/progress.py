@@ -1,0 +1,243 @@
+"""What a run looks like in a terminal: bars with loss and an honest time left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TaskID as BarID
+
+if TYPE_CHECKING:
+    from robench.make.pool import Failure
+    from robench.make.tasks import Task
+
+TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
+"""Seconds between two looks at the clock; until the first plain line, and between two."""
+LATE = 0.25
+"""What a task that takes longer than its like still needs, as a share of what it took so far."""
+
+
+Like = tuple[str, str]
+"""Kind and group of a task."""
+
+
+class TimeLeft:
+    """Seconds left, from the durations of like tasks that are done.
+
+    Tasks of one group take about the same time. A group of which none is done yet counts as an
+    average task of its kind; while nothing of a kind is done, its share is unknown and said so.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = max(jobs, 1)  # without workers, this process
+        self._waiting: dict[Like, int] = defaultdict(int)
+        self._took: dict[Like, list[float]] = defaultdict(list)
+        self._running: dict[str, tuple[Like, float, float]] = {}
+
+    def begin(self) -> None:
+        """Nothing is waiting; what is known of durations stays."""
+        self._waiting.clear()
+        self._running.clear()
+
+    def queue(self, task: Task) -> None:
+        self._waiting[_like(task)] += 1
+
+    def drop(self, task: Task) -> None:
+        """It is done by somebody else."""
+        self._waiting[_like(task)] -= 1
+
+    def told(self, task: Task, done: float) -> None:
+        self._running[task.label] = (_like(task), self._start_of(task), done)
+
+    def finish(self, task: Task) -> None:
+        self._took[_like(task)].append(time.monotonic() - self._start_of(task))
+        self._running.pop(task.label, None)
+        self._waiting[_like(task)] -= 1
+
+    def _start_of(self, task: Task) -> float:
+        return self._running.get(task.label, (None, time.monotonic(), 0.0))[1]
+
+    def seconds(self) -> float | None:
+        total = 0.0
+        for like, number in self._waiting.items():
+            if number <= 0:
+                continue
+            each = self._estimate(like)
+            if each is None:
+                return None
+            total += number * each
+        for like, started, done in self._running.values():
+            each, elapsed = self._estimate(like) or 0.0, time.monotonic() - started
+            # One that takes longer than its like is not done yet.
+            total -= min(elapsed, each) * (done < 1)
+            total += LATE * elapsed if elapsed > each else 0.0
+        return max(total, 0.0) / self._jobs
+
+    def longest(self) -> tuple[str, float] | None:
+        """The label that has been running longest, and for how many seconds."""
+        if not self._running:
+            return None
+        label, (_, started, _) = min(self._running.items(), key=lambda item: item[1][1])
+        return label, time.monotonic() - started
+
+    def _estimate(self, like: Like) -> float | None:
+        if took := self._took.get(like):
+            return fmean(took)
+        for other, started, done in self._running.values():
+            if other == like and done > 0.02:
+                return (time.monotonic() - started) / done
+        alike = [fmean(took) for (kind, _), took in self._took.items() if took and kind == like[0]]
+        return fmean(alike) if alike else None
+
+
+def _like(task: Task) -> Like:
+    return task.kind, task.group
+
+
+def bars(console: Console) -> Progress:
+    """Bars that count, with a text behind each, gone at the end."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", style="dim"),
+        console=console,
+        transient=True,
+        # Drawn when something is told: a thread that draws would be copied with the process.
+        auto_refresh=False,
+    )
+
+
+class Terminal:
+    """A Listener (scheduler.py) that draws bars with rich, and says how far it is in plain lines,
+    now and then, where there is no terminal: in logs and notebooks."""
+
+    def __init__(self, console: Console, jobs: int, debug: bool = False) -> None:
+        self._console, self._debug = console, debug
+        self._lock = threading.RLock()
+        self._progress = bars(console)
+        self._left = TimeLeft(jobs)
+        self._tasks: dict[str, Task] = {}
+        self._bars: dict[str, BarID] = {}
+        self._models = self._cells = BarID(-1)
+        self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0, "images": 0}
+        self.kept = {"model": 0, "cell": 0, "failed": 0}
+        self._plain = not console.is_terminal
+        self._next_line = time.monotonic() + FIRST_LINE
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        self._clock.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._clock.join()
+        self._progress.stop()
+
+    def _watch(self) -> None:
+        """The time left goes on while one long cell runs and nothing else happens."""
+        while not self._over.wait(TICK):
+            self.tick()
+
+    def tick(self) -> None:
+        """Show the time left as it is now; where there is no terminal, a line when it is due."""
+        with self._lock:
+            if not self._progress.task_ids:
+                return
+            self._show_left()
+            if self._plain and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + LINES
+                self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        done = {bar.id: f"{bar.completed:.0f} of {bar.total:.0f}" for bar in self._progress.tasks}
+        said = f"models {done[self._models]}, cells {done[self._cells]}, {self._time_left()}"
+        if longest := self._left.longest():
+            said += f"; running: {longest[0]} ({_duration(longest[1])})"
+        return said
+
+    def begin(self, models: int, cells: int) -> None:
+        for bar in list(self._progress.task_ids):
+            self._progress.remove_task(bar)
+        self._bars.clear()
+        self._left.begin()
+        # In a second round what the first has made is found, and kept by nobody.
+        made = {"model": self.made["models"] + self.made["given"], "cell": self.made["cells"]}
+        self.kept = {"model": -made["model"], "cell": -made["cell"], "failed": 0}
+        self._models = self._progress.add_task("models", total=models, text="")
+        self._cells = self._progress.add_task("cells ", total=cells, text="")
+
+    def queued(self, task: Task) -> None:
+        with self._lock:
+            self._tasks[task.label] = task
+            self._left.queue(task)
+
+    def told(self, label: str, done: float, text: str) -> None:
+        with self._lock:
+            task = self._tasks.get(label)
+            if task is None:
+                return
+            self._left.told(task, done)
+            if task.kind == "train":
+                if label not in self._bars:
+                    self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
+                self._progress.update(self._bars[label], completed=round(100 * done), text=text)
+            self._show_left()
+
+    def finished(self, task: Task, failure: Failure | None) -> None:
+        with self._lock:
+            self._tasks.pop(task.label, None)
+            self._left.finish(task)
+            if (bar := self._bars.pop(task.label, None)) is not None:
+                self._progress.remove_task(bar)
+            if failure is not None:
+                self._console.print(
+                    f"[red]failed[/red] {escape(task.label)}: {escape(failure.short)}",
+                    highlight=False,
+                )
+                if self._debug and failure.traceback:
+                    self._console.print(escape(failure.traceback), highlight=False, style="dim")
+            if failure is None:
+                for what in task.makes:
+                    self.made[what] += 1
+            if task.kind != "make inputs":
+                self._progress.advance(self._models if task.kind == "train" else self._cells)
+            self._show_left()
+
+    def elsewhere(self, task: Task) -> None:
+        with self._lock:
+            self._tasks.pop(task.label, None)
+            self._left.drop(task)
+        if task.kind != "make inputs":
+            self.found("model" if task.kind == "train" else "cell")
+
+    def found(self, what: str) -> None:
+        self.kept[what] += 1
+        self._progress.advance(self._models if what == "model" else self._cells)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)
+
+    def _show_left(self) -> None:
+        self._progress.update(self._cells, text=self._time_left())
+
+    def _time_left(self) -> str:
+        left = self._left.seconds()
+        return "time left: measuring" if left is None else f"time left: {_duration(left)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,101 @@
+"""Networks as their models have them: fresh, trained, with the noise levels of another."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import safetensors.torch
+
+from robench.data.loading import load_splits
+from robench.digest import derived_seed
+from robench.errors import RobenchError
+from robench.make.identity import make_network
+from robench.networks.base import Network
+from robench.networks.noise import NoisyLayer
+from robench.networks.torch_state import torch_seeded
+from robench.networks.weights import load_state, tensors_in
+from robench.store.store import Damaged, Store
+from robench.workspace import plugins
+from robench.workspace.cards import ModelCard
+from robench.workspace.plan import Training
+
+Read = TypeVar("Read")
+
+KEPT = 2**28
+"""Bytes of trained networks that a process keeps, the last used ones: cells that share an input
+come one after the other, each with another network."""
+_kept: OrderedDict[tuple[Training, str, str, str, str], tuple[Network, int]] = OrderedDict()
+
+
+def fresh_network(card: ModelCard, seed: int) -> Network:
+    """An untrained network; torch's global generator is left as it was found."""
+    splits = load_splits(card)
+    with torch_seeded(derived_seed("network", seed)):
+        return make_network(card, splits)
+
+
+def take_sigmas(network: Network, store: Store, model: str, card: ModelCard) -> None:
+    """Give the noisy layers the sigmas of a stored model, layer by layer.
+
+    Raises RobenchError where the layers are others, or learn their sigmas themselves.
+    """
+    said = f"{card.file}: sigma_of = {card.sigma_of!r}"
+    state = safetensors.torch.load(there(store.read_model, model)[0])
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, NoisyLayer)}
+    theirs = sorted(name for name in state if name.endswith(".sigma"))
+    if theirs != sorted(f"{name}.sigma" for name in layers):
+        raise RobenchError(f"{said}: has other noisy layers: {', '.join(theirs) or 'none'}")
+    for name, layer in layers.items():
+        sigma = state[f"{name}.sigma"]
+        if layer.sigma.requires_grad:
+            raise RobenchError(
+                f"{said}: its levels are held fixed, but this network learns its own; put "
+                "learned_sigma = false into network"
+            )
+        if sigma.shape != layer.sigma.shape:
+            raise RobenchError(
+                f"{said}: {name} has sigmas of shape {tuple(sigma.shape)} there and of "
+                f"{tuple(layer.sigma.shape)} here"
+            )
+        layer.sigma.copy_(sigma)
+
+
+def trained_network(
+    training: Training, model: str, weights: str, store: str, device: str
+) -> Network:
+    """The network with its stored weights. Raises store.Damaged when they are not what they
+    were."""
+    key = (training, model, weights, store, device)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key][0]
+    payload, metadata = there(Store(store).read_model, model)
+    if metadata["tensors"] != weights:
+        raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
+    network = fresh_network(training.card, training.seed)
+    load_state(network, tensors_in(payload))
+    network.to(device).eval()
+    if not plugins.own("networks", training.card.network):
+        return network  # what it remembers of one cell would be there in the next
+    _kept[key] = network, len(payload)
+    while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
+        _kept.popitem(last=False)
+    return network
+
+
+def forget(network: Network) -> None:
+    """Keep a network no longer."""
+    for key, (kept, _) in list(_kept.items()):
+        if kept is network:
+            del _kept[key]
+
+
+def there(read: Callable[[str], Read], name: str) -> Read:
+    """What the store held when this task was made. Raises store.Damaged when it does not any
+    more, such as when another task has set it aside: then it is made again."""
+    try:
+        return read(name)
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename or name}: is gone") from None

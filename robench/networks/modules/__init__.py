@@ -1,0 +1,1 @@
+"""Torch modules that robench did not write, as networks."""

@@ -1,0 +1,209 @@
+"""A torch module that Python code hands over: copied, and known by what determines its answers."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import CellType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from robench.digest import canonical, digest_bytes
+from robench.errors import RobenchError
+from robench.networks.modules.kept_state import tensors_in
+from robench.networks.modules.spiking import freshened, library_of
+from robench.networks.weights import plain_state
+from robench.plugin_code.reach import code_of
+from robench.workspace.plugins import Source
+
+WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
+"""Where the classes are from that only run what they hold: DataParallel, compiled modules."""
+
+
+def handed_over(module: nn.Module) -> tuple[Source, Source]:
+    """A module that is in memory, as a factory and as weights.
+
+    It is copied now and at every use, and known by its weights, its attributes and the source of
+    its code; robench.evaluate adds what it answers (answers.py). Code whose source cannot be read
+    (a notebook's), and attributes that are no plain values, count as different in every session.
+    What follows from the weights (tensors with a graph, such as a normalised weight or the last
+    output) is copied as it is and does not count. Raises RobenchError for a module that cannot be
+    copied, or has no weights yet.
+    """
+    module = _unwrapped(module)
+    name = type(module).__name__
+    _check_weights(module, name)
+    try:
+        kept = _copied(module)
+    except Exception as error:
+        raise RobenchError(f"{name}: cannot be copied: {type(error).__name__}: {error}") from error
+    freshened(kept)
+    parts = [
+        [where, _code(type(part)), {key: _described(item) for key, item in _attributes(part)}]
+        for where, part in _parts(module, kept)
+    ]
+    text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(kept))}"
+    return Source.of(text, partial(_copied, kept)), Source.of(text, partial(plain_state, kept))
+
+
+def _parts(module: nn.Module, kept: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a module by name: spiking neurons from its copy, which remembers nothing, all
+    others as they are, since who has been seen before is known again."""
+    copies = kept.named_modules(remove_duplicate=False)
+    for (where, part), (_, copied) in zip(
+        module.named_modules(remove_duplicate=False), copies, strict=True
+    ):
+        yield where, part if library_of(part) is None else copied
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What a wrapper runs."""
+    while type(module).__module__.startswith(WRAPPERS):
+        inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
+
+
+def _check_weights(module: nn.Module, name: str) -> None:
+    for where, value in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(value):
+            raise RobenchError(
+                f"{name}: {where} is lazy and has no values yet: call the module once on an image"
+            )
+        if value.is_meta:
+            raise RobenchError(f"{name}: {where} is on the meta device: load its weights first")
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A deep copy. torch copies no tensor that has a graph; those are copied without."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        # Buffers too: a neuron's potential, for example.
+        for item in (*(held for _, held in _attributes(part)), dict(part._buffers)):
+            for value in tensors_in(item):
+                if value.grad_fn is not None:
+                    memo[id(value)] = value.detach().clone()
+    with torch.no_grad():  # else a script's weights would have a graph in their copy
+        return copy.deepcopy(module, memo)
+
+
+def _tensors(module: nn.Module) -> bytes:
+    named = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    return (
+        safetensors.torch.save({name: _plain(value) for name, value in named.items()})
+        + canonical(_beside(module)).encode()
+    )
+
+
+def _beside(module: nn.Module) -> dict[str, Any]:
+    """What a state_dict() holds beside plain tensors: extra state, quantised weights."""
+    plain = plain_state(module)
+    state = module.state_dict()
+    return {name: _described(state[name]) for name in state if name not in plain}
+
+
+def _plain(value: Tensor) -> Tensor:
+    """On the CPU, in memory of its own; complex numbers as pairs."""
+    value = value.detach().cpu()
+    if value.is_quantized:
+        value = value.dequantize()
+    if value.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
+    """What a module holds beside its weights and parts; `training` is off in use."""
+    known = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
+    return sorted(
+        # Hooks lie under numbers that say only how many there were before.
+        (key, [*item.values()] if key.endswith("_hooks") and isinstance(item, Mapping) else item)
+        for key, item in vars(part).items()
+        if key not in known
+    )
+
+
+def _described(value: Any) -> Any:
+    """A plain value that says what `value` is; unlike any other where that cannot be said."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(canonical(_described(item)) for item in value)
+    if isinstance(value, Tensor) and value.grad_fn is not None:
+        return "follows from the weights"
+    if isinstance(value, Tensor):
+        return digest_bytes(safetensors.torch.save({"value": _plain(value)}))
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return _code(value)
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "__dict__"):
+        said = {key: _described(item) for key, item in vars(value).items()}  # a hook of torch's own
+        return [_code(type(value)), said]
+    return _unknown(value)
+
+
+def _code(thing: Any) -> str:
+    """Name of a class or function, with the sources of the files that it and its bases lie in;
+    torch's count by name, as versions of libraries are no part of an identity."""
+    found = []
+    for item in thing.__mro__ if inspect.isclass(thing) else (thing,):
+        name = f"{item.__module__}.{item.__qualname__}"
+        if name.partition(".")[0] not in ("torch", "builtins"):
+            try:
+                file = inspect.getsourcefile(item)
+            except (TypeError, OSError):
+                file = None
+            if file is not None and Path(file).is_file():
+                name += f"@{code_of(Path(file), Path(file).parent).digest}"
+            else:
+                name += f"@{_unknown(item)}"
+        found.append(name)
+        if id(item) not in _WALKING:  # a function may close over itself
+            _WALKING.add(id(item))
+            try:
+                for held in ("__closure__", "__defaults__", "__kwdefaults__"):
+                    if getattr(item, held, None):
+                        found.append(canonical(_described(_contents(getattr(item, held)))))
+            finally:
+                _WALKING.discard(id(item))
+    return " ".join(found)
+
+
+def _contents(held: Any) -> Any:
+    """What a function closes over, or its defaults."""
+    if not isinstance(held, tuple):
+        return held
+    cells = [item for item in held if isinstance(item, CellType)]
+    return [cell.cell_contents for cell in cells if cell != CellType()] if cells else held
+
+
+_WALKING: set[int] = set()
+"""Functions that are being described."""
+_SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _unknown(thing: Any) -> str:
+    """A text of its own for a thing that only this session knows."""
+    try:
+        return _SEEN.setdefault(thing, uuid.uuid4().hex)
+    except TypeError:  # neither hashed nor weakly referenced
+        return uuid.uuid4().hex

@@ -1,0 +1,256 @@
+"""The functions and settings that robench computes with, its own and its libraries': who replaces
+one changes what all others compute."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import functools
+import hashlib
+import inspect
+import io
+import itertools
+import json
+import math
+import operator
+import os
+import pathlib
+import pickle
+import random
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robench.plugin_code.insides import Functions, Held, functions_in
+from robench.plugin_code.reach import PLATFORM, installed
+
+LIBRARIES: tuple[Any, ...] = (
+    *(
+        builtins,
+        copy,
+        functools,
+        hashlib,
+        io,
+        itertools,
+        json,
+        math,
+        operator,
+        os,
+        pathlib.Path,
+        pickle,
+        random,
+        shutil,
+        struct,
+        sys,
+        tempfile,
+        time,
+        zlib,
+    ),
+    *(np, np.linalg, np.random),
+    *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
+    *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
+)
+WITH_CLASSES = ("art.attacks.evasion", "art.estimators", "eagerpy", "foolbox")
+"""Modules of libraries whose classes attacks are made of."""
+PUBLIC = ("PIL", "cv2", "imagecorruptions", "pyarrow", "safetensors", "scipy", "skimage")
+"""Libraries of functions: corruptions are made with them, and files."""
+CHANGING = {
+    "_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook", "__slotnames__",
+}  # fmt: skip
+"""What classes of robench set on themselves when they are first used, and Python's copy and pickle
+on any class; what torch replaces itself (with the default dtype, when it imports its compiler, when
+an optimiser is made), and what shows errors."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A module or class, and the names in it that are looked at."""
+
+    where: Any
+    names: frozenset[str]
+
+    @property
+    def strict(self) -> bool:
+        """Whether nothing may be added either: classes of libraries keep things of their own."""
+        return not self.where.__module__.startswith(WITH_CLASSES)
+
+    def called(self, name: str) -> str:
+        if isinstance(self.where, ModuleType):
+            return f"{self.where.__name__}.{name}"
+        return f"{self.where.__module__}.{self.where.__qualname__}.{name}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What all names stood for at a moment, place after place in one list: many small ones would
+    keep the garbage collector busy."""
+
+    places: list[_Place]
+    sizes: list[int]
+    keys: list[str]
+    values: list[Any]
+    tables: list[tuple[str, Any, Any]]
+    """Name, table, and a copy of what it held."""
+    inside: Held
+    modules: dict[str, ModuleType]
+    finders: list[Any]
+
+    def put_back(self, imported: bool = False) -> list[str]:
+        """Names of what has been replaced since; they stand for what they did again.
+
+        Args:
+            imported: whether libraries were imported meanwhile: what an installed one replaces with
+                its own is put back and not named.
+        """
+        replaced = []
+        try:
+            same = self.values == _values(self.places)  # at once, for the very same objects
+        except Exception:  # some cannot be compared
+            same = False
+        for place, found in [] if same else self._all():
+            now = place.where.__dict__
+            for name, value in found.items():
+                if name in place.names and now.get(name, self) is not value:
+                    if not (imported and _of_library(now.get(name))):
+                        replaced.append(place.called(name))
+                    setattr(place.where, name, value)
+            if inspect.isclass(place.where):  # a new name may hide one of its bases'
+                new = [n for n in now if n not in found and n not in CHANGING]
+                for name in [n for n in new if place.strict or callable(now[n])]:
+                    replaced.append(place.called(name))
+                    delattr(place.where, name)
+        for name, table, kept in self.tables:
+            if table != kept:
+                replaced.append(name)
+                table.clear()
+                (table.update if isinstance(table, dict) else table.extend)(kept)
+        return replaced + self.inside.put_back() + self._modules_put_back()
+
+    def _modules_put_back(self) -> list[str]:
+        """Modules in whose place there is another, or none, and ways to import that are gone."""
+        replaced = []
+        if list(map(sys.modules.get, self.modules)) != list(self.modules.values()):
+            for name, module in self.modules.items():
+                if sys.modules.get(name) is not module:
+                    sys.modules[name] = module
+                    if name.partition(".")[0] in PLATFORM | sys.stdlib_module_names:
+                        replaced.append(f"sys.modules[{name!r}]")
+        if any(finder not in sys.meta_path for finder in self.finders):
+            sys.meta_path[:] = self.finders
+            replaced.append("sys.meta_path")
+        return replaced
+
+    def _all(self) -> Iterator[tuple[_Place, dict[str, Any]]]:
+        start = 0
+        for place, size in zip(self.places, self.sizes, strict=True):
+            part = slice(start, start + size)
+            yield place, dict(zip(self.keys[part], self.values[part], strict=True))
+            start += size
+
+
+def _values(places: list[_Place]) -> list[Any]:
+    found: list[Any] = []
+    for place in places:
+        found.extend(place.where.__dict__.values())
+    return found
+
+
+def _of_library(value: Any) -> bool:
+    """Whether an installed library has made it, and none that robench is built on."""
+    module = getattr(value, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    top = module.partition(".")[0]
+    return file is not None and top not in PLATFORM and installed(Path(file))
+
+
+def _own(item: Any) -> Mapping[str, Any]:
+    """What a class holds itself."""
+    return vars(item) if inspect.isclass(item) else {}
+
+
+class Originals:
+    """Takes snapshots; where to look is found once, and again when modules were imported."""
+
+    def __init__(self) -> None:
+        self._places: list[_Place] = []
+        self._tables: list[tuple[str, Any]] = []
+        self._functions = Functions(())
+        self._modules = -1
+
+    def snapshot(self) -> Snapshot:
+        if len(sys.modules) != self._modules:
+            self._look_around()
+        keys: list[str] = []
+        for place in self._places:
+            keys.extend(place.where.__dict__)
+        sizes = [len(place.where.__dict__) for place in self._places]
+        tables = [(name, table, table.copy()) for name, table in self._tables]
+        inside = self._functions.snapshot()
+        return Snapshot(
+            *(self._places, sizes, keys, _values(self._places), tables, inside),
+            modules=dict(sys.modules),
+            finders=[*sys.meta_path],
+        )
+
+    def _look_around(self) -> None:
+        self._modules = len(sys.modules)
+        self._tables = []
+        found = [
+            (
+                where,
+                [n for n, value in vars(where).items() if callable(value) and n not in CHANGING],
+            )
+            for where in LIBRARIES
+        ]
+        found += [(item, ["forward"]) for item in vars(nn).values() if "forward" in _own(item)]
+        beside: list[tuple[Any, list[str]]] = []
+        for name, module in list(sys.modules.items()):
+            if not isinstance(module, ModuleType):
+                continue
+            top = name.partition(".")[0]
+            if top == "robench":
+                found += self._places_in(module)
+            elif name.startswith(WITH_CLASSES):
+                beside += self._places_in(module)
+            elif top in PUBLIC and "._" not in name and name.count(".") < 3:
+                beside.append((module, [n for n, v in vars(module).items() if callable(v)]))
+        inside = [_Place(where, frozenset(names)) for where, names in found if names]
+        self._places = inside + [
+            _Place(where, frozenset(names)) for where, names in beside if names
+        ]
+        self._functions = Functions(
+            (place.called(name), function)
+            for place in inside
+            for name in place.names
+            for function in functions_in(vars(place.where).get(name))
+        )
+
+    def _places_in(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
+        """A module of robench and the classes in it; its tables are noted."""
+        inside = vars(module)
+        yield module, [n for n, value in inside.items() if callable(value) or n.isupper()]
+        for name, item in inside.items():
+            if name.isupper() and type(item) in (dict, list):
+                self._tables.append((f"{module.__name__}.{name}", item))
+            if inspect.isclass(item) and item.__module__ == module.__name__:
+                yield (
+                    item,
+                    [
+                        key
+                        for key, value in vars(item).items()
+                        if key not in CHANGING
+                        and (inspect.isfunction(value) or not key.startswith("__"))
+                    ],
+                )

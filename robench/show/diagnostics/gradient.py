@@ -1,0 +1,108 @@
+"""Is there a gradient to follow, and does it depend on who takes it? Zero gradients, surrogates.
+
+After Athalye et al. 2018 (arXiv 1802.00420): a gradient that is zero or arbitrary hides the images
+that break a network, it does not remove them.
+"""
+
+from __future__ import annotations
+
+from robench.show.diagnostics.estimate import LEAST, Estimate, difference, share
+from robench.show.diagnostics.finding import STRONGER, Finding, percent
+from robench.show.diagnostics.strength import FEWEST
+from robench.show.diagnostics.subject import Subject, effort, native, settings, white_box
+from robench.show.results import Threat
+
+ZERO, SURROGATES = "zero gradients", "surrogate derivatives"
+
+
+def zero_gradients(subject: Subject) -> Finding:
+    """The gradient is exactly zero: saturated, cut off, or never there.
+
+    Inputs: for each image, whether the first gradient that a white-box attack asked for was exactly
+        zero (null where the attack did not ask image by image); attacks with the network's own
+        gradient.
+    Computation: share of the images, largest over the attacks.
+    Threshold: alarm where its interval lies above 1%. Logits of an ordinary size have no exactly
+        zero gradient in float32, not even where the loss is tiny.
+    """
+    shares: list[tuple[Estimate, Threat]] = []
+    for threats in subject.balls.values():
+        for threat in white_box(threats):
+            zero = subject.column(threat, "zero_gradient")
+            if zero is not None and native(threat):
+                shares.append((share(zero), threat))
+    if not shares:
+        return Finding.not_applicable(ZERO, "No attack asked for the gradient of each image.")
+    most, threat = max(shares, key=lambda item: item[0].low)
+    evidence = {
+        "attack": threat["name"],
+        "share": most.evidence(),
+        "by_attack": {t["name"]: round(estimate.value, 4) for estimate, t in shares},
+    }
+    numbers = (
+        f"exactly zero for {percent(most.value)} ({most.range}) of the images where "
+        f"{threat['name']} starts"
+    )
+    if most.low > LEAST:
+        return Finding(
+            ZERO, "alarm", f"The gradient is {numbers}.", evidence,
+            f"An attack by gradients cannot move these images: {STRONGER}.",
+        )  # fmt: skip
+    return Finding(ZERO, "pass", f"There is a gradient to follow: it is {numbers}.", evidence)
+
+
+def surrogates(subject: Subject) -> Finding:
+    """The accuracy depends on which derivative stands in for that of steps and spikes.
+
+    Inputs: networks with steps or spikes; in each ball, white-box attacks through the network's own
+        surrogate, and through others or a sweep of them, each with at least ten gradients per
+        image.
+    Computation: the strongest of the former against the strongest of the latter.
+    Threshold: alarm where the latter leaves less than the 95% interval of the former, and the
+        paired difference is surely above zero: "by more than the interval". The derivative is the
+        attacker's to choose; if it matters, no single one can be trusted.
+    """
+    if not subject.jumps:
+        return Finding.not_applicable(SURROGATES, "The network has no steps or spikes.")
+    found: list[tuple[float, Threat, Threat, Estimate, Estimate]] = []
+    for threats in subject.balls.values():
+        alike = [t for t in white_box(threats) if t.get("meets") != "noisy"]  # not about draws
+        long = [t for t in alike if (effort(t, subject.stochastic) or 0) >= FEWEST]
+        own = subject.strongest([t for t in long if native(t)])
+        other = subject.strongest([t for t in long if settings(t).get("surrogate")])
+        if own is None or other is None:
+            continue
+        before = share(subject.known(own))
+        fall = difference(subject.known(own) - subject.known(other))
+        found.append((before.low - subject.accuracy(other), own, other, before, fall))
+    if not found:
+        return Finding.not_applicable(
+            SURROGATES, "No ball has attacks both through the network's own surrogate and another."
+        )
+    excess, own, other, before, fall = max(found, key=lambda item: item[0])
+    numbers = (
+        f"{percent(before.value)} ({before.range}) through the network's own ({own['name']}), "
+        f"{percent(subject.accuracy(other))} through {settings(other)['surrogate']} "
+        f"({other['name']})"
+    )
+    evidence = {
+        "own": own["name"],
+        "other": other["name"],
+        "surrogate": settings(other)["surrogate"],
+        "own_accuracy": before.evidence(),
+        "other_accuracy": round(subject.accuracy(other), 4),
+        "fall": fall.evidence(),
+    }
+    if excess > 0 and fall.low > 0:
+        return Finding(
+            SURROGATES, "alarm", f"The accuracy depends on the surrogate derivative: {numbers}.",
+            evidence,
+            'Believe only the worst over several derivatives: surrogate = "sweep", with more '
+            "steps, restarts and draws.",
+        )  # fmt: skip
+    return Finding(
+        SURROGATES,
+        "pass",
+        f"Other derivatives do not surely gain more than the interval: {numbers}.",
+        evidence,
+    )

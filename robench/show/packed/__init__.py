@@ -1,0 +1,1 @@
+"""What a published folder holds: how its rows and its manifest are packed."""

@@ -1,0 +1,1 @@
+"""The page of a report, the files beside it, and the index of many."""
