@@ -16,14 +16,14 @@ Its fields say the usual small networks:
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.mlp import Activation, activation
+from robench.networks.mlp import JUMP_AT_ZERO, Activation, activation
 from robench.networks.noise import NoisyLayer, repeated
 
 
@@ -118,10 +118,16 @@ class CNN(Network):
     def forward(self, x: Tensor) -> Tensor:
         for convolution, pool, add in zip(self.convolutions, self.pools, self.adds, strict=True):
             v = convolution(x)
-            x = self.phi(v + repeated(x, v) if add else v)
+            x = self._activated(convolution, v + repeated(x, v) if add else v)
             x = self.halve(x) if pool else x
         x = x.flatten(1)
         for layer in self.layers[:-1]:
-            x = self.phi(layer(x))
+            x = self._activated(layer, layer(x))
         logits: Tensor = self.layers[-1](x)
         return logits
+
+    def _activated(self, layer: nn.Module, v: Tensor) -> Tensor:
+        if self.activation in JUMP_AT_ZERO:
+            cast(NoisyLayer, layer).fired(v, 0.0)
+        x: Tensor = self.phi(v)
+        return x

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from robench.networks.noise import NoisyLayer
 from robench.networks.surrogate import Step
 
 Activation = Literal["relu", "sigmoid", "threshold", "abs", "sign", "staircase", "tanh", "elu"]
+
+JUMP_AT_ZERO = ("threshold", "sign")
+"""Activations of which v says no more than whether it is above 0."""
 
 
 class Abs(nn.Module):
@@ -99,6 +102,9 @@ class MLP(Network):
         x = x.flatten(1)
         *hidden, last = self.layers
         for layer in hidden:
-            x = self.phi(layer(x))
+            x = layer(x)
+            if self.activation in JUMP_AT_ZERO:
+                cast(NoisyLayer, layer).fired(x, 0.0)
+            x = self.phi(x)
         logits: Tensor = last(x)
         return logits

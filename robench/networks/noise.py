@@ -39,6 +39,10 @@ class NoiseSource:
         """The drive with noise added."""
         return drive
 
+    def fired(self, layer: NoisyLayer, potential: Tensor, threshold: float) -> None:
+        """Told that of the layer's last value the network sees no more than whether `potential`,
+        to which it was added as it is, is above the threshold."""
+
     def over_time(self, layer: NoisyLayer, inputs: Series, steps: int) -> Series:
         """The noisy value at each of so many time steps, in their order.
 
@@ -102,6 +106,10 @@ class NoisyLayer(nn.Module):
     def inject(self, drive: Tensor) -> Tensor:
         """The drive with fresh noise, or as it is where no noise is on."""
         return (self.source or SILENCE).inject(self, drive)
+
+    def fired(self, potential: Tensor, threshold: float) -> None:
+        """Say that of the last value nothing but a spike is seen; see NoiseSource.fired."""
+        (self.source or SILENCE).fired(self, potential, threshold)
 
     def over_time(self, inputs: Series, steps: int) -> Series:
         """The noisy value at each time step; see NoiseSource.over_time."""

@@ -152,6 +152,8 @@ class SNN(Network):
                 inputs = self.halved(index, self._gated(inputs))
             currents = layer.over_time(inputs, self.steps)
             inputs, potential = integrate(currents, self.steps, self.decay, self.spike)
+            if index + 1 < len(self.layers):
+                layer.fired(potential, self.threshold)
             yield inputs, potential
 
     def _gated(self, spikes: Series) -> Series:

@@ -52,7 +52,10 @@ class Feedback:
         self._estimates: dict[Key, Tensor] = {}
 
     def _of(self, item: Injection, place: int) -> Tensor | None:
-        """f for each image, like one draw of the noise; None: nothing is known yet."""
+        """f for each image, like one draw of the noise; None: nothing is known yet, or the score
+        is a spike's, of which the noise that f foresees is a small part."""
+        if item.spike:
+            return None
         key = self._numbers[item.layer], place
         if key not in self._foreseen:
             fit = self._fits.get(key)
@@ -90,6 +93,8 @@ class Feedback:
         """
         total = None
         for item, place in zip(items, places, strict=True):
+            if item.spike:
+                continue
             score = tape.score(item.eps)
             said = torch.einsum("di,dif->if", item.own(weights).sum(0), score.flatten(2))
             said = said.view(-1, *score.shape[2:]) / item.layer.sigma * tape.images

@@ -23,13 +23,14 @@ from robench.networks.losses import cross_entropy_rows, zero_one_rows
 from robench.networks.standard_noise import Distribution
 from robench.trainers.base import Trainer
 from robench.trainers.feedback import Feedback
-from robench.trainers.likelihood_ratio import Baseline, LikelihoodRatio, Pairing
+from robench.trainers.likelihood_ratio import Baseline, LikelihoodRatio, Pairing, Score
+from robench.trainers.spike_score import need_spikes
 
 
 class GLR(Trainer):
     """Generalised likelihood ratio: K noisy copies, fixed sigma, no backpropagation."""
 
-    later: ClassVar[tuple[str, ...]] = ("feedback",)
+    later: ClassVar[tuple[str, ...]] = ("feedback", "score")
     copies: int = Field(default=100, ge=1)
     """K, noisy forward passes per image."""
     criterion: Literal["cross-entropy", "zero-one"] = "cross-entropy"
@@ -41,6 +42,8 @@ class GLR(Trainer):
     baseline: Baseline = "leave-one-out"
     feedback: bool = False
     """As of trainer lr: what a layer's noise does to the loss is foreseen and subtracted."""
+    score: Score = "noise"
+    """As of trainer lr, for units that are thresholds."""
     distribution: Distribution = "gaussian"
     optimizer: Literal["adam", "sgd"] = "sgd"
     lr: float = Field(default=1.0, gt=0)
@@ -58,6 +61,8 @@ class GLR(Trainer):
             )
         if epoch == 0:
             self._feedback = Feedback() if self.feedback else None
+            if self.score == "spike":
+                need_spikes(network)
         warm = epoch >= self.warmup_epochs
         self._loss = zero_one_rows if warm and self.criterion == "zero-one" else cross_entropy_rows
         return False
@@ -68,5 +73,6 @@ class GLR(Trainer):
             pairing=self.pairing,
             baseline=self.baseline,
             distribution=self.distribution,
+            score=self.score,
         )
         return estimator.backward(network, x, y, self._loss, rng, self._feedback)

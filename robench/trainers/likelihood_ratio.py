@@ -12,8 +12,8 @@ activations nor loss need a derivative, and no layer type needs code of its own.
 
 What to read: `_estimate` is one pass, `_surprise` and `_centred` are what is subtracted from L, and
 `_vector` and `_sigma` are the two lines. The noise is drawn and kept in noise_tape.py, how many
-copies share a stream and fit into memory is said in copies.py, and what is foreseen of the noise
-is learned in feedback.py.
+copies share a stream and fit into memory is said in copies.py, what is foreseen of the noise is
+learned in feedback.py, and what a spike says of it is in spike_score.py.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ Pairing = Literal["none", "antithetic", "factorial", "hadamard"]
 Baseline = Literal["none", "leave-one-out", "noise-free"]
 
 LayerWise = bool | Literal["conditional"]
+
+Score = Literal["noise", "spike"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class LikelihoodRatio:
             of which the layer's own varies from copy to copy and the others' is one draw for an
             image that all its copies share: an unbiased estimate of the gradient under all noise.
         last_steps: of a layer that injects at several time steps, only the last ones enter.
+        score: "spike": where the network sees of a layer's value no more than a spike, what enters
+            is not eps but what the spike says of it, E[eps | spike]: spike_score.py. Of several
+            time steps that is the last one.
         block_rows: rows (copies x images) that make a block, of at least eight draws. None: 32,768;
             on a GPU more, where all noisy layers are fully connected and share their input.
         chunk_rows: rows held in memory at a time, in whole blocks; None: 32,768, or those of a
@@ -86,6 +91,7 @@ class LikelihoodRatio:
     sign_of_zero: int = 0
     layer_wise: LayerWise = False
     last_steps: int | None = None
+    score: Score = "noise"
     block_rows: int | None = None
     chunk_rows: int | None = None
 
@@ -117,6 +123,11 @@ class LikelihoodRatio:
             raise RobenchError(
                 "trainer.feedback = true: what is foreseen is the gradient, which Eq. 3 of NIT-S "
                 "does not follow; leave it out"
+            )
+        if self.score == "spike" and (self.sign or self.distribution == "laplace"):
+            raise RobenchError(
+                'trainer.score = "spike": it is of Gaussian noise itself, not of its signs or of '
+                "Laplace noise; leave it out"
             )
         if feedback:
             feedback.look(network, x, y)
@@ -191,6 +202,7 @@ class LikelihoodRatio:
             others=self.layer_wise == "conditional",
             last_steps=self.last_steps,
             sign_at_zero=(1 if self.sign_of_zero else 0) if self.sign else None,
+            spikes=self.score == "spike",
         )
 
     def _draws(self, copies: int, pairing: Pairing, patterns: int) -> int:
@@ -289,10 +301,13 @@ class LikelihoodRatio:
         earlier = items[0].signs.shape[1]
         vector: Tensor | None = None
         for item in items:
-            w = item.own(weights)
-            score = tape.score(item.eps)
-            w = w.view(*w.shape, *[1] * (score.dim() - 2))
-            if vector is None:
+            w = item.each(weights) if item.spike else item.own(weights)
+            score = item.spike.of_drive if item.spike else tape.score(item.eps)
+            w = w.view(*w.shape, *[1] * (item.eps.dim() - 2))
+            if item.spike:
+                found = torch.sum(w * score, 0, out=empty((earlier, *item.eps.shape[:2]), drive))
+                vector = found if vector is None else vector.add_(found)
+            elif vector is None:
                 vector = torch.mul(w, score, out=empty((earlier, *score.shape[:2]), drive))
             else:
                 vector.addcmul_(w, score)
@@ -306,13 +321,16 @@ class LikelihoodRatio:
     def _sigma(self, layer: NoisyLayer, items: list[Injection], weights: Tensor) -> None:
         """Add L (eps score(eps) - 1) / sigma to sigma's gradient."""
         moment = torch.zeros_like(items[0].eps)
-        for item in items:
+        plain = [item for item in items if not item.spike]
+        for item in plain:
             if self.distribution == "laplace":
                 moment += item.eps.abs()
             else:
                 moment.addcmul_(item.eps, item.eps)
         w = weights.sum(0).flatten()
-        grad = (w @ moment.reshape(len(w), -1) - len(items) * w.sum()).view(moment.shape[2:])
+        grad = (w @ moment.reshape(len(w), -1) - len(plain) * w.sum()).view(moment.shape[2:])
+        for spike, w in ((item.spike, item.each(weights)) for item in items if item.spike):
+            grad += (w.flatten() @ spike.of_sigma.reshape(w.numel(), -1)).view_as(grad)
         grad = grad.sum_to_size(layer.sigma.shape) / layer.sigma
         layer.sigma.grad = grad if layer.sigma.grad is None else layer.sigma.grad + grad
 

@@ -27,15 +27,16 @@ from robench.networks.losses import cross_entropy_rows
 from robench.networks.noise import noisy_layers
 from robench.trainers.base import Trainer, cross_entropy, to_device
 from robench.trainers.feedback import Feedback
-from robench.trainers.likelihood_ratio import Baseline, LayerWise, LikelihoodRatio, Pairing
+from robench.trainers.likelihood_ratio import Baseline, LayerWise, LikelihoodRatio, Pairing, Score
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
+from robench.trainers.spike_score import need_spikes
 from robench.trainers.steps import LastSteps, steps_of
 
 
 class LR(Trainer):
     """Likelihood ratio with variance reduction, alone or alternating with backpropagation."""
 
-    later: ClassVar[tuple[str, ...]] = ("feedback",)
+    later: ClassVar[tuple[str, ...]] = ("feedback", "score")
     copies: int | tuple[int, ...] = 100
     """K, noisy forward passes per image. With layer_wise: for each layer, or a list with a number
     for every layer."""
@@ -56,6 +57,9 @@ class LR(Trainer):
     """Whether what a layer's noise does to the loss is foreseen from the output error, by a linear
     map that is learned from earlier batches, and subtracted: less variance and no bias, see
     feedback.py."""
+    score: Score = "noise"
+    """spike: neurons that are seen by their spikes alone are scored by the spike, not by the noise:
+    less variance and no bias, see spike_score.py."""
     sigma_lr: float = Field(default=1e-3, ge=0)
     """Learning rate of the sigmas, where the network learns them."""
     sigma_range: tuple[float, float] = (0.05, 5.0)
@@ -81,6 +85,13 @@ class LR(Trainer):
         if epoch == 0:  # counted over epochs: one may be a single step
             self._step = 0
             self._feedback = Feedback() if self.feedback else None
+            if self.score == "spike":
+                need_spikes(network)
+                if self.pairing == "auto":
+                    raise RobenchError(
+                        'trainer.pairing = "auto": it measures what the noise\'s score does; with '
+                        'trainer.score = "spike" use "none"'
+                    )
         self._epoch = epoch
         self._estimator = self._with(self.copies)
         self._measures = self.pairing == "auto"
@@ -94,6 +105,7 @@ class LR(Trainer):
             layer_wise=self.layer_wise,
             quasi=self.quasi,
             last_steps=steps_of(self.last_steps),
+            score=self.score,
             block_rows=self.block_rows,
             chunk_rows=self.block_rows,
         )

@@ -25,16 +25,17 @@ from robench.networks.base import Network
 from robench.networks.losses import cross_entropy_rows
 from robench.trainers.base import Trainer
 from robench.trainers.feedback import Feedback
-from robench.trainers.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing
+from robench.trainers.likelihood_ratio import LayerWise, LikelihoodRatio, Pairing, Score
 from robench.trainers.potential import potential_rows, potentials
 from robench.trainers.sigma import clamp_sigmas, with_sigma_lr
+from robench.trainers.spike_score import need_spikes
 from robench.trainers.steps import LastSteps, steps_of
 
 
 class NIT(Trainer):
     """Noise-injection training: likelihood ratio with learned sigma (Eq. 8)."""
 
-    later: ClassVar[tuple[str, ...]] = ("layer_wise", "feedback")
+    later: ClassVar[tuple[str, ...]] = ("layer_wise", "feedback", "score")
     copies: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = 40
     """C, noisy forward passes per image; pairing asks for a multiple of its sign patterns. With
     layer_wise: for each layer, or a list with a number for every layer."""
@@ -50,6 +51,8 @@ class NIT(Trainer):
     pairing: Pairing = "factorial"
     baseline: Literal["none", "leave-one-out", "noise-free"] = "leave-one-out"
     feedback: bool = False
+    """As of trainer lr; not with Eq. 3."""
+    score: Score = "noise"
     """As of trainer lr; not with Eq. 3."""
     criterion: Literal["cross-entropy", "potential"] = "cross-entropy"
     """cross-entropy: of what the network reads out; potential: of the output potentials, with which
@@ -79,12 +82,15 @@ class NIT(Trainer):
             )
         if epoch == 0:
             self._feedback = Feedback() if self.feedback else None
+            if self.score == "spike":
+                need_spikes(network)
         self._estimator = LikelihoodRatio(
             copies=self.copies,
             pairing=self.pairing,
             baseline=self.baseline,
             layer_wise=self.layer_wise,
             last_steps=steps_of(self.last_steps),
+            score=self.score,
             sign=self.signs_only(epoch),
             sign_of_zero=self.sign_at_zero(),
         )

@@ -18,6 +18,7 @@ from robench.networks.base import Network
 from robench.networks.noise import NoiseSource, NoisyLayer
 from robench.networks.standard_noise import Distribution, NoiseStream
 from robench.trainers.copies import Block, empty
+from robench.trainers.spike_score import SpikeScore, spike_score
 
 NO_CHAIN = (
     'trainer.pairing = "factorial": the layers of this network are no chain (each fed by the one '
@@ -33,13 +34,17 @@ class Injection:
     drive: Tensor  # (rows, ...), with the graph of the layer's op
     eps: Tensor  # (draws, images, ...)
     signs: Tensor  # of eps, (own patterns, patterns in the rows of `drive`)
+    spike: SpikeScore | None = None  # (own patterns, patterns, draws, images, ...)
 
     def own(self, weights: Tensor) -> Tensor:
         """Of weights, (patterns, draws, images), what falls on eps, (patterns in the rows of
         `drive`, draws, images): later layers' patterns are added up, then the own ones with their
         signs."""
-        w = weights.view(-1, *self.signs.shape, *weights.shape[1:]).sum(0)
-        return (self.signs[..., None, None] * w).sum(0)
+        return (self.signs[..., None, None] * self.each(weights)).sum(0)
+
+    def each(self, weights: Tensor) -> Tensor:
+        """The same for each of the own patterns, (own patterns, patterns, draws, images)."""
+        return weights.view(-1, *self.signs.shape, *weights.shape[1:]).sum(0)
 
 
 @dataclass
@@ -55,6 +60,7 @@ class NoiseTape(NoiseSource):
         last_steps: how many injections of a layer are kept; None: all.
         sign_at_zero: what sign(0) is where an op sees its inputs' signs (NIT-S); None: it sees the
             inputs.
+        spikes: whether layers that are seen by their spikes alone have the score of a spike.
     """
 
     active: list[NoisyLayer]
@@ -66,6 +72,7 @@ class NoiseTape(NoiseSource):
     others: bool = False
     last_steps: int | None = None
     sign_at_zero: Literal[0, 1] | None = None
+    spikes: bool = False
 
     def __post_init__(self) -> None:
         self.images = len(self.x)
@@ -121,6 +128,12 @@ class NoiseTape(NoiseSource):
         signed_sigma = signs.view(*signs.shape, *[1] * eps.dim()) * layer.sigma
         noisy = empty((*signs.shape, self.draws, self.images), drive)
         return torch.addcmul(base, signed_sigma, eps, out=noisy).view(-1, *drive.shape[1:])
+
+    def fired(self, layer: NoisyLayer, potential: Tensor, threshold: float) -> None:
+        if self.spikes and layer in self.active:
+            item = self.kept[layer][-1]
+            eps = item.signs.view(*item.signs.shape, *[1] * item.eps.dim()) * item.eps
+            item.spike = spike_score(potential.view(eps.shape), threshold, eps, layer.sigma)
 
     def _same(self, layer: NoisyLayer, drive: Tensor, stream: NoiseStream) -> Tensor:
         """The drive of another layer, with noise that all copies of an image share."""

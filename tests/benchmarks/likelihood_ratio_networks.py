@@ -5,11 +5,12 @@
 MLP, CNN, LSTM, SNN and convolutional SNN on 25 MNIST images at 14x14 (the embedded digits where
 MNIST is missing), after 200 batches of backpropagation through the same noise, from which feedback
 has learned what it knows, one estimate a batch. `--network CNN` measures only these. Each setting
-has 32 copies for an image, all layers together or in each layer's turn. Of so many independent
-estimates: milliseconds of one CPU thread, the debiased self-cosine of every layer (the cosine of
-one estimate with the expectation of all, taken from products of different estimates; 0: the layer
-learns nothing), and variance over squared signal, layers added up, times milliseconds, as a share
-of the first setting's: what a given precision costs. `--out` writes lr_networks.csv and
+has 32 copies for an image, all layers together or in each layer's turn; those named spike are for
+the last two networks. Of so many independent estimates: milliseconds of one CPU thread, the
+debiased self-cosine of every layer (the cosine of one estimate with the expectation of all, taken
+from products of different estimates; 0: the layer learns nothing), and variance over squared
+signal, layers added up, times milliseconds, as a share of the first setting's: what a given
+precision costs. `--out` writes lr_networks.csv and
 lr_networks.svg.
 """
 
@@ -65,7 +66,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "feedback, none": {"pairing": "none"},
     "feedback, layer-wise": {"pairing": "none", "layer_wise": True},
     "feedback, conditional": {"pairing": "none", "layer_wise": "conditional"},
+    "spike": {"pairing": "none", "score": "spike"},
+    "spike, conditional": {"pairing": "none", "score": "spike", "layer_wise": "conditional"},
 }
+SPIKING = ("SNN", "convolutional SNN")
+"""Whose settings named after the spike are no others'."""
 
 
 def gradient(layer: NoisyLayer) -> Tensor:
@@ -116,12 +121,14 @@ def trained(
 
 
 def measure(
-    make: Callable[[], Network], images: Tensor, labels: Tensor, count: int
+    make: Callable[[], Network], images: Tensor, labels: Tensor, count: int, spiking: bool
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     network, learned = trained(make, images, labels)
     x, y = images[:25], labels[:25]
     for setting, chosen in SETTINGS.items():
+        if "score" in chosen and not spiking:
+            continue
         ms, layers = estimates(network, x, y, count, learned.get(setting), **chosen)
         cosines, noise = [], 0.0
         for found in layers:
@@ -149,7 +156,7 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
     for axes, network in zip(panes, networks, strict=True):
         for place, row in enumerate(row for row in table if row["network"] == network):
             axes.plot(
-                row["ms"], row["noise"], "osD^vPX*h"[place], ms=8, ls="", label=row["setting"]
+                row["ms"], row["noise"], "osD^vPX*h<>"[place], ms=8, ls="", label=row["setting"]
             )
         axes.set(yscale="log", xlabel="ms for one gradient", title=network)
         axes.set_xlim(left=0)
@@ -177,7 +184,8 @@ def main() -> None:
         make = NETWORKS[name]
         print(f"\n{name}: {COPIES} copies, 25 images, one CPU thread")
         print(f"{'':26}     ms  var/signal^2  x ms, share   self-cosines")
-        for row in measure(partial(make, splits.input_shape), images, labels, arguments.estimates):
+        fresh = partial(make, splits.input_shape)
+        for row in measure(fresh, images, labels, arguments.estimates, name in SPIKING):
             table.append({"network": name, **row})
             print("{setting:26}{ms:7.1f}{noise:14.1f}{share:13.2f}   {cosines}".format(**row))
     if arguments.out:
