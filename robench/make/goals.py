@@ -4,7 +4,6 @@ images."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from robench.make.scoring import Perturbed, batch_of, in_use
 from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.memory import whole
 from robench.networks.noise import InUse
-from robench.plugin_code.guard import AtWork, guarded
+from robench.plugin_code.guard import AtWork, watched
 from robench.workspace.cards import AttackCard
 
 NONE = -1
@@ -91,9 +90,7 @@ def clean_answers(
     found = []
     for start in range(0, len(part), batch_size):
         x, _ = batch_of(part, start, batch_size, device)
-        watch: AbstractContextManager[None] = nullcontext()
-        if not work.own:
-            watch = guarded(work, derived_seed(seed, "answers", "global", start), network)
+        watch = watched(work, derived_seed(seed, "answers", "global", start), network)
         asked = in_use(network, noisy, derived_seed(seed, "answers", start), device)
         random = noisy or network.random_input
         drawn: list[Tensor] = []
@@ -166,23 +163,11 @@ def _chosen(runs: Sequence[Perturbed], best: np.ndarray) -> Perturbed:
     if len(runs) == 1:
         return runs[0]
     rows = np.arange(len(best))
-
-    def pick(name: str) -> np.ndarray | None:
+    chosen: dict[str, Any] = {}
+    for name in ("images", "distance", "zero_gradient", "fooled_on_the_way"):
         columns = [getattr(run, name) for run in runs]
-        return None if any(column is None for column in columns) else np.stack(columns)[best, rows]
-
-    def total(name: str) -> np.ndarray:
-        return np.asarray(np.sum([getattr(run, name) for run in runs], axis=0))
-
-    images, distance = pick("images"), pick("distance")
-    assert images is not None
-    assert distance is not None
-    return replace(
-        runs[0],
-        images=images,
-        distance=distance,
-        queries=total("queries"),
-        gradients=total("gradients"),
-        zero_gradient=pick("zero_gradient"),
-        fooled_on_the_way=pick("fooled_on_the_way"),
-    )
+        known = all(column is not None for column in columns)
+        chosen[name] = np.stack(columns)[best, rows] if known else None
+    for name in ("queries", "gradients"):
+        chosen[name] = np.sum([getattr(run, name) for run in runs], axis=0)
+    return replace(runs[0], **chosen)

@@ -9,7 +9,7 @@ radius beside it. A proof, asked in the same way, gives the other end: how far t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def look_nearer(
     lost = wrong(few.images, few)
     found = lost | wrong(images[:count], few)
     reached = np.where(found, np.where(lost, 0.0, distance[:count]), np.nan)
-    known = _Known.after_the_whole_ball(
+    known = _Known(
         np.where(lost, 0, np.where(found, _level(distance[:count], eps, steps), steps)),
         found,
         None if made.proved is None else made.proved[:count] == 1,
@@ -100,30 +100,24 @@ def look_nearer(
     )
 
 
-@dataclass
 class _Known:
     """Of each image, in multiples of the smallest radius, (images,).
 
     hit: the least at which the attack succeeded; 0: at none, or the clean image is wrong.
     failed: the largest at which it was asked in vain.
     proved, doubtful: the largest that a proof settled, and the least that it did not.
+
+    Args:
+        first: after the whole ball, where it was found; `steps` where it was not.
+        sure: what was proved; None: the attack is no proof.
     """
 
-    hit: Levels
-    failed: Levels
-    proved: Levels
-    doubtful: Levels
-
-    @classmethod
-    def after_the_whole_ball(
-        cls, first: Levels, found: NDArray[np.bool_], sure: NDArray[np.bool_] | None, steps: int
-    ) -> _Known:
-        """first: where it was found, `steps` where it was not; sure: what was proved; None: the
-        attack is no proof."""
-        proved = np.zeros_like(first)
-        if sure is not None:
-            proved[sure] = steps
-        return cls(np.where(found, first, 0), np.zeros_like(first), proved, first.copy())
+    def __init__(
+        self, first: Levels, found: NDArray[np.bool_], sure: NDArray[np.bool_] | None, steps: int
+    ) -> None:
+        self.hit, self.failed = np.where(found, first, 0), np.zeros_like(first)
+        self.proved = np.where(False if sure is None else sure, steps, self.failed)
+        self.doubtful = first.copy()
 
     def learn(
         self,

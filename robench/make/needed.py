@@ -45,11 +45,10 @@ def needed(
 def _of_cells(run: Run, planned: Sequence[Cell], kept: set[str]) -> list[str]:
     """Files of cells, of what they share and of their images where those are kept, as far as their
     digests are known."""
-    names = dict[str, None]()
+    names, trained = dict[str, None](), run.trained()
     for cell in planned:
         with suppress(Damaged):  # it counts as missing
-            models = [t for t in (cell.training, cell.surrogate) if t is not None]
-            if any(run.weights_of(training) is None for training in models):
+            if not trained.issuperset(cell.trainings):
                 continue
             _, inputs = run.identify(cell)
             shared = [inputs.digest] if inputs is not None and not run.streams(cell) else []

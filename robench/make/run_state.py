@@ -80,6 +80,15 @@ class Run:
         broken = self.broken(cell)
         return self._identities.cell(cell, self.weights[cell.training], inputs, broken), inputs
 
+    def trained(self) -> set[Training]:
+        """Those whose weights are there, and not damaged."""
+        there = set[Training]()
+        for training in self.plan.trainings:
+            with suppress(Damaged):
+                if self.weights_of(training):
+                    there.add(training)
+        return there
+
     def broken(self, cell: Cell) -> dict[int, str] | None:
         """Of a proof about a model without noise, the images that the store knows to be broken in a
         ball no larger -> the first threat that did; None: nothing is handed to this cell."""
@@ -88,7 +97,7 @@ class Run:
             return None
         found: dict[int, str] = {}
         for other in before:
-            if all(self.weights_of(t) for t in (other.training, other.surrogate) if t is not None):
+            if all(map(self.weights_of, other.trainings)):
                 name = self.digests.get(other) or digest(self.identity_of(other)[0])
                 for image in self._wrongly_answered(name):
                     found.setdefault(image, other.threat.name)
@@ -227,13 +236,10 @@ def with_the_rest(run: Run, plan: Plan, note: Callable[[str], None]) -> Run:
     whole = open_run(plan, run.store, run.device)
     whole.failures, whole.lost, whole.outcomes = run.failures, run.lost, run.outcomes
     known = run.store.cells()
-    for training in plan.trainings:
-        with suppress(Damaged):  # it counts as missing
-            whole.weights_of(training)
+    trained = whole.trained()
     for cell in plan.cells:
-        models = [t for t in (cell.training, cell.surrogate) if t is not None]
-        with suppress(Damaged):
-            if all(training in whole.weights for training in models):
+        with suppress(Damaged):  # it counts as missing
+            if trained.issuperset(cell.trainings):
                 whole.identify(cell)
     whole.digests = {
         cell: name for cell, name in whole.digests.items() if name in known or cell in run.digests
@@ -255,16 +261,13 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
         states["done" if done else "failed" if reasons else "missing"] += 1
         failures.extend(reasons)
 
-    known = set[Training]()
+    trained = run.trained()
     for training in run.plan.trainings:
-        with suppress(Damaged):  # it counts as missing
-            if run.weights_of(training) is not None:
-                known.add(training)
-        count(models, training in known, run.model_digest(training))
+        count(models, training in trained, run.model_digest(training))
     finished = run.store.cells()
     for cell in run.plan.cells:
         name = inputs = None
-        if cell.training in known and (cell.surrogate is None or cell.surrogate in known):
+        if trained.issuperset(cell.trainings):
             _, shared = run.identify(cell)
             name, inputs = run.digests[cell], shared.digest if shared else None
         count(cells, name in finished, name, inputs)

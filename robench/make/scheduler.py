@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Protocol
 
 from robench.errors import RobenchError
@@ -74,13 +74,8 @@ def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Po
         pool = start(listener.told) if start else _pool(run, jobs, listener.told)
         leases = Leases(run.store.files, listener.note)
         scheduler = _Scheduler(run, listener, pool, leases, last)
-        try:
+        with closing(leases), closing(pool):
             scheduler.work()
-        finally:
-            try:
-                pool.close()
-            finally:
-                leases.close()
         if read_back(run, listener.note) and scheduler.sound:
             return
         run.weights.clear()
@@ -286,19 +281,17 @@ class _Scheduler:
                 self._need_cell(item)
 
     def _need_cell(self, cell: Cell) -> None:
+        """Submit what the cell needs next."""
+        if self._waits(cell):
+            return
         try:
-            self._look_at(cell)
+            self._submit_next(cell)
         except Damaged as damaged:  # since a moment ago
             self.listener.note(str(damaged))
             self.sound = False
-
-    def _look_at(self, cell: Cell) -> None:
-        """Submit what the cell needs next; Damaged when its weights are."""
-        if self._waits(cell):
-            return
-        self._submit_next(cell)
-        if cell in self.run.digests or cell in self.run.lost:
-            self._release(cell)
+        else:
+            if cell in self.run.digests or cell in self.run.lost:
+                self._release(cell)
 
     def _waits(self, proof: Cell) -> bool:
         """Whether a cell that a proof is handed is still to be done: then it waits for the first
@@ -314,8 +307,8 @@ class _Scheduler:
 
     def _submit_next(self, cell: Cell) -> None:
         run = self.run
-        for training in (cell.training, cell.surrogate):
-            if training is None or training in run.weights:
+        for training in cell.trainings:
+            if training in run.weights:
                 continue
             why = run.lost.get(training) or run.failures.get(run.model_digest(training))
             if why is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ from robench.networks.neighbourhood import changing
 from robench.networks.noise import InUse, noise, noise_in_use
 from robench.networks.numbers import LOST, NONE, asked, without_a_number
 from robench.networks.torch_state import own_state, swapped
-from robench.plugin_code.guard import AtWork, guarded
+from robench.plugin_code.guard import AtWork, guarded, watched
 from robench.plugin_code.time_limit import DAY, OutOfTime, until
 from robench.workspace.cards import AttackCard
 
@@ -176,7 +176,7 @@ def attack_slice(
     ball = Ball(card.norm, eps, part)
     limit = limit or card.time_limit or DAY
     deadline = time.monotonic() + limit
-    made: list[dict[str, np.ndarray | None]] = []
+    made: list[dict[str, Any]] = []
     trace: list[list[float]] = []
     runs: list[int] = []
     notes: dict[int, str] = {}
@@ -236,30 +236,21 @@ def attack_slice(
         trace.append(target.loss_trace)
         runs = runs or target.record.runs
     length = min((len(row) for row in trace), default=0)
-
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([np.asarray(row[name]) for row in made])
-
-    def flags(name: str) -> np.ndarray | None:
-        return None if any(row[name] is None for row in made) else column(name)
-
+    columns: dict[str, Any] = {}
+    for name in made[0]:
+        parts = [row[name] for row in made]
+        columns[name] = None if any(part is None for part in parts) else np.concatenate(parts)
     return Perturbed(
-        images=column("images"),
-        distance=column("distance"),
-        queries=column("queries"),
-        gradients=column("gradients"),
-        zero_gradient=flags("zero_gradient"),
-        fooled_on_the_way=flags("fooled_on_the_way"),
+        **columns,
         loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
         loss_runs=runs,
-        proved=column("proved") if card.access == "weights" else None,
         notes=notes,
         proof_seconds=seconds,
         without_gradients=why,
     )
 
 
-def _untouched(x: Tensor) -> dict[str, np.ndarray | None]:
+def _untouched(x: Tensor) -> dict[str, Any]:
     """What is noted of images that no attack has any use for."""
     none = np.zeros(len(x))
     return {
@@ -272,19 +263,16 @@ def _untouched(x: Tensor) -> dict[str, np.ndarray | None]:
     }
 
 
-def _spread(
-    counted: Mapping[str, np.ndarray | None], x: Tensor, rows: np.ndarray
-) -> dict[str, np.ndarray | None]:
+def _spread(counted: Mapping[str, Any], x: Tensor, rows: np.ndarray) -> dict[str, Any]:
     """What is noted of some images of a batch, `rows`, beside the others."""
-    found = _untouched(x)
+    noted = _untouched(x)
     for name, values in counted.items():
-        column = found[name]
-        if values is None or column is None:
-            found[name] = None
+        if values is None:
+            noted[name] = None
         else:
-            found[name] = column = column.astype(values.dtype)
-            column[rows] = values
-    return found
+            noted[name] = noted[name].astype(values.dtype)
+            noted[name][rows] = values
+    return noted
 
 
 def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
@@ -340,9 +328,8 @@ def score_slice(
     or changes what is not its own.
     """
     work = work or AtWork("the network")
-    predictions, losses, ties = [], [], []
+    answered: list[tuple[np.ndarray, ...]] = []
     simplex, activity, between, fastest = True, {}, 0.0, math.inf
-    nothing: list[np.ndarray] = []
     bytes_: list[bytes] = []
     shown = min(DISPLAYED, len(part))
     for start in range(0, len(part), batch_size):
@@ -350,10 +337,7 @@ def score_slice(
         x, y = batch_of(Part(given, part.labels[start:]), 0, batch_size, device)
         drawn, lost = [], torch.zeros(len(y), device=device)
         silent = torch.zeros(len(y), dtype=torch.bool, device=device)
-        # robench's own networks leave all as it was (tested), and looking costs as much as they.
-        watch: AbstractContextManager[None] = nullcontext()
-        if not work.own:
-            watch = guarded(work, derived_seed(seed, "score", "global", start), network)
+        watch = watched(work, derived_seed(seed, "score", "global", start), network)
         use = in_use(network, noisy, derived_seed(seed, "score", start), device)
         with torch.no_grad(), use, watch:
             first: Tensor | None = None
@@ -378,20 +362,14 @@ def score_slice(
                 lost += lost_now
             if start == 0:
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
-        _check_untouched(
-            x,
-            given,
-            f"{work.who} changes its input in place: x = x.clone() first",
-        )
+        _check_untouched(x, given, f"{work.who} changes its input in place: x = x.clone() first")
         for image in given[: shown - len(bytes_)]:
             bytes_.append(np.round(image * 255).astype(np.uint8).tobytes())
-        predictions.append(torch.stack(drawn, 1).cpu().numpy())
-        losses.append((lost / len(drawn)).cpu().numpy())
-        ties.append(network.ties(logits).cpu().numpy())
-        nothing.append(silent.cpu().numpy())
+        noted = torch.stack(drawn, 1), lost / len(drawn), network.ties(logits), silent
+        answered.append(tuple(column.cpu().numpy() for column in noted))
         simplex &= bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    predicted = np.concatenate(predictions).astype(np.int16)
-    silent_images = int(np.concatenate(nothing).sum())
+    predictions, losses, ties, nothing = map(np.concatenate, zip(*answered, strict=True))
+    predicted, silent_images = predictions.astype(np.int16), int(nothing.sum())
     if silent_images == len(part) and not perturbed:
         raise RobenchError("the network answers NaN or infinite logits")
     rows = pa.table(
@@ -400,8 +378,8 @@ def score_slice(
             "label": pa.array(part.labels.astype(np.int16)),
             "predictions": pa.array(list(predicted), pa.list_(pa.int16())),
             "correct": pa.array((predicted == part.labels[:, None]).mean(1, dtype=np.float32)),
-            "loss": pa.array(np.concatenate(losses).astype(np.float32)),
-            "tie": pa.array(np.concatenate(ties)),
+            "loss": pa.array(losses.astype(np.float32)),
+            "tie": pa.array(ties),
             "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
         }
     )

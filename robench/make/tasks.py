@@ -11,10 +11,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from robench.corruptions.make import corrupt_images
 from robench.corruptions.streamed import Streamed
 from robench.data.base import Part
 from robench.data.loading import forget_splits, load_sample, load_splits
-from robench.digest import Identity, canonical, derived_seed
+from robench.digest import Identity, derived_seed
 from robench.errors import RobenchError
 from robench.make.cell_network import CellNetwork, at_work, check_code, time_limit
 from robench.make.goals import Towards, with_columns
@@ -39,10 +39,10 @@ from robench.networks.base import Network
 from robench.networks.torch_state import own_state
 from robench.networks.weights import written_state
 from robench.plugin_code.freed_memory import give_back
-from robench.plugin_code.guard import AtWork, guarded
+from robench.plugin_code.guard import AtWork, guarded, watched
 from robench.plugin_code.time_limit import WEEK, within
 from robench.store.adversarial import images_file
-from robench.store.seal import sealed, tensors_digest
+from robench.store.seal import sealed_tensors
 from robench.store.store import Outcome, Store
 from robench.trainers.base import History, Trainer, added_memory, memory_now
 from robench.workspace import plugins
@@ -50,8 +50,9 @@ from robench.workspace.cards import AttackCard, ModelCard, ReportCard
 from robench.workspace.plan import Cell, Threat, Training
 
 Tell = Callable[[float, str], None]
-Read = TypeVar("Read")
 Kind = Literal["train", "make inputs", "evaluate"]
+SHARED = ("images", "distance", "queries", "gradients")
+"""What is kept of examples that several models are shown (see scoring.Perturbed)."""
 
 
 class Task(Protocol):
@@ -181,14 +182,12 @@ class Train:
             history = with_cost(history, cost)
         state = written_state(network, trainer.trains)
         del network  # its weights are written from a copy of them
-        weights = tensors_digest(safetensors.torch.save(state))
-        metadata = {
+        about = {
             "identity": self.identity,
-            "tensors": weights,
             "history": history,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        return weights, safetensors.torch.save(state, {"robench": canonical(sealed(metadata))})
+        return sealed_tensors(state, about, safetensors.torch.save)
 
 
 @dataclass(frozen=True)
@@ -249,19 +248,16 @@ class MakeInputs:
             perturbed = towards.runs[0]
             trace = {"loss_trace": perturbed.loss_trace, "loss_runs": perturbed.loss_runs}
             tensors = {
-                name: np.ascontiguousarray(getattr(perturbed, name), np.float32)
-                for name in ("images", "distance", "queries", "gradients")
+                name: np.ascontiguousarray(getattr(perturbed, name), np.float32) for name in SHARED
             }
             if towards.wanted:
                 tensors["aims"] = towards.wanted[0].astype(np.int16)
-        metadata = {
+        about = {
             "identity": self.identity,
-            "tensors": tensors_digest(safetensors.numpy.save(tensors)),
             **trace,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        payload = safetensors.numpy.save(tensors, {"robench": canonical(sealed(metadata))})
-        store.write_inputs(self.digest, payload)
+        store.write_inputs(self.digest, sealed_tensors(tensors, about)[1])
         store.clear_failure(self.digest)
 
     def streamed(self) -> Streamed:
@@ -456,7 +452,7 @@ class Evaluate:
     def _watch(self, work: AtWork) -> AbstractContextManager[None]:
         """Around all that is asked of a network from outside once the attack is done: each question
         has a watch of its own, which costs little within another."""
-        return nullcontext() if work.own else guarded(replace(work, files=None), seed=None)
+        return watched(replace(work, files=None), seed=None)
 
     def _check_proof(self, rows: pa.Table, perturbed: Perturbed | None) -> dict[str, Any]:
         """What is noted of a proof that contradicts nothing; of anything else, nothing."""
@@ -522,14 +518,11 @@ def _family(threat: Threat) -> str:
 
 def _shared(store: Store, name: str) -> tuple[np.ndarray, Towards]:
     payload, metadata = there(store.read_inputs, name)
-    tensors = safetensors.numpy.load(payload)
+    tensors: dict[str, Any] = safetensors.numpy.load(payload)
     if "distance" not in tensors:
         return tensors["images"], Towards()
     made = Perturbed(
-        images=tensors["images"],
-        distance=tensors["distance"],
-        queries=tensors["queries"],
-        gradients=tensors["gradients"],
+        **{name: tensors[name] for name in SHARED},
         zero_gradient=None,
         fooled_on_the_way=None,
         loss_trace=metadata["loss_trace"],

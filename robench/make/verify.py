@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -106,7 +105,7 @@ def verify_training(
             f"{report}: no trained models in {store.url}; run it first: robench run {report}"
         )
     for task in _sample(trained, models, "verify training", report, models):
-        _, stored = _there(partial(store.read_model, task.digest), task.label)
+        _, stored = _there(store.read_model, task.digest, task.label)
         weights, _ = task.train(lambda done, text: None)
         there, here = stored["provenance"]["environment"], environment(run.device)
         same = weights == stored["tensors"]
@@ -123,8 +122,7 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
     finished = []
     known = store.cells()
     for cell in run.plan.cells:
-        models = [t for t in (cell.training, cell.surrogate) if t is not None]
-        if all(run.weights_of(training) is not None for training in models):
+        if all(map(run.weights_of, cell.trainings)):
             identified, inputs = run.identify(cell)
             held = inputs is None or run.streams(cell) or store.has_inputs(inputs.digest)
             if run.digests[cell] in known and held:
@@ -135,7 +133,7 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
         )
     for cell, identified, inputs in _sample(finished, cells, "verify", report, cells):
         name = run.digests[cell]
-        stored = _there(partial(store.read_cell, name), cell.label)
+        stored = _there(store.read_cell, name, cell.label)
         there, here = stored.provenance["environment"], environment(run.device)
         again = run.evaluation(cell, identified, inputs).evaluate()
         yield Verified(
@@ -169,8 +167,8 @@ def _sample(found: Sequence[Item], number: int, *seed: Any) -> list[Item]:
     return [found[index] for index in sorted(chosen)]
 
 
-def _there(read: Callable[[], Item], label: str) -> Item:
+def _there(read: Callable[[str], Item], name: str, label: str) -> Item:
     try:
-        return read()
+        return read(name)
     except (Damaged, FileNotFoundError) as error:
         raise RobenchError(f"{label}: {error}; run the report again") from None

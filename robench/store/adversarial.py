@@ -15,10 +15,8 @@ they follow from it, so that keeping them changes no number.
 from __future__ import annotations
 
 import numpy as np
-import safetensors.numpy
 
-from robench.digest import canonical
-from robench.store.seal import sealed, tensors_digest
+from robench.store.seal import sealed_tensors
 from robench.store.store import Outcome
 
 
@@ -30,6 +28,4 @@ def images_file(outcome: Outcome, images: np.ndarray) -> tuple[str, bytes]:
         "image": rows.column("image").to_numpy().astype(np.int32),
         "label": rows.column("label").to_numpy().astype(np.int16),
     }
-    name = tensors_digest(safetensors.numpy.save(tensors))
-    about = {"identity": outcome.identity, "outcome": outcome.digest, "tensors": name}
-    return name, safetensors.numpy.save(tensors, {"robench": canonical(sealed(about))})
+    return sealed_tensors(tensors, {"identity": outcome.identity, "outcome": outcome.digest})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.numpy
 
 from robench.digest import canonical, digest, digest_bytes
 from robench.store.parquet_footer import unpacked_sizes
@@ -105,6 +106,16 @@ def unsealed(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _seal(metadata: Mapping[str, Any]) -> str:
     return digest({"what": "seal", "metadata": metadata}, SEALS)
+
+
+def sealed_tensors(
+    tensors: Mapping[str, Any],
+    about: Mapping[str, Any],
+    save: Callable[..., bytes] = safetensors.numpy.save,
+) -> tuple[str, bytes]:
+    """The digest of the tensors, and a safetensors file of them with what is said about them."""
+    name = tensors_digest(save(tensors))
+    return name, save(tensors, {"robench": canonical(sealed({**about, "tensors": name}))})
 
 
 def check_room(file: pq.FileMetaData, data: bytes, rows: int) -> None:

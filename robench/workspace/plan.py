@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from robench.errors import RobenchError, nearest
 from robench.workspace import plugins
@@ -77,6 +77,11 @@ class Cell:
     @property
     def label(self) -> str:
         return f"{self.training.label} x {self.threat.name}"
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """Of its model and, where there is one, of the surrogate that examples are crafted on."""
+        return (self.training,) if self.surrogate is None else (self.training, self.surrogate)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def make_plan(workspace: Workspace, report: str, only: Sequence[str] = ()) -> Pl
                 f"--only {' '.join(only)}: matches no model or threat of {report}; "
                 f"{nearest(only[0], known)}"
             )
-        used = {c.training for c in cells} | {c.surrogate for c in cells}
+        used = {training for cell in cells for training in cell.trainings}
         trainings = [training for training in trainings if training in used]
     sources = {
         model.name: _source(workspace, model)
@@ -340,11 +345,8 @@ def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Traini
         raise RobenchError(f"{threat.attack.file}: surrogate: {error}") from None
     if card.dataset != victim.card.dataset:
         raise RobenchError(
-            f"{threat.attack.file}: surrogate = {card.name!r} is trained on {_short(card)}, but "
-            f"{victim.card.name} on {_short(victim.card)}; transfer needs one data set"
+            f"{threat.attack.file}: surrogate = {card.name!r} is trained on "
+            f"{card.dataset.model_dump()}, but {victim.card.name} on "
+            f"{victim.card.dataset.model_dump()}; transfer needs one data set"
         )
     return Training(card, card.seeds[0])
-
-
-def _short(card: ModelCard) -> dict[str, Any]:
-    return {"name": card.dataset.name, **card.dataset.settings}

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from robench.attacks.losses import margin
-from robench.data.base import Part
 from robench.digest import derived_seed
 from robench.make.probes.elsewhere import Writes, in_a_copy_of_this_process
 from robench.make.scoring import in_use
@@ -44,8 +42,6 @@ ROUNDS = 12
 """Near questions about each image before the one that counts."""
 NEAR = (0.01, 0.03, 0.1)
 """How far, in every pixel, near questions lie from each other; a third of the images each."""
-BATCHES = 3
-"""In so many the final images of an attack come that come in another order."""
 STEPS, EPS = 12, 0.1
 """Of the attack after which it is asked again, and how far it goes, in every pixel."""
 
@@ -67,12 +63,15 @@ class Questions:
         self.fresh, self.noisy, self.seed = fresh, noisy, seed
         self.images = images[: asked_about(math.prod(images.shape[1:]))]
 
+    def in_use(self, network: Network, stream: str) -> AbstractContextManager[None]:
+        """A network as it answers questions, all of one stream under the same noise."""
+        return in_use(network, self.noisy, derived_seed(self.seed, stream), self.images.device)
+
     def ask(self, network: Network, x: Tensor, graph: bool = False) -> Tensor:
         """Logits, (n, classes); rows without a number are NaN."""
-        seed = derived_seed(self.seed, "asked")
-        with in_use(network, self.noisy, seed, x.device), torch.set_grad_enabled(graph):
+        with self.in_use(network, "asked"), torch.set_grad_enabled(graph):
             shown = x.clone().requires_grad_() if graph else x.clone()
-            return asked(network, shown, partial(whole, network), known=True).detach().clone()
+            return answers(network, shown).detach().clone()
 
     def near(self) -> tuple[Tensor, Tensor]:
         """Images that nobody was ever asked about, and others next to them."""
@@ -90,8 +89,8 @@ class Questions:
         what another copy in the same process says of them."""
         x = (self.images.flip(-2) + self.images.roll(len(self.images) // 4, 0)) / 2
         network, point = self.fresh(), x
-        with in_use(network, self.noisy, derived_seed(self.seed, "asked"), x.device):
-            said = asked(network, x.clone(), partial(whole, network), known=True).argmax(1)
+        with self.in_use(network, "asked"):
+            said = answers(network, x.clone()).argmax(1)
             for _ in range(STEPS):
                 way = uphill(network, point, said)
                 if way is None:
@@ -130,10 +129,10 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
     if apart:
         elsewhere = in_a_copy_of_this_process(lambda: _with_writes(questions))
     network = fresh()
-    answers = ask(network, x)
-    found = {"again": moved(answers, ask(network, x))}
-    found["copy"] = moved(answers, ask(fresh(), x))
-    found["graph"] = moved(answers, ask(fresh(), x, graph=True))
+    usual = ask(network, x)
+    found = {"again": moved(usual, ask(network, x))}
+    found["copy"] = moved(usual, ask(fresh(), x))
+    found["graph"] = moved(usual, ask(fresh(), x, graph=True))
     network = fresh()
     for number in range(ROUNDS):
         ask(network, (first + 1e-3 * number).clamp(0, 1), graph=number % 2 == 1)
@@ -146,12 +145,12 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         writes = {"writes": int(elsewhere[0, -1])}
     if not network.random_now and not network.random_input:
         back = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        found["order"] = moved(answers, ask(fresh(), x[back])[back])
+        found["order"] = moved(usual, ask(fresh(), x[back])[back])
         strange = torch.cat([x[:ALONE], torch.rand_like(x)])
         few = min(ALONE, len(x))
-        found["company"] = moved(answers[:few], ask(fresh(), strange)[:few])
+        found["company"] = moved(usual[:few], ask(fresh(), strange)[:few])
         copies = [ask(fresh(), x[i : i + 1]) for i in range(few)]
-        found["alone"] = moved(answers[:ALONE], torch.cat(copies))
+        found["alone"] = moved(usual[:ALONE], torch.cat(copies))
     shares = {key: round(value, 4) for key, value in found.items()}
     return {"images": len(x), **shares, **writes}
 
@@ -165,20 +164,38 @@ def _with_writes(questions: Questions) -> Tensor:
     return torch.cat([final.flatten(1).cpu().float(), said.cpu().float(), count], 1)
 
 
+def answers(network: Network, x: Tensor) -> Tensor:
+    """Logits, (n, classes), in as many pieces as memory needs; NaN where there is no answer."""
+    return asked(network, x, partial(whole, network), known=True)
+
+
+def gradient(
+    network: Network, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+) -> Tensor | None:
+    """Of `loss`, of logits and what is asked about, by the pixels, (n, c, h, w); None where the
+    answers do not hang on them."""
+
+    def ask(x: Tensor, y: Tensor) -> Tensor | None:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), standing_in(stand_ins(network)):
+            rows = loss(network(leaf), y)
+        if not rows.requires_grad:
+            return None
+        return torch.autograd.grad(rows.sum(), leaf, allow_unused=True)[0]
+
+    parts = in_pieces(network, ask, x, y)
+    known = [part for part in parts if part is not None]
+    return joined(known) if len(known) == len(parts) else None
+
+
 def uphill(network: Network, x: Tensor, y: Tensor) -> Tensor | None:
     """Where the margin of the nearest wrong class grows, (n, c, h, w); None where there is no
     gradient."""
-
-    def ask(x: Tensor, y: Tensor) -> Tensor:
-        leaf = x.clone().requires_grad_()
-        with torch.enable_grad(), standing_in(stand_ins(network)):
-            rows = margin(network(leaf), y)
-        return torch.autograd.grad(rows.sum(), leaf)[0]
-
     try:
-        return joined(in_pieces(network, ask, x, y)).nan_to_num(0, 0, 0)
+        way = gradient(network, margin, x, y)
     except Exception:  # whatever a stranger's network raises
         return None
+    return None if way is None else way.nan_to_num(0, 0, 0)
 
 
 def moved(one: Tensor, other: Tensor) -> float:
@@ -193,42 +210,3 @@ def moved(one: Tensor, other: Tensor) -> float:
     turned = (one.argmax(1) != other.argmax(1)) & numbers[0] & numbers[1]
     turned &= -margin(one, one.argmax(1)) > ROUNDING * scale
     return float((apart | turned).double().mean())
-
-
-def as_attacked(
-    score: Callable[..., tuple[pa.Table, dict[str, Any]]],
-    attacked: Network,
-    fresh: Network,
-    images: np.ndarray,
-    part: Part,
-    rows: pa.Table,
-) -> dict[str, Any]:
-    """Do the network that was attacked, and one that is asked in another order and in smaller
-    batches, say of the final images what the one that is scored says?
-
-    Args:
-        score: scoring.score_slice with all that the three have in common.
-        rows: as scored.
-
-    Of each the share of images that it says something else about; of a noisy network, whose draws
-    come in the order of the images, only of the former: how much more often it is right.
-    """
-    after = score(attacked, images, part)[0]
-    draws = len(rows.column("predictions")[0]) if len(rows) else 1
-    if draws > 1:
-        scored, seen = (t.column("correct").to_numpy() for t in (rows, after))
-        return {"state": {"gain": round(float((seen - scored).mean()), 4), "draws": draws}}
-    back = slice(None, None, -1)
-    numbers = None if part.numbers is None else part.numbers[back]
-    turned = Part(np.ascontiguousarray(images[back]), part.labels[back].copy(), numbers)
-    few = -(-len(rows) // BATCHES)
-    other = score(fresh, turned.images, turned, batch_size=few)[0]
-    other = other.take(list(range(len(rows) - 1, -1, -1)))
-    return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other)}}
-
-
-def _unlike(rows: pa.Table, others: pa.Table) -> float:
-    """Share of the images whose prediction and loss differ by more than rounding."""
-    one, two = (t.column("loss").to_numpy().astype(float) for t in (rows, others))
-    apart = np.abs(one - two) > 1e-4 + ROUNDING * np.minimum(np.abs(one), np.abs(two))
-    return round(float(apart.mean()), 4)

@@ -16,7 +16,7 @@ from robench.data.base import Part, Splits
 from robench.data.fresh import parts, relatives
 from robench.data.loading import load_splits
 from robench.digest import derived_seed
-from robench.make.probes.asking import ASKED, Fresh, Questions, as_attacked, found_by_asking
+from robench.make.probes.asking import ASKED, ROUNDING, Fresh, Questions, found_by_asking
 from robench.make.probes.elsewhere import may_be_copied
 from robench.make.probes.ranks import ranks
 from robench.make.probes.slopes import slopes
@@ -25,6 +25,9 @@ from robench.networks.surrogate import Step
 from robench.plugin_code.guard import AtWork, guarded
 from robench.plugin_code.time_limit import within
 from robench.workspace.cards import ModelCard, ReportCard
+
+BATCHES = 3
+"""In so many the final images of an attack come that come in another order."""
 
 Score = Callable[..., tuple[pa.Table, dict[str, Any]]]
 
@@ -64,9 +67,25 @@ class Probes:
     def after(
         self, attacked: Network, images: np.ndarray, part: Part, rows: pa.Table
     ) -> dict[str, Any]:
-        """What the copy that was attacked says of the final images, and one that is asked in
-        another order. rows: what the copy says that is scored."""
-        return as_attacked(self.answered, attacked, self.fresh(), images, part, rows)
+        """Do the network that was attacked, and one that is asked in another order and in smaller
+        batches, say of the final images what the one that is scored says (`rows`)?
+
+        Of each the share of images that it says something else about; of a noisy network, whose
+        draws come in the order of the images, only of the former: how much more often it is right.
+        """
+        fresh = self.fresh()
+        after = self.answered(attacked, images, part)[0]
+        draws = len(rows.column("predictions")[0]) if len(rows) else 1
+        if draws > 1:
+            scored, seen = (t.column("correct").to_numpy() for t in (rows, after))
+            return {"state": {"gain": round(float((seen - scored).mean()), 4), "draws": draws}}
+        back = slice(None, None, -1)
+        numbers = None if part.numbers is None else part.numbers[back]
+        turned = Part(np.ascontiguousarray(images[back]), part.labels[back].copy(), numbers)
+        few = -(-len(rows) // BATCHES)
+        other = self.answered(fresh, turned.images, turned, batch_size=few)[0]
+        other = other.take(list(range(len(rows) - 1, -1, -1)))
+        return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other)}}
 
     def of_relatives(self, part: Part, eps: float, weights: str) -> dict[str, Any]:
         """What the network answers to relatives of the test images, clean and attacked, all sorts
@@ -127,3 +146,10 @@ class Probes:
                 batch_size=self.report.batch_size,
                 device=self.device,
             )
+
+
+def _unlike(rows: pa.Table, others: pa.Table) -> float:
+    """Share of the images whose prediction and loss differ by more than rounding."""
+    one, two = (t.column("loss").to_numpy().astype(float) for t in (rows, others))
+    apart = np.abs(one - two) > 1e-4 + ROUNDING * np.minimum(np.abs(one), np.abs(two))
+    return round(float(apart.mean()), 4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,10 @@ from torch import Tensor
 from robench.attacks.losses import margin
 from robench.data.base import Part
 from robench.digest import derived_seed
-from robench.make.probes.asking import Fresh, uphill
+from robench.make.probes.asking import Fresh, answers, uphill
 from robench.make.scoring import batch_of, in_use
 from robench.networks.base import Network
-from robench.networks.memory import whole
 from robench.networks.noise import InUse
-from robench.networks.numbers import asked
 
 Rank = dict[str, Any]
 
@@ -99,5 +96,4 @@ def farther(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 def _ask(network: Network, x: Tensor, y: Tensor) -> Tensor:
     """What is no number is wrong by as much as can be."""
     with torch.no_grad():
-        logits = asked(network, x, partial(whole, network), known=True)
-        return (-margin(logits, y)).nan_to_num(-torch.inf).cpu()
+        return (-margin(answers(network, x), y)).nan_to_num(-torch.inf).cpu()

@@ -8,7 +8,6 @@ network agrees with (L(x + hd) - L(x - hd)) / 2h, where both sides draw the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +15,8 @@ from torch import Tensor
 
 from robench.attacks.target import NO_GRADIENT
 from robench.digest import derived_seed
-from robench.make.probes.asking import Questions
-from robench.make.scoring import in_use
+from robench.make.probes.asking import Questions, answers, gradient
 from robench.networks.base import Network
-from robench.networks.memory import in_pieces, joined, whole
-from robench.networks.numbers import asked
-from robench.networks.stand_in import stand_ins, standing_in
 
 DIRECTIONS = 24
 """Random sign directions for each image."""
@@ -82,7 +77,9 @@ def slopes(questions: Questions) -> dict[str, Any]:
     pair = first.nan_to_num(-1e9, 1e9, -1e9).topk(2, dim=1).indices
     for loss in (_margin, _cross_entropy):
         try:
-            grad = _gradient(questions, answering(), x, pair, loss)
+            network = answering()
+            with questions.in_use(network, "slope"):
+                grad = gradient(network, loss, x, pair)
         except Exception as error:  # whatever a stranger's network raises
             return {"images": 0, "repeats": True, "error": f"{type(error).__name__}: {error}"}
         if grad is None:
@@ -107,9 +104,8 @@ def slopes(questions: Questions) -> dict[str, Any]:
 
 
 def _outputs(questions: Questions, network: Network, x: Tensor) -> Tensor:
-    seed = derived_seed(questions.seed, "slope")
-    with torch.no_grad(), in_use(network, questions.noisy, seed, x.device):
-        return asked(network, x, partial(whole, network), known=True).clone()
+    with torch.no_grad(), questions.in_use(network, "slope"):
+        return answers(network, x).clone()
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -128,25 +124,6 @@ def _cross_entropy(logits: Tensor, pair: Tensor) -> Tensor:
     """Of the likelier class."""
     where = pair[:, :1].expand(*logits.shape[:-1], 1)
     return -logits.log_softmax(-1).gather(-1, where).squeeze(-1)
-
-
-def _gradient(
-    questions: Questions, network: Network, x: Tensor, pair: Tensor, loss: Loss
-) -> Tensor | None:
-    seed = derived_seed(questions.seed, "slope")
-
-    def ask(x: Tensor, pair: Tensor) -> Tensor | None:
-        leaf = x.clone().requires_grad_()
-        with torch.enable_grad(), standing_in(stand_ins(network)):
-            rows = loss(network(leaf), pair)
-        if not rows.requires_grad:
-            return None
-        return torch.autograd.grad(rows.sum(), leaf, allow_unused=True)[0]
-
-    with in_use(network, questions.noisy, seed, x.device):
-        parts = in_pieces(network, ask, x, pair)
-    known = [part for part in parts if part is not None]
-    return joined(known) if len(known) == len(parts) else None
 
 
 def _correlations(
