@@ -29,7 +29,7 @@ from robench.attacks.steps import (
     per_image,
     pick,
 )
-from robench.attacks.target import Answer, WhiteBoxTarget
+from robench.attacks.target import Answer, Precision, WhiteBoxTarget
 from robench.errors import RobenchError
 from robench.networks.adaptive import SHARES, AdaptiveSurrogate, share_of
 from robench.networks.surrogate import SWEEP, parse_surrogate
@@ -97,7 +97,7 @@ class LoopRun:
             index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
                 x_adv, self.y, loss, self.draws, self.surrogate, index, self.view, self.aim,
-                self.vote, attack.on, attack.reset == "through",
+                self.vote, attack.on, attack.reset == "through", attack.precision,
             )  # fmt: skip
             if attack.keep == "best":
                 self._compare(x_adv, previous, answer, attack.steps - step)
@@ -178,8 +178,11 @@ class LoopRun:
             left: steps left, this one included.
         """
         share, gap = answer.fooled, answer.margin
-        if self.view is not None:  # those are of what the network was shown instead
+        rounded, noisy = self.attack.precision != "float32", self.best_iterates is not None
+        if self.view is not None or (rounded and noisy):  # of what it was shown instead, or rounded
             share, gap = judge(self.target, x_adv, self.y, self.draws, self.rows, self.vote)
+        elif rounded:
+            share, gap = self._asked_again(x_adv, share, gap)
         if self.best_iterates is None:
             ranks = rank(gap)
             broken = torch.nonzero((gap > ROUNDING) & (share == 1) & ~self.closed)[:, 0]
@@ -193,6 +196,15 @@ class LoopRun:
             index = self.rows[broken]
             self.best.enter(index, x_adv.index_select(0, broken), ranks[broken])
             self.best.broken[index] = True
+
+    def _asked_again(self, x_adv: Tensor, share: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+        """Share and margin by float32 of the images that rounded passes call broken: no others
+        leave, so that one that only the rounded network gets wrong stays under attack."""
+        rows = torch.nonzero((gap > 0) & ~self.closed)[:, 0]
+        if not len(rows):
+            return share, gap
+        asked = judge(self.target, x_adv.index_select(0, rows), self.y[rows], 1, self.rows[rows])
+        return share.index_copy(0, rows, asked[0]), gap.index_copy(0, rows, asked[1])
 
     def _ranks(self, gap: Tensor, share: Tensor) -> Tensor:
         """What iterates of a noisy network are compared by, (n,): what is scored, draw by draw or
@@ -334,11 +346,16 @@ class GradientAttack(Attack):
     with each, the best kept per image; "sweep": five fixed ones; None: the network's own."""
     reset: Literal["through", "stopped"] = "through"
     """Whether gradients flow through the reset of a spiking neuron."""
+    precision: Precision = "float32"
+    """Of the passes that gradients are taken in. bfloat16: faster where the processor computes in
+    it; whether an image is broken is asked in float32 all the same. Not of networks that jump."""
     keep: Literal["best", "last"] = "best"
     """best: an image leaves the attack with the first iterate that breaks it, else with the final
     one (on a noisy network: with the one that most draws misclassify); last: the final iterate of
     every image, as the papers do."""
-    later: ClassVar[tuple[str, ...]] = ("objective", "restart_from", "judged", "on", "reset")
+    later: ClassVar[tuple[str, ...]] = (
+        "objective", "restart_from", "judged", "on", "reset", "precision",
+    )  # fmt: skip
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
@@ -379,6 +396,7 @@ class GradientAttack(Attack):
         Args:
             alone: whether no other attack takes part.
         """
+        target.check_precision(self.precision)
         self.finite_eps(target)
         if target.norm == "l1" and self.schedule != "apgd":
             raise RobenchError(f'attack: schedule = "{self.schedule}": in l1 it is "apgd"')

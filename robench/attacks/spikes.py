@@ -17,7 +17,7 @@ from robench.attacks.base import Attack
 from robench.attacks.contest import Best
 from robench.attacks.gradient import PGD
 from robench.attacks.loop import GradientAttack
-from robench.attacks.target import WhiteBoxTarget
+from robench.attacks.target import Precision, WhiteBoxTarget
 
 DRAWS = 10
 """Draws of a noisy network that each gradient is averaged over."""
@@ -26,7 +26,9 @@ JUDGED = 64
 good, few draws choose by luck."""
 
 
-def members(noisy: bool, jumps: bool = True) -> list[GradientAttack]:
+def members(
+    noisy: bool, jumps: bool = True, precision: Precision = "float32"
+) -> list[GradientAttack]:
     """The attacks of the ensemble, the ones that pay most first.
 
     Args:
@@ -46,6 +48,7 @@ def members(noisy: bool, jumps: bool = True) -> list[GradientAttack]:
         "loss": "margin",
         "eot": DRAWS if noisy else 1,
         "judged": JUDGED,
+        "precision": precision,
     }
     return [PGD(**shared | own) for own in chosen]
 

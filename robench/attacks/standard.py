@@ -21,15 +21,18 @@ from robench.attacks.gradient import APGD
 from robench.attacks.loop import GradientAttack
 from robench.attacks.spikes import DRAWS, members
 from robench.attacks.square import Square
-from robench.attacks.target import WhiteBoxTarget
+from robench.attacks.target import Precision, WhiteBoxTarget
 
 QUERIES = 5000
 """Of Square, as AutoAttack has it."""
 
 
 class Standard(Attack):
-    """The evaluation to begin with: an ensemble for any network, without settings."""
+    """The evaluation to begin with: an ensemble for any network, without settings of its own."""
 
+    precision: Precision = "float32"
+    """Of the passes that gradients are taken in, as in the gradient family (loop.py)."""
+    later: ClassVar[tuple[str, ...]] = ("precision",)
     version: ClassVar[int] = 2
     targeted: ClassVar[bool] = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -39,11 +42,11 @@ class Standard(Attack):
         best = Best(x)
         eot = DRAWS if target.stochastic else 1
         attacks: list[GradientAttack] = [
-            APGD(steps=100, eot=eot),
-            APGD(steps=100, eot=eot, loss="margin", targets=9),
+            APGD(steps=100, eot=eot, precision=self.precision),
+            APGD(steps=100, eot=eot, loss="margin", targets=9, precision=self.precision),
         ]
         if target.jumps or target.stochastic:
-            attacks += members(target.stochastic, target.jumps)
+            attacks += members(target.stochastic, target.jumps, self.precision)
         for attack in attacks:
             attack.improve(best, target, x, y, rng, alone=False)
         if target.norm == "linf":

@@ -46,6 +46,8 @@ NO_GRADIENT = (
 
 On = Literal["output", "potential"]
 """What a loss is of: the network's output, or what Network.readings offers in its place."""
+Precision = Literal["float32", "bfloat16"]
+"""What gradients are computed in."""
 
 
 class BudgetExceeded(Exception):
@@ -82,6 +84,14 @@ class _Question:
     vote: bool
     on: On
     through_reset: bool
+    precision: Precision
+
+    def rounded(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Passes inside the block are in the precision that is asked for."""
+        if self.precision == "float32":
+            return nullcontext()
+        # Weights that need no gradient are not kept in that precision anyway.
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def loss_towards(self, aim: Tensor | None) -> RowLoss:
         return self.loss if aim is None else partial(self.loss, aim=aim)
@@ -310,6 +320,21 @@ class WhiteBoxTarget(ScoreTarget):
         """Whether the network has steps or spikes, whose derivative `surrogate` may replace."""
         return any(isinstance(module, Step) for module in self._hidden.modules())
 
+    def check_precision(self, precision: Precision) -> None:
+        """Raises RobenchError where gradients of the network make no sense in that precision."""
+        if precision == "float32":
+            return
+        kinds = {w.dtype for w in self._weights if w.is_floating_point()} - {torch.float32}
+        why = ""
+        if self.jumps:
+            why = "the network has steps or spikes, which rounding would turn"
+        elif kinds:
+            why = f"the network's weights are {str(kinds.pop()).removeprefix('torch.')}"
+        elif self._weights and self._weights[0].is_cuda and not torch.cuda.is_bf16_supported():
+            why = "this GPU does not compute in it"
+        if why:
+            raise RobenchError(f'attack: precision = "{precision}": {why}; drop this key')
+
     def gradient(
         self,
         x: Tensor,
@@ -323,6 +348,7 @@ class WhiteBoxTarget(ScoreTarget):
         vote: bool = False,
         on: On = "output",
         through_reset: bool = True,
+        precision: Precision = "float32",
     ) -> Answer:
         """Gradient of the loss with respect to the images; only that is computed.
 
@@ -341,12 +367,14 @@ class WhiteBoxTarget(ScoreTarget):
             on: what the loss and the margin are of: the network's output or, where a spiking
                 network has one, the potential that decides it (Network.readings); not of a vote.
             through_reset: whether gradients flow through the reset of spiking neurons.
+            precision: of the passes; what is answered is float32, but where they are in bfloat16,
+                rounded to that on the way: whether an image is broken then is to be asked apart.
 
         Images about which there is no number are fooled, and stay where they are. Raises NoGradient
         where there are answers and no gradient of any of them.
         """
         goal = self.goal.loss(loss)
-        question = _Question(goal, draws, surrogate, view, vote, on, through_reset)
+        question = _Question(goal, draws, surrogate, view, vote, on, through_reset, precision)
         try:
             answer = self._answer(question, x, y, aim, index)
         except (RobenchError, BudgetExceeded):
@@ -359,7 +387,8 @@ class WhiteBoxTarget(ScoreTarget):
             answer = self._with_numbers(answer, y)
         self._answers = True
         self.record.first_gradient(answer.gradient, index)
-        self.record.note(answer.loss, answer.margin if view is None else None, index)
+        exact = view is None and precision == "float32"
+        self.record.note(answer.loss, answer.margin if exact else None, index)
         return answer
 
     def _of_those_that_answer(
@@ -454,10 +483,13 @@ class WhiteBoxTarget(ScoreTarget):
         loss, leaf = question.loss_towards(aim), x.detach().requires_grad_()
         with torch.enable_grad(), self._copied(len(x), copies):
             shown = leaf if question.view is None else question.view(leaf)
-            if question.on == "potential":
-                logits, read = self._hidden.readings(shown)
-            else:
-                logits = read = self._hidden(shown)
+            with question.rounded(x.device):
+                if question.on == "potential":
+                    logits, read = self._hidden.readings(shown)
+                else:
+                    logits = read = self._hidden(shown)
+            if question.precision != "float32":
+                logits = read = logits.float()
             check_shape(logits, copies * len(x), self.classes)
             if copies == 1:
                 rows = loss(read, y)
@@ -488,7 +520,8 @@ class WhiteBoxTarget(ScoreTarget):
             rows = slice(start, start + at_once)
             leaf = x[rows].detach().requires_grad_()
             with torch.enable_grad():
-                drawn = self._several(leaf, copies, question.view)
+                with question.rounded(x.device):
+                    drawn = self._several(leaf, copies, question.view).float()
                 output = mean_output(drawn)
                 lost = question.loss_towards(None if aim is None else aim[rows])(output, y[rows])
             (grad,) = torch.autograd.grad(lost.sum(), leaf)

@@ -142,7 +142,9 @@ class Remembered:
             return compute()  # somebody wants their gradient
         same = [_same(a, b) for a, b in zip(weights, self.weights, strict=False)]
         if not same or not all(same):
-            with torch.no_grad():
+            # What is remembered is as exact as weights are, whatever the passes are rounded to.
+            exact = torch.autocast(weights[0].device.type, enabled=False)
+            with torch.no_grad(), exact:
                 self.weights = [weight.detach().clone() for weight in weights]
                 self.value = compute()
         return self.value
