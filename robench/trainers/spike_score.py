@@ -43,9 +43,11 @@ def spike_score(potential: Tensor, threshold: float, eps: Tensor, sigma: Tensor)
     """
     z = (threshold - potential).div_(sigma).add_(eps)
     side = (potential > threshold).to(z.dtype).mul_(2).sub_(1)
-    # phi(z) / Phi(-z) without a quotient of two numbers near 0.
-    tail = torch.special.erfcx((side * z).mul_(math.sqrt(0.5)))
-    score = side.mul_(math.sqrt(2 / math.pi)).div_(tail)
+    surprise = side * z  # far above 0: what happened is rare
+    # Of noise beyond 11 sigma, which does not happen, the quotient would be 0 / 0.
+    probability = torch.special.erfc(surprise * math.sqrt(0.5)).clamp_(min=1e-28)
+    density = surprise.square_().mul_(-0.5).exp_()
+    score = side.mul_(math.sqrt(2 / math.pi)).mul_(density).div_(probability)
     return SpikeScore(score, z.mul_(score))
 
 
