@@ -5,12 +5,12 @@
 MLP, CNN, LSTM, SNN and convolutional SNN on 25 MNIST images at 14x14 (the embedded digits where
 MNIST is missing), after 200 batches of backpropagation through the same noise, from which feedback
 has learned what it knows, one estimate a batch. `--network CNN` measures only these. Each setting
-has 32 copies for an image, all layers together or in each layer's turn; those named spike are for
-the last two networks. Of so many independent estimates: milliseconds of one CPU thread, the
-debiased self-cosine of every layer (the cosine of one estimate with the expectation of all, taken
-from products of different estimates; 0: the layer learns nothing), and variance over squared
-signal, layers added up, times milliseconds, as a share of the first setting's: what a given
-precision costs. `--out` writes lr_networks.csv and
+has 32 copies for an image, all layers together or in each layer's turn; spiking networks also the
+score of a spike and the noise of their last step alone, as they are trained. Of so many independent
+estimates: milliseconds of one CPU thread, the debiased self-cosine of every layer (the cosine of
+one estimate with the expectation of all, taken from products of different estimates; 0: the layer
+learns nothing), and variance over squared signal, layers added up, times milliseconds, as a share
+of the first setting's: what a given precision costs. `--out` writes lr_networks.csv and
 lr_networks.svg.
 """
 
@@ -66,11 +66,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "feedback, none": {"pairing": "none"},
     "feedback, layer-wise": {"pairing": "none", "layer_wise": True},
     "feedback, conditional": {"pairing": "none", "layer_wise": "conditional"},
-    "spike": {"pairing": "none", "score": "spike"},
-    "spike, conditional": {"pairing": "none", "score": "spike", "layer_wise": "conditional"},
 }
-SPIKING = ("SNN", "convolutional SNN")
-"""Whose settings named after the spike are no others'."""
+OF_SPIKES: dict[str, dict[str, Any]] = {
+    "spike, conditional": {"pairing": "none", "score": "spike", "layer_wise": "conditional"},
+    "last step": {"pairing": "none", "layer_wise": "conditional", "last_steps": 1},
+    "spike, last step": {
+        "pairing": "none", "score": "spike", "layer_wise": "conditional", "last_steps": 1,
+    },
+    "spike, feedback, last step": {
+        "pairing": "none", "score": "spike", "layer_wise": "conditional", "last_steps": 1,
+    },
+}  # fmt: skip
+"""Settings for spiking networks only; the last step's noise has a gradient of its own."""
 
 
 def gradient(layer: NoisyLayer) -> Tensor:
@@ -99,7 +106,7 @@ def estimates(
 
 
 def trained(
-    make: Callable[[], Network], images: Tensor, labels: Tensor
+    make: Callable[[], Network], images: Tensor, labels: Tensor, settings: dict[str, Any]
 ) -> tuple[Network, dict[str, Feedback]]:
     """A network that has begun to learn, and what each setting with feedback knows by then."""
     torch.manual_seed(0)
@@ -107,12 +114,12 @@ def trained(
     trainer, rng = BPN(batch_size=50, lr=2e-3), torch.Generator().manual_seed(0)
     network.generator, optimizer = rng, trainer.make_optimizer(network)
     noisy = torch.Generator().manual_seed(1)
-    learn = {setting: Feedback() for setting in SETTINGS if setting.startswith("feedback")}
+    learn = {setting: Feedback() for setting in settings if "feedback" in setting}
     for start in range(0, 10_000, 50):
         batch = torch.arange(start, start + 50) % len(labels)
         x, y = images[batch], labels[batch]
         for setting, feedback in learn.items():
-            ours = LikelihoodRatio(copies=COPIES, **SETTINGS[setting])
+            ours = LikelihoodRatio(copies=COPIES, **settings[setting])
             ours.backward(network, x, y, cross_entropy_rows, noisy, feedback)
         optimizer.zero_grad()
         trainer.gradient(network, x, y, rng)
@@ -124,11 +131,10 @@ def measure(
     make: Callable[[], Network], images: Tensor, labels: Tensor, count: int, spiking: bool
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    network, learned = trained(make, images, labels)
+    settings = SETTINGS | OF_SPIKES if spiking else SETTINGS
+    network, learned = trained(make, images, labels, settings)
     x, y = images[:25], labels[:25]
-    for setting, chosen in SETTINGS.items():
-        if "score" in chosen and not spiking:
-            continue
+    for setting, chosen in settings.items():
         ms, layers = estimates(network, x, y, count, learned.get(setting), **chosen)
         cosines, noise = [], 0.0
         for found in layers:
@@ -156,7 +162,7 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
     for axes, network in zip(panes, networks, strict=True):
         for place, row in enumerate(row for row in table if row["network"] == network):
             axes.plot(
-                row["ms"], row["noise"], "osD^vPX*h<>"[place], ms=8, ls="", label=row["setting"]
+                row["ms"], row["noise"], "osD^vPX*h<>pd"[place], ms=8, ls="", label=row["setting"]
             )
         axes.set(yscale="log", xlabel="ms for one gradient", title=network)
         axes.set_xlim(left=0)
@@ -185,7 +191,7 @@ def main() -> None:
         print(f"\n{name}: {COPIES} copies, 25 images, one CPU thread")
         print(f"{'':26}     ms  var/signal^2  x ms, share   self-cosines")
         fresh = partial(make, splits.input_shape)
-        for row in measure(fresh, images, labels, arguments.estimates, name in SPIKING):
+        for row in measure(fresh, images, labels, arguments.estimates, "SNN" in name):
             table.append({"network": name, **row})
             print("{setting:26}{ms:7.1f}{noise:14.1f}{share:13.2f}   {cosines}".format(**row))
     if arguments.out:
