@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from stat import S_ISREG
@@ -20,8 +20,8 @@ from robench.networks.modules.module import Module
 from robench.networks.weights import load_state
 from robench.store.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
-from robench.workspace.cards import Card
-from robench.workspace.plugins import Source, beside
+from robench.workspace.cards import Card, ModelCard
+from robench.workspace.plugins import Source, beside, load
 
 
 class GivenWeights(Trainer):
@@ -42,15 +42,19 @@ class GivenWeights(Trainer):
         if not isinstance(name, str) or isinstance(name, Source):
             return dict(settings)
         where = f"{card.file}: weights = {name!r}"
-        path = beside(name, card, where)
+        path, kind = beside(name, card, where), _kind(card)
         try:
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a device may never end
                 raise RobenchError("is not a file")
-            found = _digest(path, stat.st_mtime_ns, stat.st_size)
+            found = _digest(kind.weights_in, path, stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError as error:
+            raise RobenchError(f"{where}: {system_words(error)}{kind.absent}") from None
         except (OSError, RobenchError) as error:
             raise RobenchError(f"{where}: {system_words(error)}") from None
-        read = partial(safetensors.torch.load_file, path)
+        read: Callable[[], Any] = partial(safetensors.torch.load_file, path)
+        if kind.weights_in is not Module.weights_in:
+            read = partial(_read, kind, path)
         return {**settings, "weights": Source.of(f"tensors@{found}", read)}
 
     def fit(
@@ -79,10 +83,20 @@ _FIELDS = create_model(
 )
 
 
+def _kind(card: Card) -> type[Module]:
+    """Who knows how its files of weights are written: the network of a model card."""
+    found = load("networks", card.network.name, card) if isinstance(card, ModelCard) else Module
+    return found if issubclass(found, Module) else Module
+
+
+def _read(kind: type[Module], path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load(kind.weights_in(path))
+
+
 @lru_cache(maxsize=64)
-def _digest(path: Path, _mtime: int, _size: int) -> str:
-    """Of the tensors in a safetensors file. Raises RobenchError for a file that is none."""
-    data = path.read_bytes()
+def _digest(weights_in: Callable[[Path], bytes], path: Path, _mtime: int, _size: int) -> str:
+    """Of the tensors in a file. Raises RobenchError for one that holds none."""
+    data = weights_in(path)
     try:
         safetensors.torch.load(data)
     except Exception as error:  # whatever a parser makes of a stranger's bytes

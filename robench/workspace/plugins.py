@@ -58,6 +58,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "mlp": "robench.networks.mlp:MLP",
         "module": "robench.networks.modules.module:Module",
         "rnn": "robench.networks.rnn:RNN",
+        "robustbench": "robench.networks.modules.robustbench:RobustBench",
         "snn": "robench.networks.snn:SNN",
         "timm": "robench.networks.modules.timm:Timm",
     },

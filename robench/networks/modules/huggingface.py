@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError, system_words
+from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
 from robench.workspace import plugins
 from robench.workspace.cards import Card
@@ -41,14 +42,9 @@ class HuggingFace(Module):
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
-        name, library = settings.get("model"), settings.get("factory", LIBRARY)
+        name = settings.get("model")
         if isinstance(name, Source) or not isinstance(name, str) or not name:
             return dict(settings)
-        if library != LIBRARY:
-            raise RobenchError(
-                f"{card.file}: factory = {library!r}: network 'huggingface' has its own; say "
-                'network = { name = "module", factory = ... }'
-            )
         where = f"{card.file}: model = {name!r}"
         folder = plugins.beside(name, card, where)
         config = _read(folder / CONFIG, where)
@@ -60,18 +56,12 @@ class HuggingFace(Module):
             )
         said = _normalisation(_read(folder / PROCESSOR, where) or {}, where)
         known = {key: value for key, value in config.items() if key not in ASIDE}
-        try:
-            make, code = plugins.locate(LIBRARY, card)
-        except RobenchError as error:
-            why = error.__cause__ or error
-            raise RobenchError(
-                f"{card.file}: network 'huggingface': {why}; pip install 'robench[huggingface]'"
-            ) from error
+        make, code = factory_of("huggingface", LIBRARY, settings, card)
         text = f"{config.get('model_type')}@{digest_bytes(canonical([known, said]).encode())}"
         return {
             **settings,
             "model": Source.of(text, partial(dict, said)),
-            "factory": Source.of(f"{LIBRARY}@{code.digest}", partial(_made, make, known, where)),
+            "factory": Source.of(code, partial(_made, make, known, where)),
         }
 
     def build(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,6 +42,8 @@ class Module(Network):
 
     later: ClassVar[tuple[str, ...]] = ("steps", "encoding", "readout")
     shares_input: ClassVar[bool] = False
+    absent: ClassVar[str] = ""
+    """What is said where a file of weights is not there, beside that."""
 
     factory: InstanceOf[str]
     """What makes the module: a function or class; a file lies beside the card. It counts by the
@@ -123,6 +126,11 @@ class Module(Network):
         if not getattr(self, name):
             setattr(self, name, values)
             self._hold(name, values)
+
+    @staticmethod
+    def weights_in(path: Path) -> bytes:
+        """A file of weights as safetensors."""
+        return path.read_bytes()
 
     def named(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of a file under the names that they have in the module. Raises RuntimeError, as

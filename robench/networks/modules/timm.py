@@ -10,10 +10,12 @@ from pydantic import Field, InstanceOf
 from torch import nn
 
 from robench.errors import RobenchError
+from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
-from robench.workspace import plugins
 from robench.workspace.cards import Card
 from robench.workspace.plugins import Source
+
+FACTORY = "timm:create_model"
 
 
 class Timm(Module):
@@ -26,27 +28,14 @@ class Timm(Module):
 
     model: str = Field(min_length=1)
     """Its name, such as "resnet18" or "vit_small_patch16_224"."""
-    factory: InstanceOf[str] = "timm:create_model"
+    factory: InstanceOf[str] = FACTORY
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
-        name = settings.get("factory", "timm:create_model")
-        if name != "timm:create_model":
-            raise RobenchError(
-                f"{card.file}: factory = {name!r}: network 'timm' has its own; say network = "
-                '{ name = "module", factory = ... }'
-            )
-        try:
-            make, code = plugins.locate(name, card)
-        except RobenchError as error:
-            said = error.__cause__ or error
-            raise RobenchError(
-                f"{card.file}: network 'timm': {said}; pip install 'robench[timm]'"
-            ) from error
+        make, text = factory_of("timm", FACTORY, settings, card)
         wanted = settings.get("model")
         if isinstance(wanted, str):
             make = partial(_made, make, wanted, str(card.file))
-        text = f"timm:create_model@{code.digest}"
         return {**settings, "factory": Source.of(text, make)}
 
     def build(self) -> None:

@@ -1,0 +1,138 @@
+"""Networks of RobustBench's model zoo, by name, and their files as its load_model() leaves them.
+
+Croce et al. 2021, arXiv 2010.09670. The zoo's networks take images in [0, 1] and normalise them
+inside.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import safetensors.torch
+import torch
+from pydantic import Field, InstanceOf
+from torch import Tensor, nn
+
+from robench.errors import RobenchError, nearest
+from robench.networks.modules.library import factory_of
+from robench.networks.modules.module import Module
+from robench.store.seal import PICKLES
+from robench.workspace.cards import Card
+from robench.workspace.plugins import Source
+
+ZOO = "robustbench.model_zoo:model_dicts"
+HELD = ("state_dict", "last")
+"""Where a file holds more than the weights: which of it they are."""
+BROUGHT = ("mu", "sigma", "mean", "std", "num_batches_tracked")
+"""Buffers that the zoo's networks bring with them and old files do not have."""
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+
+
+class RobustBench(Module):
+    """Any network of RobustBench's zoo, untrained: `model` as on its leaderboard. Weights come, by
+    trainer `given`, from the file that the library's load_model() has left, such as
+    "models/cifar10/Linf/Carmon2019Unlabeled.pt" (read with torch's `weights_only`), or from a
+    safetensors file.
+    """
+
+    model: str = Field(min_length=1)
+    """Its name, such as "Carmon2019Unlabeled"."""
+    zoo: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
+    """The data set that it was trained on, as the zoo calls it."""
+    threat_model: Literal["Linf", "L2", "corruptions"] = "Linf"
+    """What it was trained to withstand, as the zoo calls it."""
+    factory: InstanceOf[str] = ZOO
+    absent: ClassVar[str] = (
+        " (robench downloads nothing: robustbench.load_model(NAME, model_dir = 'models', dataset = "
+        "..., threat_model = ...) puts it there)"
+    )
+
+    @classmethod
+    def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
+        found, text = factory_of("robustbench", ZOO, settings, card)
+        if not isinstance(settings.get("model"), str):
+            return {**settings, "factory": Source.of(text, partial(dict))}
+        zoo, threat_model = (
+            settings.get(key, getattr(cls, key)) for key in ("zoo", "threat_model")
+        )
+        make = partial(_made, found, settings["model"], zoo, threat_model, str(card.file))
+        return {**settings, "factory": Source.of(text, make)}
+
+    @staticmethod
+    def weights_in(path: Path) -> bytes:
+        """A file as safetensors: one that is, or a checkpoint of torch, of which nothing but
+        tensors, and containers of them, is read."""
+        with path.open("rb") as file:
+            pickled = file.read(16).startswith(PICKLES)
+        if not pickled:
+            return path.read_bytes()
+        try:
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a parser makes of a stranger's bytes
+            why = str(error).strip().split("\n")[0]
+            raise RobenchError(f"torch.load(FILE, weights_only=True): {why}") from None
+        for key in HELD:
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+        state = found if isinstance(found, Mapping) else {}
+        tensors = {str(k): v.contiguous() for k, v in state.items() if isinstance(v, Tensor)}
+        if not tensors:
+            raise RobenchError("holds no weights: no tensor has a name in it")
+        shared = {value.data_ptr() for value in tensors.values()}
+        if len(shared) < len(tensors):  # safetensors writes none twice
+            tensors = {name: value.clone() for name, value in tensors.items()}
+        return safetensors.torch.save(tensors)
+
+    def named(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file under the network's names: without prefixes, with the normalisation
+        that the network brings itself, and without what it has no place for, as long as each of its
+        own weights is there."""
+        own, weights = self.module.state_dict(), dict(self.module.named_parameters())
+        brought = {
+            name: value
+            for name, value in own.items()
+            if name.split(".")[-1] in BROUGHT and name not in weights
+        }
+        found = {**brought, **{_name(name, own): value for name, value in state.items()}}
+        fits = {name: value for name, value in found.items() if name in own}
+        return fits if len(fits) == len(own) else found
+
+
+def _name(name: str, own: Mapping[str, Any]) -> str:
+    """Which of the network's names one of a file stands for; itself where it is none of them. Files
+    have the prefix of DataParallel, and `model.` where the network does not, or the other way."""
+    bare = name.removeprefix("module.")
+    short = bare.removeprefix("model.")
+    return next((one for one in (name, bare, short, f"model.{short}") if one in own), name)
+
+
+def _made(zoo: Any, model: str, dataset: str, threat_model: str, where: str) -> nn.Module:
+    """The network that the zoo makes; nothing is downloaded."""
+    enums = sys.modules[f"{ZOO.partition(':')[0]}.enums"]
+    entries = zoo[enums.BenchmarkDataset(dataset)][enums.ThreatModel(threat_model)]
+    place = f"{where}: model = {model!r}"
+    if model not in entries:
+        raise RobenchError(
+            f"{place}: is not in the zoo for {dataset} and {threat_model}; "
+            f"{nearest(model, entries)}"
+        )
+    timm = sys.modules["timm"]  # which the zoo imports
+    named = f"{model.lower().replace('-', '_')}_{dataset}_{threat_model.lower()}"
+    made: nn.Module
+    if timm.is_model(named):  # the zoo registers some there, and would have their weights fetched
+        made = timm.create_model(named, num_classes=CLASSES[dataset], pretrained=False)
+        return made
+    files = entries[model].get("gdrive_id")
+    if not files:
+        raise RobenchError(
+            f"{place}: the zoo takes it from another library, and its weights from the net; say "
+            "network = 'timm' or 'module'"
+        )
+    if not isinstance(files, str):
+        raise RobenchError(f"{place}: is several networks with a file each: not supported")
+    made = entries[model]["model"]()
+    return made
