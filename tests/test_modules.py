@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from robench.errors import RobenchError
 from robench.make.identity import resolve_model
 from robench.networks.modules.handed import _SEEN, handed_over
 from robench.networks.modules.module import Module
+from robench.networks.weights import load_state
 from robench.run import RunOptions, make_results
 from robench.store.store import Store
 from robench.workspace.cards import ModelCard
@@ -342,3 +344,20 @@ def test_a_source_travels_to_worker_processes() -> None:
     source = pickle.loads(pickle.dumps(handed_over(Scaled(3.0))[0]))
     assert isinstance(source, Source)
     assert source.make().scale == 3.0
+
+
+def test_channels_may_lie_side_by_side_in_memory() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+    factory = Source.of("layers", lambda: copy.deepcopy(layers))
+    plain, other = (
+        Module((3, 8, 8), 10, factory=factory, channels_last=last) for last in (False, True)
+    )
+    load_state(other.module, layers.state_dict())
+    inside = other.module[0].weight
+    assert inside.is_contiguous(memory_format=torch.channels_last)
+    assert not inside.is_contiguous()
+    x = torch.rand(5, 3, 8, 8)
+    torch.testing.assert_close(plain(x), other(x))
+    assert "channels_last" not in Module.resolved({"factory": "f"})
+    assert Module.resolved({"factory": "f", "channels_last": True})["channels_last"] is True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, InstanceOf
@@ -40,7 +40,7 @@ Outputs = Literal["logits", "probabilities", "logit", "probability"]
 class Module(Network):
     """Any torch module, by a factory: "package.module:name" or "./file.py:name"."""
 
-    later: ClassVar[tuple[str, ...]] = ("steps", "encoding", "readout")
+    later: ClassVar[tuple[str, ...]] = ("steps", "encoding", "readout", "channels_last")
     shares_input: ClassVar[bool] = False
     absent: ClassVar[str] = ""
     """What is said where a file of weights is not there, beside that."""
@@ -71,6 +71,9 @@ class Module(Network):
     readout: Readout = "rate"
     """How outputs (steps, n, classes) are read. rate: their mean; last: the last ones; membrane:
     the last potential of the output neurons."""
+    channels_last: bool = False
+    """Whether convolutions compute with the channels of a pixel side by side in memory, which takes
+    less time where they are large; sums are rounded in another order."""
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
@@ -97,6 +100,8 @@ class Module(Network):
         if not isinstance(made, nn.Module):
             raise RobenchError(f"{who}: made {type(made).__name__}, not a torch.nn.Module")
         freshened(made)
+        if self.channels_last:
+            cast("Any", made).to(memory_format=torch.channels_last)
         self.module = made
         self._spiking = Spiking(made)
         self._keeps: list[str] | None = None
