@@ -74,7 +74,11 @@ class CellNetwork:
         return (Part(part.images, answers.argmax(1), part.numbers) if own else part), answers
 
     def attack(
-        self, part: Part, answers: np.ndarray | None, broken: Mapping[int, str] | None = None
+        self,
+        part: Part,
+        answers: np.ndarray | None,
+        broken: Mapping[int, str] | None = None,
+        **batches: Any,
     ) -> Towards:
         """Let the cell's attack perturb a slice; of a targeted threat once towards each class that
         it names. A network that strangers had in their hands is not kept.
@@ -82,6 +86,7 @@ class CellNetwork:
         Args:
             answers: of the network to the clean images, where the threat is targeted.
             broken: see scoring.attack_slice.
+            batches: which are wanted, or there (`only`, `made`): see there.
         """
         card, network, report = self.cell.threat.attack, self.network, self.report
         attack: Attack = plugins.build("attacks", card.attack, card)
@@ -117,7 +122,7 @@ class CellNetwork:
 
             return Towards([look_nearer(attacked, wrong, part, eps, card.nearest, broken)])
         if not wanted:
-            return Towards([attacked(part, eps, broken)])
+            return Towards([attacked(part, eps, broken, **batches)])
         seeds = [derived_seed(report.seed, "towards", number) for number in range(len(wanted))]
         seeds[0] = report.seed
         runs = [

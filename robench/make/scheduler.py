@@ -15,6 +15,8 @@ from contextlib import closing, suppress
 from typing import Any, Protocol
 
 from robench.errors import RobenchError
+from robench.make.attack_batch import AttackBatch
+from robench.make.batches import has_batch
 from robench.make.identity import Shared
 from robench.make.inline import Inline
 from robench.make.keeping import KeepImages
@@ -95,6 +97,11 @@ def _pool(run: Run, jobs: int, told: Told) -> Pool:
     return Processes(jobs, told, copy)
 
 
+def _cell_of(task: Task) -> str:
+    """The digest of the cell that a batch is of."""
+    return task.evaluation.digest if isinstance(task, AttackBatch) else ""
+
+
 class _Scheduler:
     """Submits tasks as soon as what they need is there, and no other run is at them."""
 
@@ -119,6 +126,8 @@ class _Scheduler:
         self.cells = run.store.cells()
         self.images = run.store.images() if run.keep_images else set()
         """Cells whose adversarial images are kept."""
+        self.parted: dict[str, set[str]] = {}
+        """Of each cell whose attack is asked about its batches apart, those still to be made."""
         self.sound = True
         """False once a task met something damaged in the store, which has been set aside."""
 
@@ -154,6 +163,12 @@ class _Scheduler:
 
     def _take(self, task: Task) -> None:
         """Do a task, unless another run does it or has done it."""
+        if isinstance(task, AttackBatch):  # its cell is ours
+            if has_batch(self.run.store, task.evaluation.digest, task.start):
+                self._batch_made(task)
+            else:
+                self._fly(task)
+            return
         if not self.leases.holds(task.digest):
             if not self._is_there(task) and not self.leases.take(task.digest, task.label):
                 self.elsewhere.append(task)
@@ -162,7 +177,38 @@ class _Scheduler:
                 self.leases.release(task.digest)
                 self._made_elsewhere(task)
                 return
-        self._fly(task)
+        if not self._parts(task):
+            self._fly(task)
+
+    def _parts(self, task: Task) -> bool:
+        """Whether a cell is left to several workers, batch by batch: where some of them have, or
+        will soon have, nothing else to do. It is put together once all are made."""
+        if not isinstance(task, Evaluate) or task.digest in self.parted:
+            return False
+        workers, others = self.pool.slots // 2, len(self.ready) + len(self.flying)
+        if workers < 2 or others >= workers or len(task.batches) < 2:
+            return False
+        batches = [AttackBatch(task, start) for start in task.batches]
+        self.parted[task.digest] = {batch.digest for batch in batches}
+        self.ready += batches
+        return True
+
+    def _batch_made(self, batch: AttackBatch) -> None:
+        missing = self.parted[batch.evaluation.digest]
+        missing.discard(batch.digest)
+        if not missing:
+            self.ready.appendleft(batch.evaluation)
+
+    def _batch_done(self, batch: AttackBatch, failure: Failure | None) -> None:
+        """One that fails is the end of its cell."""
+        cell = batch.evaluation
+        if failure is None:
+            self._batch_made(batch)
+        elif cell.digest not in self.run.failures:
+            self.ready = deque(task for task in self.ready if _cell_of(task) != cell.digest)
+            self.leases.release(cell.digest)
+            self.listener.finished(cell, failure)
+            self._failed(cell, failure)
 
     def _is_there(self, task: Task) -> bool:
         store = self.run.store
@@ -201,6 +247,9 @@ class _Scheduler:
         if failure is not None and failure.damaged and not self.last:
             self.listener.note(failure.message)  # the second round makes it again
             self.sound = False
+            return
+        if isinstance(task, AttackBatch):
+            self._batch_done(task, failure)
             return
         self.listener.finished(task, failure)
         if failure is not None:

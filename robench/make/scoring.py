@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -90,6 +90,12 @@ class Perturbed:
     """Why an attack that follows gradients had none and was made without; empty: it had."""
 
 
+COLUMNS = (
+    "images", "distance", "queries", "gradients", "zero_gradient", "fooled_on_the_way", "proved",
+)  # fmt: skip
+"""What is known of each image of what attack_slice makes."""
+
+
 @contextmanager
 def in_use(network: Network, noisy: InUse, seed: int, device: torch.device) -> Iterator[None]:
     """The network as it answers questions: evaluation mode, no weight gradients, its randomness on
@@ -150,6 +156,8 @@ def attack_slice(
     top_k: int = 1,
     limit: float | None = None,
     work: AtWork | None = None,
+    only: int | None = None,
+    made: Mapping[int, Perturbed] | None = None,
 ) -> Perturbed:
     """Let an attack perturb a slice of test data, within its budget.
 
@@ -165,8 +173,12 @@ def attack_slice(
         top_k: a label counts as answered among so many likeliest classes.
         limit: seconds that the attack may take; None: as its card says.
         work: the plugins that are called (see guard.py).
+        only: the first image of the one batch that is wanted; None: all batches.
+        made: batches that are there already, by their first image.
 
-    Where the network has no gradient to follow, the attack is made without (without_gradients.py).
+    Each batch draws numbers of its own, known by its first image, so that it is the same wherever
+    it is attacked. Where the network has no gradient to follow, the attack is made without
+    (without_gradients.py).
 
     Raises BudgetExceeded when the attack leaves its ball, its range or its number of queries, and
     RobenchError when card and attack do not fit, or a plugin changes what is not its own.
@@ -176,13 +188,12 @@ def attack_slice(
     ball = Ball(card.norm, eps, part)
     limit = limit or card.time_limit or DAY
     deadline = time.monotonic() + limit
-    made: list[dict[str, Any]] = []
-    trace: list[list[float]] = []
-    runs: list[int] = []
-    notes: dict[int, str] = {}
-    seconds: list[float] = []
-    why = ""
-    for start in range(0, len(data), batch_size):
+    parts: list[Perturbed] = []
+    for start in range(0, len(data), batch_size) if only is None else (only,):
+        if made is not None and start in made:
+            parts.append(made[start])
+            continue
+        why = ""
         given = data.at(slice(start, start + batch_size))  # once: it may have to be decoded
         x, y = batch_of(Part(given, data.labels[start:]), 0, batch_size, device)
         goal, whole = Goal(top_k=top_k), x
@@ -193,7 +204,7 @@ def attack_slice(
             rows = here.cpu().numpy()
             given = given[rows]
             if not len(rows):
-                made.append(_untouched(whole))
+                parts.append(Perturbed(**_untouched(whole), loss_trace=[], loss_runs=[]))
                 continue
         rng = torch.Generator(device).manual_seed(derived_seed(seed, "attack", start))
         with (
@@ -215,7 +226,7 @@ def attack_slice(
                     except NoGradient as nothing:
                         if card.access == "weights" or not isinstance(target, ScoreTarget):
                             raise
-                        why = why or str(nothing)
+                        why = str(nothing)
                         x_adv = WithoutGradients().perturb(target, x.clone(), y.clone(), rng)
             except OutOfTime:
                 raise BudgetExceeded(
@@ -228,25 +239,41 @@ def attack_slice(
             "distance": ball.distance(x_adv, x).cpu().numpy(),
             **target.counts(),
         }
-        made.append(counted if aims is None else _spread(counted, whole, rows))
+        parts.append(
+            Perturbed(
+                **(counted if aims is None else _spread(counted, whole, rows)),
+                loss_trace=target.loss_trace,
+                loss_runs=target.record.runs,
+                without_gradients=why,
+            )
+        )
         if isinstance(target, WeightsTarget):
-            made[-1]["proved"] = target.claims
-            notes |= {start + index: text for index, text in target.notes.items()}
-            seconds += target.seconds
-        trace.append(target.loss_trace)
-        runs = runs or target.record.runs
-    length = min((len(row) for row in trace), default=0)
+            parts[-1] = replace(
+                parts[-1],
+                proved=target.claims,
+                notes={start + index: text for index, text in target.notes.items()},
+                proof_seconds=target.seconds,
+            )
+    return _together(parts)
+
+
+def _together(parts: Sequence[Perturbed]) -> Perturbed:
+    """What was made of the batches of a slice, in their order."""
+    if len(parts) == 1:
+        return parts[0]
     columns: dict[str, Any] = {}
-    for name in made[0]:
-        parts = [row[name] for row in made]
-        columns[name] = None if any(part is None for part in parts) else np.concatenate(parts)
+    for name in COLUMNS:
+        found = [getattr(part, name) for part in parts]
+        columns[name] = None if any(one is None for one in found) else np.concatenate(found)
+    asked = [part for part in parts if part.queries.any()]
+    length = min((len(part.loss_trace) for part in asked), default=0)
     return Perturbed(
         **columns,
-        loss_trace=[float(np.mean([row[i] for row in trace])) for i in range(length)],
-        loss_runs=runs,
-        notes=notes,
-        proof_seconds=seconds,
-        without_gradients=why,
+        loss_trace=[float(np.mean([one.loss_trace[i] for one in asked])) for i in range(length)],
+        loss_runs=next((part.loss_runs for part in parts if part.loss_runs), []),
+        notes={image: text for part in parts for image, text in part.notes.items()},
+        proof_seconds=[seconds for part in parts for seconds in part.proof_seconds],
+        without_gradients=next((p.without_gradients for p in parts if p.without_gradients), ""),
     )
 
 

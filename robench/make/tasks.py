@@ -29,6 +29,7 @@ from robench.data.base import Part
 from robench.data.loading import forget_splits, load_sample, load_splits
 from robench.digest import Identity, derived_seed
 from robench.errors import RobenchError
+from robench.make.batches import forget_batches, read_batches
 from robench.make.cell_network import CellNetwork, at_work, check_code, time_limit
 from robench.make.goals import Towards, with_columns
 from robench.make.probes.cell import Probes
@@ -345,22 +346,57 @@ class Evaluate:
     def makes(self) -> Sequence[str]:
         return ["cells", "images"] if self.keeps else ["cells"]
 
+    @property
+    def batches(self) -> range:
+        """The first images of the batches that its attack may be asked about apart, in whatever
+        process: nothing that it leaves behind in robench's own networks and attacks counts. What a
+        stranger's network or attack is left with is looked at, so that these are asked about one
+        batch after the other by the same process, as are searches and goals that look at the whole
+        slice. Fewer than two: there is nothing to be parted."""
+        card, attacks, size = self.cell.threat.card, self.attacks, self.report.batch_size
+        if not (attacks and isinstance(card, AttackCard) and self.report.labels == "true"):
+            return range(0)
+        own = plugins.own("attacks", card.attack) and plugins.own(
+            "networks", self.cell.training.card.network
+        )
+        if not own or card.nearest is not None or card.goal != "untargeted":
+            return range(0)
+        return range(0, self.cell.stop - self.cell.start, size)
+
+    @own_state()
+    def attack_batch(self, start: int) -> Perturbed:
+        """What the attack makes of one of the batches."""
+        weights = self.identity["model"]["weights"]
+        training, device = self.cell.training, torch.device(self.device)
+        network = trained_network(training, self.model, weights, self.store, self.device)
+        asked = CellNetwork(network, training.card, self.cell, self.report, device)
+        return asked.attack(load_sample(self.cell), None, self.broken, only=start).runs[0]
+
     def run(self, tell: Tell) -> None:
-        store, (outcome, images) = Store(self.store), self.carry_out()
+        store = Store(self.store)
+        made = read_batches(store, self.digest, self.batches)
+        outcome, images = self.carry_out(made)
         if not self.keeps or images is None:
             store.write_cell(self.digest, outcome)
-            return
-        outcome.provenance["images"], payload = images_file(outcome, images)
-        store.write_cell(self.digest, outcome)
-        store.write_images(self.digest, payload, outcome.digest)
+        else:
+            outcome.provenance["images"], payload = images_file(outcome, images)
+            store.write_cell(self.digest, outcome)
+            store.write_images(self.digest, payload, outcome.digest)
+        forget_batches(store, self.digest, made)
 
     def evaluate(self) -> Outcome:
         """The outcome, without writing it."""
         return self.carry_out()[0]
 
     @own_state()
-    def carry_out(self) -> tuple[Outcome, np.ndarray | None]:
-        """The outcome, and what an attack made of the images; writes nothing."""
+    def carry_out(
+        self, made: Mapping[int, Perturbed] | None = None
+    ) -> tuple[Outcome, np.ndarray | None]:
+        """The outcome, and what an attack made of the images; writes nothing.
+
+        Args:
+            made: batches that the attack has been asked about already, by their first image.
+        """
         started = time.perf_counter()
         store, device = Store(self.store), torch.device(self.device)
         card, report = self.cell.training.card, self.report
@@ -385,7 +421,7 @@ class Evaluate:
         elif self.inputs is not None:
             images, towards = _shared(store, self.inputs)
         elif self.attacks:
-            towards = attacked.attack(part, answers, self.broken)
+            towards = attacked.attack(part, answers, self.broken, made=made)
         else:
             images = part.images
         outside = self.attacks and not plugins.own("attacks", threat.attack.attack)

@@ -22,6 +22,7 @@ KINDS = {
 LEFT = {
     "damaged": "set aside as damaged",
     "scratch": "of trainings that were stopped",
+    "batches": "of cells that were stopped",
     "failures": "of work that failed",
     "seen": "that say what was found as it was written",
     "contradictions": "of others that have other content than those of the same digest here",

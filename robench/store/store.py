@@ -6,6 +6,8 @@
     cells/ab/<digest>.parquet     one row per image; identity and provenance in the metadata
     images/ab/<digest>.safetensors  what an attack made of the images of the cell of that name,
                                   where that was asked for (adversarial.py)
+    batches/<digest>.safetensors  what an attack made of single batches of a cell that is not there
+                                  yet (make/batches.py)
     failures/<digest>.json        what went wrong, for people; not a result
     scratch/<digest>/             what a training that is stopped finds again; gone when it is done
     runs/<report>.json            which of the above a report is made of
@@ -116,6 +118,21 @@ class Store:
 
     def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
         return self.read(_inputs_path(name), lambda data: as_tensors(data, name))
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def has_batch(self, name: str) -> bool:
+        return self.files.exists(_batch_path(name))
+
+    def write_batch(self, name: str, payload: bytes) -> None:
+        """What an attack made of one batch of a cell, which is then made of it."""
+        self._put(_batch_path(name), payload)
+
+    def read_batch(self, name: str) -> tuple[bytes, dict[str, Any]]:
+        return self.read(_batch_path(name), lambda data: as_tensors(data, name))
+
+    def forget_batch(self, name: str) -> None:
+        self.files.remove(_batch_path(name))
 
     # -- cells ----------------------------------------------------------------------------------
 
@@ -324,6 +341,10 @@ def _model_path(model: str) -> str:
 
 def _inputs_path(name: str) -> str:
     return f"inputs/{name}.safetensors"
+
+
+def _batch_path(name: str) -> str:
+    return f"batches/{name}.safetensors"
 
 
 def _cell_path(cell: str) -> str:
