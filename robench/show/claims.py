@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from robench.digest import derived_seed
-from robench.show.diagnostics.finding import percent
+from robench.show.diagnostics.estimate import percent
 from robench.show.results import Results
 from robench.show.statistics import (
     Floats,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from robench.show.diagnostics.estimate import difference
-from robench.show.diagnostics.finding import Finding, percent
+from robench.show.diagnostics.estimate import difference, percent
+from robench.show.diagnostics.finding import Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject
 
-CHECK = "above clean"
 
-
-def above_clean(subject: Subject) -> Finding:
+@check("above clean")
+def above_clean(subject: Subject) -> Judged:
     """Accuracy under an attack exceeds that on clean images: the attack flees the class that the
     model answers, or goes towards the right one, so that images that were wrong are healed.
 
@@ -21,7 +20,7 @@ def above_clean(subject: Subject) -> Finding:
     """
     attacks = [threat for threat in subject.attacks if threat["role"] != "floor"]
     if subject.clean is None or not attacks:
-        return Finding.not_applicable(CHECK, "Clean images and an attack were not both met.")
+        return not_applicable("Clean images and an attack were not both met.")
     clean = subject.known(subject.clean)
     above = max(attacks, key=subject.accuracy)
     higher = [t for t in attacks if subject.accuracy(t) > subject.accuracy(subject.clean)]
@@ -38,9 +37,9 @@ def above_clean(subject: Subject) -> Finding:
         f"{percent(float(clean.mean()))} on clean images"
     )
     if gained.low > 0:
-        return Finding(
-            CHECK, "alarm", f"An attack makes the model better: {numbers}.", evidence,
+        return alarm(
+            f"An attack makes the model better: {numbers}.", evidence,
             "Hand the attack the labels that it means (a wrong class where it goes towards one), "
             "and let it leave images as they are that are wrong already.",
         )  # fmt: skip
-    return Finding(CHECK, "pass", f"No attack leaves more than there was: {numbers}.", evidence)
+    return passed(f"No attack leaves more than there was: {numbers}.", evidence)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from robench.show.diagnostics.finding import Finding, percent
+from robench.show.diagnostics.estimate import percent
+from robench.show.diagnostics.finding import Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject
 from robench.show.results import Threat
 
-MEMORY, BATCHES, NUMBERS = "memory", "batches", "numbers"
 MOVED = 0.02
 """Share of images whose answers may change by more than rounding: less than one of those asked."""
 MOVED_IF_IT_JUMPS = 0.05
@@ -21,7 +21,8 @@ GAINED = 0.03
 """By how much more often a noisy model may be right when the copy that was attacked is asked."""
 
 
-def memory(subject: Subject) -> Finding:
+@check("memory")
+def memory(subject: Subject) -> Judged:
     """The model answers otherwise when it was asked other questions before, or is differentiated.
 
     Inputs: of networks from outside, what the clean cell noted when copies made from the same bytes
@@ -35,10 +36,10 @@ def memory(subject: Subject) -> Finding:
     Threshold: alarm above 2% of the images (5% where steps or spikes may turn by rounding), at 3
         points, or where a file or connection was opened for writing.
     """
-    asked, states = _asked(subject), _states(subject)
+    asked, states = subject.noted(subject.clean, "asked"), _states(subject)
     if not asked and not states:
-        return Finding.not_applicable(
-            MEMORY, "The network is one of robench's own, which are tested to keep no state."
+        return not_applicable(
+            "The network is one of robench's own, which are tested to keep no state."
         )
     limit = MOVED_IF_IT_JUMPS if subject.jumps else MOVED
     seen = {
@@ -75,23 +76,22 @@ def memory(subject: Subject) -> Finding:
             "the images more often than a fresh one"
         )
     if said:
-        return Finding(
-            MEMORY, "alarm",
+        return alarm(
             f"The network is no function of its image: {'; '.join(said)}.",
             evidence,
             "Reset what the network keeps (membranes, caches, counters) at the start of forward, "
             "and draw noise from torch's global generator; until then no attack has met the "
             "network that is scored.",
-        )  # fmt: skip
-    return Finding(
-        MEMORY, "pass",
+        )
+    return passed(
         "Asked again, after near questions, with gradients and after each attack, it answers the "
         "same.",
         evidence,
-    )  # fmt: skip
+    )
 
 
-def batches(subject: Subject) -> Finding:
+@check("batches")
+def batches(subject: Subject) -> Judged:
     """The answer about an image depends on the batch that it comes in.
 
     Inputs: of networks from outside without noise, what the clean cell noted when images were asked
@@ -100,11 +100,11 @@ def batches(subject: Subject) -> Finding:
     Computation: share of the images whose answer changes by more than rounding.
     Threshold: alarm above 2% of the images (5% where steps or spikes may turn by rounding).
     """
-    asked, states = _asked(subject), _states(subject)
+    asked, states = subject.noted(subject.clean, "asked"), _states(subject)
     turned = [(float(state["order"]), name) for name, state in states if "order" in state]
     if not any("alone" in one for one in asked) and not turned:
-        return Finding.not_applicable(
-            BATCHES, "The network is one of robench's own, or noisy: its draws go by batch."
+        return not_applicable(
+            "The network is one of robench's own, or noisy: its draws go by batch."
         )
     seen = {
         "one by one": _most(asked, "alone"),
@@ -116,22 +116,21 @@ def batches(subject: Subject) -> Finding:
     evidence = {"share_of_answers_that_change": seen}
     how, most = max(seen.items(), key=lambda item: item[1])
     if most > (MOVED_IF_IT_JUMPS if subject.jumps else MOVED):
-        return Finding(
-            BATCHES, "alarm",
+        return alarm(
             f"The answer about an image depends on its batch: {percent(most)} of the answers "
             f"change when images come {how}.",
             evidence,
             "Let every image be answered about by itself: fixed statistics in normalisation, no "
             "sums or sorting over the batch, no counters.",
-        )  # fmt: skip
-    return Finding(
-        BATCHES, "pass",
+        )
+    return passed(
         "Images get the same answers alone, in company, in another order and in smaller batches.",
         evidence,
-    )  # fmt: skip
+    )
 
 
-def numbers(subject: Subject) -> Finding:
+@check("numbers")
+def numbers(subject: Subject) -> Judged:
     """The model answers NaN, infinities or an exception, or offers no gradient to a white-box
     attack.
 
@@ -141,16 +140,14 @@ def numbers(subject: Subject) -> Finding:
     Threshold: alarm at one image, or one such attack.
     """
     if subject.clean is None:
-        return Finding.not_applicable(NUMBERS, "The clean images were not met.")
+        return not_applicable("The clean images were not met.")
     silent: list[tuple[float, Threat]] = []
     why: dict[str, str] = {}
     for threat in [subject.clean, *subject.attacks]:
-        cells = subject.cells(threat)
-        count = sum(int(cell.get("no_number") or 0) for cell in cells)
+        count = sum(map(int, subject.noted(threat, "no_number")))
         silent.append((count / subject.known(threat).size, threat))
-        for cell in cells:
-            if cell.get("without_gradients"):
-                why[threat["name"]] = str(cell["without_gradients"])
+        for reason in filter(None, subject.noted(threat, "without_gradients")):
+            why[threat["name"]] = str(reason)
     most, where = max(silent, key=lambda item: item[0])
     evidence = {
         "without_a_number": {threat["name"]: round(part, 4) for part, threat in silent if part},
@@ -169,30 +166,18 @@ def numbers(subject: Subject) -> Finding:
             f"scores and a fitted network instead, since {reason}"
         )
     if said:
-        return Finding(
-            NUMBERS, "alarm", f"The model does not answer as attacks need: {'; '.join(said)}.",
+        return alarm(
+            f"The model does not answer as attacks need: {'; '.join(said)}.",
             evidence,
             "Read the worst case as an upper bound: let the network answer with finite logits "
             "everywhere, and name a differentiable stand-in for what has no gradient (stand_in).",
-        )  # fmt: skip
-    return Finding(
-        NUMBERS, "pass", "Every answer is a number, and every attack had its gradients.", evidence
-    )
-
-
-def _asked(subject: Subject) -> list[dict[str, Any]]:
-    cells = subject.cells(subject.clean) if subject.clean else []
-    return [cell["asked"] for cell in cells if cell.get("asked")]
+        )
+    return passed("Every answer is a number, and every attack had its gradients.", evidence)
 
 
 def _states(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
     """What each attack's cell noted, of every seed."""
-    return [
-        (threat["name"], cell["state"])
-        for threat in subject.attacks
-        for cell in subject.cells(threat)
-        if cell.get("state")
-    ]
+    return [(t["name"], state) for t in subject.attacks for state in subject.noted(t, "state")]
 
 
 def _most(asked: list[dict[str, Any]], name: str) -> float:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robench.digest import canonical
-from robench.show.diagnostics.estimate import LEAST, difference, share
-from robench.show.diagnostics.finding import Finding, percent
-from robench.show.diagnostics.subject import Subject, settings, white_box
+from robench.show.diagnostics.estimate import LEAST, difference, percent, share
+from robench.show.diagnostics.finding import Judged, alarm, check, not_applicable, passed
+from robench.show.diagnostics.subject import Subject, settings
 from robench.show.results import Threat
 
 DRAWS = "draws per gradient"
 
 
-def averaging(subject: Subject) -> Finding:
+@check(DRAWS)
+def averaging(subject: Subject) -> Judged:
     """The accuracy still falls where gradients are averaged over more draws.
 
     Inputs: noisy models; white-box attacks that are the same but for the draws that each gradient
@@ -28,10 +29,10 @@ def averaging(subject: Subject) -> Finding:
         many draws as the attacks of the report can spare are then too few.
     """
     if not subject.stochastic:
-        return Finding.not_applicable(DRAWS, "The model is not noisy.")
-    curves = by_draws(white_box([t for ts in subject.balls.values() for t in ts]))
+        return not_applicable("The model is not noisy.")
+    curves = by_draws(subject.white_box)
     if not curves:
-        return Finding.not_applicable(DRAWS, "No attack was run with several numbers of draws.")
+        return not_applicable("No attack was run with several numbers of draws.")
     falls = []
     for curve in curves:
         fewer = min(curve[:-1], key=subject.accuracy)
@@ -49,14 +50,12 @@ def averaging(subject: Subject) -> Finding:
     at = ", ".join(f"{percent(one.value)} at {n}" for n, one in zip(draws, left, strict=True))
     numbers = f"{at} draws; from {draws_of(fewer)} to {draws[-1]} it falls by {fall.points} points"
     if fall.value > LEAST and fall.low > 0:
-        text = f"Averaging gradients over more draws still lowers the accuracy: {numbers}."
-        return Finding(
-            DRAWS, "alarm", text, evidence,
+        return alarm(
+            f"Averaging gradients over more draws still lowers the accuracy: {numbers}.", evidence,
             "Average over more draws (eot) until two numbers agree; until then the accuracy is an "
             "upper bound.",
         )  # fmt: skip
-    text = f"Averaging gradients over more draws does little more: {numbers}."
-    return Finding(DRAWS, "pass", text, evidence)
+    return passed(f"Averaging gradients over more draws does little more: {numbers}.", evidence)
 
 
 def by_draws(threats: Sequence[Threat]) -> list[list[Threat]]:

@@ -46,6 +46,10 @@ class Estimate:
         return [round(number, 4) for number in (self.value, self.low, self.high)]
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
 def share(values: Floats) -> Estimate:
     """The mean of values in [0, 1], (seeds, images), as the leaderboard gives it: Wilson's interval
     for one seed, bootstrap over seeds and images for several."""

@@ -1,10 +1,14 @@
-"""What a check says: pass, alarm or not applicable, in one sentence with its numbers."""
+"""What a check is, and what it says: pass, alarm or not applicable, in one sentence with its
+numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypedDict
+
+from robench.show.diagnostics.subject import Subject
 
 Outcome = Literal["pass", "alarm", "not applicable"]
 STRONGER = (
@@ -28,9 +32,37 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     next: str = ""
 
-    @classmethod
-    def not_applicable(cls, check: str, why: str) -> Finding:
-        return cls(check, "not applicable", why)
+
+Judged = tuple[Outcome, str, Mapping[str, Any], str]
+"""A Finding without the name of its check."""
+
+
+def alarm(text: str, evidence: Mapping[str, Any], next_: str) -> Judged:
+    return "alarm", text, evidence, next_
+
+
+def passed(text: str, evidence: Mapping[str, Any]) -> Judged:
+    return "pass", text, evidence, ""
+
+
+def not_applicable(why: str, evidence: Mapping[str, Any] | None = None) -> Judged:
+    return "not applicable", why, evidence or {}, ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question about a model's outcomes, with its name."""
+
+    name: str
+    judge: Callable[[Subject], Judged]
+
+    def __call__(self, subject: Subject) -> Finding:
+        return Finding(self.name, *self.judge(subject))
+
+
+def check(name: str) -> Callable[[Callable[[Subject], Judged]], Check]:
+    """Decorates what judges, and makes a check of that name of it."""
+    return partial(Check, name)
 
 
 class Alarm(TypedDict):
@@ -51,7 +83,3 @@ class Verdict(TypedDict):
     alarms: list[Alarm]
     findings: list[dict[str, Any]]
     """Every check's Finding as a dictionary, in the order of verdicts.CHECKS."""
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}%"

@@ -6,16 +6,15 @@ that break a network, it does not remove them.
 
 from __future__ import annotations
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, difference, share
-from robench.show.diagnostics.finding import STRONGER, Finding, percent
-from robench.show.diagnostics.strength import FEWEST
+from robench.show.diagnostics.estimate import LEAST, Estimate, percent, share
+from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
+from robench.show.diagnostics.strength import FEWEST, largest_fall
 from robench.show.diagnostics.subject import Subject, effort, native, settings, white_box
 from robench.show.results import Threat
 
-ZERO, SURROGATES = "zero gradients", "surrogate derivatives"
 
-
-def zero_gradients(subject: Subject) -> Finding:
+@check("zero gradients")
+def zero_gradients(subject: Subject) -> Judged:
     """The gradient is exactly zero: saturated, cut off, or never there.
 
     Inputs: for each image, whether the first gradient that a white-box attack asked for was exactly
@@ -26,13 +25,12 @@ def zero_gradients(subject: Subject) -> Finding:
         zero gradient in float32, not even where the loss is tiny.
     """
     shares: list[tuple[Estimate, Threat]] = []
-    for threats in subject.balls.values():
-        for threat in white_box(threats):
-            zero = subject.column(threat, "zero_gradient")
-            if zero is not None and native(threat):
-                shares.append((share(zero), threat))
+    for threat in subject.white_box:
+        zero = subject.column(threat, "zero_gradient")
+        if zero is not None and native(threat):
+            shares.append((share(zero), threat))
     if not shares:
-        return Finding.not_applicable(ZERO, "No attack asked for the gradient of each image.")
+        return not_applicable("No attack asked for the gradient of each image.")
     most, threat = max(shares, key=lambda item: item[0].low)
     evidence = {
         "attack": threat["name"],
@@ -44,14 +42,13 @@ def zero_gradients(subject: Subject) -> Finding:
         f"{threat['name']} starts"
     )
     if most.low > LEAST:
-        return Finding(
-            ZERO, "alarm", f"The gradient is {numbers}.", evidence,
-            f"An attack by gradients cannot move these images: {STRONGER}.",
-        )  # fmt: skip
-    return Finding(ZERO, "pass", f"There is a gradient to follow: it is {numbers}.", evidence)
+        advice = f"An attack by gradients cannot move these images: {STRONGER}."
+        return alarm(f"The gradient is {numbers}.", evidence, advice)
+    return passed(f"There is a gradient to follow: it is {numbers}.", evidence)
 
 
-def surrogates(subject: Subject) -> Finding:
+@check("surrogate derivatives")
+def surrogates(subject: Subject) -> Judged:
     """The accuracy depends on which derivative stands in for that of steps and spikes.
 
     Inputs: networks with steps or spikes; in each ball, white-box attacks through the network's own
@@ -63,23 +60,19 @@ def surrogates(subject: Subject) -> Finding:
         attacker's to choose; if it matters, no single one can be trusted.
     """
     if not subject.jumps:
-        return Finding.not_applicable(SURROGATES, "The network has no steps or spikes.")
-    found: list[tuple[float, Threat, Threat, Estimate, Estimate]] = []
+        return not_applicable("The network has no steps or spikes.")
+    sides = []
     for threats in subject.balls.values():
         alike = [t for t in white_box(threats) if t.get("meets") != "noisy"]  # not about draws
         long = [t for t in alike if (effort(t, subject.stochastic) or 0) >= FEWEST]
-        own = subject.strongest([t for t in long if native(t)])
-        other = subject.strongest([t for t in long if settings(t).get("surrogate")])
-        if own is None or other is None:
-            continue
-        before = share(subject.known(own))
-        fall = difference(subject.known(own) - subject.known(other))
-        found.append((before.low - subject.accuracy(other), own, other, before, fall))
-    if not found:
-        return Finding.not_applicable(
-            SURROGATES, "No ball has attacks both through the network's own surrogate and another."
+        through = [t for t in long if settings(t).get("surrogate")]
+        sides.append(([t for t in long if native(t)], through))
+    most = largest_fall(subject, sides)
+    if most is None:
+        return not_applicable(
+            "No ball has attacks both through the network's own surrogate and another."
         )
-    excess, own, other, before, fall = max(found, key=lambda item: item[0])
+    own, other, before = most.before, most.after, most.left
     numbers = (
         f"{percent(before.value)} ({before.range}) through the network's own ({own['name']}), "
         f"{percent(subject.accuracy(other))} through {settings(other)['surrogate']} "
@@ -91,18 +84,14 @@ def surrogates(subject: Subject) -> Finding:
         "surrogate": settings(other)["surrogate"],
         "own_accuracy": before.evidence(),
         "other_accuracy": round(subject.accuracy(other), 4),
-        "fall": fall.evidence(),
+        "fall": most.fall.evidence(),
     }
-    if excess > 0 and fall.low > 0:
-        return Finding(
-            SURROGATES, "alarm", f"The accuracy depends on the surrogate derivative: {numbers}.",
-            evidence,
+    if most.sure:
+        return alarm(
+            f"The accuracy depends on the surrogate derivative: {numbers}.", evidence,
             'Believe only the worst over several derivatives: surrogate = "sweep", with more '
             "steps, restarts and draws.",
         )  # fmt: skip
-    return Finding(
-        SURROGATES,
-        "pass",
-        f"Other derivatives do not surely gain more than the interval: {numbers}.",
-        evidence,
+    return passed(
+        f"Other derivatives do not surely gain more than the interval: {numbers}.", evidence
     )

@@ -6,15 +6,14 @@ attacker knows more, so whoever does better with less shows that the gradient mi
 
 from __future__ import annotations
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, difference, share
-from robench.show.diagnostics.finding import Finding, percent
+from robench.show.diagnostics.estimate import LEAST, Estimate, difference, percent, share
+from robench.show.diagnostics.finding import Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Ball, Subject
 from robench.show.results import Threat
 
-CHECK = "attacks without gradients"
 
-
-def gradient_free(subject: Subject) -> Finding:
+@check("attacks without gradients")
+def gradient_free(subject: Subject) -> Judged:
     """An attack by scores, by decisions or by transfer, or mere noise, breaks images that no
     white-box attack broke.
 
@@ -37,9 +36,7 @@ def gradient_free(subject: Subject) -> Finding:
         estimate = difference(gained) if subject.stochastic else share(gained)
         found.append((estimate, ball, white, other))
     if not found:
-        return Finding.not_applicable(
-            CHECK, "No ball has both a white-box attack and one that sees no gradient."
-        )
+        return not_applicable("No ball has both a white-box attack and one that sees no gradient.")
     estimate, (norm, eps), white, other = max(found, key=lambda item: item[0].low)
     names = ", ".join(threat["name"] for threat in other)
     evidence = {
@@ -54,14 +51,10 @@ def gradient_free(subject: Subject) -> Finding:
         f"{names} and by no white-box attack"
     )
     if estimate.low > LEAST:
-        return Finding(
-            CHECK, "alarm", f"Gradients do worse than none: {numbers}.", evidence,
+        return alarm(
+            f"Gradients do worse than none: {numbers}.", evidence,
             'Give the white-box attacks another loss (loss = "margin"), derivative (surrogate = '
             '"sweep") or draws (eot), and the attacks without gradients more queries.',
         )  # fmt: skip
-    return Finding(
-        CHECK,
-        "pass",
-        f"Attacks without gradients do not surely break more than {percent(LEAST)}: {numbers}.",
-        evidence,
-    )
+    text = f"Attacks without gradients do not surely break more than {percent(LEAST)}: {numbers}."
+    return passed(text, evidence)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, share
-from robench.show.diagnostics.finding import STRONGER, Finding, percent
-from robench.show.diagnostics.subject import Subject, steps, white_box
+from robench.show.diagnostics.estimate import LEAST, Estimate, percent, share
+from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
+from robench.show.diagnostics.subject import Subject, steps
 from robench.show.results import Threat
 from robench.show.statistics import Floats
 
@@ -27,10 +27,9 @@ LUCK = 4.0
 SMOOTHED = 3
 """Steps that losses are averaged over, so that one that goes to and fro is not lost."""
 
-ITERATES, WAY, LOSS = "earlier iterates", "loss on the way", "loss at the end"
 
-
-def earlier_iterates(subject: Subject) -> Finding:
+@check("earlier iterates")
+def earlier_iterates(subject: Subject) -> Judged:
     """An iterate on the way was adversarial and the final image is not: the attack throws away what
     it found, or the model answers differently when asked again.
 
@@ -41,33 +40,32 @@ def earlier_iterates(subject: Subject) -> Finding:
         step may undo a few where the attack keeps the last iterate.
     """
     if subject.stochastic:
-        return Finding.not_applicable(ITERATES, "The model is noisy: each draw may differ.")
+        return not_applicable("The model is noisy: each draw may differ.")
     shares: list[tuple[Estimate, Threat]] = []
-    for threat in white_box([t for ts in subject.balls.values() for t in ts]):
+    for threat in subject.white_box:
         fooled = subject.column(threat, "fooled_on_the_way")
         if fooled is not None:
             shares.append((share(fooled * subject.known(threat)), threat))
     if not shares:
-        return Finding.not_applicable(ITERATES, "No attack noted what its iterates were taken for.")
+        return not_applicable("No attack noted what its iterates were taken for.")
     lost, threat = max(shares, key=lambda item: item[0].low)
     evidence = {"attack": threat["name"], "share": lost.evidence()}
     if lost.low > LEAST:
-        text = (
+        return alarm(
             f"{percent(lost.value)} ({lost.range}) of the images were misclassified on the way of "
-            f"{threat['name']} and are right at its end."
-        )
-        return Finding(
-            ITERATES, "alarm", text, evidence,
+            f"{threat['name']} and are right at its end.",
+            evidence,
             'Keep the best iterate (keep = "best"), and ask the model twice about the same image.',
-        )  # fmt: skip
-    text = (
+        )
+    return passed(
         f"Attacks keep what they find: {percent(lost.value)} of the images were misclassified on "
-        f"the way of {threat['name']} and are right at its end."
+        f"the way of {threat['name']} and are right at its end.",
+        evidence,
     )
-    return Finding(ITERATES, "pass", text, evidence)
 
 
-def loss_on_the_way(subject: Subject) -> Finding:
+@check("loss on the way")
+def loss_on_the_way(subject: Subject) -> Judged:
     """The loss falls while the attack raises it: its gradients point elsewhere, or its steps are
     too long (Pintor et al.: increasing loss).
 
@@ -79,30 +77,29 @@ def loss_on_the_way(subject: Subject) -> Finding:
         from the second differences of the run) is no fall.
     Threshold: alarm above a quarter, or where the last lies below the start.
     """
-    found: list[tuple[float, Threat, Floats]] = []
-    for threat in white_box([t for ts in subject.balls.values() for t in ts]):
-        runs = [_first_run(cell, steps(threat) or 0) for cell in subject.cells(threat)]
-        known = [run for run in runs if run is not None]
-        if _long(threat) and known and len(known) == len(runs):
-            lost = [_given_back(run, subject.stochastic) for run in known]
-            found.append((float(np.mean(lost)), threat, known[0]))
-    if not found:
-        return Finding.not_applicable(WAY, f"No attack of {3 * TAIL} steps or more noted its loss.")
-    most, threat, run = max(found, key=lambda item: item[0])
+    lost: list[tuple[float, Threat, Floats]] = []
+    for threat in subject.white_box:
+        runs = _first_runs(subject, threat)
+        if runs is not None:
+            shares = [_given_back(run, subject.stochastic) for run in runs]
+            lost.append((float(np.mean(shares)), threat, runs[0]))
+    if not lost:
+        return not_applicable(f"No attack of {3 * TAIL} steps or more noted its loss.")
+    most, threat, run = max(lost, key=lambda item: item[0])
     evidence = {
         "attack": threat["name"],
-        "given_back": {t["name"]: round(share, 4) for share, t, _ in found},
+        "given_back": {t["name"]: round(share, 4) for share, t, _ in lost},
         "loss_at_start": round(float(run[0]), 4),
         "highest_loss": round(float(run.max()), 4),
         "loss_at_the_end": round(float(run[-1]), 4),
     }
     numbers = f"{percent(most)} of what {threat['name']} had gained at its highest"
     if most > LOST:
-        return Finding(
-            WAY, "alarm", f"The loss falls while it is to be raised: by the end {numbers} is gone.",
-            evidence, f"Give the attack shorter steps, or do not follow this gradient: {STRONGER}.",
+        return alarm(
+            f"The loss falls while it is to be raised: by the end {numbers} is gone.", evidence,
+            f"Give the attack shorter steps, or do not follow this gradient: {STRONGER}.",
         )  # fmt: skip
-    return Finding(WAY, "pass", f"Attacks raise the loss: by the end {numbers} is gone.", evidence)
+    return passed(f"Attacks raise the loss: by the end {numbers} is gone.", evidence)
 
 
 def _given_back(run: Floats, noisy: bool = False) -> float:
@@ -118,7 +115,8 @@ def _given_back(run: Floats, noisy: bool = False) -> float:
     return min(float(fallen / max(highest - start, 1e-12)), 1.0)
 
 
-def loss_at_the_end(subject: Subject) -> Finding:
+@check("loss at the end")
+def loss_at_the_end(subject: Subject) -> Judged:
     """The loss still moves over the last ten steps: the attack was stopped too early.
 
     Inputs: mean loss at each gradient (loss_trace) of the longest white-box attack, in its first
@@ -130,23 +128,21 @@ def loss_at_the_end(subject: Subject) -> Finding:
         run that has converged is near 0, one that rises evenly to its end is at 1. Runs of fewer
         than 30 steps, and those that ended early because every image was broken, say nothing.
     """
-    found = [t for ts in subject.balls.values() for t in white_box(ts) if _long(t)]
-    for threat in sorted(found, key=lambda threat: -(steps(threat) or 0)):
-        runs = [_first_run(cell, steps(threat) or 0) for cell in subject.cells(threat)]
-        known = [run for run in runs if run is not None]
-        if len(known) == len(runs):
-            return _at_the_end(threat, np.stack(known))
-    return Finding.not_applicable(
-        LOSS, f"No attack of {3 * TAIL} steps or more went to its end with its loss noted."
+    for threat in sorted(subject.white_box, key=lambda threat: -(steps(threat) or 0)):
+        runs = _first_runs(subject, threat)
+        if runs is not None:
+            return _at_the_end(threat, runs)
+    return not_applicable(
+        f"No attack of {3 * TAIL} steps or more went to its end with its loss noted."
     )
 
 
-def _at_the_end(threat: Threat, runs: Floats) -> Finding:
+def _at_the_end(threat: Threat, runs: Floats) -> Judged:
     """runs: (seeds, steps)."""
     length, half = runs.shape[1], TAIL // 2
     risen = runs.max(axis=1) - runs[:, 0]
     if not (risen > 1e-6).all():
-        return Finding.not_applicable(LOSS, f"The loss never rose under {threat['name']}.")
+        return not_applicable(f"The loss never rose under {threat['name']}.")
     last, before = runs[:, -half:], runs[:, -2 * half : -half]
     whole = risen * TAIL / length
     paces = 2 * (last.mean(axis=1) - before.mean(axis=1)) / whole
@@ -163,22 +159,18 @@ def _at_the_end(threat: Threat, runs: Floats) -> Finding:
     numbers = f"the last {TAIL} of {length} steps of {threat['name']} at {percent(pace)}"
     if pace > PACE and pace > 2 * error:
         text = f"The loss still rises over {numbers} of the pace of the whole run."
-        return Finding(LOSS, "alarm", text, evidence, "Give the attack more steps, or longer ones.")
+        return alarm(text, evidence, "Give the attack more steps, or longer ones.")
     rest = "has come to rest" if pace <= PACE else "is not surely still rising"
-    text = f"The loss {rest}: it rises over {numbers} of the pace of the whole run."
-    return Finding(LOSS, "pass", text, evidence)
+    return passed(
+        f"The loss {rest}: it rises over {numbers} of the pace of the whole run.", evidence
+    )
 
 
-def _long(threat: Threat) -> bool:
-    return (steps(threat) or 0) >= 3 * TAIL
-
-
-def _first_run(cell: dict[str, object], length: int) -> Floats | None:
-    """The losses of the attack's first run; None where it is not whole."""
-    trace, runs = cell.get("loss_trace"), cell.get("loss_runs") or [0]
-    assert isinstance(runs, list)
-    if not isinstance(trace, list):
-        return None
-    end = runs[1] if len(runs) > 1 else len(trace)
-    run = np.asarray(trace[:end], dtype=float)
-    return run if len(run) == length else None
+def _first_runs(subject: Subject, threat: Threat) -> Floats | None:
+    """The losses of a long attack's first run, (seeds, steps); None where one is not whole."""
+    length, runs = steps(threat) or 0, []
+    for cell in subject.cells(threat):
+        trace, starts = cell.get("loss_trace") or [], cell.get("loss_runs") or [0]
+        runs.append(trace[: starts[1] if len(starts) > 1 else None])
+    whole = length >= 3 * TAIL and all(len(run) == length for run in runs)
+    return np.array(runs, dtype=float) if whole else None

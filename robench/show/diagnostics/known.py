@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from robench.show.diagnostics.finding import Finding, percent
+from robench.show.diagnostics.estimate import percent
+from robench.show.diagnostics.finding import Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject
 
-CHECK = "test images and their relatives"
 BEYOND = {
     "attacked": {
         "training": 0.05, "validation": 0.05, "mixtures": 0.1, "moved": 0.5, "turned": 0.5,
@@ -40,7 +40,8 @@ CALLED = {
 }  # fmt: skip
 
 
-def known(subject: Subject) -> Finding:
+@check("test images and their relatives")
+def known(subject: Subject) -> Judged:
     """An attack leaves more of the test images than of others that the network cannot know.
 
     Inputs: cells that noted what their attack leaves of training images, of validation images, of
@@ -58,7 +59,7 @@ def known(subject: Subject) -> Finding:
     """
     found: list[tuple[float, str, str, float, float, int]] = []
     for threat in subject.attacks:
-        cells = [cell["relatives"] for cell in subject.cells(threat) if cell.get("relatives")]
+        cells = subject.noted(threat, "relatives")
         if not cells or subject.clean is None:
             continue
         here = subject.known(threat)
@@ -74,7 +75,7 @@ def known(subject: Subject) -> Finding:
                 beyond = of_test - other - SURE * error - BEYOND[how][sort]
                 found.append((beyond, sort, how, of_test, other, count))
     if not found:
-        return Finding.not_applicable(CHECK, "No attack was run on relatives of the test images.")
+        return not_applicable("No attack was run on relatives of the test images.")
     beyond, sort, how, of_test, other, count = max(found)
     evidence: dict[str, Any] = {
         "sorts": [
@@ -85,36 +86,27 @@ def known(subject: Subject) -> Finding:
             for _, name, way, of, rest, n in found
         ]
     }  # fmt: skip
-    ranked = [one for t in subject.attacks for cell in subject.cells(t) for one in _ranks(cell)]
+    ranked = [one for t in subject.attacks for ranks in subject.noted(t, "ranks") for one in ranks]
     evidence["margins"] = ranked
+    advice = "Measure it on images that nobody had when it was made."
     numbers = (
         f"it keeps {percent(of_test)} on test images and {percent(other)} on {count} "
         f"{CALLED[sort]}" + (" under the same attack" if how == "attacked" else "")
     )
     if beyond > 0:
-        return Finding(CHECK, "alarm", f"The network knows its test images: {numbers}.", evidence,
-            "Measure it on images that nobody had when it was made.",
-        )  # fmt: skip
+        return alarm(f"The network knows its test images: {numbers}.", evidence, advice)
     told = [one for one in ranked if one["above"] >= ABOVE and one["p"] < CHANCE]
     if told:
         most = max(told, key=lambda one: float(one["above"]))
         step = " after a step of the attack" if most["how"] == "attacked" else ""
-        return Finding(
-            CHECK, "alarm",
+        return alarm(
             f"The network knows some of its test images: {percent(most['above'])} more of "
             f"{most['images']} lie above a margin{step} than of {most['others']} "
             f"{CALLED[most['part']]} (p = {most['p']:.1g}).",
             evidence,
-            "Measure it on images that nobody had when it was made.",
-        )  # fmt: skip
-    return Finding(
-        CHECK, "pass", f"Test images are no safer than others: {numbers}.", evidence
-    )  # fmt: skip
-
-
-def _ranks(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = cell.get("ranks") or []
-    return found
+            advice,
+        )
+    return passed(f"Test images are no safer than others: {numbers}.", evidence)
 
 
 def _variance(share: float, images: int) -> float:

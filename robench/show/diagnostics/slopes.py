@@ -3,15 +3,16 @@ attack)"""
 
 from __future__ import annotations
 
-from robench.show.diagnostics.finding import STRONGER, Finding, percent
+from robench.show.diagnostics.estimate import percent
+from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject
 
-CHECK = "gradient against differences"
 DISAGREE = 0.1
 """Share of the images on which an honest gradient may look wrong: where kinks lie close."""
 
 
-def slopes(subject: Subject) -> Finding:
+@check("gradient against differences")
+def slopes(subject: Subject) -> Judged:
     """The gradient is not the slope of what the network answers: cut, swapped, or made up.
 
     Inputs: networks without steps and spikes; on some 24 images, half of them moved, the derivative
@@ -24,43 +25,37 @@ def slopes(subject: Subject) -> Finding:
         same bits on both sides of every direction although their gradient promises more. Honest
         networks reach .999.
     """
-    cells = subject.cells(subject.clean) if subject.clean else []
-    found = [cell["slopes"] for cell in cells if cell.get("slopes")]
     if subject.jumps:
-        return Finding.not_applicable(
-            CHECK, "The network has steps or spikes: its derivative is a surrogate."
-        )
-    if not found:
-        return Finding.not_applicable(CHECK, "Gradients were not compared with differences.")
-    for one in found:
+        return not_applicable("The network has steps or spikes: its derivative is a surrogate.")
+    seeds = subject.noted(subject.clean, "slopes")
+    if not seeds:
+        return not_applicable("Gradients were not compared with differences.")
+    for one in seeds:
         if not one["repeats"]:
-            return Finding(
-                CHECK, "alarm",
+            return alarm(
                 "The network draws noise that no seed repeats, so that nothing that it answers can "
                 "be computed twice.",
-                {"by_seed": found},
+                {"by_seed": seeds},
                 "Draw from torch's global generator, as torch.randn does.",
-            )  # fmt: skip
+            )
         if one.get("error"):
-            return Finding(
-                CHECK, "alarm",
+            return alarm(
                 f"There is no gradient: {str(one['error']).split(' (')[0]}.",
-                {"by_seed": found},
+                {"by_seed": seeds},
                 f"Name a differentiable stand-in for what has none (stand_in), or {STRONGER}.",
-            )  # fmt: skip
-    still = max(float(one.get("still") or 0) for one in found)
+            )
+    still = max(float(one.get("still") or 0) for one in seeds)
     if still > DISAGREE:
-        return Finding(
-            CHECK, "alarm",
+        return alarm(
             f"The gradient promises changes that do not come: {percent(still)} of the images get "
             "the same answer, to the bit, at every point that was asked about near them.",
-            {"by_seed": found},
+            {"by_seed": seeds},
             "Let the answer be computed from the image, not from what was asked before, and name a "
             f"stand-in for what has no gradient (stand_in); or {STRONGER}.",
-        )  # fmt: skip
-    known = [one for one in found if one["images"]]
+        )
+    known = [one for one in seeds if one["images"]]
     if not known:
-        return Finding.not_applicable(CHECK, "The loss hardly changes along any direction.")
+        return not_applicable("The loss hardly changes along any direction.")
     images = sum(one["images"] for one in known)
     wrong = sum(one["disagree"] * one["images"] for one in known) / images
     median = min(one["median"] for one in known)
@@ -70,8 +65,6 @@ def slopes(subject: Subject) -> Finding:
         f"{images} images (median {median:.3f})"
     )
     if wrong > DISAGREE:
-        return Finding(
-            CHECK, "alarm", f"The gradient lies about how the loss changes: {numbers}.", evidence,
-            f"Do not trust attacks that follow it: {STRONGER}.",
-        )  # fmt: skip
-    return Finding(CHECK, "pass", f"The gradient tells how the loss changes: {numbers}.", evidence)
+        text = f"The gradient lies about how the loss changes: {numbers}."
+        return alarm(text, evidence, f"Do not trust attacks that follow it: {STRONGER}.")
+    return passed(f"The gradient tells how the loss changes: {numbers}.", evidence)

@@ -6,9 +6,11 @@ After Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al. 201
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, difference, share
-from robench.show.diagnostics.finding import STRONGER, Finding, percent
+from robench.show.diagnostics.estimate import LEAST, Estimate, difference, percent, share
+from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject, crosses_ball, effort, native, steps, white_box
 from robench.show.results import Threat
 
@@ -19,10 +21,42 @@ EVERYWHERE = 0.5
 FEWEST = 10
 """Gradients per image from which on an attack is more than a sketch."""
 
-ONE_STEP, EFFORT, GROWING = "one step against many", "more effort", "growing eps"
+
+@dataclass(frozen=True)
+class Fall:
+    """One attack against another that should not do more, in one ball. left: accuracy under the
+    former; fall: by how much the latter leaves less, paired."""
+
+    before: Threat
+    after: Threat
+    left: Estimate
+    fall: Estimate
+    excess: float
+    """By how much the latter lies below the interval of the former."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether it leaves less by more than the interval."""
+        return self.excess > 0 and self.fall.low > 0
 
 
-def one_step(subject: Subject) -> Finding:
+def largest_fall(
+    subject: Subject, sides: Iterable[tuple[list[Threat], list[Threat]]]
+) -> Fall | None:
+    """Of balls with attacks on two sides, the strongest of each side, where the second does most
+    beyond the interval of the first."""
+    found = []
+    for first, second in sides:
+        before, after = subject.strongest(first), subject.strongest(second)
+        if before is not None and after is not None:
+            left = share(subject.known(before))
+            fall = difference(subject.known(before) - subject.known(after))
+            found.append(Fall(before, after, left, fall, left.low - subject.accuracy(after)))
+    return max(found, key=lambda one: one.excess, default=None)
+
+
+@check("one step against many")
+def one_step(subject: Subject) -> Judged:
     """An iterative attack is weaker than a single step: its gradients lead nowhere.
 
     Inputs: in each ball, the strongest one-step and all iterative white-box attacks with the
@@ -40,8 +74,8 @@ def one_step(subject: Subject) -> Finding:
         if single is not None:
             pairs += [(single, t) for t in plain if _one_long_run(t)]
     if not pairs:
-        return Finding.not_applicable(
-            ONE_STEP, "No ball has both a one-step attack and an iterative one that can cross it."
+        return not_applicable(
+            "No ball has both a one-step attack and an iterative one that can cross it."
         )
     weaker = [p for p in pairs if subject.accuracy(p[1]) - subject.accuracy(p[0]) > LEAST]
     found = [
@@ -63,9 +97,9 @@ def one_step(subject: Subject) -> Finding:
     }
     if worst.value > LEAST and worst.low > 0:
         text = f"Many steps do less than one: {numbers}."
-        return Finding(ONE_STEP, "alarm", text, evidence, f"Trust neither: {STRONGER}.")
+        return alarm(text, evidence, f"Trust neither: {STRONGER}.")
     sure = "are not surely weaker than one" if worst.value > 0 else "do no less than one"
-    return Finding(ONE_STEP, "pass", f"Many steps {sure}: {numbers}.", evidence)
+    return passed(f"Many steps {sure}: {numbers}.", evidence)
 
 
 def _one_long_run(threat: Threat) -> bool:
@@ -74,7 +108,8 @@ def _one_long_run(threat: Threat) -> bool:
     return several and effort(threat, stochastic=False) == steps(threat) and crosses_ball(threat)
 
 
-def more_effort(subject: Subject) -> Finding:
+@check("more effort")
+def more_effort(subject: Subject) -> Judged:
     """More steps, restarts or draws still lower the accuracy: the attack has not converged.
 
     Inputs: in each ball, white-box attacks with the network's own gradient and at least ten
@@ -84,29 +119,22 @@ def more_effort(subject: Subject) -> Finding:
     Threshold: alarm where its accuracy falls below the 95% interval of the other's, and the paired
         difference is surely above zero: "by more than the interval".
     """
-    found: list[tuple[float, Threat, Threat, Estimate, Estimate]] = []
+    sides = []
     for threats in subject.balls.values():
-        sized = {
-            t["name"]: size
+        sized = [
+            (t, size)
             for t in white_box(threats)
             if native(t) and (size := effort(t, subject.stochastic)) and size >= FEWEST
-        }
-        plain = [t for t in threats if t["name"] in sized]
-        if not plain:
-            continue
-        largest = max(sized.values())
-        longer = subject.strongest([t for t in plain if sized[t["name"]] == largest])
-        shorter = subject.strongest([t for t in plain if sized[t["name"]] <= largest / 2])
-        if longer is None or shorter is None:
-            continue
-        fall = difference(subject.known(shorter) - subject.known(longer))
-        before = share(subject.known(shorter))
-        found.append((before.low - subject.accuracy(longer), shorter, longer, before, fall))
-    if not found:
-        return Finding.not_applicable(
-            EFFORT, "No ball has two attacks with this model's gradient, one twice as long."
+        ]
+        largest = max((size for _, size in sized), default=0)
+        short = [t for t, size in sized if size <= largest / 2]
+        sides.append((short, [t for t, size in sized if size == largest]))
+    most = largest_fall(subject, sides)
+    if most is None:
+        return not_applicable(
+            "No ball has two attacks with this model's gradient, one twice as long."
         )
-    excess, shorter, longer, before, fall = max(found, key=lambda item: item[0])
+    shorter, longer, before = most.before, most.after, most.left
     few, many = (effort(t, subject.stochastic) for t in (shorter, longer))
     numbers = (
         f"{percent(before.value)} ({before.range}) under {shorter['name']}, {few} gradients per "
@@ -119,20 +147,19 @@ def more_effort(subject: Subject) -> Finding:
         "longer_gradients": many,
         "shorter_accuracy": before.evidence(),
         "longer_accuracy": round(subject.accuracy(longer), 4),
-        "fall": fall.evidence(),
+        "fall": most.fall.evidence(),
     }
-    if excess > 0 and fall.low > 0:
-        text = f"More steps, restarts or draws still lower the accuracy: {numbers}."
-        return Finding(
-            EFFORT, "alarm", text, evidence,
+    if most.sure:
+        return alarm(
+            f"More steps, restarts or draws still lower the accuracy: {numbers}.", evidence,
             "Raise steps, restarts and eot until two attacks in a row agree; until then the "
             "accuracy is an upper bound.",
         )  # fmt: skip
-    text = f"More effort does not surely gain more than the interval: {numbers}."
-    return Finding(EFFORT, "pass", text, evidence)
+    return passed(f"More effort does not surely gain more than the interval: {numbers}.", evidence)
 
 
-def growing_eps(subject: Subject) -> Finding:
+@check("growing eps")
+def growing_eps(subject: Subject) -> Judged:
     """The accuracy does not reach about zero as eps grows: the attack gets stuck.
 
     Inputs: white-box attacks of one card at two radii or more, the largest at least 0.5 in
@@ -153,13 +180,9 @@ def growing_eps(subject: Subject) -> Finding:
             ends.append(largest)
     end = subject.strongest(ends)
     if end is None:
-        return Finding.not_applicable(
-            GROWING, "No attack was run at growing radii up to 0.5 or more."
-        )
+        return not_applicable("No attack was run at growing radii up to 0.5 or more.")
     left = share(subject.known(end))
-    curve = sorted(
-        cards[(end["card"], end["norm"])], key=lambda threat: float(threat["eps"])
-    )  # fmt: skip
+    curve = sorted(cards[end["card"], end["norm"]], key=lambda threat: float(threat["eps"]))
     evidence = {
         "card": end["card"],
         "norm": end["norm"],
@@ -169,14 +192,11 @@ def growing_eps(subject: Subject) -> Finding:
     }
     numbers = f"{percent(left.value)} ({left.range}) at eps = {end['eps']:g} under {end['card']}"
     if left.low > REMAINS:
-        text = f"The accuracy does not fall to zero as eps grows: it is {numbers}."
-        return Finding(
-            GROWING, "alarm", text, evidence,
+        return alarm(
+            f"The accuracy does not fall to zero as eps grows: it is {numbers}.", evidence,
             f"The gradients lead nowhere, since every image is within reach: {STRONGER}.",
         )  # fmt: skip
-    return Finding(
-        GROWING, "pass", f"The accuracy falls to about zero as eps grows: {numbers}.", evidence
-    )
+    return passed(f"The accuracy falls to about zero as eps grows: {numbers}.", evidence)
 
 
 def _reach(subject: Subject, threat: Threat) -> float:

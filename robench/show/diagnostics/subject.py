@@ -65,9 +65,19 @@ class Subject:
             if any(threat["role"] in COUNTED for threat in threats)
         }
 
+    @cached_property
+    def white_box(self) -> list[Threat]:
+        """White-box attacks in all of these balls."""
+        return white_box([threat for threats in self.balls.values() for threat in threats])
+
     def cells(self, threat: Threat) -> list[dict[str, Any]]:
         """The manifest's entry of every seed that has met the threat."""
         return self.results.cells(self.model, threat["name"])
+
+    def noted(self, threat: Threat | None, name: str) -> list[Any]:
+        """What the cells of a threat say under a name, seed by seed."""
+        cells = self.cells(threat) if threat else []
+        return [cell[name] for cell in cells if cell.get(name) not in (None, {}, [])]
 
     def correct(self, threat: Threat) -> Floats | None:
         """(seeds, images): share of draws in which each image was right; None: not all seeds have

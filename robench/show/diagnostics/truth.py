@@ -11,13 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from robench.show.balls import Ball
-from robench.show.diagnostics.estimate import LEAST, Estimate, share
-from robench.show.diagnostics.finding import STRONGER, Finding, percent
+from robench.show.diagnostics.estimate import LEAST, Estimate, percent, share
+from robench.show.diagnostics.finding import (
+    STRONGER,
+    Finding,
+    Judged,
+    alarm,
+    check,
+    not_applicable,
+    passed,
+)
 from robench.show.diagnostics.subject import Subject
 from robench.show.statistics import Floats
 from robench.show.two_sided import ends
 
-CHECK = "attacks against the truth"
 NAMED = 4
 """Attacks whose finds the sentence names."""
 
@@ -64,7 +71,8 @@ class Ledger:
         return f"{self.ball.norm} eps = {self.ball.eps:g}"
 
 
-def truth(subject: Subject) -> Finding:
+@check("attacks against the truth")
+def truth(subject: Subject) -> Judged:
     """The attacks leave images that can be broken: more than the interval of the truth allows.
 
     Inputs: in each ball of the worst case, all attacks in it (curves too), and a proof that holds
@@ -76,14 +84,14 @@ def truth(subject: Subject) -> Finding:
         point; pass where it lies within, in all balls that a proof knows.
     """
     if subject.stochastic:
-        return Finding.not_applicable(
-            CHECK, "Of a noisy model the truth is not known: its noise certifies a lower bound."
+        return not_applicable(
+            "Of a noisy model the truth is not known: its noise certifies a lower bound."
         )
     named = {Ball.of(threats[0]) for threats in subject.balls.values()}
     read = {ball: _ledger(subject, ball) for ball in sorted(named)}
     known = [ledger for ledger in read.values() if ledger is not None]
     if not known:
-        return Finding.not_applicable(CHECK, "No proof reaches a ball that is attacked.")
+        return not_applicable("No proof reaches a ball that is attacked.")
     worst = max(
         known,
         key=lambda one: (max(one.excess, 0.0), not one.within, one.missed, one.ball.eps),
@@ -107,34 +115,27 @@ def truth(subject: Subject) -> Finding:
         f"({best}), which leaves {percent(worst.left)}"
     )
     if worst.excess > 0 and worst.missed >= LEAST * worst.images:
-        return Finding(
-            CHECK, "alarm",
+        return alarm(
             f"The attacks miss {worst.missed} of {worst.breakable} breakable images: {numbers}, "
             f"where in truth at most {percent(worst.most.value)} ({worst.most.range}) are robust.",
             evidence,
             f"Quote what is proved, or {STRONGER}.",
-        )  # fmt: skip
+        )
     if not all(ledger.within for ledger in known):
-        return Finding(
-            CHECK, "not applicable",
-            f"Too many images are open for a judgement ({worst.unknown}): {numbers}.",
-            evidence,
-        )  # fmt: skip
-    return Finding(
-        CHECK, "pass",
+        return not_applicable(
+            f"Too many images are open for a judgement ({worst.unknown}): {numbers}.", evidence
+        )
+    return passed(
         f"The attacks find what there is: {numbers}, within the interval of the truth "
         f"({percent(worst.most.value)}, {worst.most.range}).",
         evidence,
-    )  # fmt: skip
+    )
 
 
 def settles(finding: Finding) -> bool:
     """Whether the worst case is known to be right, whatever gradients are suspected of."""
-    return (
-        finding.check == CHECK
-        and finding.verdict == "pass"
-        and not finding.evidence["balls_without_proof"]
-    )
+    settled = finding.check == truth.name and finding.verdict == "pass"
+    return settled and not finding.evidence["balls_without_proof"]
 
 
 def _ledger(subject: Subject, ball: Ball) -> Ledger | None:

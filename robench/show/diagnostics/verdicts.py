@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from robench.show.diagnostics.above_clean import CHECK as ABOVE_CLEAN
 from robench.show.diagnostics.above_clean import above_clean
-from robench.show.diagnostics.answers import DETERMINISM, OUTPUTS, determinism, outputs
-from robench.show.diagnostics.asking import BATCHES, MEMORY, NUMBERS, batches, memory, numbers
+from robench.show.diagnostics.answers import determinism, outputs
+from robench.show.diagnostics.asking import batches, memory, numbers
 from robench.show.diagnostics.averaging import averaging
-from robench.show.diagnostics.finding import Alarm, Finding, Outcome, Verdict
+from robench.show.diagnostics.finding import Alarm, Check, Finding, Outcome, Verdict
 from robench.show.diagnostics.gradient import surrogates, zero_gradients
-from robench.show.diagnostics.gradient_free import CHECK as GRADIENT_FREE
 from robench.show.diagnostics.gradient_free import gradient_free
 from robench.show.diagnostics.iterates import earlier_iterates, loss_at_the_end, loss_on_the_way
-from robench.show.diagnostics.known import CHECK as KNOWN
 from robench.show.diagnostics.known import known
 from robench.show.diagnostics.slopes import slopes
-from robench.show.diagnostics.strength import EFFORT, GROWING, growing_eps, more_effort, one_step
+from robench.show.diagnostics.strength import growing_eps, more_effort, one_step
 from robench.show.diagnostics.subject import Subject
-from robench.show.diagnostics.truth import CHECK as TRUTH
 from robench.show.diagnostics.truth import settles, truth
 from robench.show.results import Results
 
-CHECKS: tuple[Callable[[Subject], Finding], ...] = (
+CHECKS: tuple[Check, ...] = (
     zero_gradients,
     slopes,
     surrogates,
@@ -47,11 +43,10 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     known,
 )
 """In the order in which a page shows them: the gradient, what gets past it, how hard was tried,
-what
-the model answers."""
-OWN = (ABOVE_CLEAN, DETERMINISM, OUTPUTS, NUMBERS, MEMORY, BATCHES, KNOWN, TRUTH)
+what the model answers."""
+OWN = (above_clean, determinism, outputs, numbers, memory, batches, known, truth)
 """Checks whose alarms stand whatever is proved: they are not about what gradients may hide."""
-NEEDED = (GRADIENT_FREE, EFFORT, GROWING)
+NEEDED = tuple(check.name for check in (gradient_free, more_effort, growing_eps))
 """Checks without which a model cannot be called believable; the cards in attacks/diagnostics/ make
 their cells."""
 
@@ -97,9 +92,9 @@ def against_truth(results: Results, verdicts: Mapping[str, Verdict]) -> dict[str
     for model in results.models if results.proofs else []:
         made = verdicts.get(model["name"])
         findings = [Finding(**one) for one in made["findings"]] if made else []
-        told = next((one for one in findings if one.check == TRUTH and one.evidence), None)
+        told = next((one for one in findings if one.check == truth.name and one.evidence), None)
         if told is not None:
-            others = [one for one in findings if one.check != TRUTH]
+            others = [one for one in findings if one.check != truth.name]
             without = verdict(others, Subject(results, model).headline)["verdict"]
             found[model["name"]] = Held(without, SAYS[told.verdict])
     return found
@@ -118,11 +113,11 @@ def tally(held: Mapping[str, Held]) -> dict[str, dict[str, int]]:
 
 def verdict(findings: list[Finding], headline: bool = True) -> Verdict:
     """What a model's findings come to. headline: whether it has a worst case."""
-    certain = any(settles(finding) for finding in findings)
+    certain, own = any(settles(finding) for finding in findings), {check.name for check in OWN}
     alarms = [
         Alarm(check=finding.check, text=finding.text, next=finding.next)
         for finding in findings
-        if finding.verdict == "alarm" and (finding.check in OWN or not certain)
+        if finding.verdict == "alarm" and (finding.check in own or not certain)
     ]
     passed = {finding.check for finding in findings if finding.verdict == "pass"}
     enough = headline and (certain or passed.issuperset(NEEDED))

@@ -12,7 +12,8 @@ import pandas as pd
 
 from robench.show import two_sided
 from robench.show.claims import Claim
-from robench.show.diagnostics.finding import Verdict, percent
+from robench.show.diagnostics.estimate import percent
+from robench.show.diagnostics.finding import Verdict
 from robench.show.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
 from robench.show.report.plots.figure import labels
 from robench.show.report.plots.recall import recalls
