@@ -1,6 +1,6 @@
 """What every attack must fulfil, plugin or built-in: checks that `robench check` runs in seconds.
 
-Each check is a function of a way to build the attack and a norm; it returns a finding by name.
+Each check is a function of a way to build the attack and a norm; it returns what is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 
 from robench.attacks.base import Attack
-from robench.checks.finding import GLOBAL, Result, findings, global_state, travels
+from robench.checks.finding import GLOBAL, Result, findings, global_state, pickles
 from robench.checks.trial import attempt, reference
 from robench.errors import RobenchError
 
@@ -47,7 +47,7 @@ def check_attack(make: Make, norm: str | None = None) -> list[Result]:
     norm = norm or attack.norms[0]
     if norm not in attack.norms:
         return [Result("builds", False, f"norm {norm!r} is not one of {attack.norms}")]
-    checks: list[Callable[[Make, str], Result]] = [pickles, isolation, access, counts, seeds]
+    checks: list[Callable[[Make, str], str]] = [pickles, isolation, access, counts, seeds]
     checks += [batches, noisy]
     if math.isfinite(RADII[norm][-1]):
         checks += [zero_budget, budget, monotone]
@@ -59,87 +59,79 @@ def check_attack(make: Make, norm: str | None = None) -> list[Result]:
     return findings(checks, make, norm)
 
 
-def pickles(make: Make, norm: str) -> Result:
-    """The attack travels to worker processes."""
-    return travels(make())
-
-
-def isolation(make: Make, norm: str) -> Result:
+def isolation(make: Make, norm: str) -> str:
     """The process and the network that it is shown are left as they were: else this raises."""
     attack = make()
     attempt(attack, attack.needs, norm, RADII[norm][-1])
-    return Result("isolation", True)
+    return ""
 
 
-def zero_budget(make: Make, norm: str) -> Result:
+def zero_budget(make: Make, norm: str) -> str:
     """eps = 0 returns the clean images."""
     attack = make()
     far = float(attempt(attack, attack.needs, norm, 0.0).distance.max())
-    return Result("zero_budget", far <= 1e-6, f"at eps = 0 it moves images by {far:.3g}")
+    return "" if far <= 1e-6 else f"at eps = 0 it moves images by {far:.3g}"
 
 
-def budget(make: Make, norm: str) -> Result:
+def budget(make: Make, norm: str) -> str:
     """Norm ball and [0, 1] are kept, also where eps is no binary fraction."""
     attack = make()
     for eps in (RADII[norm][-1], ODD[norm]):
         trial = attempt(attack, attack.needs, norm, eps)
         if trial.x_adv.shape != reference()[1].shape or not torch.isfinite(trial.x_adv).all():
-            return Result("budget", False, "it returns something else than finite images like x")
+            return "it returns something else than finite images like x"
         low, high, far = (float(v) for v in (*trial.x_adv.aminmax(), trial.distance.max()))
         if low < -1e-6 or high > 1 + 1e-6:
-            return Result("budget", False, f"it leaves [0, 1]: [{low:.6g}, {high:.6g}]")
+            return f"it leaves [0, 1]: [{low:.6g}, {high:.6g}]"
         if far > eps * (1 + 1e-5) + 1e-6:
-            return Result(
-                "budget", False, f"it leaves the {norm} ball: {far:.6g} > eps = {eps:.6g}"
-            )
-    return Result("budget", True)
+            return f"it leaves the {norm} ball: {far:.6g} > eps = {eps:.6g}"
+    return ""
 
 
-def effect(make: Make, norm: str) -> Result:
+def effect(make: Make, norm: str) -> str:
     """A generous budget changes images, and breaks some that were not."""
     attack, (network, x, y) = make(), reference()
     trial = attempt(attack, attack.needs, norm, RADII[norm][-1])
     if torch.equal(trial.x_adv, x):
-        if attack.needs == "weights":
-            return Result("effect", True, "a proof that finds no witness")
-        return Result("effect", False, "a no-op: it returns the clean images")
+        proof = attack.needs == "weights"  # which may find no witness
+        return "" if proof else "a no-op: it returns the clean images"
     clean = float((network(x).argmax(1) != y).float().mean())
-    better = trial.success > clean
-    return Result("effect", better, f"error {clean:.3f} clean, {trial.success:.3f} attacked")
+    numbers = f"error {clean:.3f} clean, {trial.success:.3f} attacked"
+    return "" if trial.success > clean else numbers
 
 
-def goal(make: Make, norm: str) -> Result:
+def goal(make: Make, norm: str) -> str:
     """Told a class to go to, a generous budget gets there more often than no attack does."""
     attack, (network, x, y) = make(), reference()
     aim = network(x).scatter(1, y[:, None], -torch.inf).argmax(1)
     trial = attempt(attack, attack.needs, norm, RADII[norm][-1], towards=aim)
     before = float((network(x).argmax(1) == aim).float().mean())
     after = float((network(trial.x_adv).argmax(1) == aim).float().mean())
-    detail = f"the likeliest wrong class: {before:.3f} clean, {after:.3f} attacked"
-    return Result("goal", after > before, detail)
+    numbers = f"the likeliest wrong class: {before:.3f} clean, {after:.3f} attacked"
+    return "" if after > before else numbers
 
 
-def monotone(make: Make, norm: str) -> Result:
+def monotone(make: Make, norm: str) -> str:
     """Success does not fall as eps grows, beyond what chance explains."""
     attack = make()
     success = [attempt(attack, attack.needs, norm, eps).success for eps in RADII[norm]]
     falls = [a - b > _slack(a, b) for a, b in pairwise(success)]
     shown = ", ".join(f"{eps:g}: {s:.3f}" for eps, s in zip(RADII[norm], success, strict=True))
-    return Result("monotone", not any(falls), f"success by eps: {shown}")
+    return f"success by eps: {shown}" if any(falls) else ""
 
 
-def seeds(make: Make, norm: str) -> Result:
+def seeds(make: Make, norm: str) -> str:
     """The same seed gives the same bits, and nothing is drawn from global random states."""
     attack, eps = make(), RADII[norm][0]
     before = global_state()
     one = attempt(attack, attack.needs, norm, eps).x_adv
     if global_state() != before:
-        return Result("seeds", False, GLOBAL)
+        return GLOBAL
     same = torch.equal(one, attempt(attack, attack.needs, norm, eps).x_adv)
-    return Result("seeds", same, "" if same else "two runs with one seed differ: use rng alone")
+    return "" if same else "two runs with one seed differ: use rng alone"
 
 
-def batches(make: Make, norm: str) -> Result:
+def batches(make: Make, norm: str) -> str:
     """Results do not depend on how images are batched: exactly where nothing is drawn (up to
     rounding of the network's own arithmetic), in their rate where something is."""
     attack, eps = make(), RADII[norm][min(1, len(RADII[norm]) - 1)]
@@ -148,56 +140,52 @@ def batches(make: Make, norm: str) -> Result:
     rates = f"success {whole.success:.3f} in one batch, {parts.success:.3f} in batches of 23"
     if attack.randomised:
         gap = abs(whole.success - parts.success)
-        return Result("batches", gap <= _slack(whole.success, parts.success), rates)
+        return "" if gap <= _slack(whole.success, parts.success) else rates
     differ = float((whole.x_adv - parts.x_adv).flatten(1).abs().amax(1).gt(1e-5).float().mean())
     same = torch.equal(whole.wrong, parts.wrong) and differ <= 0.05
-    return Result("batches", same, f"{rates}; {differ:.0%} of the images differ")
+    return "" if same else f"{rates}; {differ:.0%} of the images differ"
 
 
-def access(make: Make, norm: str) -> Result:
+def access(make: Make, norm: str) -> str:
     """A target that offers less than the attack needs has no gradient to give."""
     attack, eps = make(), RADII[norm][-1]
     if attack.needs not in ("white-box", "weights"):
         graphs = attempt(attack, attack.needs, norm, eps).seen.graphs
-        detail = f"it needs {attack.needs} access, yet peeks at gradients" if graphs else ""
-        return Result("access", not graphs, detail)
+        return f"it needs {attack.needs} access, yet peeks at gradients" if graphs else ""
     try:
         trial = attempt(attack, "score", norm, eps)
     except Exception:
-        return Result("access", True)
+        return ""
     if trial.seen.graphs:
-        return Result("access", False, "it peeks at gradients that a score target does not offer")
-    return Result(
-        "access", False, 'it works without gradients: declare needs = "score" or "decision"'
-    )
+        return "it peeks at gradients that a score target does not offer"
+    return 'it works without gradients: declare needs = "score" or "decision"'
 
 
-def counts(make: Make, norm: str) -> Result:
+def counts(make: Make, norm: str) -> str:
     """What went through the network is what the target counted."""
     attack = make()
     trial = attempt(attack, attack.needs, norm, RADII[norm][-1])
     seen, told = (trial.seen.rows, trial.seen.differentiated), (trial.queries, trial.gradients)
-    detail = f"forward and gradient rows {seen}, counted {told}"
-    return Result("counts", seen == told, detail)
+    return "" if seen == told else f"forward and gradient rows {seen}, counted {told}"
 
 
-def noisy(make: Make, norm: str) -> Result:
+def noisy(make: Make, norm: str) -> str:
     """A stochastic network is attacked without an error, within the budget."""
     attack, eps = make(), RADII[norm][-1]
     try:
         far = float(attempt(attack, attack.needs, norm, eps, noisy=True).distance.max())
-    except RobenchError as error:  # said in words that a user can act on
-        return Result("noisy", True, f"not on noisy networks: {error}")
-    return Result("noisy", far <= eps * (1 + 1e-5) + 1e-6, f"distance {far:.6g}, eps {eps:g}")
+    except RobenchError:  # not on noisy networks: said in words that a user can act on
+        return ""
+    return "" if far <= eps * (1 + 1e-5) + 1e-6 else f"distance {far:.6g}, eps {eps:g}"
 
 
-def eot(make: Make, norm: str) -> Result:
+def eot(make: Make, norm: str) -> str:
     """On a deterministic network, averaging over draws changes nothing."""
     eps, own = RADII[norm][0], type(make()).fields().model_fields
     calm = {"diversity": 0.0} if "diversity" in own else {}  # what the attack itself draws
     one, five = (attempt(make(eot=n, **calm), make().needs, norm, eps) for n in (1, 5))
     same = torch.equal(one.x_adv, five.x_adv)
-    return Result("eot", same, "" if same else "eot = 5 differs from eot = 1 without any noise")
+    return "" if same else "eot = 5 differs from eot = 1 without any noise"
 
 
 def _slack(a: float, b: float, n: int = 60) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,25 +163,21 @@ def lines(checked: Checked) -> Iterator[str]:
 
 def _card(workspace: Workspace, folder: Folder, name: str) -> Checked:
     """What a card says is valid, and names what there is."""
-    found: list[Result] = []
-    steps: list[tuple[str, Callable[[Workspace, Card], None]]] = [
-        ("fields", _fields),
-        ("names", _names),
-    ]
+    results: list[Result] = []
     try:
         card = workspace.card(folder, name)
-        found.append(Result("card", True))
-        for check_name, step in steps:
-            step(workspace, card)
-            found.append(Result(check_name, True))
+        results.append(Result("card", True))
+        _fields(card)
+        results.append(Result("fields", True))
+        _names(workspace, card)
+        results.append(Result("names", True))
     except RobenchError as error:
-        check_name = ("card", *(step[0] for step in steps))[len(found)]
         text = str(error).removeprefix(f"{folder}/{name}.toml: ")
-        found.append(Result(check_name, False, text))
-    return Checked(f"{folder}/{name}", tuple(found))
+        results.append(Result(("card", "fields", "names")[len(results)], False, text))
+    return Checked(f"{folder}/{name}", tuple(results))
 
 
-def _fields(workspace: Workspace, card: Card) -> None:
+def _fields(card: Card) -> None:
     """Every plugin is there, and takes the settings that the card gives it."""
     for kind, spec in _specs(card):
         plugins.resolve(kind, spec, card)
@@ -272,18 +269,9 @@ def _network_of(card: ModelCard) -> NetworkMake:
     return make
 
 
-def _mlp(shape: Shape, classes: int, graph: Graph | None) -> Network:
-    return MLP(shape, classes, hidden=(32,))
-
-
 def _by_default(kind: Kind, plugin: type[Any]) -> list[Result]:
     """The contract test of a plugin that no card sets, as its own defaults have it."""
-
-    def own(shape: Shape, classes: int, graph: Graph | None) -> Network:
-        network: Network = plugin(shape, classes, graph)
-        return network
-
-    return contract(kind, plugin, own if kind == "networks" else None)
+    return contract(kind, plugin, plugin if kind == "networks" else None)
 
 
 def contract(
@@ -301,22 +289,18 @@ def contract(
             MLP).
         data: what networks and trainers are tried on; None: noise, and digits.
     """
-
-    network = network or _mlp
+    network = network or partial(MLP, hidden=(32,))
+    tests: dict[Kind, Callable[[], list[Result]]] = {
+        "attacks": lambda: check_attack(make, norm),
+        "corruptions": lambda: check_corruption(make),
+        "datasets": lambda: check_dataset(make),
+        "trainers": lambda: check_trainer(make, network, data),
+        "networks": lambda: check_network(network, data),
+    }
 
     def tried() -> list[Result]:
         try:
-            match kind:
-                case "attacks":
-                    return check_attack(make, norm)
-                case "corruptions":
-                    return check_corruption(make)
-                case "datasets":
-                    return check_dataset(make)
-                case "trainers":
-                    return check_trainer(make, network, data)
-                case "networks":
-                    return check_network(network, data)
+            return tests[kind]()
         except STOPS:
             raise
         except BaseException as error:  # whatever a stranger's plugin raises

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robench.checks.finding import Result, findings, raised, travels
+from robench.checks.finding import Result, findings, pickles, raised
 from robench.data.base import Dataset, Splits
 from robench.digest import digest_bytes
 from robench.plugin_code.guard import guarded
@@ -28,44 +28,37 @@ def check_dataset(make: Make) -> list[Result]:
     return found + findings([images, labels, repeats, leaks], make, splits)
 
 
-def pickles(make: Make) -> Result:
-    """The data set travels to worker processes."""
-    return travels(make())
-
-
-def images(make: Make, splits: Splits) -> Result:
+def images(make: Make, splits: Splits) -> str:
     """Images are (n, c, h, w), float32 in [0, 1], of one size."""
     for name in ("train", "validation", "test"):
         found = getattr(splits, name).images
         sound = found.ndim == 4 and found.dtype == np.float32
         if not sound or (name != "validation" and not len(found)):
-            said = f"{name}: {found.dtype} {found.shape}, not float32 (n, c, h, w)"
-            return Result("images", False, said)
+            return f"{name}: {found.dtype} {found.shape}, not float32 (n, c, h, w)"
         if len(found) and not (found.min() >= 0 and found.max() <= 1):
-            return Result("images", False, f"{name}: [{found.min()}, {found.max()}], not [0, 1]")
-    return Result("images", True)
+            return f"{name}: [{found.min()}, {found.max()}], not [0, 1]"
+    return ""
 
 
-def labels(make: Make, splits: Splits) -> Result:
+def labels(make: Make, splits: Splits) -> str:
     """Labels count the classes from 0, and every class is there."""
     for part in (splits.train, splits.validation, splits.test):
         if len(part) and not 0 <= part.labels.min() <= part.labels.max() < len(splits.classes):
             span = f"{part.labels.min()} to {part.labels.max()}"
-            return Result("labels", False, f"labels {span}, but {len(splits.classes)} classes")
+            return f"labels {span}, but {len(splits.classes)} classes"
     absent = set(range(len(splits.classes))) - set(splits.train.labels.tolist())
-    detail = f"no training image of class {min(absent)}" if absent else ""
-    return Result("labels", not absent, detail)
+    return f"no training image of class {min(absent)}" if absent else ""
 
 
-def repeats(make: Make, splits: Splits) -> Result:
+def repeats(make: Make, splits: Splits) -> str:
     """Two loads give the same images in the same order."""
     same = make().load().fingerprint == splits.fingerprint
-    return Result("repeats", same, "" if same else "two loads differ: shuffle by split_seed alone")
+    return "" if same else "two loads differ: shuffle by split_seed alone"
 
 
-def leaks(make: Make, splits: Splits) -> Result:
+def leaks(make: Make, splits: Splits) -> str:
     """Test images are not among the training images."""
     known = {digest_bytes(image.tobytes()) for image in splits.train.images}
     seen = sum(digest_bytes(image.tobytes()) in known for image in splits.test.images)
-    said = f"{seen} of {len(splits.test)} test images are training images too"
-    return Result("leaks", seen <= LEAKED * len(splits.test), said)
+    few = seen <= LEAKED * len(splits.test)
+    return "" if few else f"{seen} of {len(splits.test)} test images are training images too"

@@ -20,24 +20,26 @@ from robench.workspace.plugins import Plugin
 
 @dataclass(frozen=True)
 class Result:
-    """One check and how it went. `detail` says what was seen, and for a failure what to do."""
+    """One check and how it went. `detail` says of a failure what was seen, and what to do."""
 
     check: str
     passed: bool
     detail: str = ""
 
 
-def findings(checks: Sequence[Callable[..., Result]], *arguments: Any) -> list[Result]:
-    """One finding per check; a plugin that raises fails the check that it raised in."""
-    found = []
+def findings(checks: Sequence[Callable[..., str]], *arguments: Any) -> list[Result]:
+    """One finding per check, called as it is; a check returns what is wrong, or nothing. A plugin
+    that raises fails the check that it raised in."""
+    results = []
     for check in checks:
         try:
-            found.append(check(*arguments))
+            wrong = check(*arguments)
         except STOPS:
             raise
         except BaseException as error:
-            found.append(Result(check.__name__, False, raised(error)))
-    return found
+            wrong = raised(error)
+        results.append(Result(check.__name__.rstrip("_"), not wrong, wrong))
+    return results
 
 
 def raised(error: BaseException) -> str:
@@ -46,11 +48,12 @@ def raised(error: BaseException) -> str:
     return str(error) if own else f"raises {type(error).__name__}: {error}"
 
 
-def travels(plugin: Plugin) -> Result:
-    """Whether the plugin and its settings travel to worker processes."""
+def pickles(make: Callable[..., Plugin], *_: object) -> str:
+    """The plugin travels to worker processes, with its settings."""
+    plugin = make()
     again = pickle.loads(pickle.dumps(plugin))
     same = type(again) is type(plugin) and vars(again) == vars(plugin)
-    return Result("pickles", same, "" if same else "its settings do not survive pickling")
+    return "" if same else "its settings do not survive pickling"
 
 
 def global_state() -> tuple[bytes, bytes]:

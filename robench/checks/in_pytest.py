@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from robench.checks.cards import contract
 from robench.checks.finding import Result
-from robench.checks.networks import Make as NetworkMake
 from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.workspace.plugins import KINDS, Kind, Plugin, base_of
@@ -52,16 +51,14 @@ class Check:
     def __call__(self, plugin: Any) -> None:
         import pytest
 
-        found, known = self._tried(), CHECKS[self._kind]
-        failed = [finding for finding in found if not finding.passed]
+        findings, known = self._tried(), CHECKS[self._kind]
+        failed = [finding for finding in findings if not finding.passed]
+        mine = [finding for finding in failed if finding.check == self.name]
         if self.name == REST:
-            own = [finding for finding in failed if finding.check == REST]
-            mine = own + [finding for finding in failed if finding.check not in known]
-        else:
-            mine = [finding for finding in failed if finding.check == self.name]
+            mine += [finding for finding in failed if finding.check not in known]
         if mine:
             raise AssertionError("; ".join(f"{one.check}: {one.detail}" for one in mine))
-        if self.name != REST and self.name not in {finding.check for finding in found}:
+        if self.name != REST and self.name not in {finding.check for finding in findings}:
             before = f"not reached: {failed[0].check} fails" if failed else "does not apply"
             pytest.skip(before)
 
@@ -89,8 +86,8 @@ def parametrize_with_checks(
 
     cases = []
     for plugin in plugins:
-        kind, called = _kind_of(plugin), _called(plugin)
-        tried = _Once(partial(_try, kind, plugin, norm, network))
+        kind, called = _kind_of(plugin), _class_of(plugin).__name__
+        tried = cache(partial(_try, kind, plugin, norm, network))
         cases += [
             pytest.param(plugin, Check(name, kind, tried), id=f"{called}-{name}")
             for name in CHECKS[kind]
@@ -98,24 +95,9 @@ def parametrize_with_checks(
     return pytest.mark.parametrize(("plugin", "check"), cases)
 
 
-class _Once:
-    def __init__(self, ask: Callable[[], list[Result]]) -> None:
-        self._ask = ask
-        self._found: list[Result] | None = None
-
-    def __call__(self) -> list[Result]:
-        if self._found is None:
-            self._found = self._ask()
-        return self._found
-
-
-def _class_of(plugin: Any) -> Any:
+def _class_of(plugin: Any) -> type[Any]:
     inner = plugin.func if isinstance(plugin, partial) else plugin
     return inner if isinstance(inner, type) else type(inner)
-
-
-def _called(plugin: Any) -> str:
-    return str(_class_of(plugin).__name__)
 
 
 def _kind_of(plugin: Any) -> Kind:
@@ -123,8 +105,8 @@ def _kind_of(plugin: Any) -> Kind:
         if issubclass(_class_of(plugin), base_of(kind)):
             if kind == "networks" and isinstance(plugin, Network):
                 raise RobenchError(
-                    f"parametrize_with_checks: {_called(plugin)} is built already; give the class, "
-                    "or functools.partial of it with its settings"
+                    f"parametrize_with_checks: {type(plugin).__name__} is built already; give the "
+                    "class, or functools.partial of it with its settings"
                 )
             return kind
     raise RobenchError(f"parametrize_with_checks: {plugin!r} is no plugin of robench")
@@ -132,14 +114,9 @@ def _kind_of(plugin: Any) -> Kind:
 
 def _try(kind: Kind, plugin: Any, norm: str | None, network: Any) -> list[Result]:
     torch.set_num_threads(1)
-    built = None if network is None else _network(network)
     if kind == "networks":
-        return contract(kind, plugin, _network(plugin))
+        return contract(kind, plugin, plugin)
     if isinstance(plugin, Plugin):
         settings = {key: getattr(plugin, key) for key in type(plugin).fields().model_fields}
         plugin = partial(type(plugin), **settings)
-    return contract(kind, plugin, built, norm)
-
-
-def _network(make: Any) -> NetworkMake:
-    return lambda shape, classes, graph: make(shape, classes, graph)
+    return contract(kind, plugin, network, norm)

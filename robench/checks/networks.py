@@ -117,70 +117,67 @@ def check_network(make: Make, data: Splits | None = None) -> list[Result]:
     return findings([answers, builds, repeats, batches, state, gradient], bench)
 
 
-def answers(bench: Bench) -> Result:
+def answers(bench: Bench) -> str:
     """Finite logits, one for each class."""
     answer = bench.answer(bench.built(), bench.images)
     wanted = (len(bench.images), bench.classes)
     if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
         shape = tuple(getattr(answer, "shape", ())) or type(answer).__name__
-        return Result("answers", False, f"it answers {shape} where logits {wanted} are expected")
+        return f"it answers {shape} where logits {wanted} are expected"
     finite = bool(torch.isfinite(answer).all())
-    return Result("answers", finite, "" if finite else "it answers NaN or infinite logits")
+    return "" if finite else "it answers NaN or infinite logits"
 
 
-def builds(bench: Bench) -> Result:
+def builds(bench: Bench) -> str:
     """The same seed makes the same weights, and planning can build it without memory."""
     with torch.device("meta"):
         bench.made()
     one, two = bench.built(3).state_dict(), bench.built(3).state_dict()
     same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-    detail = "" if same else "two builds after one torch.manual_seed differ"
-    return Result("builds", same, detail)
+    return "" if same else "two builds after one torch.manual_seed differ"
 
 
-def repeats(bench: Bench) -> Result:
+def repeats(bench: Bench) -> str:
     """The same answer twice; what is random comes from `self.generator` and is declared."""
     network, x = bench.built(), bench.images
     before = global_state()
     one = bench.answer(network, x)
     if global_state() != before:
-        return Result("repeats", False, "it draws from torch's global state: use self.generator")
+        return "it draws from torch's global state: use self.generator"
     if not torch.equal(one, bench.answer(network, x)):
-        return Result("repeats", False, "two answers to one question differ: it keeps a state")
+        return "two answers to one question differ: it keeps a state"
     with torch.no_grad():
         still = torch.equal(network(x), network(x))
-    if network.random_input or still:
-        return Result("repeats", True)
-    return Result("repeats", False, "its answers are random: let random_input say so")
+    hidden = not (network.random_input or still)
+    return "its answers are random: let random_input say so" if hidden else ""
 
 
-def batches(bench: Bench) -> Result:
+def batches(bench: Bench) -> str:
     """What an image is answered does not depend on its neighbours."""
     network, x = bench.built(), bench.images
-    if network.random_input:
-        return Result("batches", True, "not compared: its answers are random")
+    if network.random_input:  # nothing to compare
+        return ""
     whole = bench.answer(network, x)
     alone = torch.cat([bench.answer(network, image[None]) for image in x])
     far = float((whole - alone).abs().max() / whole.abs().max().clamp_min(1e-6))
-    return Result("batches", far < 1e-3, f"alone and in a batch, answers differ by {far:.1e}")
+    return "" if far < 1e-3 else f"alone and in a batch, answers differ by {far:.1e}"
 
 
-def state(bench: Bench) -> Result:
+def state(bench: Bench) -> str:
     """The weights are all there is: another copy with them answers the same."""
     one, two = bench.built(0), bench.built(1)
     two.load_state_dict(one.state_dict())
     same = torch.equal(bench.answer(one, bench.images), bench.answer(two, bench.images))
-    detail = "" if same else "state_dict() does not hold all of it: register buffers"
-    return Result("state", same, detail)
+    return "" if same else "state_dict() does not hold all of it: register buffers"
 
 
-def gradient(bench: Bench) -> Result:
+def gradient(bench: Bench) -> str:
     """White-box attacks get a finite gradient with respect to the images."""
     network, leaf = bench.built(), bench.images.requires_grad_()
     network.generator = torch.Generator().manual_seed(7)
     answer = network(leaf)
     if not answer.requires_grad:
-        return Result("gradient", False, "the answer has no gradient with respect to the images")
+        return "the answer has no gradient with respect to the images"
     (found,) = torch.autograd.grad(answer.sum(), leaf, allow_unused=True)
     sound = found is not None and bool(torch.isfinite(found).all())
-    return Result("gradient", sound, "" if sound else "the gradient is absent or not finite")
+    return "" if sound else "the gradient is absent or not finite"

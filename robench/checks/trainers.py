@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from robench.checks.finding import GLOBAL, Result, findings, global_state, travels
+from robench.checks.finding import GLOBAL, Result, findings, global_state, pickles
 from robench.checks.networks import Bench, find_bench
 from robench.checks.networks import Make as NetworkMake
 from robench.data.base import Part, Splits
@@ -83,68 +83,55 @@ def sample(bench: Bench) -> Splits:
     """A little of the bench's own data; else a few digits, brought to a shape by repeating and
     cutting, labels modulo the classes."""
     if bench.data is not None:
-        parts = [
-            Part(part.images[:most].copy(), part.labels[:most].copy())
-            for part, most in (
-                (bench.data.train, IMAGES),
-                (bench.data.validation, IMAGES // 5),
-                (bench.data.test, IMAGES // 5),
-            )
-        ]
-        return Splits(parts[0], parts[1], parts[2], bench.data.classes, bench.data.graph)
-    splits, (channels, height, width) = Digits().load(), bench.shape
+        splits, names, graph = bench.data, bench.data.classes, bench.data.graph
+    else:
+        names, graph = tuple(str(label) for label in range(bench.classes)), None
+        splits = Digits().load()
+    channels, height, width = bench.shape
     factor = math.ceil(max(height, width) / 8)
 
     def few(part: Part, number: int) -> Part:
-        images = np.kron(part.images[:number], np.ones((1, 1, factor, factor), np.float32))
-        images = np.repeat(images[:, :, :height, :width], channels, axis=1)
-        return Part(np.ascontiguousarray(images), part.labels[:number] % bench.classes)
+        images, labels = part.images[:number].copy(), part.labels[:number].copy()
+        if bench.data is None:
+            images = np.kron(images, np.ones((1, 1, factor, factor), np.float32))
+            images = np.repeat(images[:, :, :height, :width], channels, axis=1)
+            images, labels = np.ascontiguousarray(images), labels % bench.classes
+        return Part(images, labels)
 
-    return Splits(
-        few(splits.train, IMAGES),
-        few(splits.validation, IMAGES // 5),
-        few(splits.test, IMAGES // 5),
-        tuple(str(label) for label in range(bench.classes)),
-    )
+    train, validation = few(splits.train, IMAGES), few(splits.validation, IMAGES // 5)
+    return Splits(train, validation, few(splits.test, IMAGES // 5), names, graph)
 
 
 def check_trainer(make: Make, network: NetworkMake, own: Splits | None = None) -> list[Result]:
     """All checks of a trainer on a network, one finding each; on the data set `own`, if given."""
-    trainer = make()
-    if not trainer.trains:  # weights made elsewhere fit one size of images only
+    checks = [isolation, trains, history, seeds, data]
+    if make().trains:
+        bench = find_bench(network, own)
+        checks.append(learns)
+    else:  # weights made elsewhere fit one size of images only
         bench = find_bench(network, own, lambda bench: Trials(make, bench).first)
-        return findings([pickles, isolation, trains, history, seeds, data], Trials(make, bench))
-    return findings(
-        [pickles, isolation, trains, history, seeds, data, learns],
-        Trials(make, find_bench(network, own)),
-    )
+    return findings([pickles], make) + findings(checks, Trials(make, bench))
 
 
-def pickles(trials: Trials) -> Result:
-    """The trainer travels to worker processes."""
-    return travels(trials.make())
-
-
-def isolation(trials: Trials) -> Result:
+def isolation(trials: Trials) -> str:
     """The process is left as it was: else this raises."""
     trials.first  # noqa: B018 (where it raises, that is what is found)
-    return Result("isolation", True)
+    return ""
 
 
-def trains(trials: Trials) -> Result:
+def trains(trials: Trials) -> str:
     """Training ends with finite weights, other than those it began with."""
     state = trials.first.network.state_dict()
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if bad:
-        return Result("trains", False, f"it leaves NaN or infinite values in {', '.join(bad)}")
+        return f"it leaves NaN or infinite values in {', '.join(bad)}"
     fresh = trials.bench.built().state_dict()
     moved = any(not torch.equal(value, fresh[name]) for name, value in state.items())
-    if moved or not trials.make().trains:
-        return Result("trains", True)
-    return Result("trains", False, "it leaves the network's weights as they were")
+    still = not moved and trials.make().trains
+    return "it leaves the network's weights as they were" if still else ""
 
 
-def history(trials: Trials) -> Result:
+def history(trials: Trials) -> str:
     """The curves are numbers by name, and progress goes from 0 to 1."""
     rows = trials.first.history
     numbers = isinstance(rows, list) and all(
@@ -152,31 +139,28 @@ def history(trials: Trials) -> Result:
         for row in rows
     )
     if not numbers:
-        return Result("history", False, "fit returns something else than rows of finite numbers")
+        return "fit returns something else than rows of finite numbers"
     told = trials.first.told
     sound = all(0 <= done <= 1 for done in told) and told == sorted(told)
-    return Result("history", sound, "" if sound else "the progress it tells leaves 0 to 1")
+    return "" if sound else "the progress it tells leaves 0 to 1"
 
 
-def seeds(trials: Trials) -> Result:
+def seeds(trials: Trials) -> str:
     """The same seed gives the same bits, and nothing is drawn from global random states."""
     one, two = trials.first, trials.again
     if one.drew_elsewhere:
-        return Result("seeds", False, GLOBAL)
+        return GLOBAL
     weights = one.network.state_dict(), two.network.state_dict()
     differ = [key for key, value in weights[0].items() if not torch.equal(value, weights[1][key])]
-    if not differ:
-        return Result("seeds", True)
-    return Result("seeds", False, f"two runs with one seed differ in {differ[0]}: use rng alone")
+    return f"two runs with one seed differ in {differ[0]}: use rng alone" if differ else ""
 
 
-def data(trials: Trials) -> Result:
+def data(trials: Trials) -> str:
     """Images and labels are left as they were."""
-    changed = trials.first.data_changed
-    return Result("data", not changed, "it writes into the images or labels" if changed else "")
+    return "it writes into the images or labels" if trials.first.data_changed else ""
 
 
-def learns(trials: Trials) -> Result:
+def learns(trials: Trials) -> str:
     """The training images are answered better than before; a few epochs are enough to see it."""
     part = sample(trials.bench).train
     x, y = torch.from_numpy(part.images), torch.from_numpy(part.labels)
@@ -188,5 +172,5 @@ def learns(trials: Trials) -> Result:
         )
     (right, loss), (right_after, loss_after) = measured
     better = right_after > max(right, 1.5 / trials.bench.classes) or loss_after < 0.99 * loss
-    detail = f"accuracy {right:.2f} before, {right_after:.2f} after a short training"
-    return Result("learns", better, detail)
+    numbers = f"accuracy {right:.2f} before, {right_after:.2f} after a short training"
+    return "" if better else numbers

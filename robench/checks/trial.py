@@ -1,7 +1,7 @@
 """One attack tried out on a small network, with a watch on what really goes through it.
 
 The network is trained here, in a moment, on scikit-learn's digits: nothing is downloaded. This is
-the bench on which conformance.py checks attacks.
+the bench on which attacks.py checks attacks.
 """
 
 from __future__ import annotations
@@ -19,19 +19,15 @@ from torch.nn import functional as F
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.goal import Goal
-from robench.attacks.target import DecisionTarget, ScoreTarget, WeightsTarget, WhiteBoxTarget
 from robench.data.digits import Digits
+from robench.make.scoring import ACCESS, RANK
 from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.torch_state import torch_seeded
 from robench.plugin_code.guard import guarded
 
-TARGETS: dict[str, type[DecisionTarget]] = {
-    "weights": WeightsTarget,
-    "white-box": WhiteBoxTarget,
-    "score": ScoreTarget,
-    "decision": DecisionTarget,
-}
+TARGETS = {needs: ACCESS[needs] for needs in RANK}
+"""By what an attack may need."""
 
 
 @dataclass

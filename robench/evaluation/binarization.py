@@ -22,19 +22,16 @@ from torch.nn import functional as F
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
 from robench.attacks.gradient import PGD
-from robench.attacks.target import DecisionTarget, NoGradient, ScoreTarget, WhiteBoxTarget
+from robench.attacks.target import NoGradient
 from robench.digest import derived_seed
 from robench.errors import RobenchError
-from robench.make.scoring import in_use
+from robench.make.scoring import ACCESS, in_use
 from robench.networks.base import Network
 from robench.networks.modules.handed import handed_over
 from robench.networks.modules.module import Module
 
 ENOUGH = 0.95
 """Share of planted examples that an attack should find."""
-TARGETS: dict[str, type[DecisionTarget]] = {
-    "white-box": WhiteBoxTarget, "score": ScoreTarget, "decision": DecisionTarget
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def binarization_test(
         if not two.separates:
             continue
         tried += 1
-        target = TARGETS[attack.needs](two, Ball("linf", eps), 1)
+        target = ACCESS[attack.needs](two, Ball("linf", eps), 1)
         label = torch.zeros(1, dtype=torch.long)
         with in_use(two, False, seed, x.device):
             try:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from robench.errors import RobenchError, nearest
 from robench.show.diagnostics.finding import Verdict
 from robench.show.diagnostics.verdicts import diagnose
-from robench.show.gate import cell
+from robench.show.gate import write
 from robench.show.leaderboard import CLEAN, column_name, leaderboard, success_column
 from robench.show.report.folder import PAGE, write_report
-from robench.show.report.templating import templates
-from robench.show.report.text import NORMS, counted, percent, radius, towards
-from robench.show.results import Results, Threat
+from robench.show.report.templating import rendered
+from robench.show.report.text import budget, counted, entry, interval, percent, towards
+from robench.show.results import Results
 from robench.store.store import Store
 
 if TYPE_CHECKING:  # drawing is imported where something is drawn
@@ -83,7 +83,7 @@ class Evaluation:
     @property
     def threat(self) -> str:
         """The balls that the worst case is over: `L∞ ≤ 8/255`."""
-        return " and ".join(dict.fromkeys(ball(threat) for threat in self.results.attacks))
+        return " and ".join(dict.fromkeys(budget(threat) for threat in self.results.attacks))
 
     @cached_property
     def per_image(self) -> pd.DataFrame:
@@ -152,7 +152,7 @@ class Evaluation:
                 said = "" if below == "value" else f", {below} end of its 95% interval"
                 raise AssertionError(
                     f"{self.name}: {column} is {percent(found)}%{said}; at least "
-                    f"{percent(wanted)}% is asked ({_shown(self._row, column)})"
+                    f"{percent(wanted)}% is asked ({self._shown(column)})"
                 )
 
     def compare(self, other: Evaluation) -> pd.DataFrame:
@@ -174,44 +174,18 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The result as a Markdown table, for a pull request or a build server's summary."""
-        row = self._row
-        lines = [
-            f"**{cell(self.name)}** on {cell(row['dataset'])}, {row['images']} images, "
-            f"{self.threat or 'no attacks'}: {self.verdicts[self.name]['verdict']}",
-            "",
-            "| | accuracy | 95% interval |",
-            "| --- | --- | --- |",
-        ]
-        measured = [(key, said) for key, said in _summary(row).items()]
-        measured += [
-            (column_name(t["name"]), f"{t['name']} ({ball(t)})")
-            for t in self.results.threats
-            if t["kind"] == "attack"
-        ]
-        measured += [(column_name(kind), kind) for kind in self.results.kinds]
-        for key, said in measured:
-            value, low, high = (row[key + suffix] for suffix in ("", "_low", "_high"))
-            if not pd.isna(value):
-                lines.append(
-                    f"| {cell(said)} | {percent(value)}% | {percent(low)}–{percent(high)}% |"
-                )
-        lines += [f"\n- {cell(alarm['text'])}" for alarm in self.verdicts[self.name]["alarms"]]
-        lines += [f"\n- {cell(note)}" for note in self.notes]
-        lines += [
-            f"\n- {cell(f['status'])}: {cell(f['of'])}: {cell(f['error'])}" for f in self._gaps
-        ]
-        return "\n".join(lines) + "\n"
+        columns = {said: key for key, said in SUMMARY.items()}
+        attacks = [threat for threat in self.results.threats if threat["kind"] == "attack"]
+        columns |= {f"{t['name']} ({budget(t)})": column_name(t["name"]) for t in attacks}
+        columns |= {kind: column_name(kind) for kind in self.results.kinds}
+        measured = {said: entry(self._row, key) for said, key in columns.items()}
+        return self._rendered("notebook.md.j2", measured=measured.items())
 
     def to_html(self, path: str | Path) -> Path:
         """Write the report's page, one file that needs no other; returns its path."""
         path = Path(path).expanduser().resolve()
         with tempfile.TemporaryDirectory() as folder:
-            page = self.to_folder(folder) / PAGE
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(page.read_bytes())
-            except OSError as error:
-                raise RobenchError(f"{path}: cannot be written: {error.strerror}") from error
+            write(path, (self.to_folder(folder) / PAGE).read_bytes())
         return path
 
     def to_folder(self, folder: str | Path) -> Path:
@@ -257,73 +231,51 @@ class Evaluation:
         return float(row[column if which == "value" else f"{column}_{which}"])
 
     def __str__(self) -> str:
-        row = self._row
-        lines = [f"{self.name} on {row['dataset']}, {row['images']} images"]
-        if self.threat:
-            lines[0] += f", {self.threat}"
-        lines += [f"  {said}" for said in counted(self.results.manifest["report"])]
-        lines += [f"  {said}: {_shown(row, key)}" for key, said in _summary(row).items()]
-        lines += [
-            f"  success of {threat['name']}, towards {towards(threat)}: "
-            f"{_shown(row, success_column(threat['name']))}"
+        success = [
+            (
+                f"{threat['name']}, towards {towards(threat)}",
+                self._shown(success_column(threat["name"])),
+            )
             for threat in self.results.targeted
         ]
-        verdict = self.verdicts[self.name]
-        lines.append(f"  diagnostics: {verdict['verdict']}")
-        lines += [f"    {alarm['text']}" for alarm in verdict["alarms"]]
-        if self.binarization is not None:
-            lines.append(f"  planted: {self.binarization}")
-        lines += [f"  note: {note}" for note in self.notes]
-        lines += [
-            f"  {failed['status']}: {failed['of']}: {failed['error']}" for failed in self._gaps
-        ]
-        return "\n".join(lines)
-
-    @property
-    def _gaps(self) -> list[dict[str, str]]:
-        return [failed for failed in self.results.failures() if failed["model"] == self.name]
+        return self._rendered(
+            "notebook.txt.j2",
+            rules=counted(self.results.manifest["report"]),
+            success=success,
+            planted=self.binarization,
+        ).removesuffix("\n")
 
     def _repr_html_(self) -> str:
-        row = self._row
-        shown = [
-            (threat, ball(threat), _shown(row, column_name(threat["name"])))
-            for threat in self.results.threats
-            if threat["kind"] != "corruption"
+        threats = [
+            (t, budget(t) if t["kind"] == "attack" else "", self._shown(column_name(t["name"])))
+            for t in self.results.threats
+            if t["kind"] != "corruption"
         ]
-        kinds = [(kind, _shown(row, column_name(kind))) for kind in self.results.kinds]
-        return (
-            templates()
-            .get_template("notebook.html.j2")
-            .render(
-                name=self.name,
-                dataset=row["dataset"],
-                images=row["images"],
-                threat=self.threat,
-                title=self.results.manifest["report"]["title"],
-                summary=[(said, _shown(row, key)) for key, said in _summary(row).items()],
-                threats=shown,
-                kinds=kinds,
-                verdict=self.verdicts[self.name],
-                gaps=self._gaps,
-            )
+        return self._rendered(
+            "notebook.html.j2",
+            title=self.results.manifest["report"]["title"],
+            threats=threats,
+            kinds=[(kind, self._shown(column_name(kind))) for kind in self.results.kinds],
         )
 
+    def _rendered(self, template: str, **values: Any) -> str:
+        """A template with what all of them say."""
+        row = self._row
+        return rendered(
+            template,
+            name=self.name,
+            row=row.to_dict(),
+            threat=self.threat,
+            summary=[(said, self._shown(key)) for key, said in SUMMARY.items() if entry(row, key)],
+            verdict=self.verdicts[self.name],
+            notes=self.notes,
+            gaps=[gap for gap in self.results.failures() if gap["model"] == self.name],
+            **values,
+        )
 
-def ball(threat: Threat) -> str:
-    """The budget of an attack as people read it: `L∞ ≤ 8/255`; "" for other threats."""
-    if threat["kind"] != "attack":
-        return ""
-    return f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(float(threat['eps']))}"
-
-
-def _summary(row: pd.Series) -> dict[str, str]:
-    return {key: said for key, said in SUMMARY.items() if not pd.isna(row.get(key))}
-
-
-def _shown(row: pd.Series, column: str) -> str:
-    """Accuracy in per cent with its 95% interval."""
-    value, low, high = (row[column + suffix] for suffix in ("", "_low", "_high"))
-    return "–" if pd.isna(value) else f"{percent(value)}% ({percent(low)}–{percent(high)})"
+    def _shown(self, column: str) -> str:
+        """Accuracy in per cent with its 95% interval."""
+        return interval(self._row, column, "%")
 
 
 def _compared(ours: Evaluation, theirs: Evaluation) -> pd.DataFrame:

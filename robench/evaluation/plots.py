@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from robench.errors import RobenchError
 from robench.show.leaderboard import CLEAN, column_name
-from robench.show.report.text import NORMS, radius
+from robench.show.report.text import NORMS, budget
 from robench.show.results import Results, Threat
 
 SHOWN = 6
@@ -93,19 +93,13 @@ def examples(results: Results, name: str, row: pd.Series, ax: Axes | None) -> Ax
     return ax
 
 
-PLOTS: dict[str, Callable[[Results, str, pd.Series, Axes | None], Axes]] = {
-    "threats": threats,
-    "eps": eps,
-    "severity": severity,
-    "examples": examples,
-}
+Draw = Callable[[Results, str, pd.Series, Axes | None], Axes]
+PLOTS: dict[str, Draw] = {draw.__name__: draw for draw in (threats, eps, severity, examples)}
 
 
 def _with_ball(threat: Threat) -> str:
     """An attack by its name and budget."""
-    return (
-        f"{threat['name']} ({NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])})"
-    )
+    return f"{threat['name']} ({budget(threat)})"
 
 
 def _lines(

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pandas as pd
-
 from robench.errors import RobenchError, nearest, printable
 from robench.show.diagnostics.verdicts import diagnose
 from robench.show.leaderboard import SUMMARY, leaderboard
+from robench.show.report.templating import rendered
 from robench.show.report.text import percent
 from robench.show.results import Results
 
@@ -110,27 +109,20 @@ def junit(results: Results, checks: Sequence[Check]) -> bytes:
     """JUnit XML: a test case for each least accuracy and model, and for each piece of work that
     failed or is missing."""
     suite = ET.Element("testsuite", name=f"robench {results.name}")
+
+    def case(model: str, name: str, outcome: str, text: str) -> None:
+        said = ET.SubElement(suite, "testcase", classname=printable(model), name=printable(name))
+        if outcome:
+            ET.SubElement(said, outcome, message=printable(text)).text = printable(text)
+
     for check in checks:
-        case = ET.SubElement(
-            suite, "testcase", classname=printable(check.model), name=printable(check.least.said)
-        )
-        if not check.passed:
-            ET.SubElement(case, "failure", message=printable(check.text)).text = printable(
-                check.text
-            )
+        case(check.model, check.least.said, "" if check.passed else "failure", check.text)
     for gap in results.failures():
-        case = ET.SubElement(
-            suite,
-            "testcase",
-            classname=printable(gap["model"]),
-            name=printable(f"seed {gap['seed']}"),
-        )
-        message = printable(f"{gap['status']}: {gap['of']}: {gap['error']}")
-        ET.SubElement(case, "error", message=message).text = message
-    cases = list(suite)
-    suite.set("tests", str(len(cases)))
-    suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
-    suite.set("errors", str(sum(case.find("error") is not None for case in cases)))
+        text = f"{gap['status']}: {gap['of']}: {gap['error']}"
+        case(gap["model"], f"seed {gap['seed']}", "error", text)
+    suite.set("tests", str(len(suite)))
+    for outcome in ("failure", "error"):
+        suite.set(f"{outcome}s", str(len(suite.findall(f"testcase/{outcome}"))))
     ET.indent(suite)
     made: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return made + b"\n"
@@ -138,31 +130,17 @@ def junit(results: Results, checks: Sequence[Check]) -> bytes:
 
 def markdown(results: Results, checks: Sequence[Check]) -> str:
     """The leaderboard as a Markdown table, then each least accuracy with what became of it."""
-    table, verdicts = leaderboard(results), diagnose(results)
+    table = leaderboard(results)
     columns = [name for name in ("worst_case", "clean", *SUMMARY[1:]) if table[name].notna().any()]
-    names = [SHORT.get(name, name.replace("_", " ")) for name in columns]
-    lines = [
-        f"### {cell(results.manifest['report'].get('title') or results.name)}",
-        "",
-        f"| model | {' | '.join(names)} | diagnostics |",
-        f"| --- | {' | '.join('---' for _ in names)} | --- |",
-    ]
-    for _, row in table.iterrows():
-        numbers = " | ".join(_shown(row, name) for name in columns)
-        said = verdicts[row["model"]]["verdict"] if row["model"] in verdicts else "–"
-        lines.append(f"| {cell(row['model'])} | {numbers} | {cell(said)} |")
-    if checks:
-        lines += [
-            "",
-            *(f"- {'passed' if c.passed else '**failed**'}: {cell(c.text)}" for c in checks),
-        ]
-    gaps = results.failures()
-    if gaps:
-        lines += [
-            "",
-            *(f"- {cell(g['status'])}: {cell(g['model'])}: {cell(g['of'])}" for g in gaps),
-        ]
-    return "\n".join(lines) + "\n"
+    return rendered(
+        "gate.md.j2",
+        title=results.manifest["report"].get("title") or results.name,
+        columns={name: SHORT.get(name, name.replace("_", " ")) for name in columns},
+        rows=table.to_dict("records"),
+        verdicts=diagnose(results),
+        checks=checks,
+        gaps=results.failures(),
+    )
 
 
 def write(path: Path, data: bytes) -> None:
@@ -172,16 +150,3 @@ def write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise RobenchError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def cell(text: object) -> str:
-    """`text` as it stands in a Markdown table: no markup of its own, no line break."""
-    said = printable(text)
-    for special in "\\`|[":
-        said = said.replace(special, f"\\{special}")
-    return said.replace("<", "&lt;")
-
-
-def _shown(row: pd.Series, column: str) -> str:
-    value, low, high = (row[column + suffix] for suffix in ("", "_low", "_high"))
-    return "–" if pd.isna(value) else f"{percent(value)} ({percent(low)}–{percent(high)})"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from robench.show import two_sided
 from robench.show.leaderboard import CLEAN, VOTES, column_name, ranked_by, success_column
-from robench.show.report.text import NORMS, radius, towards
+from robench.show.report.text import budget, towards
 from robench.show.report.two_sided import words
 from robench.show.results import Results, Threat, targeted
 
@@ -158,8 +158,8 @@ def _ends(results: Results, table: pd.DataFrame) -> list[Column]:
 
 def _attack(threat: Threat, group: str, shown: bool) -> Column:
     surrogate = f" from {threat['surrogate']}" if threat.get("surrogate") else ""
-    strength = f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])}"
+    strength = budget(threat)
     aim = f", towards {towards(threat)}: not in the average" if targeted(threat) else ""
     note = f"{threat['access']}{surrogate}, {strength}{aim}. {threat.get('description') or ''}"
-    note = note.strip()
-    return Column(column_name(threat["name"]), threat["name"], group, note, shown, strength)
+    name = column_name(threat["name"])
+    return Column(name, threat["name"], group, note.strip(), shown, strength)

@@ -15,7 +15,7 @@ from robench.show.claims import Claim
 from robench.show.diagnostics.estimate import percent
 from robench.show.diagnostics.finding import Verdict
 from robench.show.leaderboard import CLEAN, chance_levels, ranked_arrays, ranked_by
-from robench.show.report.plots.figure import labels
+from robench.show.report.plots.plots import short_names
 from robench.show.report.plots.recall import recalls
 from robench.show.report.text import of_items, shorten
 from robench.show.report.two_sided import certified
@@ -62,7 +62,7 @@ def _leaders(results: Results, table: pd.DataFrame) -> list[str]:
     groups = list(ranked.groupby("dataset", sort=False))
     sentences = []
     for dataset, rows in groups[:DATASETS]:
-        names = short_names(list(table["model"][table["dataset"] == dataset]))
+        names = short_names(list(table["model"][table["dataset"] == dataset]), LENGTH)
         text = _group(results, rows, by, names, chance.get(str(dataset)))
         if len(groups) > 1:
             text = f"{shorten(str(dataset), LENGTH)}: {text}"
@@ -201,7 +201,7 @@ def _verb(verdict: str, count: int, figures: bool) -> str:
 
 def _belief(results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None) -> str:
     """Which numbers are doubtful, how many models are settled by proofs, how many incomplete."""
-    names, said = short_names(list(table["model"])), []
+    names, said = short_names(list(table["model"]), LENGTH), []
     doubtful = [
         names[model]
         for model in table["model"]
@@ -236,18 +236,6 @@ def _proofs(results: Results, table: pd.DataFrame, names: Mapping[str, str]) -> 
     if smallest in table and table[smallest].notna().any():
         best = table.sort_values(smallest, ascending=False, kind="stable").iloc[0]
     return [f"proved at best: {certified(best, where)} (of {names[best['model']]})"]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without the folder that all of them begin with, printable and of bounded length."""
-    folders = [name.split("/")[:-1] for name in names]
-    shared = 0
-    while len(names) > 1 and all(
-        len(folder) > shared and folder[shared] == folders[0][shared] for folder in folders
-    ):
-        shared += 1
-    own = ["/".join(name.split("/")[shared:]) for name in names]
-    return dict(zip(names, labels(own, LENGTH).values(), strict=True))
 
 
 def _list(parts: Sequence[str]) -> str:

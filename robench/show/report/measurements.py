@@ -32,6 +32,11 @@ class Measurements:
     distance: float | None = None
     success: float | None = None
 
+    @property
+    def passes(self) -> float:
+        """Forward and backward, per image."""
+        return (self.queries or 0.0) + (self.gradients or 0.0)
+
 
 def measurements(results: Results, model: Model, threat: str) -> Measurements:
     """For one model under one threat; empty unless every seed has the cell."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -25,18 +25,19 @@ from robench.show.report.pictures import Strip, contact_sheet
 from robench.show.report.plots.drawing import Plot
 from robench.show.report.plots.plots import plots
 from robench.show.report.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spikes
-from robench.show.report.templating import templates
+from robench.show.report.templating import page_of
 from robench.show.report.text import (
     NORMS,
+    Entry,
     counted,
+    entry,
     image_count,
     of_items,
     own_name,
     paper_link,
-    sha256,
     shorten,
 )
-from robench.show.report.two_sided import Pair, certificates, pair
+from robench.show.report.two_sided import certificates, pair
 from robench.show.results import Model, Results
 from robench.show.statistics import RESAMPLES
 
@@ -44,14 +45,6 @@ SCRIPTS = ("scroll.js", "cite.js", "two_sided.js", "table.js", "compare.js", "mo
 STYLES = ("page.css", "compare.css", "two_sided.css")
 PAGE_BYTES = 4_900_000
 """What a page may take: example images get what all else leaves of it."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One test image of a data set under every corruption."""
-
-    dataset: str
-    strips: list[Strip]
 
 
 def _notes(results: Results) -> list[str]:
@@ -77,63 +70,56 @@ def render(
         held: verdicts without proofs, held against these (diagnostics/verdicts.py).
         around: the pages before and after it in the index of its site, where it is part of one.
     """
-    assets = files("robench.show.report") / "assets"
-    script = "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     chosen = columns(results, table)
     shown = [column for column in chosen if column.shown]
     chance, figures = chance_levels(results), _published(results, table)
-    page = (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            report=results.manifest["report"],
-            manifest=results.manifest,
-            norms=NORMS,
-            roles=roles(results),
-            resamples=RESAMPLES,
-            images=image_count(table["images"], results.manifest["report"]["images"]),
-            machine=_machine,
-            samples=_samples(results),
-            evaluation=_evaluation(results),
-            tones={"holds": "good", "does not hold": "bad"},
-            results=results,
-            style="".join((assets / name).read_text("utf-8") for name in STYLES),
-            script=script,
-            script_hash=sha256(script),
-            columns=chosen,
-            column_groups=grouped(chosen),
-            shown=shown,
-            groups=_groups(results, table, shown, chance),
-            models=results.by_name,
-            trainers=sorted(set(table["trainer"])),
-            networks=sorted(set(table["network"])),
-            datasets=list(dict.fromkeys(table["dataset"])),
-            plots=_by_dataset(plots(results, table, verdicts), results.items),
-            sheets=_sheets(results, table),
-            corruption_errors=corruption_errors(results),
-            published=[figure for figure in figures if figure.ours],
-            unmeasured=sum(figure.ours is None for figure in figures),
-            costs=costs(results),
-            final_noise=final_noise(results),
-            spikes=spikes(results),
-            picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
-            certificates=certificates(results, table),
-            held=tally(held or {}),
-            failures=results.failures(),
-            notes=_notes(results),
-            verdicts=verdicts,
-            claims=claims,
-            headline=headline,
-            items=results.items,
-            an_item="an image" if results.items == "images" else f"a {results.items[:-1]}",
-            measured=measured_on(results.manifest),
-            bibtex=bibtex(results.manifest),
-            around=around,
-            paper_link=paper_link(str(results.manifest["report"].get("paper") or "")),
-            ranked_by=ranked_by(results),
-            chance={name: f"{100 * value:.1f}" for name, value in chance.items()},
-            made_from=made_from,
-        )
+    page = page_of(
+        "page.html.j2",
+        SCRIPTS,
+        STYLES,
+        report=results.manifest["report"],
+        manifest=results.manifest,
+        norms=NORMS,
+        roles=roles(results),
+        resamples=RESAMPLES,
+        images=image_count(table["images"], results.manifest["report"]["images"]),
+        machine=_machine,
+        samples=_samples(results),
+        evaluation=_evaluation(results),
+        tones={"holds": "good", "does not hold": "bad"},
+        results=results,
+        columns=chosen,
+        column_groups=grouped(chosen),
+        shown=shown,
+        groups=_groups(results, table, shown, chance),
+        trainers=sorted(set(table["trainer"])),
+        networks=sorted(set(table["network"])),
+        datasets=list(dict.fromkeys(table["dataset"])),
+        plots=_by_dataset(plots(results, table, verdicts)),
+        sheets=_sheets(results, table),
+        corruption_errors=corruption_errors(results),
+        published=[figure for figure in figures if figure.ours],
+        unmeasured=sum(figure.ours is None for figure in figures),
+        costs=costs(results),
+        final_noise=final_noise(results),
+        spikes=spikes(results),
+        picojoules=(ADDITION_PJ, MULTIPLICATION_PJ),
+        certificates=certificates(results, table),
+        held=tally(held or {}),
+        failures=results.failures(),
+        notes=_notes(results),
+        verdicts=verdicts,
+        claims=claims,
+        headline=headline,
+        items=results.items,
+        an_item="an image" if results.items == "images" else f"a {results.items[:-1]}",
+        measured=measured_on(results.manifest),
+        bibtex=bibtex(results.manifest),
+        around=around,
+        paper_link=paper_link(str(results.manifest["report"].get("paper") or "")),
+        ranked_by=ranked_by(results),
+        chance={name: f"{100 * value:.1f}" for name, value in chance.items()},
+        made_from=made_from,
     )
     data = payload(results, table, verdicts)
     data["columns"] = _script_columns(chosen, results)
@@ -144,49 +130,12 @@ def render(
     return before + tag + embedded(data) + after
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A number of the table with its interval, in per cent."""
-
-    value: str
-    low: str
-    high: str
-
-
-@dataclass(frozen=True)
-class Row:
-    place: int
-    model: str
-    trainer: str
-    network: str
-    dataset: str
-    seeds: int
-    complete: bool
-    rank: str
-    span: str
-    entries: list[Entry | None]
-    ends: Pair | None
-    """Both ends of the worst case."""
-    at_chance: bool
-    """Whether the interval of its clean accuracy covers that of always answering one class."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows that may be compared: one data set."""
-
-    dataset: str
-    images: int
-    rows: list[Row]
-
-
-def _by_dataset(made: Sequence[Plot], items: str) -> dict[str, list[Plot]]:
+def _by_dataset(made: Sequence[Plot]) -> dict[str, list[Plot]]:
     """Plots of two data sets never share a row of the page."""
-    found: dict[str, list[Plot]] = {}
+    groups: dict[str, list[Plot]] = {}
     for plot in made:
-        plot = replace(plot, caption=of_items(plot.caption, items))
-        found.setdefault(plot.dataset, []).append(plot)
-    return found
+        groups.setdefault(plot.dataset, []).append(plot)
+    return groups
 
 
 def _samples(results: Results) -> list[str]:
@@ -220,44 +169,35 @@ def _sample(sample: Any) -> str:
 
 def _groups(
     results: Results, table: pd.DataFrame, chosen: Sequence[Column], chance: Mapping[str, float]
-) -> list[Group]:
-    groups, models = [], results.by_name
+) -> list[dict[str, Any]]:
+    """The rows that may be compared, data set by data set."""
+    groups = []
     for dataset, rows in table.groupby("dataset", sort=False):
-        level = chance.get(str(dataset), 0.0)
-        made = [_row(int(str(p)), row, chosen, models, level) for p, row in rows.iterrows()]
-        groups.append(Group(str(dataset), int(rows["images"].max()), made))
+        level, made = chance.get(str(dataset), 0.0), []
+        for place, row in zip(rows.index, rows.to_dict("records"), strict=True):
+            model = results.by_name[row["model"]]
+            made.append({"place": place, **_row(row, chosen, model, level)})
+        groups.append({"dataset": dataset, "images": rows["images"].max(), "rows": made})
     return groups
 
 
 def _row(
-    place: int,
-    row: pd.Series,
-    chosen: Sequence[Column],
-    models: Mapping[str, Model],
-    chance: float,
-) -> Row:
+    row: Mapping[Any, Any], chosen: Sequence[Column], model: Model, chance: float
+) -> dict[str, Any]:
+    """A row of the table as it is printed. ends: both of the worst case; at_chance: whether the
+    interval of its clean accuracy covers that of always answering one class."""
     ranked = not pd.isna(row["rank"])
     best, worst = row["rank_best"], row["rank_worst"]
-    return Row(
-        place,
-        row["model"],
-        own_name(row["trainer"]),
-        own_name(row["network"]),
-        row["dataset"],
-        int(row["seeds"]),
-        bool(row["complete"]),
-        str(row["rank"]) if ranked else "–",
-        f"{best}–{worst}" if ranked and best != worst else "",
-        [_entry(row, column.key) for column in chosen],
-        pair(row, models[row["model"]]),
-        bool(row[f"{CLEAN}_low"] <= chance),
-    )
-
-
-def _entry(row: pd.Series, key: str) -> Entry | None:
-    if pd.isna(row[key]):
-        return None
-    return Entry(*(f"{100 * row[key + suffix]:.1f}" for suffix in ("", "_low", "_high")))
+    return {
+        **{key: row[key] for key in ("model", "seeds", "complete")},
+        "trainer": own_name(row["trainer"]),
+        "network": own_name(row["network"]),
+        "rank": row["rank"] if ranked else "–",
+        "span": f"{best}–{worst}" if ranked and best != worst else "",
+        "entries": [entry(row, column.key) for column in chosen],
+        "ends": pair(row, model),
+        "at_chance": row[f"{CLEAN}_low"] <= chance,
+    }
 
 
 @dataclass(frozen=True)
@@ -277,7 +217,7 @@ def _published(results: Results, table: pd.DataFrame) -> list[Published]:
     for model in results.models:
         for threat, value in model["card"].get("published", {}).items():
             key = _measured_as(threat, results, table)
-            ours = _entry(rows[model["name"]], key) if key else None
+            ours = entry(rows[model["name"]], key) if key else None
             gap = float(rows[model["name"]][key]) - value if key and ours else None
             found.append(Published(model["name"], threat, value, ours, gap))
     return found
@@ -290,13 +230,11 @@ def _measured_as(threat: str, results: Results, table: pd.DataFrame) -> str | No
     return next((kind for kind in results.kinds if kind.split("/", 1)[1] == threat), None)
 
 
-def _sheets(results: Results, table: pd.DataFrame) -> list[Sheet]:
-    sheets = []
-    for dataset, rows in table.groupby("dataset", sort=False):
-        strips = contact_sheet(results, results.by_name[rows["model"].iloc[0]])
-        if strips:
-            sheets.append(Sheet(str(dataset), strips))
-    return sheets
+def _sheets(results: Results, table: pd.DataFrame) -> dict[str, list[Strip]]:
+    """Of each data set one test image under every corruption."""
+    first = table.groupby("dataset", sort=False)["model"].first()
+    sheets = {name: contact_sheet(results, results.by_name[model]) for name, model in first.items()}
+    return {str(name): strips for name, strips in sheets.items() if strips}
 
 
 HARDWARE = ("device", "processor", "capability", "cores", "threads", "system")
@@ -313,25 +251,21 @@ def _machine(environment: Mapping[str, Any]) -> tuple[str, str]:
 
 def _evaluation(results: Results) -> dict[tuple[str, int], float]:
     """Seconds that each model seed spent in its cells."""
-    total: dict[tuple[str, int], float] = {}
+    total = defaultdict[tuple[str, int], float](float)
     for cell in results.manifest["cells"]:
-        key = (cell["model"], cell["seed"])
-        total[key] = total.get(key, 0.0) + (cell.get("seconds") or 0.0)
+        total[cell["model"], cell["seed"]] += cell.get("seconds") or 0.0
     return total
 
 
 def _script_columns(chosen: Sequence[Column], results: Results) -> list[dict[str, Any]]:
     """What the script needs of columns; of, at: where a model's record has its numbers."""
-    threats = {column_name(threat["name"]): i for i, threat in enumerate(results.threats)}
-    kinds = {column_name(kind): i for i, kind in enumerate(results.kinds)}
+    places: dict[str, tuple[str, int | str]] = {
+        **{column_name(kind): ("kinds", i) for i, kind in enumerate(results.kinds)},
+        **{column_name(t["name"]): ("threats", i) for i, t in enumerate(results.threats)},
+    }
     made = []
     for column in chosen:
-        found: list[tuple[str, int | str | None]] = [
-            ("threats", threats.get(column.key)),
-            ("kinds", kinds.get(column.key)),
-            ("summary", column.key),
-        ]
-        of, at = next(place for place in found if place[1] is not None)
+        of, at = places.get(column.key, ("summary", column.key))
         one = {"key": column.key, "label": column.label, "shown": column.shown, "of": of, "at": at}
         made.append(one | ({"summary": True} if column.summary else {}))
     return made

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from robench.errors import RobenchError, cause
 from robench.show.leaderboard import ranked_by
 from robench.show.report.around import Neighbour, neighbours
 from robench.show.report.folder import PAGE, _write, write_report
-from robench.show.report.templating import templates
-from robench.show.report.text import image_count, sha256, shorten
+from robench.show.report.templating import page_of
+from robench.show.report.text import image_count, shorten
 from robench.show.results import Results
 from robench.store.files import read_regular
 
@@ -41,21 +40,6 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Leader:
-    """One of the first rows of a report, in per cent."""
-
-    model: str
-    rank: int
-    verdict: str
-    alarms: int
-    headline: tuple[float, float, float]
-    """What it is ranked by, with its 95% interval."""
-    beside: float | None
-    proved: float | None
-    """The other end of a worst case, where there is one."""
-
-
-@dataclass(frozen=True)
 class Entry:
     """A page on the index."""
 
@@ -73,12 +57,12 @@ class Entry:
     verdicts: dict[str, int] = field(default_factory=dict)
     """How many models are settled, believable, doubtful, unchecked, incomplete."""
     claims: list[dict[str, str]] = field(default_factory=list)
-    ranked: str = ""
-    """What the leaders are ranked by, and their bars show."""
+    by: str = ""
+    """The column that leaders are ranked by, and their bars show."""
     beside: str = ""
-    """What is shown beside it; empty: nothing."""
-    leaders: dict[str, list[Leader]] = field(default_factory=dict)
-    """The best ranked models of each data set."""
+    """That which is shown beside it; empty: none."""
+    leaders: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Rows of leaderboard.json: the best ranked models of each data set."""
     more: int = 0
     """Data sets that are left out."""
 
@@ -122,22 +106,15 @@ def write_site(
 
 
 def _index(groups: Mapping[str, list[Entry]], pages: Sequence[Neighbour]) -> str:
-    assets = files("robench.show.report") / "assets"
-    script = (assets / "scroll.js").read_text("utf-8")
-    return (
-        templates()
-        .get_template("site.html.j2")
-        .render(
-            groups=groups,
-            anchors={subject: f"s{place}" for place, subject in enumerate(groups)},
-            count=sum(map(len, groups.values())),
-            pages=json.dumps([[page.name, page.title] for page in pages], ensure_ascii=False),
-            tones=TONES,
-            style="".join((assets / name).read_text("utf-8") for name in STYLES),
-            script=script,
-            script_hash=sha256(script),
-        )
-    )
+    return page_of(
+        "site.html.j2", ("scroll.js",), STYLES,
+        groups=groups,
+        anchors={subject: f"s{place}" for place, subject in enumerate(groups)},
+        count=sum(map(len, groups.values())),
+        pages=json.dumps([[page.name, page.title] for page in pages], ensure_ascii=False),
+        tones=TONES,
+        titles=TITLES,
+    )  # fmt: skip
 
 
 def _subject(results: Results, named: str) -> str:
@@ -178,22 +155,22 @@ def _entry(name: str, subject: str, results: Results, document: Mapping[str, Any
     card: dict[str, Any] = results.manifest["report"]
     rows: list[dict[str, Any]] = document["rows"]
     by = ranked_by(results)
-    beside = "" if by == "clean" else "clean"
-    ranked: dict[str, list[Leader]] = {}
-    for row in rows:
-        nobody = by == "worst_case" and not results.searched
-        if row["rank"] is not None and row[by] is not None and not nobody:
-            ranked.setdefault(row["dataset"], []).append(_leader(row, by, beside))
+    ranked: dict[str, list[dict[str, Any]]] = {}
+    for row in rows if results.searched or by != "worst_case" else ():
+        if row["rank"] is not None and row[by] is not None:
+            ranked.setdefault(row["dataset"], []).append(row)
     missing = sum(cell["status"] != "done" for cell in results.manifest["cells"])
     met = image_count((row["images"] for row in rows), card["images"])
-    facts = [
-        _counted(len(results.models), "model"),
-        *([_counted(len(results.attacks), "attack")] if results.attacks else []),
-        *([_counted(len(results.proofs), "proof")] if results.proofs else []),
-        *([_counted(len(results.kinds), "corruption")] if results.kinds else []),
-        f"{met} test {results.items}",
-        *([f"{_counted(missing, 'cell')} missing"] if missing else []),
-    ]
+    counts = {
+        "model": len(results.models),
+        "attack": len(results.attacks),
+        "proof": len(results.proofs),
+        "corruption": len(results.kinds),
+    }
+    facts = [_counted(count, what) for what, count in counts.items() if count]
+    facts.append(f"{met} test {results.items}")
+    if missing:
+        facts.append(f"{_counted(missing, 'cell')} missing")
     return Entry(
         name=name,
         title=card["title"],
@@ -204,8 +181,8 @@ def _entry(name: str, subject: str, results: Results, document: Mapping[str, Any
         paper=card.get("paper", ""),
         verdicts=_verdicts(rows),
         claims=document["claims"],
-        ranked=TITLES[by],
-        beside=TITLES.get(beside, ""),
+        by=by,
+        beside="" if by == "clean" else "clean",
         leaders={dataset: ranked[dataset][:LEADERS] for dataset in list(ranked)[:DATASETS]},
         more=max(len(ranked) - DATASETS, 0),
     )
@@ -226,17 +203,3 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     found["incomplete"] = sum(not row["complete"] for row in rows)
     order = [verdict for verdict in TONES if found[verdict]]
     return {verdict: found[verdict] for verdict in order}
-
-
-def _leader(row: dict[str, Any], headline: str, beside: str) -> Leader:
-    value, low, high = (100 * row[f"{headline}{end}"] for end in ("", "_low", "_high"))
-    alarms = len(row.get("alarms", []))
-    return Leader(
-        model=row["model"],
-        rank=row["rank"],
-        verdict=row.get("verdict", "") if alarms or headline == "worst_case" else "",
-        alarms=alarms,
-        headline=(value, low, high),
-        beside=100 * row[beside] if beside and row[beside] is not None else None,
-        proved=100 * row["proved"] if row.get("proved") is not None else None,
-    )

@@ -16,6 +16,7 @@ from robench.show.diagnostics.verdicts import Held, tally
 from robench.show.leaderboard import CLEAN, SUMMARY, chance_levels, column_name, ranked_by
 from robench.show.report.citation import measured_on, tex
 from robench.show.report.plots.plots import common_folder
+from robench.show.report.text import entry
 from robench.show.results import Results
 
 DIGITS = 6
@@ -108,12 +109,7 @@ def as_json(
         "headline": list(headline),
         "finished": measured_on(results.manifest) or None,
         "claims": [
-            {
-                "text": claim["text"],
-                "verdict": claim["verdict"],
-                "strong_verdict": claim["strong_verdict"],
-            }
-            for claim in claims
+            {key: value for key, value in claim.items() if key != "evidence"} for claim in claims
         ],
         "chance": {name: _plain(value) for name, value in chance_levels(results).items()},
         **({"verdicts_against_truth": tally(held)} if held else {}),
@@ -172,13 +168,11 @@ def as_latex(
 
 
 def _percent(row: pd.Series, name: str) -> str:
-    if pd.isna(row[name]):
+    shown = entry(row, name)
+    if shown is None:
         return "--"
-    shown = f"{100 * row[name]:.1f}"
-    if name != SUMMARY[0]:
-        return shown
-    low, high = (100 * row[name + end] for end in ("_low", "_high"))
-    return rf"{shown} {{\tiny {low:.1f}--{high:.1f}}}"
+    interval = rf" {{\tiny {shown.low}--{shown.high}}}" if name == SUMMARY[0] else ""
+    return shown.value + interval
 
 
 def _inert(text: str) -> str:

@@ -7,15 +7,38 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
+
+from robench.errors import printable
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+class Entry(NamedTuple):
+    """An accuracy with both ends of its 95% interval, in per cent."""
+
+    value: str
+    low: str
+    high: str
+
+
+def entry(row: Any, column: str) -> Entry | None:
+    """From a row of the leaderboard; None where it has no such number."""
+    if math.isnan(row.get(column, math.nan)):
+        return None
+    return Entry(*(percent(row[column + end]) for end in ("", "_low", "_high")))
+
+
+def interval(row: Any, column: str, unit: str = "") -> str:
+    """`71.2 (68.9–73.4)`."""
+    shown = entry(row, column)
+    return f"{shown.value}{unit} ({shown.low}–{shown.high})" if shown else "–"
 
 
 def signed(value: float) -> str:
@@ -85,6 +108,14 @@ def linked(text: str) -> Markup:
     return escape(text[: match.start()]) + link + escape(text[match.end() :])
 
 
+def cell(text: object) -> str:
+    """`text` as it stands in a Markdown table: no markup of its own, no line break."""
+    said = printable(text)
+    for special in "\\`|[":
+        said = said.replace(special, f"\\{special}")
+    return said.replace("<", "&lt;")
+
+
 def own_name(plugin: str) -> str:
     """What a plugin is called: of one in a workspace's file, `./plane.py:Clouds`, the class."""
     return re.sub(r"^\./[^:]*\.py:", "", plugin)
@@ -134,6 +165,11 @@ def towards(threat: Mapping[str, Any]) -> str:
     words = {"likeliest": "the likeliest wrong class", "least-likely": "the least likely class"}
     words["each"] = "each wrong class in turn"
     return words.get(str(aim), f"class {aim}")
+
+
+def budget(threat: Mapping[str, Any]) -> str:
+    """The ball of an attack as people read it: `L∞ ≤ 8/255`."""
+    return f"{NORMS.get(threat['norm'], threat['norm'])} ≤ {radius(threat['eps'])}"
 
 
 def radius(eps: float | str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from robench.show.balls import Ball
-from robench.show.report.text import NORMS, radius, shorten
+from robench.show.report.text import Entry, budget, entry, shorten
 from robench.show.results import Model, Results
 from robench.show.two_sided import ATTACKED, OPEN, PROVED, balls, column, efforts, ends
 
@@ -25,29 +25,21 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """Both ends in per cent, each (value, low, high), as the table prints them."""
+    """Both ends, as the table prints them."""
 
-    proved: tuple[str, str, str]
-    attacked: tuple[str, str, str]
+    proved: Entry
+    attacked: Entry
     settled: bool
     """Whether no image is open."""
     word: str
     """What the lower end is called: where a noisy model's answers are bounded, certified."""
 
 
-def pair(row: pd.Series, model: Model) -> Pair | None:
+def pair(row: Mapping[str, Any], model: Model) -> Pair | None:
     """Both ends of the worst case from a row of the leaderboard; None where it has not both."""
-    names = column(PROVED, None), column(ATTACKED, None)
-    if any(name not in row or pd.isna(row[name]) for name in names):
+    low, high = (entry(row, column(part, None)) for part in (PROVED, ATTACKED))
+    if low is None or high is None:
         return None
-    low, high = (
-        (
-            f"{100 * row[name]:.1f}",
-            f"{100 * row[f'{name}_low']:.1f}",
-            f"{100 * row[f'{name}_high']:.1f}",
-        )
-        for name in names
-    )
     noisy = bool(model.get("stochastic"))
     settled = not noisy and bool(row[column(OPEN, None)] < 1e-9)
     return Pair(low, high, settled, "certified" if noisy else "proved")
@@ -56,7 +48,7 @@ def pair(row: pd.Series, model: Model) -> Pair | None:
 def words(ball: Ball) -> str:
     """`L∞ ≤ 0.1`."""
     of = "" if ball.part == "features" else f" of the {ball.part}"
-    return f"{NORMS.get(ball.norm, ball.norm)} ≤ {radius(ball.eps)}{of}"
+    return f"{budget(ball._asdict())}{of}"
 
 
 def record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:

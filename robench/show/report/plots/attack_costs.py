@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
 import pandas as pd
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.show.leaderboard import column_name
 from robench.show.report.measurements import Measurements, measurements
 from robench.show.report.plots.comparisons import surrogates
-from robench.show.report.plots.drawing import Drawing, Plot, number, with_interval
-from robench.show.report.plots.figure import figure, legend, svg
+from robench.show.report.plots.drawing import Drawing, Sketch, number, with_interval
+from robench.show.report.plots.figure import figure, legend, logarithmic
 
 ROWS = 40  # attacks that fit a screen; of more those that leave least
 
@@ -33,7 +33,7 @@ class Point:
         return float(self.row[column_name(self.attack)])
 
 
-def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
+def cost_against_accuracy(drawing: Drawing) -> Sketch | None:
     """Every attack by its name, cheapest first: the accuracy that it left, what it asked, and the
     time that it took."""
     points = _points(drawing)
@@ -45,45 +45,33 @@ def cost_against_accuracy(drawing: Drawing, name: str) -> Plot | None:
     panes = drawn.subplots(1, 3, sharey=True)
     one = drawing.results.items.removesuffix("s")
     places = {attack: place for place, attack in enumerate(attacks)}
-    for model in drawing.few["model"]:
-        own = [point for point in points if point.row["model"] == model]
-        y = [places[point.attack] for point in own]
-        for axes, x in zip(
-            panes,
-            (
-                [100 * point.left for point in own],
-                [point.asked for point in own],
-                [point.ms for point in own],
-            ),
-            strict=True,
-        ):
-            axes.plot(x, y, **drawing.mark(model), clip_on=False)
-    for axes, label in zip(
-        panes,
-        ("accuracy left, %", f"forward and backward passes per {one}", f"milliseconds per {one}"),
-        strict=True,
-    ):
+    measured: dict[str, Callable[[Point], float]] = {
+        "accuracy left, %": lambda point: 100 * point.left,
+        f"forward and backward passes per {one}": lambda point: point.asked,
+        f"milliseconds per {one}": lambda point: point.ms,
+    }
+    for axes, (label, x) in zip(panes, measured.items(), strict=True):
+        for model in drawing.few["model"]:
+            own = [point for point in points if point.row["model"] == model]
+            y = [places[point.attack] for point in own]
+            axes.plot([x(point) for point in own], y, **drawing.mark(model), clip_on=False)
         axes.set_xlabel(label)
         axes.tick_params(length=0)
     for axes in panes[1:]:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes)
     panes[0].set_xlim(-2, 102)
     if drawing.chance is not None:
         panes[0].axvline(100 * drawing.chance, color="0.5", ls=":", lw=1, zorder=1)
     panes[0].set_ylim(len(attacks) - 0.5, -0.5)
     panes[0].set_yticks(range(len(attacks)), drawing.threat_labels(attacks))
     legend(drawn, panes)
-    title = f"What an attack costs against what it leaves{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "What an attack costs against what it leaves",
         "Attacks that ask a network anything, those that ask least first; further left in the "
         "first panel is a stronger attack, the dotted line is chance. Time is that of the whole "
         "cell, as measured where it ran, without what it took to make examples that models share."
         f"{drawing.hollow}{drawing.left_out}",
-        svg(drawn, name, title),
         ["model", "attack", "accuracy", "95% interval", "queries", "gradients", f"ms per {one}"],
         [
             [
@@ -108,10 +96,9 @@ def _points(drawing: Drawing) -> list[Point]:
     for _, row in drawing.few.iterrows():
         for threat in attacks:
             cost = measurements(results, results.by_name[row["model"]], threat["name"])
-            asked = (cost.queries or 0) + (cost.gradients or 0)
-            if asked:
+            if cost.passes:
                 ms = 1000 * (cost.seconds or math.nan) / max(int(row["images"]), 1)
-                points.append(Point(row, threat["name"], asked, ms, cost))
+                points.append(Point(row, threat["name"], cost.passes, ms, cost))
     return points
 
 

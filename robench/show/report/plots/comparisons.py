@@ -11,15 +11,15 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from robench.show.leaderboard import CLEAN, column_name
-from robench.show.report.plots.drawing import Drawing, Plot, percent
-from robench.show.report.plots.figure import figure, svg
+from robench.show.report.plots.drawing import Drawing, Sketch, percent
+from robench.show.report.plots.figure import figure
 from robench.show.results import Results
 
 ANNOTATED = 240  # cells up to which a heat map prints its numbers
 SCALE = {"label": "accuracy, %", "ticks": [0, 50, 100]}
 
 
-def heat_map(drawing: Drawing, name: str) -> Plot | None:
+def heat_map(drawing: Drawing) -> Sketch | None:
     """Model x threat; corruptions by their mean over severities."""
     results = drawing.results
     names = [CLEAN, *(t["name"] for t in [*results.attacks, *results.floors]), *results.kinds]
@@ -44,13 +44,12 @@ def heat_map(drawing: Drawing, name: str) -> Plot | None:
         cbar=values.size > ANNOTATED,  # numbers say it better
         cbar_kws=SCALE | {"shrink": min(1.0, 5 / rows + 0.2)},
     ).tick_params(length=0)
-    title = f"Accuracy of every model under every threat{drawing.suffix}"
     elsewhere = " Attacks at several eps are drawn by themselves." if results.curves else ""
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Accuracy of every model under every threat",
         "Bright is right, in per cent. Corruptions are averaged over severities; an empty field "
         f"lacks an outcome.{elsewhere}",
-        svg(drawn, name, title),
         ["model", *shown],
         _numbers(drawing, values),
         broad=across > 8,
@@ -112,7 +111,7 @@ def contrast(colour: Sequence[float], other: float) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
+def transfer_matrix(drawing: Drawing) -> Sketch | None:
     """Accuracy of each model under examples made on each surrogate."""
     threats = [threat for threat in drawing.results.attacks if threat.get("surrogate")]
     made_on = [str(threat["surrogate"]) for threat in threats]
@@ -127,12 +126,11 @@ def transfer_matrix(drawing: Drawing, name: str) -> Plot | None:
     drawn = figure(*_size(list(drawing.labels.values()), below, 0.9))
     axes = _fields(drawn.subplots(), drawing, values, below, annot=True, cbar=False)
     axes.set(xlabel="examples made on", ylabel="scored on")
-    title = f"Transfer from surrogate to victim{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Transfer from surrogate to victim",
         "Accuracy of each model on adversarial examples made on the first seed of another model, "
         "or on its own.",
-        svg(drawn, name, title),
         ["scored on", *made],
         _numbers(drawing, values),
         broad=len(made) > 4,

@@ -12,8 +12,8 @@ from robench.show.diagnostics.averaging import DRAWS, by_draws, draws_of
 from robench.show.leaderboard import CLEAN, column_name
 from robench.show.report.costs import COSTS
 from robench.show.report.plots.by_eps import radii, worst_column
-from robench.show.report.plots.drawing import Drawing, Plot, number, with_interval
-from robench.show.report.plots.figure import grid, legend, spaced, svg, tidy
+from robench.show.report.plots.drawing import Drawing, Sketch, number, with_interval
+from robench.show.report.plots.figure import grid, legend, spaced, tidy
 from robench.show.report.text import NORMS, radius
 from robench.store.manifest import history_of
 
@@ -23,7 +23,7 @@ TICK = 0.1
 """Share of an axis that a number under it takes."""
 
 
-def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
+def accuracy_by_eps(drawing: Drawing) -> Sketch | None:
     """Accuracy against the radius, for every attack that has several."""
     panels = {
         f"all attacks, {NORMS.get(norm, norm)}": _from_clean(
@@ -31,16 +31,16 @@ def accuracy_by_eps(drawing: Drawing, name: str) -> Plot | None:
         )
         for norm, places in radii(drawing.results).items()
     }
-    title = f"Accuracy against the strength of the attack{drawing.suffix}"
     caption = (
         "At each eps what is left where an attacker may choose, image by image, between all "
         "attacks of at most that radius; eps = 0 is the clean accuracy; bands are 95% intervals."
         f"{drawing.left_out}"
     )
-    return _panels(drawing, name, panels, "eps", title, caption, bands=True)
+    title = "Accuracy against the strength of the attack"
+    return _panels(drawing, panels, "eps", title, caption, bands=True)
 
 
-def accuracy_by_draws(drawing: Drawing, name: str) -> Plot | None:
+def accuracy_by_draws(drawing: Drawing) -> Sketch | None:
     """Accuracy of noisy models against the draws that each gradient is averaged over."""
     curves = by_draws(drawing.results.attacks) if drawing.results.noisy else []
     panels = {
@@ -49,33 +49,32 @@ def accuracy_by_draws(drawing: Drawing, name: str) -> Plot | None:
         ]
         for curve in curves
     }
-    title = f"Accuracy against the draws per gradient{drawing.suffix}"
+    title = "Accuracy against the draws per gradient"
     caption = "Of noisy models: it has to level out, else more draws would break more images."
     caption = f"{caption} Bands are 95% intervals.{drawing.left_out}"
-    return _panels(drawing, name, panels, DRAWS, title, caption, bands=True, log=True)
+    return _panels(drawing, panels, DRAWS, title, caption, bands=True, log=True)
 
 
-def accuracy_by_severity(drawing: Drawing, name: str) -> Plot | None:
+def accuracy_by_severity(drawing: Drawing) -> Sketch | None:
     """Accuracy against severity, a panel for each kind of corruption."""
     panels = {
         kind: [(0.0, CLEAN), *((t["severity"], column_name(t["name"])) for t in threats)]
         for kind, threats in drawing.results.kinds.items()
     }
-    title = f"Accuracy against the severity of corruptions{drawing.suffix}"
+    title = "Accuracy against the severity of corruptions"
     caption = f"Severity 0 is the clean accuracy.{drawing.left_out}"
-    return _panels(drawing, name, panels, "severity", title, caption)
+    return _panels(drawing, panels, "severity", title, caption)
 
 
 def _panels(
     drawing: Drawing,
-    name: str,
     panels: dict[str, list[tuple[float, str]]],
     x_label: str,
     title: str,
     caption: str,
     bands: bool = False,
     log: bool = False,
-) -> Plot | None:
+) -> Sketch | None:
     """Small multiples of accuracy; a panel is the (x, column) pairs of its curves."""
     used = [column for points in panels.values() for _, column in points]
     rows = drawing.few[drawing.few[used].notna().any(axis=1)] if used else drawing.few
@@ -88,13 +87,11 @@ def _panels(
         x = [place for place, _ in points]
         columns = [column for _, column in points]
         for _, row in rows.iterrows():
-            shown = drawing.labels[row["model"]]
-            axes.plot(
-                x, [row[column] for column in columns], **drawing.line(row["model"]),
-            )  # fmt: skip
+            looks = drawing.line(row["model"])
+            axes.plot(x, [row[column] for column in columns], **looks)
             if bands:
                 low, high = ([row[column + end] for column in columns] for end in ("_low", "_high"))
-                axes.fill_between(x, low, high, color=drawing.colours[shown], alpha=0.12, lw=0)
+                axes.fill_between(x, low, high, color=looks["color"], alpha=0.12, lw=0)
         axes.set_title(drawing.threat_labels([panel])[0])
         axes.set_xlabel(x_label)
         if rooted:
@@ -120,7 +117,7 @@ def _panels(
     head = ["panel", x_label, "model", "accuracy", "95% interval"]
     if rooted:
         caption = f"{caption} The axis of {x_label} is a square root, which widens its low end."
-    return Plot(title, caption, svg(drawn, name, title), head, body, broad=len(panels) > 2)
+    return Sketch(drawn, title, caption, head, body, broad=len(panels) > 2)
 
 
 def _crowded(places: list[float]) -> bool:
@@ -134,7 +131,7 @@ def _from_clean(points: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return points if points[0][0] == 0 else [(0.0, CLEAN), *points]
 
 
-def training_curves(drawing: Drawing, name: str) -> Plot | None:
+def training_curves(drawing: Drawing) -> Sketch | None:
     """Loss, validation accuracy and sigmas by epoch: a line for each model, mean over seeds."""
     rows = [
         {"model": model, **epoch}
@@ -171,11 +168,10 @@ def training_curves(drawing: Drawing, name: str) -> Plot | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(length=2)
     legend(drawn, panes)
-    title = f"Training curves{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Training curves",
         f"Means over seeds.{drawing.left_out}",
-        svg(drawn, name, title),
         ["model", "epoch", *measured],
         [
             [row["model"], f"{row['epoch']:g}", *(number(row[column]) for column in measured)]

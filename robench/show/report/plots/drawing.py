@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from robench.show.report.plots.figure import labels
-from robench.show.report.text import radius
+from robench.show.report.text import entry, radius
 from robench.show.results import Results
 
 LINES = 8  # models a line plot can hold apart by colour, dash and marker
@@ -21,17 +23,29 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """A plot as it was drawn for one data set, what it shows, and the numbers behind it as text."""
+
+    figure: Figure
+    title: str
+    caption: str
+    head: list[str]
+    body: list[list[str]]
+    broad: bool = False
+    """Whether it wants the width of the page."""
+
+
+@dataclass(frozen=True)
 class Plot:
-    """An inline SVG, what it shows, and the numbers behind it as text."""
+    """A sketch as it stands on the page, as an inline SVG."""
 
     title: str
     caption: str
     svg: str
     head: list[str]
     body: list[list[str]]
-    broad: bool = False
-    """Whether it wants the width of the page."""
-    dataset: str = ""
+    broad: bool
+    dataset: str
     """Whose plots it stands among; empty: the page has one data set."""
 
 
@@ -47,31 +61,18 @@ class Drawing:
     labels: dict[str, str]
     folder: str
     """What the names of all its models begin with; labels leave it out."""
-    suffix: str
     places: Mapping[str, int]
     """Number of each label on the page, by which it has one colour and one mark in all plots."""
     doubtful: frozenset[str] = frozenset()
     chance: float | None = None
 
-    @property
-    def colours(self) -> dict[str, Any]:
-        return {label: COLOURS[self.places[label] % len(COLOURS)] for label in self.labels.values()}
-
-    @property
-    def markers(self) -> dict[str, str]:
-        turn = len(COLOURS)
-        return {
-            label: MARKERS[(self.places[label] + self.places[label] // turn) % turn]
-            for label in self.labels.values()
-        }
-
     def line(self, model: str) -> dict[str, Any]:
         """How the line of a model looks: dashed where it is doubtful, which its label says."""
-        shown = self.labels[model]
+        place, turn = self.places[self.labels[model]], len(COLOURS)
         return {
-            "label": self.called(model),
-            "color": self.colours[shown],
-            "marker": self.markers[shown],
+            "label": self.labels[model] + (" (doubtful)" if model in self.doubtful else ""),
+            "color": COLOURS[place % turn],
+            "marker": MARKERS[(place + place // turn) % turn],
             "linestyle": "--" if model in self.doubtful else "-",
         }
 
@@ -79,10 +80,6 @@ class Drawing:
         """How a point of a model looks: hollow where it is doubtful, which its label says."""
         hollow = {"markerfacecolor": "none"} if model in self.doubtful else {}
         return self.line(model) | {"linestyle": "none", "markersize": 5.5} | hollow
-
-    def called(self, model: str) -> str:
-        """Its label, and whether it is doubtful."""
-        return self.labels[model] + (" (doubtful)" if model in self.doubtful else "")
 
     def mark_chance(self, axes: Any) -> None:
         """A dotted line where always answering the most frequent class would be."""
@@ -92,12 +89,9 @@ class Drawing:
     def threat_labels(self, names: Collection[str]) -> list[str]:
         """Short names: a kind of corruption without its card, unless two cards have it; a surrogate
         as its model is labelled."""
-        kinds = [kind.split("/")[-1] for kind in self.results.kinds]
-        short = {
-            kind: kind.split("/")[-1]
-            for kind in self.results.kinds
-            if kinds.count(kind.split("/")[-1]) == 1
-        }
+        kinds = {kind: kind.split("/")[-1] for kind in self.results.kinds}
+        named = Counter(kinds.values())
+        short = {kind: own for kind, own in kinds.items() if named[own] == 1}
         short |= {name: at_radius(name) for name in names if at_radius(name) != name}
         surrogates = sorted({t.get("surrogate") or "" for t in self.results.attacks})
         for model in surrogates:
@@ -141,10 +135,8 @@ def percent(value: float) -> str:
 
 
 def with_interval(row: Any, column: str) -> list[str]:
-    if math.isnan(row[column]):
-        return ["–", ""]
-    low, high = row[f"{column}_low"], row[f"{column}_high"]
-    return [f"{100 * row[column]:.1f}", f"{100 * low:.1f}–{100 * high:.1f}"]
+    shown = entry(row, column)
+    return [shown.value, f"{shown.low}–{shown.high}"] if shown else ["–", ""]
 
 
 def number(value: float) -> str:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 # Matplotlib draws with these; the page, light or dark, says what they look like.
 INK, RULE = "#010203", "#040506"
@@ -169,6 +169,14 @@ def tidy(axes: Axes) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100"])
     axes.tick_params(length=2)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Powers of ten across, written as plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def grid(panels: int, same_scale: bool = True) -> tuple[Figure, list[Any]]:

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robench.networks.derivatives import OWN, BFunction, parse
-from robench.show.report.plots.drawing import LINES, MARKERS, Drawing, Plot, number, tones
-from robench.show.report.plots.figure import figure, grid, legend, svg
+from robench.show.report.plots.drawing import LINES, MARKERS, Drawing, Sketch, number, tones
+from robench.show.report.plots.figure import figure, grid, legend
 from robench.show.results import Model
 from robench.store.manifest import history_of
 
@@ -25,7 +25,7 @@ Z = np.linspace(-4, 4, 161)
 DASHES = ("-", "--", ":", "-.")
 
 
-def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
+def gradient_cosines(drawing: Drawing) -> Sketch | None:
     """Cosine of LR's gradient with BP's, layer by layer, against copies and against seconds."""
     measured = {model["name"]: _cosines(model) for model in _shown(drawing)}
     measured = {model: rows for model, rows in measured.items() if not rows.empty}
@@ -50,17 +50,16 @@ def gradient_cosines(drawing: Drawing, name: str) -> Plot | None:
             axes.set_title(drawing.labels[model])
             axes.tick_params(length=2)
     legend(drawn, panes)
-    title = f"Cosine of the LR gradient with the BP gradient{drawing.suffix}"
     body = [
         [model, *map(number, (row[key] for key in ("layer", "copies", "seconds", "cosine")))]
         for model, rows in measured.items()
         for row in rows.to_dict("records")
     ]
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Cosine of the LR gradient with the BP gradient",
         "Of 100 training images; means over epochs and seeds. With noise in one layer at a time, "
         "copies are for each layer.",
-        svg(drawn, name, title),
         ["model", "layer", "copies", "seconds", "cosine"],
         body,
         broad=len(measured) > 1,
@@ -81,7 +80,7 @@ def _cosines(model: Model) -> pd.DataFrame:
     return table.groupby(["layer", "copies"], as_index=False).mean()
 
 
-def implied_rates(drawing: Drawing, name: str) -> Plot | None:
+def implied_rates(drawing: Drawing) -> Sketch | None:
     """g(z), and the learning rate that it implies, beta(z) = alpha g(z) / sigma'(z) (BF Eq. 4)."""
     found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for model in _shown(drawing):
@@ -104,19 +103,19 @@ def implied_rates(drawing: Drawing, name: str) -> Plot | None:
         shown = drawing.labels[who]
         dashes = DASHES[drawn_of.setdefault(who, 0) % len(DASHES)]  # a model has one colour
         drawn_of[who] += 1
+        colour = drawing.line(who)["color"]
         for axes, y in zip(panes, (values, rate), strict=True):
-            axes.plot(Z, y, color=drawing.colours[shown], ls=dashes, label=f"{shown}: {text}"[:40])
+            axes.plot(Z, y, color=colour, ls=dashes, label=f"{shown}: {text}"[:40])
     for axes, what in zip(panes, ("g(z)", "implied learning rate"), strict=True):
         axes.set_title(what)
         axes.set_xlabel("z")
         axes.tick_params(length=2)
     legend(drawn, panes)
-    title = f"B-functions and the learning rates they imply{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "B-functions and the learning rates they imply",
         "beta(z) = alpha g(z) / sigma'(z), Eq. 4 of the BF paper; undefined where sigma' is 0."
         + "".join(_searched(model) for model in _shown(drawing)),
-        svg(drawn, name, title),
         ["model", "b-function", "z", "g(z)", "beta(z)"],
         [
             [who, text, f"{Z[i]:g}", number(values[i]), number(rate[i])]
@@ -154,7 +153,7 @@ def _searched(model: Model) -> str:
     )
 
 
-def trajectories(drawing: Drawing, name: str) -> Plot | None:
+def trajectories(drawing: Drawing) -> Sketch | None:
     """The way of the weights that learn: of two, as they are; of more, projected on the two
     directions in which they differ most. First seed of each model."""
     ways = {model["name"]: _way(model) for model in _shown(drawing)}
@@ -174,10 +173,9 @@ def trajectories(drawing: Drawing, name: str) -> Plot | None:
     for model, way in ways.items():
         flat = (way - middle) @ directions[:2].T
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-        shown = drawing.labels[model]
-        line = drawing.line(model) | {"marker": None}
-        axes.plot(*flat.T, **line)
-        axes.plot(*flat[-1:].T, marker="o", color=drawing.colours[shown])
+        looks = drawing.line(model) | {"marker": None}
+        axes.plot(*flat.T, **looks)
+        axes.plot(*flat[-1:].T, marker="o", color=looks["color"])
         body += [
             [model, str(epoch), number(x), number(y)] for epoch, (x, y) in enumerate(flat, start=1)
         ]
@@ -186,12 +184,11 @@ def trajectories(drawing: Drawing, name: str) -> Plot | None:
     axes.set_ylabel(f"second {what}")
     axes.tick_params(length=2)
     legend(drawn, [axes])
-    title = f"Ways through weight space{drawing.suffix}"
     caption = "By epoch, of the first seed; a dot marks the end."
     if not two:
         caption += " Principal directions of all points together."
     head = ["model", "epoch", f"first {what}", f"second {what}"]
-    return Plot(title, caption, svg(drawn, name, title), head, body)
+    return Sketch(drawn, "Ways through weight space", caption, head, body)
 
 
 def _way(model: Model) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 
 import pandas as pd
@@ -19,12 +18,13 @@ from robench.show.report.plots.curves import (
     accuracy_by_severity,
     training_curves,
 )
-from robench.show.report.plots.drawing import LINES, Drawing, Plot
-from robench.show.report.plots.figure import labels, style
+from robench.show.report.plots.drawing import LINES, Drawing, Plot, Sketch
+from robench.show.report.plots.figure import labels, style, svg
 from robench.show.report.plots.learning import gradient_cosines, implied_rates, trajectories
 from robench.show.report.plots.recall import recall_against_cost
 from robench.show.report.plots.scatter import clean_against_worst
 from robench.show.report.plots.two_sided import both_ends_by_eps
+from robench.show.report.text import of_items
 from robench.show.results import Results
 
 GROUPS = 4  # data sets that get plots of their own
@@ -34,7 +34,7 @@ def plots(
     results: Results, table: pd.DataFrame, verdicts: Mapping[str, Verdict] | None = None
 ) -> list[Plot]:
     """All plots for which the report has data, data set by data set."""
-    makers: list[Callable[[Drawing, str], Plot | None]] = [
+    makers: list[Callable[[Drawing], Sketch | None]] = [
         heat_map, both_ends_by_eps, recall_against_cost, clean_against_worst,
         cost_against_accuracy, accuracy_by_eps, accuracy_by_draws,
         transfer_matrix, accuracy_by_severity, training_curves,
@@ -45,11 +45,13 @@ def plots(
     groups = list(table.groupby("dataset", sort=False))[:GROUPS]
     wanted = compared_with(results)
     few = [_few(rows[rows["complete"]], wanted) for _, rows in groups]
-    named = [_named(list(rows["model"])) for _, rows in groups]
+    named = [short_names(list(rows["model"])) for _, rows in groups]
+    # What is drawn comes before what is not, and so shares no colour while there are enough.
     shown = [
         names[model] for names, rows in zip(named, few, strict=True) for model in rows["model"]
     ]
-    places = _places([*shown, *(label for names in named for label in names.values())])
+    known = dict.fromkeys([*shown, *(label for names in named for label in names.values())])
+    places = {label: place for place, label in enumerate(known)}
     doubtful = frozenset(
         name for name, found in (verdicts or {}).items() if found["verdict"] == "doubtful"
     )
@@ -60,27 +62,23 @@ def plots(
             own = labels([str(dataset)], 60)[str(dataset)] if several else ""
             drawing = Drawing(
                 results, rows, few[place], named[place], common_folder(list(rows["model"])),
-                f": {own}" if own else "", places, doubtful, chance.get(str(dataset)),
+                places, doubtful, chance.get(str(dataset)),
             )  # fmt: skip
-            made += [
-                replace(plot, dataset=own)
-                for maker in makers
-                if (plot := maker(drawing, f"d{place}-{maker.__name__}"))
-            ]
+            for maker in makers:
+                if one := maker(drawing):
+                    title = f"{one.title}: {own}" if own else one.title
+                    text = svg(one.figure, f"d{place}-{maker.__name__}", title)
+                    caption = of_items(one.caption, results.items)
+                    made.append(Plot(title, caption, text, one.head, one.body, one.broad, own))
     return made
 
 
-def _named(names: Sequence[str]) -> dict[str, str]:
-    """What plots call models: without the folder that all of them begin with."""
+def short_names(names: Sequence[str], length: int = 36) -> dict[str, str]:
+    """Names without the folder that all of them begin with, printable, distinct and of bounded
+    length."""
     folder = common_folder(names)
-    short = labels(name.removeprefix(folder) for name in names)
+    short = labels((name.removeprefix(folder) for name in names), length)
     return dict(zip(names, short.values(), strict=True))
-
-
-def _places(shown: Sequence[str]) -> dict[str, int]:
-    """A number for each label of the page, the same in each data set, in the order in which they
-    come: those that are drawn before others, which share no colour while there are enough."""
-    return {label: place for place, label in enumerate(dict.fromkeys(shown))}
 
 
 def compared_with(results: Results) -> set[str]:

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from robench.show.balls import Ball
 from robench.show.diagnostics.subject import ASIDE
 from robench.show.gaps import Gap, does, gaps
 from robench.show.leaderboard import CLEAN
 from robench.show.report.measurements import measurements
-from robench.show.report.plots.drawing import Drawing, Plot, number, tones
-from robench.show.report.plots.figure import figure, percent_ticks, svg, tidy
+from robench.show.report.plots.drawing import Drawing, Sketch, number, tones
+from robench.show.report.plots.figure import figure, logarithmic, percent_ticks, tidy
 from robench.show.report.plots.scatter import write_names
 from robench.show.results import Model, Results, Threat
 from robench.show.statistics import wilson
@@ -74,10 +73,9 @@ def _cells(
             if correct is None:
                 continue
             cost = measurements(results, model, threat["name"])
-            passes = (cost.queries or 0.0) + (cost.gradients or 0.0)
             ms = 1000 * (cost.seconds or 0.0) / max(clean.shape[1], 1)
             broken = int((breakable & (correct == 0)).sum())
-            yield threat, (int(breakable.sum()), broken, passes, ms)
+            yield threat, (int(breakable.sum()), broken, cost.passes, ms)
 
 
 def _interval(share: float, images: int) -> tuple[float, float]:
@@ -85,7 +83,7 @@ def _interval(share: float, images: int) -> tuple[float, float]:
     return 100 * float(low), 100 * float(high)
 
 
-def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
+def recall_against_cost(drawing: Drawing) -> Sketch | None:
     """What each attack finds of what can be broken, against what it asks."""
     shown = set(drawing.table["model"])
     models = [model for model in drawing.results.models if model["name"] in shown]
@@ -96,10 +94,7 @@ def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
     drawn = figure(6.4, 4.2)
     axes = drawn.subplots()
     axes.scatter([one.passes for one in known], shares, color=tones(1)[0], s=36, zorder=2)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic(axes)
     axes.set(xlabel="forward and backward passes per image", ylabel="found of breakable, %")
     tidy(axes)
     axes.set_ylim(-0.02, 1.04)
@@ -107,7 +102,6 @@ def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
     places = [(one.passes, share) for one, share in zip(known, shares, strict=True)]
     cards = [one.card.removeprefix("truth/") for one in known]
     write_names(drawn, axes, dict(zip(cards, places, strict=True)))
-    title = f"What attacks find of what can be broken{drawing.suffix}"
     nearest = gaps(drawing.results, models)
     lines = [
         [
@@ -124,14 +118,15 @@ def recall_against_cost(drawing: Drawing, name: str) -> Plot | None:
     ]
     others = set(nearest) - {one.does for one in known}
     lines += [[nearest[name].card, *["–"] * 6, *_gap(nearest[name])] for name in sorted(others)]
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "What attacks find of what can be broken",
         "All models without noise and all balls in which something is proved. Breakable are images "
         "that the model gets right and for which an attack or a proof found a point of the ball "
         "that it gets wrong; where images are open there may be more. Further up finds more, "
         "further left asks less; an image that is broken is asked about no more."
         + _about(list(nearest.values())),
-        svg(drawn, name, title),
+
         ["attack", "found of breakable", "95% interval", "found", "breakable", "passes per image",
          "ms per image", *(["median gap", "times as far", "images of the gap"] if nearest else [])],
         lines,

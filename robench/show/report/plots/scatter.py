@@ -13,13 +13,13 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from robench.show.leaderboard import CLEAN
-from robench.show.report.plots.drawing import LINES, Drawing, Plot, with_interval
-from robench.show.report.plots.figure import figure, percent_ticks, svg, tidy
+from robench.show.report.plots.drawing import LINES, Drawing, Sketch, with_interval
+from robench.show.report.plots.figure import figure, percent_ticks, tidy
 
 NAMED = 12  # points up to which each bears its name
 
 
-def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
+def clean_against_worst(drawing: Drawing) -> Sketch | None:
     """Clean accuracy against the worst case, with 95% intervals."""
     known = drawing.table[drawing.table["worst_case"].notna() & drawing.table[CLEAN].notna()]
     if not drawing.results.searched or len(known) < 2:
@@ -45,12 +45,11 @@ def clean_against_worst(drawing: Drawing, name: str) -> Plot | None:
     if len(known) <= NAMED:
         places = zip(known["model"], known[CLEAN], known["worst_case"], strict=True)
         write_names(drawn, axes, {drawing.labels[model]: (x, y) for model, x, y in places})
-    title = f"Clean accuracy against worst case{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Clean accuracy against worst case",
         "Per-image worst case over all attacks; the lines are 95% intervals, the dotted one is "
         f"chance.{drawing.hollow}",
-        svg(drawn, name, title),
         ["model", "trainer", "clean", "95% interval", "worst case", "95% interval"],
         [
             [

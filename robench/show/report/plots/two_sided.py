@@ -10,8 +10,8 @@ from matplotlib.ticker import NullLocator
 
 from robench.show.balls import Ball
 from robench.show.leaderboard import CLEAN
-from robench.show.report.plots.drawing import Drawing, Plot, tones, with_interval
-from robench.show.report.plots.figure import grid, legend, spaced, svg, tidy
+from robench.show.report.plots.drawing import Drawing, Sketch, tones, with_interval
+from robench.show.report.plots.figure import grid, legend, spaced, tidy
 from robench.show.report.text import NORMS
 from robench.show.two_sided import ATTACKED, PROVED, balls, column
 
@@ -19,7 +19,7 @@ TICK = 0.14
 """Share of an axis that a number under it takes."""
 
 
-def both_ends_by_eps(drawing: Drawing, name: str) -> Plot | None:
+def both_ends_by_eps(drawing: Drawing) -> Sketch | None:
     """A panel for each model: the proved and the attacked share of its images, and the band between
     them, over the radii at which something is proved."""
     proofs = [ball for ball in balls(drawing.results) if ball.eps > 0]
@@ -38,13 +38,12 @@ def both_ends_by_eps(drawing: Drawing, name: str) -> Plot | None:
         axes.set_xlabel(f"eps ({NORMS.get(norm, norm)})")
         tidy(axes)
     legend(drawn, panes)
-    title = f"Proved and attacked, by radius{drawing.suffix}"
-    return Plot(
-        title,
+    return Sketch(
+        drawn,
+        "Proved and attacked, by radius",
         "At each marked radius the robust accuracy on these images lies in the hatched band, and "
         "that on others between the dotted lines, at 95%. At eps = 0 both ends are the clean "
         f"accuracy.{drawing.left_out}",
-        svg(drawn, name, title),
         ["model", "eps", "proved", "95% interval", "attacked", "95% interval"],
         [
             [
