@@ -8,12 +8,13 @@ import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from robench import __version__
@@ -274,7 +275,8 @@ def list_(
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    console = out if out.is_terminal else Console(width=200, emoji=False)
+    console.print(table)  # wide ones keep their lines when the output is a pipe
 
 
 @app.command()
@@ -285,8 +287,7 @@ def show(
     """Show a card: what it says, every field with its default, and the file that implements it."""
     from robench.workspace import listing
 
-    for line in listing.details(_workspace(workspace), what):
-        _say(line)
+    _say(*listing.details(_workspace(workspace), what))
 
 
 @app.command()
@@ -299,8 +300,7 @@ def plan(
     from robench.workspace import listing
     from robench.workspace.plan import make_plan
 
-    for line in listing.plan_lines(make_plan(_workspace(workspace), report, only or ())):
-        _say(line)
+    _say(*listing.plan_lines(make_plan(_workspace(workspace), report, only or ())))
 
 
 @app.command()
@@ -314,8 +314,7 @@ def status(
 
     here = _workspace(workspace)
     state = report_status(here, report, _store(here, store))
-    for line in state.lines():
-        _say(printable(line))
+    _say(*map(printable, state.lines()))
     if not state.complete:
         raise typer.Exit(FAILED)
 
@@ -359,8 +358,7 @@ def fsck(
     from robench.store import fsck as checking
 
     found = checking.check_store(_store(_workspace(workspace), store))
-    for line in found.lines(every):
-        _say(printable(line))
+    _say(*map(printable, found.lines(every)))
     if found.damaged:
         raise typer.Exit(FAILED)
 
@@ -446,18 +444,10 @@ def _share(
             if pull:
                 sharing.note_pulled(target, source, shared)
     names = sharing.labels(target, source) if shared.contradictions else {}
-    lines = [
-        *(
-            line
-            for found in shared.contradictions
-            for line in found.lines(
-                names.get(found.item.key, ""), target.files.shown, source.files.shown
-            )
-        ),
-        *shared.summary(f"{verb}ed"),
-    ]
-    for line in lines:
-        _say(printable(line))
+    for one in shared.contradictions:
+        label = names.get(one.item.key, "")
+        _say(*map(printable, one.lines(label, target.files.shown, source.files.shown)))
+    _say(*map(printable, shared.summary(f"{verb}ed")))
     if pull and report is not None:
         _say(f"next: robench run {report}")
     if not shared.sound:
@@ -480,8 +470,7 @@ def check(
 
     checked = failed = 0
     for found in contract.check(_workspace(workspace), wanted):
-        for line in contract.lines(found):
-            _say(line)
+        _say(*contract.lines(found))
         checked, failed = checked + 1, failed + (not found.passed)
     out.print(f"{checked} checked, {failed} failed", highlight=False)
     if failed:
@@ -510,9 +499,7 @@ def new(
         command = (
             f"robench check {begin.PLURAL[what.value]}/{name}{where} && robench run {name}{where}"
         )
-    for file in files:
-        _say(f"wrote {file}")
-    _say(f"next: {command}")
+    _say(*(f"wrote {file}" for file in files), f"next: {command}")
 
 
 class Described(StrEnum):
@@ -552,26 +539,20 @@ def _store(workspace: Workspace, named: str | None) -> Store:
     return Store(named or workspace.output / ".robench")
 
 
-def _say(line: str) -> None:
-    """A line as it is, however long."""
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print(table: Any) -> None:
-    """Wide tables keep their lines when the output is a pipe."""
-    console = out if out.is_terminal else Console(width=200, emoji=False)
-    console.print(table)
+def _say(*lines: str) -> None:
+    """Lines as they are, however long."""
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _command() -> str:
     """As a page shows it, which is of the whole report, and which anybody may read."""
-    words = ["robench"]
-    before = ""
-    for word in sys.argv[1:]:
-        if before != "--only" and word.partition("=")[0] != "--only":
-            words.append(word)
-        before = word
-    return conceal(" ".join(words))
+    words = [
+        word
+        for before, word in pairwise(sys.argv)
+        if "--only" not in (before, word.partition("=")[0])
+    ]
+    return conceal(" ".join(["robench", *words]))
 
 
 def main() -> None:
@@ -584,14 +565,14 @@ def main() -> None:
     except RobenchError as error:
         if debug:
             raise
-        err.print(f"[red]error[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(USAGE)
     except OSError as error:  # of where it stands and what it writes to: all else has an error
         if debug:
             raise
         said = " ".join(str(part) for part in (error.strerror or error, error.filename) if part)
         with suppress(OSError):  # it may be this stream that is full
-            err.print(f"[red]error[/red] {_escape(said)}", highlight=False, soft_wrap=True)
+            err.print(f"[red]error[/red] {escape(said)}", highlight=False, soft_wrap=True)
         _leave_quietly(USAGE)
     except KeyboardInterrupt:
         _interrupted()
@@ -639,12 +620,6 @@ def _with_ray_address(words: list[str]) -> list[str]:
         alone = word == "--ray" and not (following in ("auto", "here") or ":" in following)
         made.append("--ray=here" if alone else word)
     return made
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 if __name__ == "__main__":

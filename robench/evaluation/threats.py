@@ -70,12 +70,11 @@ def threats_asked(
             continue
         for one in _at(attack, norm, radii, None if kept else (GREY if channels == 1 else COLOUR)):
             made[one.name] = one
-    if given and not made and goal == "targeted":
-        raise RobenchError(
-            "evaluate: goal = 'targeted': none of the attacks asked for goes towards a class"
-        )
     if given and not made:
-        raise RobenchError(f"evaluate: norm = {norm!r}: none of the attacks asked for works in it")
+        why = f"norm = {norm!r}: none of the attacks asked for works in it"
+        if goal == "targeted":
+            why = "goal = 'targeted': none of the attacks asked for goes towards a class"
+        raise RobenchError(f"evaluate: {why}")
     update: dict[str, Any] = {"attacks": tuple(made)}
     if own:
         update["corruptions"] = tuple(corruptions or ())
@@ -84,8 +83,12 @@ def threats_asked(
 
 def held_card(kind: type[AnyCard], workspace: Workspace, name: str, **values: Any) -> AnyCard:
     """A card that is in no file. Raises RobenchError in the words of `robench.evaluate`."""
+    return _checked(kind, {**values, "name": name, "root": workspace.root})
+
+
+def _checked(kind: type[AnyCard], values: Mapping[str, Any]) -> AnyCard:
     try:
-        return kind(name=name, root=workspace.root, **values)
+        return kind(**values)
     except ValidationError as error:
         raise RobenchError(f"evaluate: {explain(error, set(kind.model_fields))}") from None
 
@@ -169,15 +172,9 @@ def _of_mapping(workspace: Workspace, wanted: Mapping[str, Any]) -> AttackCard:
 def _of_instance(workspace: Workspace, attack: Attack) -> AttackCard:
     name = plugins.held("attacks", type(attack))
     settings = {key: getattr(attack, key) for key in type(attack).fields().model_fields}
-    return held_card(
-        AttackCard,
-        workspace,
-        type(attack).__name__,
-        attack={"name": name, **settings},
-        access=attack.needs,
-        norm=attack.norms[0],
-        eps=GREY,
-    )
+    values = {"access": attack.needs, "norm": attack.norms[0], "eps": GREY}
+    spec = {"name": name, **settings}
+    return held_card(AttackCard, workspace, type(attack).__name__, attack=spec, **values)
 
 
 def _is_own(workspace: Workspace, card: AttackCard) -> bool:
@@ -243,10 +240,7 @@ def _at(
 def held_like(card: AttackCard, **changes: Any) -> AttackCard:
     """The card with some values changed, and checked again."""
     values = {key: getattr(card, key) for key in type(card).model_fields}
-    try:
-        return AttackCard(**{**values, **changes})
-    except ValidationError as error:
-        raise RobenchError(f"evaluate: {explain(error, set(AttackCard.model_fields))}") from None
+    return _checked(AttackCard, {**values, **changes})
 
 
 def _said(cards: Sequence[AttackCard]) -> str:

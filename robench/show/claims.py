@@ -23,10 +23,9 @@ from robench.show.diagnostics.estimate import percent
 from robench.show.results import Results
 from robench.show.statistics import (
     Floats,
-    Resampling,
     percentile_interval,
     resampled_means,
-    resampling,
+    shared_resampling,
     wilson,
 )
 
@@ -82,12 +81,8 @@ def _judge(results: Results, claim: Mapping[str, Any]) -> Claim:
             _beside(results, claim["model"], claim["control"], threat, published)
             for threat in dict.fromkeys((claim["threat"], claim["strong"]))
         ]
-    return Claim(
-        text=claim["text"],
-        verdict=verdict,
-        strong_verdict=strong,
-        evidence=" ".join(sentences),
-    )
+    evidence = " ".join(sentences)
+    return Claim(text=claim["text"], verdict=verdict, strong_verdict=strong, evidence=evidence)
 
 
 def _compare(
@@ -171,8 +166,7 @@ def _accuracy(results: Results, name: str, threat: str) -> Floats | None:
 def _interval(first: Floats, second: Floats) -> tuple[float, float]:
     """Bootstrap over seeds of each model and over the images that both share."""
     rng = np.random.default_rng(derived_seed("claim", first.shape, second.shape))
-    drawn = resampling(len(first), first.shape[1], rng)
-    others = Resampling(resampling(len(second), 1, rng).seeds, drawn.images)
+    drawn, others = shared_resampling(len(first), len(second), first.shape[1], rng)
     gaps = resampled_means(first[None], drawn) - resampled_means(second[None], others)
     low, high = percentile_interval(gaps[:, 0])
     return float(low), float(high)

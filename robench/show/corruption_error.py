@@ -23,10 +23,9 @@ from robench.show.results import Model, Results
 from robench.show.statistics import (
     LEVEL,
     Floats,
-    Resampling,
     percentile_interval,
     resampled_means,
-    resampling,
+    shared_resampling,
 )
 
 HARM = 0.01
@@ -77,8 +76,7 @@ def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError 
         return None
     images = first.shape[2]
     rng = np.random.default_rng(derived_seed("mce", model["name"], first.shape, second.shape))
-    drawn = resampling(first.shape[1], images, rng)
-    others = Resampling(resampling(second.shape[1], 1, rng).seeds, drawn.images)
+    drawn, others = shared_resampling(first.shape[1], second.shape[1], images, rng)
     samples = np.stack([resampled_means(first, drawn), resampled_means(second, others)])
     points = np.stack([first.mean(axis=(1, 2)), second.mean(axis=(1, 2))])[:, None]
     ce, harm = _sums(points, results)

@@ -17,6 +17,8 @@ from robench.show.results import Results, answers
 from robench.store.store import Damaged, Store
 
 Format = Literal["npz", "png"]
+ARRAYS = ("images", "image", "label", "predictions")
+"""Of Kept, as they are written."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def export(
 
     Yields what is written. Raises RobenchError where nothing was kept, or a file cannot be written.
     """
-    found = False
+    written = False
     for cell in results.manifest["cells"]:
         model, seed, threat = cell["model"], cell["seed"], cell["threat"]
         wanted = not only or any(fnmatchcase(name, one) for one in only for name in (model, threat))
@@ -90,7 +92,7 @@ def export(
             continue
         if cell.get("inputs") and not store.has_inputs(cell["inputs"]):
             continue  # made while it was used
-        found = True
+        written = True
         for name in (model, threat):
             check_name(name, "images of")
         kept = read_images(store, results, model, seed, threat)
@@ -99,19 +101,14 @@ def export(
             place.parent.mkdir(parents=True, exist_ok=True)
             if form == "npz":
                 place = place.with_name(f"{place.name}.npz")
-                np.savez_compressed(
-                    place,
-                    images=kept.images,
-                    image=kept.image,
-                    label=kept.label,
-                    predictions=kept.predictions,
-                )
+                arrays = {key: getattr(kept, key) for key in ARRAYS}
+                np.savez_compressed(place, **arrays)
             else:
                 _pngs(kept, place)
         except OSError as error:
             raise RobenchError(f"{place}: cannot be written: {error.strerror}") from None
         yield place
-    if not found:
+    if not written:
         raise RobenchError(
             f"{results.name}: no images are kept{' of that' if only else ''}; make them with: "
             f"robench run {results.name} --keep-images"

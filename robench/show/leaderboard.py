@@ -136,14 +136,8 @@ def _ranked(results: Results, model: Model) -> Floats | None:
         return results.worst_case(model)
     if not results.kinds:
         return results.correct(model, CLEAN)
-    kinds = []
-    for threats in results.kinds.values():
-        names = [threat["name"] for threat in threats]
-        total = _sum({name: results.correct(model, name) for name in names}, names)
-        if total is None:
-            return None
-        kinds.append(total / len(names))
-    return np.asarray(np.mean(kinds, axis=0))
+    kinds = results.kinds.values()
+    return mean_of([mean_of([results.correct(model, t["name"]) for t in kind]) for kind in kinds])
 
 
 def column_name(threat: str) -> str:
@@ -197,31 +191,23 @@ def _columns(results: Results) -> list[str]:
 def _scores(results: Results, model: Model) -> tuple[dict[str, float], Floats | None]:
     """Every accuracy of a row with interval and sd, and what it is ranked by (seeds, images) if
     known: see `ranked_by`."""
-    single: dict[str, Floats] = {}  # measured on images once each: Wilson holds
-    reused: dict[str, Floats] = {}  # averages that reuse images: bootstrap by image
-    found = {t["name"]: results.correct(model, t["name"]) for t in results.threats}
-    for name, correct in found.items():
-        if correct is not None:
-            single[column_name(name)] = correct
+    correct = {t["name"]: results.correct(model, t["name"]) for t in results.threats}
     survived = results.worst_case(model)
     headlines = {"worst_case": survived} if results.attacked else {}
     if results.noisy:
         headlines |= {VOTES[1]: results.vote(model, CLEAN)}
         headlines |= {VOTES[0]: results.worst_vote(model)} if results.attacked else {}
-    single |= {name: left for name, left in headlines.items() if left is not None}
+    # Measured on images once each: Wilson holds.
+    single = _known({column_name(name): one for name, one in correct.items()} | headlines)
     single |= two_sided.accuracies(results, model)
-    averages: dict[str, list[Threat]] = {
-        "average_attacks": results.averaged,
-        **{column_name(kind): threats for kind, threats in results.kinds.items()},
-    }
-    for name, threats in averages.items():
-        total = _sum(found, [threat["name"] for threat in results.met(model, threats)])
-        if total is not None:
-            reused[name] = total / len(results.met(model, threats))
-    kinds = [reused.get(column_name(kind)) for kind in results.kinds]
-    known = [kind for kind in kinds if kind is not None]
-    if known and len(known) == len(kinds):
-        reused["average_corruptions"] = np.mean(known, axis=0)
+
+    def mean(threats: Sequence[Threat]) -> Floats | None:
+        return mean_of([correct[threat["name"]] for threat in results.met(model, threats)])
+
+    kinds = {column_name(kind): mean(threats) for kind, threats in results.kinds.items()}
+    averages = {"average_attacks": mean(results.averaged), **kinds}
+    # Averages reuse images: bootstrap by image.
+    reused = _known(averages | {"average_corruptions": mean_of(list(kinds.values()))})
     scores = summaries(single, reused)
     for threat in results.targeted:  # over images of their own: those that have another label
         success = results.success(model, threat["name"])
@@ -231,15 +217,14 @@ def _scores(results: Results, model: Model) -> tuple[dict[str, float], Floats | 
     return scores | two_sided.left_open(results, scores), ranked
 
 
-def _sum(found: Mapping[str, Floats | None], names: list[str]) -> Floats | None:
-    """The threats' arrays added up; None when there are none or one is missing."""
-    total: Floats | None = None
-    for name in names:
-        correct = found.get(name)
-        if correct is None:
-            return None
-        total = correct if total is None else total + correct
-    return total
+def mean_of(parts: Sequence[Floats | None]) -> Floats | None:
+    """Of arrays of one shape; None when there are none or one is missing."""
+    known = [part for part in parts if part is not None]
+    return np.asarray(np.mean(known, axis=0)) if known and len(known) == len(parts) else None
+
+
+def _known(arrays: Mapping[str, Floats | None]) -> dict[str, Floats]:
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def summaries(single: dict[str, Floats], reused: dict[str, Floats]) -> dict[str, float]:

@@ -373,20 +373,19 @@ def load_results(
 
     Raises RobenchError when the report was never run.
     """
+    where = f"{store.url}: report {report!r}"
     try:
         manifest = as_read(manifest) if manifest is not None else store.read_run(report)
     except Damaged as damaged:
         raise RobenchError(f"{damaged}; make it again with: robench run {report}") from None
     if manifest is None:
-        raise RobenchError(
-            f"{store.url}: report {report!r} has not been run; run it with: robench run {report}"
-        )
-    _check_schema(manifest, f"{store.url}: report {report!r}")
+        raise RobenchError(f"{where} has not been run; run it with: robench run {report}")
+    _check_schema(manifest, where)
     if outcomes is None:  # it is not of this moment
-        check_shape(manifest, f"{store.url}: report {report!r}")
+        check_shape(manifest, where)
         for wrong in misnamed(manifest):
             raise RobenchError(
-                f"{store.url}: report {report!r}: {wrong}: its digest is not its own; "
+                f"{where}: {wrong}: its digest is not its own; "
                 f"run it again with: robench run {report}"
             )
     known = outcomes or Outcomes()
@@ -487,7 +486,10 @@ def load_published(folder: Path) -> Results:
         raise RobenchError(f"{folder}: not a published report: {error}") from None
     tables = Tables.of(rows, {name: (start, end - start) for name, (start, end) in found.items()})
     _check_digests(manifest, tables, folder)
-    return Results(_mark_absent(manifest, found), tables, folder)
+    for cell in manifest["cells"]:
+        if cell["status"] == "done" and cell["digest"] not in tables:
+            cell.update(status="missing", error=f"its rows are not in {CELLS}; run again")
+    return Results(manifest, tables, folder)
 
 
 def _places(table: pa.Table) -> dict[str, tuple[int, int]]:
@@ -543,13 +545,6 @@ def _check_schema(manifest: Any, where: str) -> None:
             f"{where}: schema {manifest.get('schema')!r} is none of {SCHEMAS}, those read here; "
             "run the report again, or use the robench that wrote it"
         )
-
-
-def _mark_absent(manifest: dict[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
-    for cell in manifest["cells"]:
-        if cell["status"] == "done" and cell["digest"] not in rows:
-            cell.update(status="missing", error=f"its rows are not in {CELLS}; run again")
-    return manifest
 
 
 def _short(value: Any) -> Any:

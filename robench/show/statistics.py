@@ -59,6 +59,14 @@ def resampling(
     )
 
 
+def shared_resampling(
+    seeds: int, others: int, images: int, rng: np.random.Generator
+) -> tuple[Resampling, Resampling]:
+    """For two models with seeds of their own: both meet the images that are drawn."""
+    drawn = resampling(seeds, images, rng)
+    return drawn, Resampling(resampling(others, 1, rng).seeds, drawn.images)
+
+
 def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """(low, high) between which the middle of the samples lies; samples run along the first axis.
 

@@ -82,14 +82,12 @@ class Subject:
     def correct(self, threat: Threat) -> Floats | None:
         """(seeds, images): share of draws in which each image was right; None: not all seeds have
         met the threat."""
-        name = threat["name"]
-        if name not in self._correct:
-            self._correct[name] = self.results.correct(self.model, name)
-        return self._correct[name]
+        return self._correct[threat["name"]]
 
     @cached_property
     def _correct(self) -> dict[str, Floats | None]:
-        return {}
+        looked_at = [t["name"] for t in self.results.threats if t["kind"] != "corruption"]
+        return {name: self.results.correct(self.model, name) for name in looked_at}
 
     def known(self, threat: Threat) -> Floats:
         """`correct` of a threat in `attacks` or of `clean`."""

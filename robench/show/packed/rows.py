@@ -11,6 +11,7 @@ images and draws each; classes are bytes where all of them fit, else little-endi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,8 @@ def pack_rows(table: pa.Table, places: Sequence[Place], runs: Sequence[object]) 
     wrong[first] = _wrong(run)
     for name in AS_BEFORE:
         said = table.column(name).to_numpy()
-        before = [None, *places[:-1]]
-        pairs = zip(before, places, strict=True)
-        same = [
-            b is not None and np.array_equal(said[slice(*b)], said[slice(*p)]) for b, p in pairs
-        ]
+        cells = [said[start:end] for start, end in places]
+        same = [False, *(np.array_equal(before, own) for before, own in pairwise(cells))]
         table = _without(table, name, places, same)
     table = _without(table, CORRECT, places, follows).drop_columns([PREDICTIONS])
     table = table.append_column(DRAWS, pa.array(draws, pa.int16()))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robench.show.leaderboard import CLEAN
+from robench.show.leaderboard import CLEAN, mean_of
 from robench.show.results import Model, Results
 from robench.show.statistics import Floats
 
@@ -69,9 +69,7 @@ def _correct(results: Results, model: Model, where: str, at: Any) -> Floats | No
         return results.worst_case(model)
     if where == "threats":
         return results.correct(model, results.threats[at]["name"])
-    found = [results.correct(model, t["name"]) for t in list(results.kinds.values())[at]]
-    known = [correct for correct in found if correct is not None]
-    return np.asarray(np.mean(known, axis=0)) if len(known) == len(found) else None
+    return mean_of([results.correct(model, t["name"]) for t in list(results.kinds.values())[at]])
 
 
 def _images(results: Results, model: Model) -> list[int]:

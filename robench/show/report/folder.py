@@ -142,7 +142,7 @@ def _made(
         "leaderboard.tex": as_latex(results, table, verdicts).encode(),
     }
     page = render(results, table, verdicts, claims, said, NOTHING, held, within).encode()
-    made_from = _made_from(content, page, [made[name] for name in BESIDE])
+    made_from = digest_bytes(content.encode(), page, *(made[name] for name in BESIDE))
     made[PAGE] = page.replace(NOTHING.encode(), made_from.encode(), 1)
     return made
 
@@ -159,14 +159,9 @@ def _current(folder: Path, content: str) -> dict[str, bytes] | None:
     if not found:
         return None
     bare = page[: found.start(1)] + NOTHING.encode() + page[found.end(1) :]
-    if found[1].decode() != _made_from(content, bare, beside):
+    if found[1].decode() != digest_bytes(content.encode(), bare, *beside):
         return None
     return {PAGE: page, **dict(zip(BESIDE, beside, strict=True))}
-
-
-def _made_from(content: str, page: bytes, beside: Sequence[bytes]) -> str:
-    """Digest of all that a folder shows and was made from. `page`: with NOTHING in its place."""
-    return digest_bytes(content.encode(), page, *beside)
 
 
 def _source() -> list[bytes]:

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,8 +20,8 @@ from robench.show.packed.pack import RUNS
 from robench.show.report.columns import roles
 from robench.show.report.costs import COSTS
 from robench.show.report.measurements import Measurements, by_class, measurements
-from robench.show.report.pictures import Strip, examples, strongest_attack
-from robench.show.report.text import PAPERS, of_items, radius, towards
+from robench.show.report.pictures import Strip, examples
+from robench.show.report.text import PAPERS, of_items, radius, shorten, towards
 from robench.show.report.two_sided import record as ends_record
 from robench.show.results import Model, Results, Threat, targeted
 from robench.store.manifest import Seed, history_of
@@ -46,7 +46,8 @@ def payload(
     records = [_record(results, results.by_name[row["model"]], row) for row in rows]
     for record in records:
         if verdicts and record["name"] in verdicts:
-            record["verdict"] = _clipped(_of_items(verdicts[record["name"]], results.items))
+            verdict = _of_items(verdicts[record["name"]], results.items)
+            record["verdict"] = _changed(verdict, _clipped)
     return {
         "items": results.items,
         "papers": list(PAPERS.items()),
@@ -99,23 +100,22 @@ def _of_items(verdict: Mapping[str, Any], items: str) -> dict[str, Any]:
     }
 
 
-def _clipped(value: Any) -> Any:
-    """`value` with its texts cut: a sentence holds names, and a name may be of any length."""
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """JSON with all its texts and numbers changed, keys too."""
     if isinstance(value, Mapping):
-        return {_clipped(key): _clipped(item) for key, item in value.items()}
+        return {change(key): _changed(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clipped(item) for item in value]
-    if isinstance(value, str) and len(value) > TEXT:
-        return value[: TEXT - 1] + "…"
-    return value
+        return [_changed(item, change) for item in value]
+    return change(value)
+
+
+def _clipped(value: Any) -> Any:
+    """A sentence holds names, and a name may be of any length."""
+    return shorten(value, TEXT) if isinstance(value, str) else value
 
 
 def _finite(value: Any) -> Any:
-    """`value` with infinities as text: JSON has no word for eps = inf."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+    """Infinities as text: JSON has no word for eps = inf."""
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -126,7 +126,8 @@ def embedded(value: Any) -> str:
 
 
 def _json(value: Any) -> bytes:
-    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    finite = _changed(value, _finite)
+    text = json.dumps(finite, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode()
 
 
@@ -173,7 +174,7 @@ def _record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
         cells = [[results.cell(model["name"], seed, name) for seed in seeds] for name in names]
         record["cells"] = [[cell["digest"][:12] if cell else None for cell in row] for row in cells]
     record |= ends_record(results, model, row)
-    strongest = strongest_attack(results.attacks, _accuracy(row, names))
+    strongest = _strongest(results, row)
     cell = strongest and results.cell(model["name"], model["seeds"][0]["seed"], strongest)
     if cell and cell.get("loss_trace"):
         record["trace"] = {"threat": strongest, "runs": runs(cell)}
@@ -221,31 +222,27 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
 
 
 def _pictures(results: Results, row: pd.Series, tiles: int) -> list[Strip]:
-    names = [threat["name"] for threat in results.threats]
-    accuracy = _accuracy(row, names)
-    strongest = strongest_attack(results.attacks, accuracy)
     model = results.by_name[row["model"]]
-    return examples(results, model, strongest, _hardest(results, row), tiles)
+    return examples(results, model, _strongest(results, row), _hardest(results, row), tiles)
 
 
 def pictured_cells(results: Results, table: pd.DataFrame) -> dict[str, int]:
     """Of how many images of a cell, by its digest, the page may show pictures: of each model's
     first seed those of `_pictures`, and of each data set's first model one of every corruption."""
-    names = [threat["name"] for threat in results.threats]
-    found: dict[str, int] = {}
+    most: dict[str, int] = {}
     for _, rows in table.groupby("dataset", sort=False):
         for place, (_, row) in enumerate(rows.iterrows()):
-            model, accuracy = results.by_name[row["model"]], _accuracy(row, names)
+            model = results.by_name[row["model"]]
             sheet = [one["name"] for kind in results.kinds.values() for one in kind]
             shown = dict.fromkeys(sheet if place == 0 else [], 1) | {CLEAN: TILES[0]}
             shown |= {results.kinds[kind][-1]["name"]: TILES[0] for kind in _hardest(results, row)}
-            if strongest := strongest_attack(results.attacks, accuracy):
+            if strongest := _strongest(results, row):
                 shown[strongest] = TILES[0]
             for name, images in shown.items():
                 cell = results.cell(model["name"], model["seeds"][0]["seed"], name)
                 if cell:
-                    found[cell["digest"]] = max(images, found.get(cell["digest"], 0))
-    return found
+                    most[cell["digest"]] = max(images, most.get(cell["digest"], 0))
+    return most
 
 
 def _hardest(results: Results, row: pd.Series) -> list[str]:
@@ -254,8 +251,11 @@ def _hardest(results: Results, row: pd.Series) -> list[str]:
     return sorted(kinds, key=lambda kind: (row[column_name(kind)], kind))[:WORST_KINDS]
 
 
-def _accuracy(row: pd.Series, names: Sequence[str]) -> dict[str, float]:
-    return {name: float(row[column_name(name)]) for name in names}
+def _strongest(results: Results, row: pd.Series) -> str | None:
+    """The attack that leaves the lowest accuracy; the first of equals."""
+    left = {t["name"]: float(row[column_name(t["name"])]) for t in results.attacks}
+    known = [name for name in left if not math.isnan(left[name])]
+    return min(known, key=lambda name: left[name], default=None)
 
 
 def _interval(row: pd.Series, column: str) -> list[float | None]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from robench.show.results import Model, Results, Threat
+from robench.show.results import Model, Results
 
 Pixels = NDArray[np.uint8]
 LARGEST_SIDE = 48  # pixels; larger images are shown by means of blocks
@@ -111,22 +111,13 @@ def contact_sheet(results: Results, model: Model) -> list[Strip]:
     return [made for made in strips if made is not None]
 
 
-def strongest_attack(attacks: list[Threat], accuracy: dict[str, float]) -> str | None:
-    """The attack that leaves the lowest accuracy; the first of equals."""
-    known = [t["name"] for t in attacks if not math.isnan(accuracy.get(t["name"], math.nan))]
-    return min(known, key=lambda name: accuracy[name]) if known else None
-
-
 def _pixels(
     results: Results, model: Model, threat: str, tiles: int = 8
 ) -> tuple[pa.Table, Pixels] | None:
-    seed = model["seeds"][0]["seed"]
-    cell, rows = (
-        results.cell(model["name"], seed, threat),
-        results.table(model["name"], seed, threat),
-    )
-    if cell is None or rows is None:
+    cell = results.cell(model["name"], model["seeds"][0]["seed"], threat)
+    if cell is None:
         return None
+    rows = results.rows[cell["digest"]]
     images = inputs(rows.slice(0, tiles), cell.get("input_shape"))
     return None if images is None else (rows.slice(0, len(images)), images)
 
