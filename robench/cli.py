@@ -255,9 +255,9 @@ def publish(
     from robench.show.report.site import write_site
 
     here = _workspace(workspace)
-    found = all_results(here, _store(here, store))
-    subjects = {name: here.card("reports", name).subject for name in found}
-    index = write_site(found, site, subjects=subjects, beside=here.root / "reports")
+    results = all_results(here, _store(here, store))
+    subjects = {name: here.card("reports", name).subject for name in results}
+    index = write_site(results, site, subjects=subjects, beside=here.root / "reports")
     _say(f"site: {index}")
 
 
@@ -357,9 +357,9 @@ def fsck(
     """Check every file of a store; say what no report needs. Exit code 1 when one is damaged."""
     from robench.store import fsck as checking
 
-    found = checking.check_store(_store(_workspace(workspace), store))
-    _say(*map(printable, found.lines(every)))
-    if found.damaged:
+    state = checking.check_store(_store(_workspace(workspace), store))
+    _say(*map(printable, state.lines(every)))
+    if state.damaged:
         raise typer.Exit(FAILED)
 
 
@@ -469,9 +469,9 @@ def check(
     from robench.checks import cards as contract
 
     checked = failed = 0
-    for found in contract.check(_workspace(workspace), wanted):
-        _say(*contract.lines(found))
-        checked, failed = checked + 1, failed + (not found.passed)
+    for checked_one in contract.check(_workspace(workspace), wanted):
+        _say(*contract.lines(checked_one))
+        checked, failed = checked + 1, failed + (not checked_one.passed)
     out.print(f"{checked} checked, {failed} failed", highlight=False)
     if failed:
         raise typer.Exit(FAILED)

@@ -83,8 +83,8 @@ def check(workspace: Workspace, wanted: str | None = None) -> Iterator[Checked]:
                 yield Checked(what, tuple(_by_default(kind, plugin)))
     if chosen.plugin is not None:
         kind, name = chosen.plugin
-        found = _by_default(kind, plugins.load(kind, name))
-        yield Checked(f"{kind[:-1]} {name}", tuple(found))
+        results = _by_default(kind, plugins.load(kind, name))
+        yield Checked(f"{kind[:-1]} {name}", tuple(results))
 
 
 def _choose(workspace: Workspace, wanted: str | None) -> _Wanted:
@@ -226,10 +226,10 @@ def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
         try:
             data = None if kind == "datasets" else _own_data(card)
         except RobenchError as error:
-            found = [Result("builds", False, str(error))]
+            results = [Result("builds", False, str(error))]
         else:
-            found = contract(kind, _from_card(kind, spec, card), network, norm, data)
-        yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(found))
+            results = contract(kind, _from_card(kind, spec, card), network, norm, data)
+        yield Checked(f"{card.folder}/{card.name}, {kind[:-1]} {spec.name}", tuple(results))
 
 
 def _own_data(card: Card) -> Splits | None:

@@ -73,33 +73,33 @@ class Corrupted:
 
 def check_corruption(make: Make) -> list[Result]:
     """All checks of a corruption, one finding each; of a set made before, that it pickles."""
-    found = findings([pickles, kinds], make)
-    if not found[-1].passed or made_before(make()):
-        return found
+    results = findings([pickles, kinds], make)
+    if not results[-1].passed or made_before(make()):
+        return results
     grey: Corrupted | None = None
     for channels in (1, 3):
         what = f"{'grey' if channels == 1 else 'colour'} pictures"
         try:
             trial = Corrupted(make, channels)
         except RobenchError as error:  # said in words that a user can act on
-            found.append(Result("images", channels == 1, f"not on {what}: {error}"))
+            results.append(Result("images", channels == 1, f"not on {what}: {error}"))
             continue
         except Exception as error:
             said = f"raises {type(error).__name__} on {what}: {error}"
-            found.append(Result("images", False, said))
+            results.append(Result("images", False, said))
             continue
         if trial.meddled:
-            found.append(Result("isolation", False, trial.meddled))
+            results.append(Result("isolation", False, trial.meddled))
             continue
         answered = findings([shape, range_], trial)
         if not all(finding.passed for finding in answered):
-            return found + answered
+            return results + answered
         if grey is None:
-            found += answered
+            results += answered
             grey = trial
     if grey is not None:
-        found += findings([untouched, seeds, batches, effect, severities], grey)
-    return found
+        results += findings([untouched, seeds, batches, effect, severities], grey)
+    return results
 
 
 def kinds(make: Make) -> str:

@@ -18,25 +18,25 @@ Make = Callable[..., Dataset]
 
 def check_dataset(make: Make) -> list[Result]:
     """All checks of a data set, one finding each."""
-    found = findings([pickles], make)
+    results = findings([pickles], make)
     try:
         dataset = make()
         with guarded(f"dataset {type(dataset).__name__}", None):
             splits = dataset.load()
     except Exception as error:
-        return [*found, Result("loads", False, raised(error))]
-    return found + findings([images, labels, repeats, leaks], make, splits)
+        return [*results, Result("loads", False, raised(error))]
+    return results + findings([images, labels, repeats, leaks], make, splits)
 
 
 def images(make: Make, splits: Splits) -> str:
     """Images are (n, c, h, w), float32 in [0, 1], of one size."""
     for name in ("train", "validation", "test"):
-        found = getattr(splits, name).images
-        sound = found.ndim == 4 and found.dtype == np.float32
-        if not sound or (name != "validation" and not len(found)):
-            return f"{name}: {found.dtype} {found.shape}, not float32 (n, c, h, w)"
-        if len(found) and not (found.min() >= 0 and found.max() <= 1):
-            return f"{name}: [{found.min()}, {found.max()}], not [0, 1]"
+        pixels = getattr(splits, name).images
+        sound = pixels.ndim == 4 and pixels.dtype == np.float32
+        if not sound or (name != "validation" and not len(pixels)):
+            return f"{name}: {pixels.dtype} {pixels.shape}, not float32 (n, c, h, w)"
+        if len(pixels) and not (pixels.min() >= 0 and pixels.max() <= 1):
+            return f"{name}: [{pixels.min()}, {pixels.max()}], not [0, 1]"
     return ""
 
 

@@ -94,18 +94,18 @@ def attempt(
     network = deepcopy(network)  # whatever becomes of it
     who = f"attack {type(attack).__name__}"
     seen, queries, gradients = Seen(), 0, 0
-    found: list[Tensor] = []
+    made: list[Tensor] = []
     source = GaussianNoise(torch.Generator().manual_seed(2)) if noisy else None
     with noise(network, source):
         for x, y in zip(images.split(batch), labels.split(batch), strict=True):  # type: ignore[no-untyped-call]
-            rng = torch.Generator().manual_seed(1 + len(found))
-            done = sum(map(len, found))
+            rng = torch.Generator().manual_seed(1 + len(made))
+            done = sum(map(len, made))
             goal = None if towards is None else Goal(towards[done : done + len(x)])
             target = TARGETS[access](network, Ball(norm, eps), len(x), goal=goal)
             with _watched(network, seen), guarded(who, None, network):
-                found.append(attack.perturb(target, x.clone(), y.clone(), rng))
+                made.append(attack.perturb(target, x.clone(), y.clone(), rng))
             queries, gradients = queries + target.queries, gradients + target.gradients
-        x_adv = torch.cat(found)
+        x_adv = torch.cat(made)
         with torch.no_grad():
             wrong = torch.stack([network(x_adv).argmax(1) != labels for _ in range(8)])
     distance = Ball(norm, eps).distance(x_adv, images)

@@ -212,14 +212,14 @@ def evaluate(
     radii = [float(t["eps"]) for t in results.attacks if t["norm"] == "linf" and t["eps"]]
     if not radii:
         raise RobenchError("evaluate: planted: the test is in linf, where no attack is asked for")
-    found = binarization_test(
+    binarization = binarization_test(
         module,
         splits.test.at(slice(planted)),
         eps=max(radii),
         stochastic=stochastic,
         settings=settings,
     )
-    return Evaluation(results, name, kept, found)
+    return Evaluation(results, name, kept, binarization)
 
 
 def _at_least_one(key: str, value: Any) -> int:

@@ -147,11 +147,11 @@ class Evaluation:
                 `clean=0.9`, `average_corruptions=0.6`, `pgd=0.5`.
         """
         for column, wanted in least.items():
-            found = self._accuracy(column, below)
-            if not found >= wanted:
+            accuracy = self._accuracy(column, below)
+            if not accuracy >= wanted:
                 said = "" if below == "value" else f", {below} end of its 95% interval"
                 raise AssertionError(
-                    f"{self.name}: {column} is {percent(found)}%{said}; at least "
+                    f"{self.name}: {column} is {percent(accuracy)}%{said}; at least "
                     f"{percent(wanted)}% is asked ({self._shown(column)})"
                 )
 

@@ -122,28 +122,28 @@ def _named(
 
 def _given(workspace: Workspace, attacks: Sequence[Wanted] | None) -> list[tuple[AttackCard, bool]]:
     """Attack cards in the order asked for, and whether their radius was said with them."""
-    found: list[tuple[AttackCard, bool]] = []
+    cards: list[tuple[AttackCard, bool]] = []
     if isinstance(attacks, (str, Mapping, Attack)):
         attacks = [attacks]
     for wanted in attacks or ():
         if isinstance(wanted, str):
-            found += _named(workspace, [wanted], "evaluate")
+            cards += _named(workspace, [wanted], "evaluate")
         elif isinstance(wanted, Attack):
-            found.append((_of_instance(workspace, wanted), False))
+            cards.append((_of_instance(workspace, wanted), False))
         elif isinstance(wanted, Mapping):
-            found.append((_of_mapping(workspace, wanted), "eps" in wanted))
+            cards.append((_of_mapping(workspace, wanted), "eps" in wanted))
         else:
             raise RobenchError(
                 f"evaluate: attacks: {type(wanted).__name__}; give names of cards, "
                 "{'name': 'pgd', 'steps': 50}, or instances of robench.Attack"
             )
     counts: dict[str, int] = {}
-    for place, (card, kept) in enumerate(found):  # the same attack with other settings
+    for place, (card, kept) in enumerate(cards):  # the same attack with other settings
         counts[card.name] = counts.get(card.name, 0) + 1
         if counts[card.name] > 1:
             name = f"{card.name}-{counts[card.name]}"
-            found[place] = card.model_copy(update={"name": name}), kept
-    return found
+            cards[place] = card.model_copy(update={"name": name}), kept
+    return cards
 
 
 def _of_mapping(workspace: Workspace, wanted: Mapping[str, Any]) -> AttackCard:

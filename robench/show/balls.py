@@ -37,7 +37,7 @@ class Ball(NamedTuple):
 
 def largest(balls: Iterable[Ball]) -> set[Ball]:
     """Those that lie in no other."""
-    found = set(balls)
+    every = set(balls)
     return {
-        ball for ball in found if not any(other != ball and other.holds(ball) for other in found)
+        ball for ball in every if not any(other != ball and other.holds(ball) for other in every)
     }

@@ -131,11 +131,11 @@ def _beside(results: Results, model: str, control: str, threat: str, published: 
         return f"Beside its control under {threat}: not measured completely."
     low, high = _interval(first, second)
     more = low > 0 if published >= 0 else high < 0
-    found = "that much is owed to the method" if more else "nothing is surely owed to the method"
+    owed = "that much is owed to the method" if more else "nothing is surely owed to the method"
     difference = _points(float(first.mean() - second.mean()))
     return (
         f"Beside its control under {threat}: {difference} points "
-        f"({_points(low)} to {_points(high)}): {found}."
+        f"({_points(low)} to {_points(high)}): {owed}."
     )
 
 

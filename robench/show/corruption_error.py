@@ -60,14 +60,14 @@ def corruption_errors(results: Results) -> list[CorruptionError]:
     """One entry for each complete model whose data set has a baseline in the report."""
     named = results.manifest["report"].get("baselines", [])
     models = results.by_name
-    found = []
+    compared = []
     for model in results.models:
         fields = model["fields"]["dataset"]
         same = [n for n in named if n in models and models[n]["fields"]["dataset"] == fields]
         if same and results.kinds:
             errors = _errors(results, model, models[same[0]])
-            found += [errors] if errors else []
-    return found
+            compared += [errors] if errors else []
+    return compared
 
 
 def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError | None:
@@ -99,8 +99,8 @@ def _errors(results: Results, model: Model, baseline: Model) -> CorruptionError 
 def _stack(results: Results, model: Model) -> Floats | None:
     """Errors, (1 + corruption threats, seeds, images): clean first, then kind by kind."""
     names = ["clean", *(threat["name"] for kind in results.kinds.values() for threat in kind)]
-    found = [results.correct(model, name) for name in names]
-    known = [1 - part for part in found if part is not None]
+    arrays = [results.correct(model, name) for name in names]
+    known = [1 - part for part in arrays if part is not None]
     return np.stack(known) if len(known) == len(names) else None
 
 

@@ -48,13 +48,12 @@ class Check:
     @property
     def text(self) -> str:
         if math.isnan(self.value):
-            found = "has no number"
+            accuracy = "has no number"
         else:
             ends = f"{percent(self.low)}–{percent(self.high)}"
-            found = f"{percent(self.value)}% ({ends})"
-        return (
-            f"{self.model}: {self.least.column} {found}, at least {percent(self.least.accuracy)}%"
-        )
+            accuracy = f"{percent(self.value)}% ({ends})"
+        least = percent(self.least.accuracy)
+        return f"{self.model}: {self.least.column} {accuracy}, at least {least}%"
 
 
 def parse(texts: Iterable[str]) -> list[Least]:
@@ -62,7 +61,7 @@ def parse(texts: Iterable[str]) -> list[Least]:
 
     Raises RobenchError for what is neither.
     """
-    found = []
+    wanted = []
     for text in texts:
         models, colon, asked = text.rpartition(":")
         column, equals, number = asked.rpartition("=")
@@ -75,8 +74,8 @@ def parse(texts: Iterable[str]) -> list[Least]:
                 f"--fail-under {text}: say COLUMN=ACCURACY with an accuracy in [0, 1], as in "
                 "worst_case=0.4, or for some models 'digits/*:clean=0.9'"
             )
-        found.append(Least(models if colon else "*", column, accuracy, text))
-    return found
+        wanted.append(Least(models if colon else "*", column, accuracy, text))
+    return wanted
 
 
 def hold(results: Results, wanted: Sequence[Least]) -> list[Check]:

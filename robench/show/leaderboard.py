@@ -112,22 +112,22 @@ def ranked_by(results: Results) -> str:
 
 def ranked_arrays(results: Results, names: Sequence[str]) -> list[Floats]:
     """(seeds, images) of each named model that has it: what it is ranked by."""
-    found = [_ranked(results, results.by_name[name]) for name in names]
-    return [one for one in found if one is not None]
+    arrays = [_ranked(results, results.by_name[name]) for name in names]
+    return [one for one in arrays if one is not None]
 
 
 def chance_levels(results: Results) -> dict[str, float]:
     """Of each data set, by its label: the accuracy of always answering the most frequent class of
     the test images, which a model must beat to have learned anything."""
-    found: dict[str, float] = {}
+    levels: dict[str, float] = {}
     labels = dataset_labels(results)
     for model in results.models:
         rows = [results.rows[cell["digest"]] for cell in results.cells(model, CLEAN)]
         known = next((table for table in rows if len(table)), None)
-        if known is not None and labels[model["name"]] not in found:
+        if known is not None and labels[model["name"]] not in levels:
             counts = np.unique(known.column("label").to_numpy(), return_counts=True)[1]
-            found[labels[model["name"]]] = float(counts.max() / counts.sum())
-    return found
+            levels[labels[model["name"]]] = float(counts.max() / counts.sum())
+    return levels
 
 
 def _ranked(results: Results, model: Model) -> Floats | None:
@@ -262,7 +262,7 @@ def _rank(table: pd.DataFrame, rows: list[int], worst: list[Floats | None]) -> N
     if not arrays:
         return
     accuracy = np.array([array.mean() for array in arrays])
-    found = ranks(accuracy, holm(pairwise(arrays)))
-    table.loc[rows, "rank"] = found.rank
-    table.loc[rows, "rank_best"] = found.best
-    table.loc[rows, "rank_worst"] = found.worst
+    ranked = ranks(accuracy, holm(pairwise(arrays)))
+    table.loc[rows, "rank"] = ranked.rank
+    table.loc[rows, "rank_best"] = ranked.best
+    table.loc[rows, "rank_worst"] = ranked.worst

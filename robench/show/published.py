@@ -36,12 +36,12 @@ def all_results(workspace: Workspace, store: Store) -> dict[str, Results]:
 
     Raises RobenchError when none has.
     """
-    found: dict[str, Results] = {}
+    results: dict[str, Results] = {}
     for report in workspace.names("reports"):
         try:
-            found[report] = find_results(workspace, store, report)
+            results[report] = find_results(workspace, store, report)
         except RobenchError:
             continue
-    if not found:
+    if not results:
         raise RobenchError(f"{workspace.root}/reports: no report has results; run one first")
-    return found
+    return results

@@ -144,9 +144,9 @@ class Results:
 
     def cell(self, model: str, seed: int, threat: str) -> dict[str, Any] | None:
         """The manifest's entry, when the cell is done and its rows are here."""
-        found = self._cells.get((model, seed, threat))
-        if found and found["status"] == "done" and found["digest"] in self.rows:
-            return found
+        listed = self._cells.get((model, seed, threat))
+        if listed and listed["status"] == "done" and listed["digest"] in self.rows:
+            return listed
         return None
 
     def table(self, model: str, seed: int, threat: str) -> pa.Table | None:
@@ -156,8 +156,8 @@ class Results:
 
     def cells(self, model: Model, threat: str) -> list[dict[str, Any]]:
         """The manifest's entry of every seed that has met the threat, seed by seed."""
-        found = [self.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
-        return [cell for cell in found if cell is not None]
+        met = [self.cell(model["name"], seed["seed"], threat) for seed in model["seeds"]]
+        return [cell for cell in met if cell is not None]
 
     def tables(self, model: Model, threat: str) -> list[pa.Table]:
         """The rows of each seed; none unless every seed of the model has the cell."""
@@ -169,16 +169,16 @@ class Results:
 
         None unless every seed of the model has the cell, on the same images.
         """
-        found = self.tables(model, threat)
-        if not found:
+        tables = self.tables(model, threat)
+        if not tables:
             return None
-        images = found[0].column("image").to_numpy()
-        if any(not np.array_equal(table.column("image").to_numpy(), images) for table in found):
+        images = tables[0].column("image").to_numpy()
+        if any(not np.array_equal(table.column("image").to_numpy(), images) for table in tables):
             raise RobenchError(
                 f"{self.name}: {model['name']}: {threat}: its seeds met different images; "
                 "run the report again"
             )
-        return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in found])
+        return np.stack([table.column("correct").to_numpy().astype(np.float64) for table in tables])
 
     def success(self, model: Model, threat: str) -> Floats | None:
         """(seeds, images whose label is not the class aimed at, in any seed): share of draws that
@@ -188,7 +188,7 @@ class Results:
         """
         if self.correct(model, threat) is None:
             return None
-        found = []
+        shares_by_seed = []
         for table in self.tables(model, threat):
             if REACHED not in table.column_names:
                 return None
@@ -199,8 +199,8 @@ class Results:
             has = lengths > 0
             shares = np.full(len(lengths), np.nan)
             shares[has] = (sums[ends] - sums[ends - lengths])[has] / lengths[has]
-            found.append(shares)
-        together = np.stack(found)
+            shares_by_seed.append(shares)
+        together = np.stack(shares_by_seed)
         # Of predicted labels each seed has its own.
         common = ~np.isnan(together).any(axis=0)
         return together[:, common] if common.any() else None
@@ -293,9 +293,9 @@ class Results:
         `by` makes of its answers, (threats, images, draws), and the labels, seed by seed; None
         where there are fewer draws."""
         threats = self.met(model, threats)
-        found = [self.correct(model, threat["name"]) for threat in threats]
-        known = [correct for correct in found if correct is not None]
-        if not known or len(known) < len(found):
+        arrays = [self.correct(model, threat["name"]) for threat in threats]
+        known = [correct for correct in arrays if correct is not None]
+        if not known or len(known) < len(arrays):
             return None
         if not model.get("stochastic"):
             return np.asarray(np.minimum.reduce(known))
@@ -322,12 +322,12 @@ class Results:
 
     def failures(self) -> list[dict[str, str]]:
         """What is missing and why: one entry for each model, seed and reason."""
-        found: dict[tuple[str, int, str, str], list[str]] = {}
+        gaps: dict[tuple[str, int, str, str], list[str]] = {}
         for model in self.models:
             for seed in model["seeds"]:
                 if seed["status"] != "done":
                     key = (model["name"], seed["seed"], seed["status"], seed.get("error") or "")
-                    found.setdefault(key, []).append("training")
+                    gaps.setdefault(key, []).append("training")
                 for threat in self.met(model, self.threats):
                     cell = self._cells.get((model["name"], seed["seed"], threat["name"]), {})
                     if not self.cell(model["name"], seed["seed"], threat["name"]):
@@ -335,7 +335,7 @@ class Results:
                         why = cell.get("error") or ""
                         status = "missing" if status == "done" else status
                         key = (model["name"], seed["seed"], status, why)
-                        found.setdefault(key, []).append(threat["name"])
+                        gaps.setdefault(key, []).append(threat["name"])
         return [
             {
                 "model": model,
@@ -344,7 +344,7 @@ class Results:
                 "error": error,
                 "of": ", ".join(of),
             }
-            for (model, seed, status, error), of in found.items()
+            for (model, seed, status, error), of in gaps.items()
         ]
 
 
@@ -470,10 +470,10 @@ def load_published(folder: Path) -> Results:
         manifest = packed.unpacked(as_manifest(opened(manifest)))
         check_shape(manifest, str(folder / MANIFEST))
         table = _read_rows(folder / CELLS, manifest)
-        found = _places(table)
+        places = _places(table)
         rows = table.drop_columns(["cell"])
         if manifest["schema"] > 3:
-            rows = unpack_rows(rows, list(found.values()))
+            rows = unpack_rows(rows, list(places.values()))
         check_rows(rows, str(folder / CELLS))
     except FileNotFoundError as error:
         raise RobenchError(
@@ -484,7 +484,7 @@ def load_published(folder: Path) -> Results:
         raise
     except Exception as error:  # whatever parsers make of a stranger's bytes
         raise RobenchError(f"{folder}: not a published report: {error}") from None
-    tables = Tables.of(rows, {name: (start, end - start) for name, (start, end) in found.items()})
+    tables = Tables.of(rows, {name: (start, end - start) for name, (start, end) in places.items()})
     _check_digests(manifest, tables, folder)
     for cell in manifest["cells"]:
         if cell["status"] == "done" and cell["digest"] not in tables:

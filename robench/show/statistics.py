@@ -186,9 +186,9 @@ def holm(p: Floats) -> Floats:
     """
     first, second = np.triu_indices(len(p), 1)
     adjusted = np.ones_like(p)
-    found = p[first, second]
-    order = np.argsort(found)
-    raised = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    pairs = p[first, second]
+    order = np.argsort(pairs)
+    raised = np.maximum.accumulate(pairs[order] * np.arange(len(pairs), 0, -1))
     adjusted[first[order], second[order]] = np.minimum(raised, 1.0)
     adjusted[second, first] = adjusted[first, second]
     return adjusted

@@ -68,8 +68,8 @@ def balls(results: Results) -> list[Ball]:
 
 def several(results: Results) -> list[Ball]:
     """The balls that are told apart: all, unless the only one is that of the worst case."""
-    found = balls(results)
-    return [] if len(found) < 2 and set(found) == results.balls else found
+    every = balls(results)
+    return [] if len(every) < 2 and set(every) == results.balls else every
 
 
 def ends(results: Results, model: Model, ball: Ball | None = None) -> Ends | None:
@@ -82,10 +82,10 @@ def ends(results: Results, model: Model, ball: Ball | None = None) -> Ends | Non
         return None
     where = results.balls if ball is None else {ball}
     threats = results.within(model, where)
-    found = [proved(results, model, one) for one in where]
+    shown = [proved(results, model, one) for one in where]
     left = results.worst_case(model, threats)
-    known = [part for part in found if part is not None]
-    if left is None or not known or len(known) < len(found):
+    known = [part for part in shown if part is not None]
+    if left is None or not known or len(known) < len(shown):
         return None
     met = results.met(model, threats)
     names = tuple(threat["name"] for threat in met if threat["kind"] == "attack")
@@ -105,15 +105,15 @@ def proved(results: Results, model: Model, ball: Ball) -> Floats | None:
 
 def accuracies(results: Results, model: Model) -> dict[str, Floats]:
     """What the leaderboard says of both ends, by column: (seeds, images) each."""
-    found: dict[str, Floats] = {}
+    columns: dict[str, Floats] = {}
     whole = ends(results, model)
     if whole is not None:
-        found[PROVED] = whole.proved
+        columns[PROVED] = whole.proved
     for ball in several(results):
         one = ends(results, model, ball)
         if one is not None:
-            found |= {column(PROVED, ball): one.proved, column(ATTACKED, ball): one.survived}
-    return found
+            columns |= {column(PROVED, ball): one.proved, column(ATTACKED, ball): one.survived}
+    return columns
 
 
 def left_open(results: Results, row: Mapping[str, float]) -> dict[str, float]:
@@ -153,11 +153,11 @@ def taken(name: str) -> bool:
 def check(results: Results) -> None:
     """Raises RobenchError where a proof and an attack in its ball contradict each other on an
     image: one of the two is a bug, and no number of the report stands until it is found."""
-    found = list(_contradictions(results))
-    if not found:
+    contradictions = list(_contradictions(results))
+    if not contradictions:
         return
-    model, seed, image, proof, attack = found[0]
-    more = f"; so for {len(found) - 1} more" if len(found) > 1 else ""
+    model, seed, image, proof, attack = contradictions[0]
+    more = f"; so for {len(contradictions) - 1} more" if len(contradictions) > 1 else ""
     cells = [
         f"{threat['name']} (cell {(results.cell(model, seed, threat['name']) or {})['digest']})"
         for threat in (proof, attack)
@@ -207,12 +207,12 @@ def _shown(results: Results, model: Model, proof: Threat) -> Floats | None:
     """(seeds, images): the column `proved` of one proof, nothing where it is null; None where a
     seed has no outcome, or the proof does not apply: it is null throughout, or none was tried."""
     tables = results.tables(model, proof["name"])
-    found = [table.column(PROVED) for table in tables if PROVED in table.column_names]
-    if len(found) < len(tables) or all(part.null_count == len(part) for part in found):
+    columns = [table.column(PROVED) for table in tables if PROVED in table.column_names]
+    if len(columns) < len(tables) or all(part.null_count == len(part) for part in columns):
         return None
     if all(_untried(cell) for cell in results.cells(model, proof["name"])):
         return None
-    shown = np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in found])
+    shown = np.stack([part.fill_null(0.0).to_numpy().astype(np.float64) for part in columns])
     # Of a noisy model, 1 can only be said of its vote: more than half of its answers are right.
     return np.where(shown == 1, 0.5, shown) if model["stochastic"] else shown
 

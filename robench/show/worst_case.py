@@ -95,8 +95,8 @@ def vote(answers: Classes, labels: Classes, voters: int) -> Floats:
 def votes(answers: Classes, labels: Classes, voters: int) -> Floats:
     """The same under a single attack, (1, images, draws), without any choice: (images,)."""
     ballots = _ballots(answers.shape[2], voters)
-    found = [majority(answers[:, :, ballot], labels)[0] for ballot in ballots]
-    return np.asarray(np.mean(found, axis=0))
+    won = [majority(answers[:, :, ballot], labels)[0] for ballot in ballots]
+    return np.asarray(np.mean(won, axis=0))
 
 
 def majority(answers: Classes, labels: Classes) -> Floats:

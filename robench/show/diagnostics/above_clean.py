@@ -24,8 +24,8 @@ def above_clean(subject: Subject) -> Judged:
     clean = subject.known(subject.clean)
     above = max(attacks, key=subject.accuracy)
     higher = [t for t in attacks if subject.accuracy(t) > subject.accuracy(subject.clean)]
-    found = [(difference(subject.known(t) - clean, len(attacks)), t) for t in higher or [above]]
-    gained, threat = max(found, key=lambda item: item[0].low)
+    gains = [(difference(subject.known(t) - clean, len(attacks)), t) for t in higher or [above]]
+    gained, threat = max(gains, key=lambda item: item[0].low)
     evidence = {
         "attack": threat["name"],
         "clean_accuracy": round(float(clean.mean()), 4),

@@ -25,7 +25,7 @@ def gradient_free(subject: Subject) -> Judged:
     Threshold: alarm where the interval of the share lies above 1%: a handful of images is owed to
         white-box attacks that stopped early, not to their gradients.
     """
-    found: list[tuple[Estimate, Ball, list[Threat], list[Threat]]] = []
+    gains: list[tuple[Estimate, Ball, list[Threat], list[Threat]]] = []
     for ball, threats in subject.balls.items():
         white = [t for t in threats if t["access"] == "white-box"]
         other = [t for t in threats if t["access"] != "white-box"]
@@ -34,10 +34,10 @@ def gradient_free(subject: Subject) -> Judged:
         side = [*white, *([subject.clean] if subject.clean else [])]
         gained = subject.left(side) - subject.left([*side, *other])
         estimate = difference(gained) if subject.stochastic else share(gained)
-        found.append((estimate, ball, white, other))
-    if not found:
+        gains.append((estimate, ball, white, other))
+    if not gains:
         return not_applicable("No ball has both a white-box attack and one that sees no gradient.")
-    estimate, (norm, eps), white, other = max(found, key=lambda item: item[0].low)
+    estimate, (norm, eps), white, other = max(gains, key=lambda item: item[0].low)
     names = ", ".join(threat["name"] for threat in other)
     evidence = {
         "norm": norm,

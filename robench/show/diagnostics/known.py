@@ -57,7 +57,7 @@ def known(subject: Subject) -> Judged:
         changed images 50 under attack and 20 clean; where test images lie above others by .1 or
         more, and so much comes by chance once in 2000 times.
     """
-    found: list[tuple[float, str, str, float, float, int]] = []
+    excesses: list[tuple[float, str, str, float, float, int]] = []
     for threat in subject.attacks:
         cells = subject.noted(threat, "relatives")
         if not cells or subject.clean is None:
@@ -73,17 +73,17 @@ def known(subject: Subject) -> Judged:
                 other = sum(float(one[how]) for one in seen) / len(seen)
                 error = math.sqrt(_variance(of_test, test.shape[1]) + _variance(other, count))
                 beyond = of_test - other - SURE * error - BEYOND[how][sort]
-                found.append((beyond, sort, how, of_test, other, count))
-    if not found:
+                excesses.append((beyond, sort, how, of_test, other, count))
+    if not excesses:
         return not_applicable("No attack was run on relatives of the test images.")
-    beyond, sort, how, of_test, other, count = max(found)
+    beyond, sort, how, of_test, other, count = max(excesses)
     evidence: dict[str, Any] = {
         "sorts": [
             {
                 "sort": name, "how": way, "test_images": round(of, 4), "relatives": round(rest, 4),
                 "images": n,
             }
-            for _, name, way, of, rest, n in found
+            for _, name, way, of, rest, n in excesses
         ]
     }  # fmt: skip
     ranked = [one for t in subject.attacks for ranks in subject.noted(t, "ranks") for one in ranks]

@@ -45,14 +45,14 @@ def largest_fall(
 ) -> Fall | None:
     """Of balls with attacks on two sides, the strongest of each side, where the second does most
     beyond the interval of the first."""
-    found = []
+    falls = []
     for first, second in sides:
         before, after = subject.strongest(first), subject.strongest(second)
         if before is not None and after is not None:
             left = share(subject.known(before))
             fall = difference(subject.known(before) - subject.known(after))
-            found.append(Fall(before, after, left, fall, left.low - subject.accuracy(after)))
-    return max(found, key=lambda one: one.excess, default=None)
+            falls.append(Fall(before, after, left, fall, left.low - subject.accuracy(after)))
+    return max(falls, key=lambda one: one.excess, default=None)
 
 
 @check("one step against many")
@@ -78,11 +78,11 @@ def one_step(subject: Subject) -> Judged:
             "No ball has both a one-step attack and an iterative one that can cross it."
         )
     weaker = [p for p in pairs if subject.accuracy(p[1]) - subject.accuracy(p[0]) > LEAST]
-    found = [
+    differences = [
         (difference(subject.known(many) - subject.known(one), len(pairs)), one, many)
         for one, many in weaker or pairs[:1]
     ]
-    worst, one, iterative = max(found, key=lambda item: item[0].low)
+    worst, one, iterative = max(differences, key=lambda item: item[0].low)
     numbers = (
         f"{iterative['name']} ({steps(iterative)} steps) leaves "
         f"{percent(subject.accuracy(iterative))}, {one['name']} (one step) "

@@ -34,12 +34,12 @@ class Subject:
     def attacks(self) -> list[Threat]:
         """Attacks of every role; a proof asks no gradient and is none, and neither what goes
         towards a class nor what looks for the nearest measures what is left to break."""
-        found = [
+        looked_at = [
             threat
             for threat in self.results.threats
             if threat["kind"] == "attack" and threat["role"] not in ASIDE and not targeted(threat)
         ]
-        return [threat for threat in found if self.correct(threat) is not None]
+        return [threat for threat in looked_at if self.correct(threat) is not None]
 
     @cached_property
     def clean(self) -> Threat | None:
@@ -155,8 +155,8 @@ def native(threat: Threat) -> bool:
 def steps(threat: Threat) -> int | None:
     """Steps of one run; None where the attack does not say."""
     fields = settings(threat)
-    found = fields.get("steps", fields.get("max_iter"))
-    return None if found is None else int(found)
+    number = fields.get("steps", fields.get("max_iter"))
+    return None if number is None else int(number)
 
 
 def effort(threat: Threat, stochastic: bool) -> int | None:

@@ -151,10 +151,10 @@ def _ledger(subject: Subject, ball: Ball) -> Ledger | None:
     def count(correct: Floats) -> int:
         return int((breakable & (correct < 1)).sum())
 
-    found = {threat["name"]: count(subject.known(threat)) for threat in attacks}
+    broken_by = {threat["name"]: count(subject.known(threat)) for threat in attacks}
     return Ledger(
         ball=ball,
-        found=dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))),
+        found=dict(sorted(broken_by.items(), key=lambda item: (-item[1], item[0]))),
         together=count(left),
         breakable=int(breakable.sum()),
         unknown=int((~broken & (both.proved < 1)).sum()),

@@ -88,7 +88,7 @@ def against_truth(results: Results, verdicts: Mapping[str, Verdict]) -> dict[str
     Args:
         verdicts: as `diagnose` gives them, with the evidence of all checks.
     """
-    found = {}
+    held = {}
     for model in results.models if results.proofs else []:
         made = verdicts.get(model["name"])
         findings = [Finding(**one) for one in made["findings"]] if made else []
@@ -96,8 +96,8 @@ def against_truth(results: Results, verdicts: Mapping[str, Verdict]) -> dict[str
         if told is not None:
             others = [one for one in findings if one.check != truth.name]
             without = verdict(others, Subject(results, model).headline)["verdict"]
-            found[model["name"]] = Held(without, SAYS[told.verdict])
-    return found
+            held[model["name"]] = Held(without, SAYS[told.verdict])
+    return held
 
 
 def tally(held: Mapping[str, Held]) -> dict[str, dict[str, int]]:

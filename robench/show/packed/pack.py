@@ -122,12 +122,12 @@ def rows_match(rows: pa.Table, said: str) -> bool:
 def cell_means(rows: pa.Table, cell: Mapping[str, Any]) -> dict[str, float]:
     """Mean over a cell's images of each of MEANS that was measured: of its rows where they have it,
     else as its published manifest says."""
-    found = dict(cell.get("means") or {})
+    means = dict(cell.get("means") or {})
     for name in MEANS:
         mean = pc.mean(rows.column(name)).as_py() if name in rows.column_names else None
         if mean is not None:
-            found[name] = float(f"{mean:.6g}")
-    return found
+            means[name] = float(f"{mean:.6g}")
+    return means
 
 
 def unpacked(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def around(folder: Path) -> Around | None:
     it does not know the folder."""
     try:
         head = read_regular(folder.parent / PAGE)[:200_000].decode("utf-8", "replace")
-        found = re.search(rf'<meta name="{MARK}" content="([^"]*)">', head)
-        said = json.loads(html.unescape(found[1])) if found else []
+        listed = re.search(rf'<meta name="{MARK}" content="([^"]*)">', head)
+        said = json.loads(html.unescape(listed[1])) if listed else []
         pages = [Neighbour(str(page), str(title)) for page, title in said]
     except (OSError, ValueError, TypeError):
         return None

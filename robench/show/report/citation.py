@@ -20,8 +20,8 @@ SPECIAL = {
 def measured_on(manifest: Mapping[str, Any]) -> str:
     """The day on which the last piece of a report was made, `2026-11-28`; empty where its manifest
     does not say (those of before did not)."""
-    found = re.match(r"\d{4}-(0[1-9]|1[0-2])-\d\d", str(manifest.get("finished", "")))
-    return found[0] if found else ""
+    day = re.match(r"\d{4}-(0[1-9]|1[0-2])-\d\d", str(manifest.get("finished", "")))
+    return day[0] if day else ""
 
 
 def bibtex(manifest: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
     majority = f"the majority of {results.voters} draws of a noisy model"
     aside = "" if results.proofs else NOT_COUNTED
     both = "proved – attacked" if results.proofs else ""
-    found = [
+    every = [
         Column("worst_case", "Worst case", SUMMARY, headline, True, both),
         *_ends(results, table),
         Column(CLEAN, "Clean", SUMMARY, "accuracy on unperturbed test images", True),
@@ -114,11 +114,11 @@ def columns(results: Results, table: pd.DataFrame) -> list[Column]:
         ),
     ]  # fmt: skip
     if not results.attacked:  # they would say the clean accuracy a second time
-        found = [column for column in found if column.key not in ("worst_case", VOTES[0])]
+        every = [column for column in every if column.key not in ("worst_case", VOTES[0])]
     first = ranked_by(results)
-    found.sort(key=lambda column: column.key != first)
+    every.sort(key=lambda column: column.key != first)
     always = ("worst_case", CLEAN)
-    return [column for column in found if column.key in always or table[column.key].notna().any()]
+    return [column for column in every if column.key in always or table[column.key].notna().any()]
 
 
 def roles(results: Results) -> dict[str, str]:

@@ -37,8 +37,8 @@ class Cost:
 
 def costs(results: Results) -> list[Cost]:
     """One entry for each model of which anything was measured, in the order of the manifest."""
-    found = [_cost(results, model) for model in results.models]
-    return [one for one in found if one.epoch_seconds is not None or one.inference_ms is not None]
+    every = [_cost(results, model) for model in results.models]
+    return [one for one in every if one.epoch_seconds is not None or one.inference_ms is not None]
 
 
 def _cost(results: Results, model: Model) -> Cost:

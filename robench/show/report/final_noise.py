@@ -63,5 +63,5 @@ def _origin(model: Model, last: Sequence[Mapping[str, float]], layers: Sequence[
 
 
 def _mean(rows: Sequence[Mapping[str, float]], key: str) -> float:
-    found = [row[key] for row in rows if row.get(key) is not None]
-    return float(np.mean(found)) if found else float("nan")
+    known = [row[key] for row in rows if row.get(key) is not None]
+    return float(np.mean(known)) if known else float("nan")

@@ -155,11 +155,11 @@ def _current(folder: Path, content: str) -> dict[str, bytes] | None:
         beside = [read_regular(folder / name) for name in BESIDE]
     except (OSError, ValueError):
         return None
-    found = re.search(rb'<meta name="robench-made-from" content="(\w{64})">', page[:4000])
-    if not found:
+    named = re.search(rb'<meta name="robench-made-from" content="(\w{64})">', page[:4000])
+    if not named:
         return None
-    bare = page[: found.start(1)] + NOTHING.encode() + page[found.end(1) :]
-    if found[1].decode() != digest_bytes(content.encode(), bare, *beside):
+    bare = page[: named.start(1)] + NOTHING.encode() + page[named.end(1) :]
+    if named[1].decode() != digest_bytes(content.encode(), bare, *beside):
         return None
     return {PAGE: page, **dict(zip(BESIDE, beside, strict=True))}
 
@@ -168,13 +168,13 @@ def _source() -> list[bytes]:
     """The code that makes the page: a change to it makes every page old."""
 
     def read(folder: Traversable) -> list[bytes]:
-        found: list[bytes] = []
+        contents: list[bytes] = []
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if entry.is_dir() and entry.name != "__pycache__":
-                found += read(entry)
+                contents += read(entry)
             elif entry.is_file():
-                found.append(entry.read_bytes())
-        return found
+                contents.append(entry.read_bytes())
+        return contents
 
     return read(files("robench") / "show")
 

@@ -156,8 +156,8 @@ def _claims(results: Results, claims: Sequence[Claim]) -> str:
     if not claims:
         return ""
     figures = all(claim.get("published") for claim in results.manifest["report"].get("claims", []))
-    found = Counter(claim["verdict"] for claim in claims)
-    held = _counted(found, len(claims), figures)
+    verdicts = Counter(claim["verdict"] for claim in claims)
+    held = _counted(verdicts, len(claims), figures)
     strong = [claim["strong_verdict"] for claim in claims if claim["strong_verdict"]]
     beyond = "" if figures else " under the threat that papers report"
     if strong:

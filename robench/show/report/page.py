@@ -213,14 +213,14 @@ class Published:
 
 def _published(results: Results, table: pd.DataFrame) -> list[Published]:
     rows = {row["model"]: row for _, row in table.iterrows()}
-    found = []
+    figures = []
     for model in results.models:
         for threat, value in model["card"].get("published", {}).items():
             key = _measured_as(threat, results, table)
             ours = entry(rows[model["name"]], key) if key else None
             gap = float(rows[model["name"]][key]) - value if key and ours else None
-            found.append(Published(model["name"], threat, value, ours, gap))
-    return found
+            figures.append(Published(model["name"], threat, value, ours, gap))
+    return figures
 
 
 def _measured_as(threat: str, results: Results, table: pd.DataFrame) -> str | None:

@@ -36,10 +36,10 @@ def inputs(rows: pa.Table, shape: list[int] | None) -> Pixels | None:
     if max(shape[1:]) > LARGEST_SIDE * min(shape[1:]):  # a row of pixels, such as a node's words
         return None
     stored = rows.column("input").slice(0, 8).to_pylist()
-    found = [item for item in stored if item is not None and len(item) == math.prod(shape)]
-    if not found:
+    whole = [item for item in stored if item is not None and len(item) == math.prod(shape)]
+    if not whole:
         return None
-    images = np.stack([np.frombuffer(item, np.uint8).reshape(shape) for item in found])
+    images = np.stack([np.frombuffer(item, np.uint8).reshape(shape) for item in whole])
     if shape[0] not in (1, 3):
         images = images.mean(axis=1, keepdims=True).astype(np.uint8)
     return _shrunk(images.transpose(0, 2, 3, 1))
@@ -90,9 +90,9 @@ def examples(
         ]
     for kind in kinds:
         threat = results.kinds[kind][-1]["name"]
-        found = _pixels(results, model, threat, tiles)
-        if found is not None:
-            strips.append(strip(threat, list(found[1]), _captions(found[0], labels)))
+        corrupted = _pixels(results, model, threat, tiles)
+        if corrupted is not None:
+            strips.append(strip(threat, list(corrupted[1]), _captions(corrupted[0], labels)))
     return [made for made in strips if made is not None]
 
 
@@ -103,10 +103,10 @@ def contact_sheet(results: Results, model: Model) -> list[Strip]:
         return []
     strips = []
     for kind, threats in results.kinds.items():
-        found = [_pixels(results, model, threat["name"]) for threat in threats]
-        images = [clean[1][0], *(None if one is None else one[1][0] for one in found)]
+        corrupted = [_pixels(results, model, threat["name"]) for threat in threats]
+        images = [clean[1][0], *(None if one is None else one[1][0] for one in corrupted)]
         captions = ("clean", *(str(threat["severity"]) for threat in threats))
-        if any(one is not None for one in found):
+        if any(one is not None for one in corrupted):
             strips.append(strip(kind, images, captions))
     return [made for made in strips if made is not None]
 

@@ -84,23 +84,23 @@ def write_site(
 
     Returns the path of the index. Raises RobenchError when the folder cannot be written.
     """
-    found = {
+    filed = {
         name: (shorten(str(results.manifest["report"]["title"]), 120), _subject(results, named))
         for name, results in reports.items()
         for named in [(subjects or {}).get(name, "")]
     }
     others = _taken_along(beside, site) if beside else []
-    found |= {entry.name: (entry.title, entry.subject) for entry in others}
-    order = sorted(found, key=lambda name: (found[name][1].casefold(), name))
-    pages = [Neighbour(name, found[name][0]) for name in order]
+    filed |= {entry.name: (entry.title, entry.subject) for entry in others}
+    order = sorted(filed, key=lambda name: (filed[name][1].casefold(), name))
+    pages = [Neighbour(name, filed[name][0]) for name in order]
     entries = {entry.name: entry for entry in others}
     for name, results in reports.items():
         page = write_report(results, site / name, within=neighbours(pages, name))
         document = json.loads(page.with_name("leaderboard.json").read_text("utf-8"))
-        entries[name] = _entry(name, found[name][1], results, document)
+        entries[name] = _entry(name, filed[name][1], results, document)
     groups: dict[str, list[Entry]] = {}
     for name in order:
-        groups.setdefault(found[name][1], []).append(entries[name])
+        groups.setdefault(filed[name][1], []).append(entries[name])
     _write(site / PAGE, _index(groups, pages).encode())
     return site / PAGE
 
@@ -194,12 +194,12 @@ def _counted(count: int, what: str) -> str:
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many models are of each verdict; without attacks only alarms are one."""
-    found = Counter(
+    counts = Counter(
         row["verdict"]
         for row in rows
         if row.get("verdict") and (row["worst_case"] is not None or row["alarms"])
     )
-    found["settled"] = sum(row.get("open") is not None and row["open"] < 1e-9 for row in rows)
-    found["incomplete"] = sum(not row["complete"] for row in rows)
-    order = [verdict for verdict in TONES if found[verdict]]
-    return {verdict: found[verdict] for verdict in order}
+    counts["settled"] = sum(row.get("open") is not None and row["open"] < 1e-9 for row in rows)
+    counts["incomplete"] = sum(not row["complete"] for row in rows)
+    order = [verdict for verdict in TONES if counts[verdict]]
+    return {verdict: counts[verdict] for verdict in order}

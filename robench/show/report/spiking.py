@@ -38,8 +38,8 @@ class Spikes:
 
 def spikes(results: Results) -> list[Spikes]:
     """One entry for each model that spikes, in the order of the manifest."""
-    found = [_of(results, model) for model in results.models]
-    return [one for one in found if one is not None]
+    every = [_of(results, model) for model in results.models]
+    return [one for one in every if one is not None]
 
 
 def _of(results: Results, model: Model) -> Spikes | None:

@@ -87,23 +87,23 @@ papers that are named so are found."""
 
 
 def _paper(text: str) -> tuple[re.Match[str], str] | None:
-    found = ((re.search(how, text, re.IGNORECASE), where) for how, where in PAPERS.items())
-    return next(((match, where + match[1]) for match, where in found if match), None)
+    matches = ((re.search(how, text, re.IGNORECASE), where) for how, where in PAPERS.items())
+    return next(((match, where + match[1]) for match, where in matches if match), None)
 
 
 def paper_link(text: str) -> str:
     """Where the paper is that a card names by DOI, arXiv or OpenReview number; empty where it names
     none."""
-    found = _paper(text)
-    return found[1] if found else ""
+    named = _paper(text)
+    return named[1] if named else ""
 
 
 def linked(text: str) -> Markup:
     """Escaped, and the number of the paper that it names a link to it."""
-    found = _paper(str(text))
-    if found is None:
+    named = _paper(str(text))
+    if named is None:
         return escape(text)
-    match, where = found
+    match, where = named
     link = Markup('<a href="{}" rel="noreferrer">{}</a>').format(where, match[0])
     return escape(text[: match.start()]) + link + escape(text[match.end() :])
 

@@ -57,12 +57,12 @@ def record(results: Results, model: Model, row: pd.Series) -> dict[str, Any]:
     it; of a noisy model what is certified, in words. Empty where no proof applies."""
     made: list[dict[str, Any]] = []
     for ball in balls(results):
-        found = ends(results, model, ball)
-        if found is None:
+        both = ends(results, model, ball)
+        if both is None:
             continue
-        one = {"ball": words(ball), "key": str(ball), "attacks": len(found.attacks)}
-        if found.proved.size <= DRAWN and not model.get("stochastic"):
-            one["states"] = ["".join(seed) for seed in found.states.tolist()]
+        one = {"ball": words(ball), "key": str(ball), "attacks": len(both.attacks)}
+        if both.proved.size <= DRAWN and not model.get("stochastic"):
+            one["states"] = ["".join(seed) for seed in both.states.tolist()]
         made.append(one | _effort(results, model, ball))
     if not made:
         return {}

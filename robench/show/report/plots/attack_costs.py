@@ -104,8 +104,8 @@ def _points(drawing: Drawing) -> list[Point]:
 
 def _cheapest_first(points: list[Point]) -> list[str]:
     """Names of attacks, by what they ask of a model in the mean."""
-    found: dict[str, list[Point]] = {}
+    by_attack: dict[str, list[Point]] = {}
     for point in points:
-        found.setdefault(point.attack, []).append(point)
-    kept = sorted(found, key=lambda attack: fmean(p.left for p in found[attack]))[:ROWS]
-    return sorted(kept, key=lambda attack: fmean(p.asked for p in found[attack]))
+        by_attack.setdefault(point.attack, []).append(point)
+    kept = sorted(by_attack, key=lambda attack: fmean(p.left for p in by_attack[attack]))[:ROWS]
+    return sorted(kept, key=lambda attack: fmean(p.asked for p in by_attack[attack]))

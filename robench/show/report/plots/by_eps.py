@@ -12,12 +12,12 @@ from robench.show.results import Model, Results, Threat
 
 def radii(results: Results) -> dict[str, list[float]]:
     """Of each norm the radii at which attacks look, where they are several."""
-    found: dict[str, set[float]] = {}
+    by_norm: dict[str, set[float]] = {}
     for threat in _looking(results):
-        found.setdefault(threat["norm"], set()).add(float(threat["eps"]))
+        by_norm.setdefault(threat["norm"], set()).add(float(threat["eps"]))
     return {
         norm: sorted(values)
-        for norm, values in found.items()
+        for norm, values in by_norm.items()
         if len(values) > 1 and all(np.isfinite(value) for value in values)
     }
 
@@ -33,7 +33,7 @@ def with_worst_by_eps(results: Results, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst(results: Results, model: Model) -> dict[str, float]:
-    found: dict[str, float] = {}
+    columns: dict[str, float] = {}
     clean = [threat for threat in results.threats if threat["kind"] == "clean"]
     for norm, places in radii(results).items():
         for eps in places:
@@ -41,8 +41,8 @@ def _worst(results: Results, model: Model) -> dict[str, float]:
             left = results.worst_case(model, [*clean, *near])
             name = worst_column(norm, eps)
             ends = summaries({name: left}, {}) if left is not None else {}
-            found |= {name + end: ends.get(name + end, np.nan) for end in ("", "_low", "_high")}
-    return found
+            columns |= {name + end: ends.get(name + end, np.nan) for end in ("", "_low", "_high")}
+    return columns
 
 
 def _looking(results: Results) -> list[Threat]:

@@ -123,9 +123,9 @@ def tones(count: int) -> list[Any]:
 
 def at_radius(name: str) -> str:
     """The name of a threat with its radius as the field writes it: `pgd@8/255`."""
-    found = re.search(r"@(\d[\d.e-]*)$", name)
+    written = re.search(r"@(\d[\d.e-]*)$", name)
     try:
-        return name[: found.start(1)] + radius(found[1]) if found else name
+        return name[: written.start(1)] + radius(written[1]) if written else name
     except ValueError:  # no number after all
         return name
 

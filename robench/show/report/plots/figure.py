@@ -127,7 +127,7 @@ def _rounded(tag: re.Match[str]) -> str:
 
 def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:
     """Names that fit a legend, one for each: shortened, printable, and still distinct."""
-    found: dict[str, str] = {}
+    shortened: dict[str, str] = {}
     for name in names:
         text = "".join(char if char.isprintable() else " " for char in name).strip() or "?"
         if len(text) > length:  # in the middle: what tells names apart is mostly at their ends
@@ -135,12 +135,12 @@ def labels(names: Iterable[str], length: int = 36) -> dict[str, str]:
             text = f"{text[:head]}…{text[head + 1 - length :]}"
         if text.startswith("_"):  # matplotlib leaves such entries out of legends
             text = "\u200a" + text
-        taken, number = set(found.values()), 2
+        taken, number = set(shortened.values()), 2
         shown = text
         while shown in taken:
             shown, number = f"{text} ({number})", number + 1
-        found[name] = shown
-    return found
+        shortened[name] = shown
+    return shortened
 
 
 def percent_ticks(limits: tuple[float, float]) -> tuple[list[float], list[str]]:

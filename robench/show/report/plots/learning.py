@@ -82,7 +82,7 @@ def _cosines(model: Model) -> pd.DataFrame:
 
 def implied_rates(drawing: Drawing) -> Sketch | None:
     """g(z), and the learning rate that it implies, beta(z) = alpha g(z) / sigma'(z) (BF Eq. 4)."""
-    found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
+    rates: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for model in _shown(drawing):
         trainer, network = model["fields"]["trainer"], model["fields"]["network"]
         own = DERIVATIVES.get(str(network.get("activation", "")))
@@ -93,8 +93,8 @@ def implied_rates(drawing: Drawing) -> Sketch | None:
             values = np.broadcast_to((g or parse(own))(np, Z), Z.shape)
             with np.errstate(divide="ignore", invalid="ignore"):
                 rate = np.where(slope > 1e-6, trainer["lr"] * values / slope, np.nan)
-            found.append((model["name"], text, values, rate))
-    lines = found[:LINES]
+            rates.append((model["name"], text, values, rate))
+    lines = rates[:LINES]
     if not lines:
         return None
     drawn, panes = grid(2, same_scale=False)
@@ -132,8 +132,8 @@ def _functions(model: Model) -> dict[str, BFunction | None]:
         first = (history_of(seed) or [{}])[0]
         if "b-function/w1" in first:
             point = tuple(first[f"b-function/{key}"] for key in ("w1", "b1", "w2", "b2"))
-            found = BFunction("network", point)
-            return {str(found): found}
+            searched = BFunction("network", point)
+            return {str(searched): searched}
     if trainer.get("plugin") != "bfunction":
         return {}
     return {text: None if text == OWN else parse(text) for text in trainer["functions"]}
@@ -142,14 +142,14 @@ def _functions(model: Model) -> dict[str, BFunction | None]:
 def _searched(model: Model) -> str:
     """What a search for a b-function came to, in a sentence; mean over seeds."""
     firsts = [(history_of(seed) or [{}])[0] for seed in model["seeds"]]
-    found = [(row["area/learned"], row["area/own"]) for row in firsts if "area/own" in row]
-    if not found:
+    areas = [(row["area/learned"], row["area/own"]) for row in firsts if "area/own" in row]
+    if not areas:
         return ""
-    learned, own = np.mean(found, axis=0)
-    lower = sum(ours < theirs for ours, theirs in found)
+    learned, own = np.mean(areas, axis=0)
+    lower = sum(ours < theirs for ours, theirs in areas)
     return (
         f" {model['name']}: area under the loss curve of a trial {learned:.4f}, with the "
-        f"activation's own derivative {own:.4f}; lower in {lower} of {len(found)} seeds."
+        f"activation's own derivative {own:.4f}; lower in {lower} of {len(areas)} seeds."
     )
 
 
