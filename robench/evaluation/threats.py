@@ -63,8 +63,10 @@ def threats_asked(
     keeps = card.name in workspace.known("reports") and not own
     radii = _radii(eps)
     made: dict[str, AttackCard] = {}
+    # Cards of the user's workspace keep their radius, but not those that robench brings along.
+    own_cards = workspace.names("attacks") if workspace.fallback is not None else ()
     for one_asked, kept in given:
-        kept = kept or keeps or (workspace.fallback is not None and _is_own(workspace, one_asked))
+        kept = kept or keeps or one_asked.name in own_cards
         attack = _towards(one_asked, goal, aim)
         if attack is None:
             continue
@@ -175,11 +177,6 @@ def _of_instance(workspace: Workspace, attack: Attack) -> AttackCard:
     values = {"access": attack.needs, "norm": attack.norms[0], "eps": GREY}
     spec = {"name": name, **settings}
     return held_card(AttackCard, workspace, type(attack).__name__, attack=spec, **values)
-
-
-def _is_own(workspace: Workspace, card: AttackCard) -> bool:
-    """Whether the user's workspace has the card, and not only the one that robench brings along."""
-    return card.name in workspace.names("attacks")
 
 
 def _radii(eps: float | Sequence[float] | None) -> tuple[float, ...]:

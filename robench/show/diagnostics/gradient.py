@@ -6,11 +6,10 @@ that break a network, it does not remove them.
 
 from __future__ import annotations
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, percent, share
+from robench.show.diagnostics.estimate import LEAST, percent, share
 from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.strength import FEWEST, largest_fall
 from robench.show.diagnostics.subject import Subject, effort, native, settings, white_box
-from robench.show.results import Threat
 
 
 @check("zero gradients")
@@ -24,11 +23,11 @@ def zero_gradients(subject: Subject) -> Judged:
     Threshold: alarm where its interval lies above 1%. Logits of an ordinary size have no exactly
         zero gradient in float32, not even where the loss is tiny.
     """
-    shares: list[tuple[Estimate, Threat]] = []
-    for threat in subject.white_box:
-        zero = subject.column(threat, "zero_gradient")
-        if zero is not None and native(threat):
-            shares.append((share(zero), threat))
+    shares = [
+        (share(zero), threat)
+        for threat in subject.white_box
+        if native(threat) and (zero := subject.column(threat, "zero_gradient")) is not None
+    ]
     if not shares:
         return not_applicable("No attack asked for the gradient of each image.")
     most, threat = max(shares, key=lambda item: item[0].low)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robench.show.diagnostics.estimate import LEAST, Estimate, percent, share
+from robench.show.diagnostics.estimate import LEAST, percent, share
 from robench.show.diagnostics.finding import STRONGER, Judged, alarm, check, not_applicable, passed
 from robench.show.diagnostics.subject import Subject, steps
 from robench.show.results import Threat
@@ -41,11 +41,11 @@ def earlier_iterates(subject: Subject) -> Judged:
     """
     if subject.stochastic:
         return not_applicable("The model is noisy: each draw may differ.")
-    shares: list[tuple[Estimate, Threat]] = []
-    for threat in subject.white_box:
-        fooled = subject.column(threat, "fooled_on_the_way")
-        if fooled is not None:
-            shares.append((share(fooled * subject.known(threat)), threat))
+    shares = [
+        (share(fooled * subject.known(threat)), threat)
+        for threat in subject.white_box
+        if (fooled := subject.column(threat, "fooled_on_the_way")) is not None
+    ]
     if not shares:
         return not_applicable("No attack noted what its iterates were taken for.")
     lost, threat = max(shares, key=lambda item: item[0].low)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
+from xml.sax.saxutils import escape
 
 import matplotlib
 import numpy as np
@@ -91,7 +92,8 @@ def svg(drawn: Figure, name: str, title: str) -> str:
     text = re.sub(r"<[^>]+>", _rounded, text)
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = _said_once(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text)), own)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+    label = escape(title, {'"': "&quot;"})
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def _short_ids(text: str, own: str) -> str:
@@ -199,9 +201,3 @@ def legend(drawn: Figure, panes: Sequence[Any]) -> None:
         drawn.legend(
             handles, names, loc="outside upper left", ncols=max(1, int(drawn.get_figwidth() / 2.1))
         )
-
-
-def _attribute(text: str) -> str:
-    for char, safe in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(char, safe)
-    return text
