@@ -10,7 +10,6 @@ what the bounds do not prove stays open.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from time import thread_time
 
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 
 from robench.networks.base import Network
 from robench.networks.cnn import CNN
-from robench.networks.noise import NoisyLayer
+from robench.networks.noise import noisy_layers
 from robench.networks.snn import SNN
 from robench.proofs.bounds import TINY, tie_slack
 from robench.proofs.linear import Box, Lines, Net, Value, around_sigmoid, between
@@ -56,28 +55,21 @@ def convolutional(network: Network) -> bool:
 
 
 def right(
-    network: Network,
-    low: Tensor,
-    high: Tensor,
-    label: int,
-    units: int = 1000,
-    seconds: float = math.inf,
-    region: Region | None = None,
+    network: Network, x: Tensor, label: int, region: Region, units: int, seconds: float
 ) -> bool:
-    """Whether the bounds prove that the answer is `label` for all images in [low, high], (1,
+    """Whether the bounds prove that the answer is `label` at all points of the ball around x, (1,
     channels, height, width). Raises Unreadable where none are written for the network.
 
     Args:
-        region: a ball inside that box, where only its points are meant.
         units: a layer with more unsettled units than this keeps the intervals that it has.
         seconds: of processor time, after which nothing is narrowed any more.
     """
     checked(network)
-    if low.device.type != "cpu":
+    if x.device.type != "cpu":
         raise Unreadable("convolutions are bounded as a CPU computes them")
     until = thread_time() + seconds
-    box = Box(low.double(), high.double())
-    reach = None if region is None or region.box else region.reach
+    box = Box(*(torch.from_numpy(end).view_as(x) for end in (region.low, region.high)))
+    reach = None if region.box else region.reach
     with torch.no_grad():
         return any(_proved(network, Net(narrow, until, reach), box, label) for narrow in (0, units))
 
@@ -98,12 +90,11 @@ def _standardised(network: Network, net: Net, box: Box) -> Box:
 
 def _proved(network: Network, net: Net, box: Box, label: int) -> bool:
     box = _standardised(network, net, box)
-    if type(network) is CNN:
+    if isinstance(network, CNN):
         found = _convolutional(network, net, box, label)
-    elif type(network) is SNN:
-        found = _spiking(network, net, box, label)
     else:
-        raise Unreadable(f"no bounds for {type(network).__name__}")
+        assert isinstance(network, SNN)
+        found = _spiking(network, net, box, label)
     wins = (found.ahead > 0.5) | ((found.ahead > -0.5) & ~(found.most < -found.slack))
     return not np.delete(wins, label).any()
 
@@ -112,19 +103,17 @@ def _convolutional(network: CNN, net: Net, box: Box, label: int) -> Lead:
     if network.activation not in RISING:
         raise Unreadable(f"no bounds for {network.activation} units behind convolutions")
     x = net.pixels(box)
-    for layer, pool, add in zip(network.convolutions, network.pools, network.adds, strict=True):
-        assert isinstance(layer, NoisyLayer)
+    convolutions = noisy_layers(network.convolutions)
+    for layer, pool, add in zip(convolutions, network.pools, network.adds, strict=True):
         value = _through(net, layer.op, x)
         if add:
             value = _sum(net, [value, x], gamma(2))
         x = _activated(network, net, value)
         x = _through(net, network.halve, x) if pool else x
     x = net.flat(x)
-    *hidden, last = network.layers
+    *hidden, last = noisy_layers(network.layers)
     for layer in hidden:
-        assert isinstance(layer, NoisyLayer)
         x = _activated(network, net, _through(net, layer.op, x))
-    assert isinstance(last, NoisyLayer)
     assert isinstance(last.op, nn.Linear)
     most = _lead(last.op, x.box, label)
     most = np.minimum(most, _ahead(net, [_through(net, last.op, x)], label))
@@ -222,15 +211,13 @@ def _spiking(network: SNN, net: Net, box: Box, label: int) -> Lead:
         raise Unreadable("spiking units are read with 0 <= decay <= 1 and threshold > 0 only")
     membrane = Membrane(network.decay, network.threshold)
     convolutions = len(network.convolutions)
-    first, *others = network.layers
-    assert isinstance(first, NoisyLayer)
+    first, *others = noisy_layers(network)
     # What a neuron adds up over its steps is rounded as if it were rounded once more each time.
     current = _through(net, first.op, net.pixels(box), 4 * network.steps)
     series = _trains(network, net, current)
     potential = current
     halve = nn.AvgPool2d(2)
     for index, layer in enumerate(others, start=1):
-        assert isinstance(layer, NoisyLayer)
         if index <= convolutions:
             series = [_through(net, halve, step) for step in series]
         if index == convolutions:

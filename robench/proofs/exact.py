@@ -56,50 +56,45 @@ class Exact(Attack):
     def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         assert isinstance(target, WeightsTarget)
         found = self._quick(target, x, y, rng)
-        standing = target.labels(found) == y
-        if convolutional(target.network):
-            self._bounded(target, x, y, standing)
-            return found
+        standing = torch.nonzero(target.labels(found) == y)[:, 0].tolist()
         try:
-            reading = read(target.network)
+            reading = None if convolutional(target.network) else read(target.network)
         except Unreadable as why:
-            for image in torch.nonzero(standing)[:, 0].tolist():
+            for image in standing:
                 target.left_open(image, str(why))
             return found
-        for image in torch.nonzero(standing)[:, 0].tolist():
+        for image in standing:
             if target.broken[image]:
                 continue
             started = time.thread_time()
-            work = Search(self, target, reading, x[image : image + 1], int(y[image]), image)
-            try:
-                witness = work.run(self.seconds)
-            except Exception as error:  # a solver that dies proves nothing
-                target.left_open(image, f"the solver died: {type(error).__name__}: {error}")
-                witness = None
-            if witness is not None:
+            one, label = x[image : image + 1], int(y[image])
+            if reading is None:
+                self._bounded(target, one, label, image)
+            elif (witness := self._searched(target, reading, one, label, image)) is not None:
                 found[image] = witness[0]
             target.seconds.append(time.thread_time() - started)
         return found
 
-    def _bounded(self, target: WeightsTarget, x: Tensor, y: Tensor, standing: Tensor) -> None:
-        """Images of a network with convolutions: what the bounds prove; the others stay open."""
-        for image in torch.nonzero(standing)[:, 0].tolist():
-            if target.broken[image]:
-                continue
-            started = time.thread_time()
-            one = x[image : image + 1]
-            where, label = region(target.ball, one), int(y[image])
-            low, high = (
-                torch.from_numpy(end).view_as(one).to(x.device) for end in (where.low, where.high)
-            )
-            try:
-                if right(target.network, low, high, label, self.units, self.seconds, where):
-                    target.proved(image)
-                else:
-                    target.left_open(image, "bounds alone do not prove it")
-            except Unreadable as why:
-                target.left_open(image, str(why))
-            target.seconds.append(time.thread_time() - started)
+    def _searched(
+        self, target: WeightsTarget, reading: Reading, x: Tensor, label: int, image: int
+    ) -> Tensor | None:
+        """A wrong point, or None; what was found is told to the target."""
+        try:
+            return Search(self, target, reading, x, label, image).run(self.seconds)
+        except Exception as error:  # a solver that dies proves nothing
+            target.left_open(image, f"the solver died: {type(error).__name__}: {error}")
+            return None
+
+    def _bounded(self, target: WeightsTarget, x: Tensor, label: int, image: int) -> None:
+        """An image of a network with convolutions: proved by the bounds, or left open."""
+        try:
+            where = region(target.ball, x)
+            if right(target.network, x, label, where, self.units, self.seconds):
+                target.proved(image)
+            else:
+                target.left_open(image, "bounds alone do not prove it")
+        except Unreadable as why:
+            target.left_open(image, str(why))
 
     def _quick(self, target: WeightsTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         if not self.steps or self.finite_eps(target) == 0:

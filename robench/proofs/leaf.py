@@ -16,7 +16,8 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from robench.proofs.pixels import INFINITE, NOTHING, SOLVED, PixelProgram
+from robench.proofs.highs import INFINITE, NOTHING, SOLVED, add
+from robench.proofs.pixels import PixelProgram
 from robench.proofs.program import TOLERANCE
 from robench.proofs.region import AroundL2
 from robench.proofs.rounding import Loss, of_answers, of_sums
@@ -137,7 +138,7 @@ class Leaf:
             if outside is None and attempt(point):
                 return True
             if outside is not None and depth == DEPTHS[-1]:
-                self.clear.cut(*outside)
+                add(self.clear.highs, outside[0], -INFINITE, outside[1])
         return False
 
     def _nearest(self, depth: float) -> Floats | None:

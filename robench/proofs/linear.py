@@ -112,11 +112,7 @@ class Net:
                     (before,) = torch.autograd.grad(op(x), x, a)
             bias = getattr(op, "bias", None)
             if bias is not None:
-                constant = (
-                    constant + a.flatten(2).sum(2) @ bias.double()
-                    if a.dim() > 2
-                    else (constant + a @ bias.double())
-                )
+                constant = constant + (a.flatten(2).sum(2) if a.dim() > 2 else a) @ bias.double()
             return [(of, before)], constant
 
         return self._add(box, back)
@@ -197,10 +193,8 @@ class Net:
             number = max(waiting)
             value, a = self.values[number], waiting.pop(number)
             if value.back is None:
-                middle, radius = (
-                    (value.box.low + value.box.high) / 2,
-                    value.box.high - value.box.low,
-                )
+                low, high = value.box.low, value.box.high
+                middle, radius = (low + high) / 2, high - low
                 if self.reach is not None:
                     total = total + (a * middle).flatten(1).sum(1)
                     total = total + torch.from_numpy(self.reach(a.flatten(1).numpy()))

@@ -19,8 +19,9 @@ import highspy
 import numpy as np
 
 from robench.proofs.bounds import StageBounds
+from robench.proofs.highs import INFINITE, Row, linear
 from robench.proofs.reading import PIXELS, Reading
-from robench.proofs.region import Around, Region
+from robench.proofs.region import AroundL1, Region
 from robench.proofs.units import Floats, Pieces
 
 TOLERANCE = 1e-6
@@ -61,8 +62,8 @@ class Program:
         self.upper: list[float] = region.high.tolist()
         self.integers: list[int] = []
         self.choices: list[Choice] = []
-        self._rows: list[tuple[list[int], list[float], float, float]] = []
-        self.p: list[tuple[Floats, Floats]] = []
+        self._rows: list[Row] = []
+        self.p: tuple[Floats, Floats]
         """Of the last stage, p as (coefficients of all columns, constant), a row for each unit."""
         self._outputs: list[list[tuple[Floats, Floats]]] = []
         self._build()
@@ -81,8 +82,7 @@ class Program:
 
     def _build(self) -> None:
         reading, pixels = self.reading, self.reading.pixels
-        for columns, values, least, most in rows_of(self.region, self._column):
-            self._row(columns, values, least, most)
+        self._rows += rows_of(self.region, self._column)
         for number, stage in enumerate(reading.stages):
             constant, terms = stage.bias.copy(), np.zeros((stage.size, len(self.lower)))
             for source in stage.sources:
@@ -94,8 +94,7 @@ class Program:
                 coefficients, offsets = self._outputs[source.stage][source.output]
                 if source.matrix is not None:
                     coefficients, offsets = (
-                        source.matrix @ coefficients,
-                        source.matrix @ offsets,
+                        source.matrix @ part for part in (coefficients, offsets)
                     )
                 terms[:, : coefficients.shape[1]] += coefficients
                 constant = constant + offsets
@@ -132,7 +131,7 @@ class Program:
             [_rows([outputs[j] for outputs in made], width) for j in range(stage.unit.outputs)]
         )
         if number == len(self.reading.stages) - 1:
-            self.p = [_rows(potentials, width)]
+            self.p = _rows(potentials, width)
 
     def _unit(
         self, stage: int, unit: int, p: int, pieces: Pieces, rounding: float
@@ -143,7 +142,7 @@ class Program:
         if count > 1:
             self.choices.append(Choice(stage, unit, tuple(shares), pieces))
         if count > 2:
-            self._row(shares, [1.0] * len(shares), -highspy.kHighsInf, 1.0)
+            self._row(shares, [1.0] * len(shares), -INFINITE, 1.0)
         keep = self.margin * (rounding + TOLERANCE)
         low, high = pieces.low + keep, pieces.high - keep
         low[0] -= keep  # nothing jumps at the ends of the ball
@@ -152,21 +151,21 @@ class Program:
         if pieces.slope.any() and count > 1:
             for share, a, b in zip(shares, low[1:], high[1:], strict=True):
                 part = self._column(min(0.0, float(a)), max(0.0, float(b)))
-                self._row([part, share], [1.0, -float(a)], 0.0, highspy.kHighsInf)
-                self._row([part, share], [1.0, -float(b)], -highspy.kHighsInf, 0.0)
+                self._row([part, share], [1.0, -float(a)], 0.0, INFINITE)
+                self._row([part, share], [1.0, -float(b)], -INFINITE, 0.0)
                 parts.append(part)
             # What is left of p lies on the first piece: low_0 m_0 <= p - sum P <= high_0 m_0.
             rest = [p, *parts, *shares]
             ones = [1.0] + [-1.0] * len(parts)
             for end, (least, most) in (
-                (float(low[0]), (float(low[0]), highspy.kHighsInf)),
-                (float(high[0]), (-highspy.kHighsInf, float(high[0]))),
+                (float(low[0]), (float(low[0]), INFINITE)),
+                (float(high[0]), (-INFINITE, float(high[0]))),
             ):
                 self._row(rest, ones + [end] * len(shares), least, most)
         elif count > 1:
             for ends, (least, most) in (
-                (low, (float(low[0]), highspy.kHighsInf)),
-                (high, (-highspy.kHighsInf, float(high[0]))),
+                (low, (float(low[0]), INFINITE)),
+                (high, (-INFINITE, float(high[0]))),
             ):
                 steps = [float(ends[0] - end) for end in ends[1:]]
                 self._row([p, *shares], [1.0, *steps], least, most)
@@ -188,18 +187,16 @@ class Program:
         band = self._column(0.0, float(width.max()))
         if shares:
             steps = [float(width[0] - w) for w in width[1:]]
-            self._row([band, *shares], [1.0, *steps], -highspy.kHighsInf, float(width[0]))
+            self._row([band, *shares], [1.0, *steps], -INFINITE, float(width[0]))
         return band
 
     # -- the solver's form ----------------------------------------------------------------------
 
     def lead(self, target: int, label: int) -> tuple[Floats, float]:
         """p of `target` minus that of `label` in the last stage: coefficients, constant."""
-        coefficients, constants = self.p[0]
-        return (
-            coefficients[target] - coefficients[label],
-            float(constants[target] - constants[label]),
-        )
+        coefficients, constants = self.p
+        constant = float(constants[target] - constants[label])
+        return coefficients[target] - coefficients[label], constant
 
     def votes(self, target: int, label: int) -> tuple[Floats, float]:
         """By how many counted outputs `target` is ahead of `label`: coefficients, constant."""
@@ -212,16 +209,7 @@ class Program:
 
     def model(self) -> highspy.HighsLp:
         """All columns and rows, with no objective."""
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = len(self.lower), len(self._rows)
-        lp.col_cost_ = np.zeros(len(self.lower))
-        lp.col_lower_, lp.col_upper_ = np.array(self.lower), np.array(self.upper)
-        lp.row_lower_ = np.array([row[2] for row in self._rows])
-        lp.row_upper_ = np.array([row[3] for row in self._rows])
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.cumsum([0, *(len(row[0]) for row in self._rows)])
-        lp.a_matrix_.index_ = np.array([i for row in self._rows for i in row[0]], dtype=np.int32)
-        lp.a_matrix_.value_ = np.array([v for row in self._rows for v in row[1]])
+        lp = linear(self.lower, self.upper, self._rows)
         kinds = [highspy.HighsVarType.kContinuous] * len(self.lower)
         for column in self.integers:
             kinds[column] = highspy.HighsVarType.kInteger
@@ -229,22 +217,20 @@ class Program:
         return lp
 
 
-def rows_of(
-    region: Region, column: Callable[[float, float], int]
-) -> list[tuple[list[int], list[float], float, float]]:
+def rows_of(region: Region, column: Callable[[float, float], int]) -> list[Row]:
     """What a program needs beside the box of the pixels, which are its first columns: of l1 how far
     each of them goes at least, and that this adds up to no more than eps."""
-    if region.linear is None or not isinstance(region, Around):
+    if not isinstance(region, AroundL1):
         return []
-    made: list[tuple[list[int], list[float], float, float]] = []
+    made: list[Row] = []
     far: list[int] = []
     for pixel in np.flatnonzero(region.high > region.low).tolist():
         at = float(region.centre[pixel])
         far.append(column(0.0, max(float(region.up[pixel]), -float(region.down[pixel]))))
-        made.append(([pixel, far[-1]], [1.0, -1.0], -highspy.kHighsInf, at))
-        made.append(([pixel, far[-1]], [1.0, 1.0], at, highspy.kHighsInf))
+        made.append(([pixel, far[-1]], [1.0, -1.0], -INFINITE, at))
+        made.append(([pixel, far[-1]], [1.0, 1.0], at, INFINITE))
     if far:
-        made.append((far, [1.0] * len(far), -highspy.kHighsInf, region.linear))
+        made.append((far, [1.0] * len(far), -INFINITE, region.eps))
     return made
 
 

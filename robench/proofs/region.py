@@ -39,6 +39,9 @@ class Region:
     low, high: the least and the greatest pixels, (pixels,), a box around any ball.
     """
 
+    box = True
+    """Whether there is nothing to it but `low` and `high`."""
+
     def __init__(self, low: Floats, high: Floats) -> None:
         self.low, self.high = low, high
         self.middle, self.radius = (low + high) / 2, (high - low) / 2
@@ -57,29 +60,17 @@ class Region:
         """A half space u x' <= c that holds the ball and not this point; None: no need of one."""
         return None
 
-    @property
-    def box(self) -> bool:
-        """Whether there is nothing to it but `low` and `high`."""
-        return True
-
-    @property
-    def linear(self) -> float | None:
-        """Of l1, its eps: a program writes it down itself; None: there is nothing to write."""
-        return None
-
 
 class Around(Region):
     """A ball in l1 or l2 around x, cut to a box."""
+
+    box = False
 
     def __init__(self, x: Floats, low: Floats, high: Floats, eps: float) -> None:
         super().__init__(low, high)
         self.centre, self.eps = x, eps
         self.down, self.up = low - x, high - x  # how far each pixel may go
         self._shift = x - self.middle
-
-    @property
-    def box(self) -> bool:
-        return False
 
     def reach(self, v: Floats, times: Callable[[Floats, Floats], Floats] = np.matmul) -> Floats:
         rows = np.atleast_2d(v)
@@ -97,11 +88,7 @@ class Around(Region):
 
 
 class AroundL1(Around):
-    """Of so much change in all."""
-
-    @property
-    def linear(self) -> float | None:
-        return self.eps
+    """Of so much change in all; a program writes that down itself (program.py)."""
 
     def _most(self, v: Floats) -> tuple[Floats, Floats]:
         room = np.where(v > 0, self.up, -self.down)

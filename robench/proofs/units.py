@@ -211,21 +211,18 @@ def _passage(steps: int, decay: float, threshold: float) -> float:
 THIRD, TWO_THIRDS = float(np.float32(1) / np.float32(3)), float(np.float32(2) / np.float32(3))
 
 
+PIECEWISE: dict[str, tuple[list[float], list[float], list[float]]] = {
+    "relu": ([0.0], [0.0, 1.0], [0.0, 0.0]),
+    "abs": ([0.0], [-1.0, 1.0], [0.0, 0.0]),
+    "threshold": ([0.0], [0.0, 0.0], [0.0, 1.0]),
+    "sign": ([0.0], [0.0, 0.0], [-1.0, 1.0]),
+    "staircase": ([-2.0, 0.0, 2.0], [0.0] * 4, [0.0, THIRD, TWO_THIRDS, 1.0]),
+}
+"""Breaks, slopes and offsets of what networks/mlp.py calls by these names."""
+
+
 def unit(activation: str) -> Unit | None:
     """What networks/mlp.py calls by this name; None: it has no pieces here."""
-    match activation:
-        case "relu":
-            return PiecewiseLinear([0.0], [0.0, 1.0], [0.0, 0.0])
-        case "abs":
-            return PiecewiseLinear([0.0], [-1.0, 1.0], [0.0, 0.0])
-        case "threshold":
-            return PiecewiseLinear([0.0], [0.0, 0.0], [0.0, 1.0])
-        case "sign":
-            return PiecewiseLinear([0.0], [0.0, 0.0], [-1.0, 1.0])
-        case "staircase":
-            levels = [0.0, THIRD, TWO_THIRDS, 1.0]
-            return PiecewiseLinear([-2.0, 0.0, 2.0], [0.0] * 4, levels)
-        case "sigmoid":
-            return Sigmoid()
-        case _:
-            return None
+    if activation == "sigmoid":
+        return Sigmoid()
+    return PiecewiseLinear(*PIECEWISE[activation]) if activation in PIECEWISE else None

@@ -11,7 +11,7 @@ potential, and backwards has the surrogate derivative of the network, or of the 
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.noise import NoisyLayer
+from robench.networks.noise import noisy_layers
 from robench.networks.snn import SNN
 from robench.networks.surrogate import SurrogateName, surrogate
 from robench.trainers.base import Trainer, cross_entropy
@@ -83,7 +83,7 @@ def potential_bounds(network: Network, low: Tensor, high: Tensor) -> Interval:
     if not network.convolutions:
         low, high = low.flatten(1), high.flatten(1)
     spikes: list[Interval] = [(low, high)]
-    for index, layer in enumerate(cast("list[NoisyLayer]", list(network.layers))):
+    for index, layer in enumerate(noisy_layers(network)):
         if index:
             pooled = [network.halved(index, list(side)) for side in zip(*spikes, strict=True)]
             spikes = list(zip(*pooled, strict=True))
