@@ -108,9 +108,9 @@ class Watched(_Problem):
 def test_the_minimiser_is_as_good_as_scipys(c: float) -> None:
     """The objective is not convex, so that single images may end in another valley."""
     _, x, y = reference()
-    problem = Watched(white_box(), x[:12], y[:12], None, 0.0, None)
+    problem = Watched(LBFGS(iterations=100), white_box(), x[:12], y[:12], None)
     problem.lowest = torch.full((12,), torch.inf)
-    problem.minimise(torch.full((12,), c), 100, 8)
+    problem.minimise(torch.full((12,), c))
     ours, theirs = problem.lowest.numpy(), np.array([scipy_minimum(row, c) for row in range(12)])
     assert np.median(np.abs(ours - theirs) / theirs) < 0.01
     assert ours.mean() < 1.02 * theirs.mean()

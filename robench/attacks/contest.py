@@ -44,6 +44,14 @@ def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:
     return torch.where(gap.isnan(), -torch.inf, gap)
 
 
+def aims(target: ScoreTarget, x: Tensor, y: Tensor, targets: int) -> list[Tensor | None]:
+    """The classes to run towards, (n,) each: so many likeliest wrong ones. [None]: away from the
+    right one, without `targets`, or to where the threat aims."""
+    if not targets or target.aim is not None:
+        return [None]
+    return list(target.rivals(x, y, targets))
+
+
 class Best:
     """The best images found so far for a batch, over all runs of an attack.
 

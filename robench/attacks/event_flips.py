@@ -12,6 +12,7 @@ with a gradient.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.contest import ROUNDING, Best, judge, rank
+from robench.attacks.flips import flipped, unflipped, worth_of
 from robench.attacks.losses import margin
+from robench.attacks.steps import per_image
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.adaptive import AdaptiveSurrogate
 
@@ -44,115 +47,95 @@ class EventFlips(Attack):
     randomised: ClassVar[bool] = False
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        budget = math.floor(self.finite_eps(target))
-        best = Best(x)
-        draws = DRAWS if target.stochastic else 1
-        every = torch.arange(len(x), device=x.device)
-        self._enter(target, best, x, y, every, draws)
+        budget, draws = math.floor(self.finite_eps(target)), DRAWS if target.stochastic else 1
+        search = _Search(self, target, x, y, Best(x), budget, draws)
+        search.enter(x, torch.arange(len(x), device=x.device))
         if budget:
-            wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
-            aims: list[Tensor | None] = [None]
-            aims += wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T
-            self._greedy(target, best, x, y, None, None, budget, draws)
-            for aim in aims:
+            rivals = target.rivals(x, y, self.targets)
+            search.greedy(None, None)
+            for aim in (None, *rivals):
                 for derivative in DERIVATIVES if target.jumps else ():
-                    self._greedy(target, best, x, y, aim, derivative, budget, draws)
+                    search.greedy(aim, derivative)
                 if aim is not None and not target.jumps:
-                    self._greedy(target, best, x, y, aim, None, budget, draws)
+                    search.greedy(aim, None)
             for _ in range(self.swaps):
-                self._swap(target, best, x, y, budget, draws)
-        return best.images
+                search.swap()
+        return search.best.images
 
-    def _greedy(
-        self, target: WhiteBoxTarget, best: Best, x: Tensor, y: Tensor, aim: Tensor | None,
-        derivative: str | None, budget: int, draws: int,
-    ) -> None:  # fmt: skip
+
+@dataclass(frozen=True)
+class _Search:
+    """The images of a batch, with `budget` flips each."""
+
+    attack: EventFlips
+    target: WhiteBoxTarget
+    x: Tensor
+    y: Tensor
+    best: Best
+    budget: int
+    draws: int
+
+    def greedy(self, aim: Tensor | None, derivative: str | None) -> None:
         """One flip after the other. derivative: None: the network's own, through its output."""
-        rows = best.standing()
+        rows = self.best.standing()
         adaptive = None if derivative is None else AdaptiveSurrogate(derivative, len(rows))
-        x_adv = x[rows].clone()
-        for _ in range(budget):
+        x_adv = self.x[rows].clone()
+        for _ in range(self.budget):
             if not len(rows):
                 return
             aimed = None if aim is None else aim[rows]
-            answer = target.gradient(
-                x_adv, y[rows], margin, draws, adaptive, rows, aim=aimed,
+            answer = self.target.gradient(
+                x_adv, self.y[rows], margin, self.draws, adaptive, rows, aim=aimed,
                 on="output" if adaptive is None else "potential",
                 through_reset=adaptive is None,
             )  # fmt: skip
-            worth = _worth(x_adv, answer.gradient)
-            worth.masked_fill_(~_free(target, x_adv, x[rows]), -torch.inf)
-            places = worth.topk(min(self.candidates, worth.shape[1]), dim=1).indices
+            worth = worth_of(x_adv, answer.gradient)
+            worth.masked_fill_(~unflipped(self.target, x_adv, self.x[rows]), -torch.inf)
+            places = worth.topk(min(self.attack.candidates, worth.shape[1]), dim=1).indices
             tried = [
-                _margins(target, _flipped(x_adv, place), y[rows], aimed, rows, draws)
-                for place in places.split(1, dim=1)  # type: ignore[no-untyped-call]
+                self._margins(flipped(x_adv, place), rows, aimed) for place in places.T[..., None]
             ]
             chosen = places.gather(1, torch.stack(tried, 1).argmax(1, keepdim=True))
-            x_adv = _flipped(x_adv, chosen)
-            self._enter(target, best, x_adv, y, rows, draws)
-            left = torch.nonzero(~best.broken[rows])[:, 0]
+            x_adv = flipped(x_adv, chosen)
+            self.enter(x_adv, rows)
+            left = torch.nonzero(~self.best.broken[rows])[:, 0]
             if len(left) < len(rows):
                 rows, x_adv = rows[left], x_adv[left]
                 if adaptive is not None:
                     adaptive.keep(left)
 
-    def _swap(
-        self, target: WhiteBoxTarget, best: Best, x: Tensor, y: Tensor, budget: int,
-        draws: int,
-    ) -> None:  # fmt: skip
+    def swap(self) -> None:
         """For every image that stands: of some flips taken back and some made in their place, the
         pair that does most, where it does more than what there is."""
-        rows = best.standing()
+        rows = self.best.standing()
         if not len(rows):
             return
-        now, clean = best.images[rows], x[rows]
+        now, clean = self.best.images[rows], self.x[rows]
         derivative = AdaptiveSurrogate(DERIVATIVES[0], len(rows))
-        answer = target.gradient(
-            now, y[rows], margin, draws, derivative, rows, on="potential", through_reset=False
-        )
-        worth, spent = _worth(now, answer.gradient), (now != clean).flatten(1)
-        made = worth.masked_fill(~_free(target, now, clean), -torch.inf)
+        answer = self.target.gradient(
+            now, self.y[rows], margin, self.draws, derivative, rows, on="potential",
+            through_reset=False,
+        )  # fmt: skip
+        worth, spent = worth_of(now, answer.gradient), (now != clean).flatten(1)
+        made = worth.masked_fill(~unflipped(self.target, now, clean), -torch.inf)
         back = worth.masked_fill(~spent, -torch.inf)
-        for undone in back.topk(min(BACK, budget), dim=1).indices.T:
+        for undone in back.topk(min(BACK, self.budget), dim=1).indices.T:
             # Where there are flips left, nothing is taken back.
-            fewer = torch.where(
-                (spent.sum(1) >= budget).view(-1, 1, 1, 1), _flipped(now, undone[:, None]), now
-            )
-            for place in made.topk(min(self.candidates, made.shape[1]), dim=1).indices.T:
-                self._enter(target, best, _flipped(fewer, place[:, None]), y, rows, draws)
+            none_left = per_image(spent.sum(1) >= self.budget, now)
+            fewer = torch.where(none_left, flipped(now, undone[:, None]), now)
+            for place in made.topk(min(self.attack.candidates, made.shape[1]), dim=1).indices.T:
+                self.enter(flipped(fewer, place[:, None]), rows)
 
-    def _enter(
-        self, target: WhiteBoxTarget, best: Best, x_adv: Tensor, y: Tensor, rows: Tensor,
-        draws: int,
-    ) -> None:  # fmt: skip
-        share, gap = judge(target, x_adv, y[rows], draws, rows)
-        best.enter(rows, x_adv, rank(gap, share) if target.stochastic else rank(gap))
-        sure = (share == 1) & (gap > ROUNDING)
-        if not target.stochastic:
-            best.broken[rows[sure]] = True
+    def enter(self, x_adv: Tensor, rows: Tensor) -> None:
+        """Let images compete with the best ones."""
+        share, gap = judge(self.target, x_adv, self.y[rows], self.draws, rows)
+        self.best.enter(rows, x_adv, rank(gap, share if self.target.stochastic else None))
+        if not self.target.stochastic:
+            self.best.broken[rows[gap > ROUNDING]] = True
 
-
-def _worth(x: Tensor, gradient: Tensor) -> Tensor:
-    """What each flip promises, (n, pixels)."""
-    return ((1 - 2 * x) * gradient).flatten(1)
-
-
-def _free(target: WhiteBoxTarget, x_adv: Tensor, x: Tensor) -> Tensor:
-    """Pixels that may change and have not yet, (n, pixels)."""
-    return (x_adv == x).flatten(1) & target.ball.free(x_adv).flatten(1)
-
-
-def _flipped(x: Tensor, places: Tensor) -> Tensor:
-    """x with one pixel of each image turned. places: (n, 1)."""
-    flat = x.flatten(1)
-    return flat.scatter(1, places, 1 - flat.gather(1, places)).view_as(x)
-
-
-def _margins(
-    target: WhiteBoxTarget, x: Tensor, y: Tensor, aim: Tensor | None, rows: Tensor, draws: int
-) -> Tensor:
-    """Mean margin over fresh draws, (n,)."""
-    if not target.stochastic:
-        return margin(target.logits(x, rows), y, aim)
-    answers = target.answers(x, draws, rows)
-    return torch.stack([margin(one, y, aim) for one in answers]).mean(0)
+    def _margins(self, x: Tensor, rows: Tensor, aim: Tensor | None) -> Tensor:
+        """Mean margin over fresh draws, (n,)."""
+        if not self.target.stochastic:
+            return margin(self.target.logits(x, rows), self.y[rows], aim)
+        answers = self.target.answers(x, self.draws, rows)
+        return torch.stack([margin(one, self.y[rows], aim) for one in answers]).mean(0)

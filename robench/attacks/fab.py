@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, judge
+from robench.attacks.contest import ROUNDING, aims, judge
 from robench.attacks.losses import margin
 from robench.attacks.planes import onto_plane
 from robench.attacks.steps import per_image
@@ -62,17 +62,10 @@ class FAB(Attack):
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         search = _Search(self, target, x, target.sought(y))
         for restart in range(self.restarts):
-            for aim in self._aims(target, x, y):
+            for aim in aims(target, x, y, self.targets):
                 search.run(aim, restart, rng)
         search.bisect()
         return target.project(search.best, x)
-
-    def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
-        """The classes to run towards, (n,) each; [None]: to whichever boundary is nearest."""
-        if not self.targets or target.aim is not None:
-            return [None]
-        wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
-        return list(wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T)
 
 
 class _Search:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robench.attacks.base import Attack
 from robench.attacks.losses import LOSSES
+from robench.attacks.steps import per_image
 from robench.attacks.target import DecisionTarget, WhiteBoxTarget
 
 
@@ -42,37 +43,49 @@ class Flips(Attack):
         for _ in range(budget):
             answer = target.gradient(x_adv[rows], y[rows], loss, draws, index=rows)
             standing = answer.fooled < 1
-            rows, gradient = rows[standing], answer.gradient[standing]
+            rows = rows[standing]
             if not len(rows):
                 break
-            flat = x_adv[rows].flatten(1)
-            worth = (1 - 2 * flat) * gradient.flatten(1)
-            closed = (flat != x[rows].flatten(1)) | ~target.ball.free(x_adv[rows]).flatten(1)
-            worth = worth.masked_fill(closed, -torch.inf)
+            now = x_adv[rows]
+            worth = worth_of(now, answer.gradient[standing])
+            worth.masked_fill_(~unflipped(target, now, x[rows]), -torch.inf)
             places = worth.topk(min(self.candidates, worth.shape[1]), dim=1)
             gains = places.values  # believed; or, where there is a choice, tried
             if self.candidates > 1:
-                tried = self._try(target, flat, y[rows], rows, places.indices, draws, x.shape[1:])
+                tried = self._try(target, now, y[rows], rows, places.indices, draws)
                 gains = (tried - answer.loss[standing, None]).masked_fill(gains.isinf(), -torch.inf)
             best = gains.argmax(1, keepdim=True)
-            chosen, useful = places.indices.gather(1, best), gains.gather(1, best) > 0
-            mine = flat.gather(1, chosen)
-            flat.scatter_(1, chosen, torch.where(useful, 1 - mine, mine))
-            x_adv[rows] = flat.view(-1, *x.shape[1:])
+            after = flipped(now, places.indices.gather(1, best))
+            x_adv[rows] = torch.where(per_image(gains.gather(1, best) > 0, now), after, now)
         return x_adv
 
     def _try(
-        self, target: WhiteBoxTarget, flat: Tensor, y: Tensor, rows: Tensor, places: Tensor,
-        draws: int, shape: torch.Size,
-    ) -> Tensor:  # fmt: skip
+        self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rows: Tensor, places: Tensor, draws: int
+    ) -> Tensor:
         """The loss after a flip at each of `places`, (n, k)."""
-        found = []
-        for place in places.split(1, dim=1):  # type: ignore[no-untyped-call]
-            flipped = flat.scatter(1, place, 1 - flat.gather(1, place)).view(-1, *shape)
-            loss = target.goal.loss(LOSSES[self.loss])
-            losses = [loss(target.logits(flipped, rows), y) for _ in range(draws)]
-            found.append(torch.stack(losses).mean(0))
-        return torch.stack(found, dim=1)
+        tried = []
+        loss = target.goal.loss(LOSSES[self.loss])
+        for place in places.T[..., None]:
+            after = flipped(x, place)
+            losses = [loss(target.logits(after, rows), y) for _ in range(draws)]
+            tried.append(torch.stack(losses).mean(0))
+        return torch.stack(tried, dim=1)
+
+
+def worth_of(x: Tensor, gradient: Tensor) -> Tensor:
+    """What each flip promises, (n, pixels)."""
+    return ((1 - 2 * x) * gradient).flatten(1)
+
+
+def unflipped(target: DecisionTarget, x_adv: Tensor, x: Tensor) -> Tensor:
+    """Pixels that may change and have not yet, (n, pixels)."""
+    return (x_adv == x).flatten(1) & target.ball.free(x_adv).flatten(1)
+
+
+def flipped(x: Tensor, places: Tensor) -> Tensor:
+    """x with one pixel of each image turned. places: (n, 1)."""
+    flat = x.flatten(1)
+    return flat.scatter(1, places, 1 - flat.gather(1, places)).view_as(x)
 
 
 class RandomFlips(Attack):

@@ -51,29 +51,24 @@ class LBFGS(Attack):
     paper: ClassVar[str] = "Szegedy et al. 2014, arXiv 1312.6199"
 
     def perturb(self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        aim = self._aim(target, x, y, rng)
-        problem = _Problem(target, x, target.sought(y), aim, self.confidence, self.surrogate)
+        problem = _Problem(self, target, x, target.sought(y), self._aim(target, x, y, rng))
         c = torch.full((len(x),), self.initial_c, device=x.device)
-        low, high = (
-            torch.zeros_like(c),
-            torch.full_like(c, torch.inf),
-        )  # success below, failure above
+        low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)  # success, failure
         for _ in range(self.search_steps):
-            success = problem.minimise(c, self.iterations, self.memory)
+            success = problem.minimise(c)
             low = torch.where(success, c, low)
             high = torch.where(success, high, c)
-            c = torch.where(
-                low == 0, c / 10, torch.where(high.isinf(), c * 10, (low * high).sqrt())
-            )
+            above = torch.where(high.isinf(), c * 10, (low * high).sqrt())
+            c = torch.where(low == 0, c / 10, above)
         return target.project(problem.smallest, x)
 
     def _aim(
         self, target: WhiteBoxTarget, x: Tensor, y: Tensor, rng: torch.Generator
     ) -> Tensor | None:
         """The class wanted for each image, (n,); None: any wrong one."""
+        if target.aim is not None:  # the threat says which, and gaps are of that
+            return None
         match self.goal:
-            case _ if target.aim is not None:  # the threat says which, and gaps are of that
-                return None
             case "untargeted":
                 return None
             case "runner-up":
@@ -106,18 +101,10 @@ class _Problem:
     """The objective for a batch, and the smallest misclassified images seen so far."""
 
     def __init__(
-        self,
-        target: WhiteBoxTarget,
-        x: Tensor,
-        y: Tensor,
-        aim: Tensor | None,
-        confidence: float,
-        surrogate: str | None,
+        self, attack: LBFGS, target: WhiteBoxTarget, x: Tensor, y: Tensor, aim: Tensor | None
     ) -> None:
-        self.target = target
+        self.attack, self.target = attack, target
         self.x, self.y, self.aim = x, y, aim
-        self.confidence = confidence
-        self.surrogate = surrogate
         self.smallest = x.clone()
         self.size = torch.full((len(x),), torch.inf, device=x.device)
 
@@ -128,25 +115,27 @@ class _Problem:
         aim = None if self.aim is None else self.aim[rows]
         images = z.view_as(x)
         wanted = partial(unlikely, aim=aim) if self.target.aim is None else cross_entropy
-        answer = self.target.gradient(images, y, wanted, surrogate=self.surrogate, index=rows)
+        own = self.attack.surrogate
+        answer = self.target.gradient(images, y, wanted, surrogate=own, index=rows)
         r = z - x.flatten(1)
         size = r.square().sum(1)
         gap = answer.margin if aim is None else -margin(answer.logits, aim)
-        reached = gap > self.confidence
+        reached = gap > self.attack.confidence
         better = reached & (size < self.size[rows])
         self.size[rows[better]] = size[better]
         self.smallest[rows[better]] = images[better]
         gradient = 2 * c[:, None] * r - answer.gradient.flatten(1)
         return _Point(z, c * size - answer.loss, gradient, reached)
 
-    def minimise(self, c: Tensor, iterations: int, memory: int) -> Tensor:
+    def minimise(self, c: Tensor) -> Tensor:
         """Minimise for one c per image; whether the minimiser reaches the goal, (n,)."""
         rows = torch.arange(len(c), device=c.device)
         at = self.evaluate(self.x.flatten(1), c, rows)
         success = at.reached.clone()
+        memory = self.attack.memory
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
         moving = torch.ones_like(success)
-        for _ in range(iterations):
+        for _ in range(self.attack.iterations):
             if not bool(moving.all()):  # the rest has converged
                 rows, c = rows[moving], c[moving]
                 at = _Point(*(part[moving] for part in at))

@@ -6,6 +6,7 @@ What each setting means, and from which paper it is, stands in gradient.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, Best, BestIterates, judge, rank
+from robench.attacks.contest import ROUNDING, Best, BestIterates, aims, judge, rank
 from robench.attacks.diversity import diversify, gaussian_kernel, smooth
 from robench.attacks.losses import LOSSES
 from robench.attacks.sequential import confirmed, settling
@@ -39,35 +40,30 @@ CYCLE_CHECK = 8
 some get no gradient at all."""
 
 
+@dataclass(eq=False)
 class LoopRun:
     """One run of the loop: one start, one surrogate. Everything it holds is about the images still
     under attack, `rows` of the batch."""
 
-    def __init__(
-        self,
-        attack: GradientAttack,
-        target: WhiteBoxTarget,
-        best: Best,
-        surrogate: str | None,
-        rng: torch.Generator,
-        pace: float = 1.0,
-    ) -> None:
-        """pace: how long the steps are, as a share of what the schedule makes them."""
-        self.attack = attack
-        self.pace = pace
-        self.target = target
-        self.best = best
-        self.surrogate: str | AdaptiveSurrogate | None = surrogate
-        self.draws = attack.eot if target.stochastic or attack.diversity else 1
-        self.vote = attack.objective == "vote" and target.stochastic
+    attack: GradientAttack
+    target: WhiteBoxTarget
+    best: Best
+    surrogate: str | AdaptiveSurrogate | None
+    rng: torch.Generator
+    pace: float
+    """How long the steps are, as a share of what the schedule makes them."""
+
+    def __post_init__(self) -> None:
+        attack = self.attack
+        self.draws = attack.eot if self.target.stochastic or attack.diversity else 1
+        self.vote = attack.objective == "vote" and self.target.stochastic
         self.view: Callable[[Tensor], Tensor] | None = None
         if attack.diversity:
-            self.view = partial(
-                diversify, probability=attack.diversity, smallest=attack.smallest, rng=rng
-            )
-        self.kernel = (
-            gaussian_kernel(attack.smoothing, attack.smoothing_sigmas) if attack.smoothing else None
-        )
+            share, smallest = attack.diversity, attack.smallest
+            self.view = partial(diversify, probability=share, smallest=smallest, rng=self.rng)
+        self.kernel: Tensor | None = None
+        if attack.smoothing:
+            self.kernel = gaussian_kernel(attack.smoothing, attack.smoothing_sigmas)
 
     def go(
         self, start: Tensor, x: Tensor, y: Tensor, aim: Tensor | None, rows: Tensor, judged: bool
@@ -404,7 +400,7 @@ class GradientAttack(Attack):
         runs = [
             (surrogate, aim, restart)
             for surrogate in self._surrogates(target)
-            for aim in self._aims(target, x, y)
+            for aim in aims(target, x, y, self.targets)
             for restart in range(self.restarts)
         ]
         for surrogate, aim, restart in runs:
@@ -433,13 +429,6 @@ class GradientAttack(Attack):
         if isinstance(self.surrogate, tuple):
             return self.surrogate if target.jumps else (None,)
         return (self.surrogate,)
-
-    def _aims(self, target: WhiteBoxTarget, x: Tensor, y: Tensor) -> list[Tensor | None]:
-        """The classes to run towards, (n,) each; [None]: away from the right one."""
-        if not self.targets or target.aim is not None:
-            return [None]
-        wrong = target.logits(x).scatter(1, y[:, None], -torch.inf)
-        return list(wrong.topk(min(self.targets, target.classes - 1), dim=1).indices.T)
 
 
 def _within_ball(x: Tensor, target: WhiteBoxTarget, rng: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.attacks.steps import Region, per_image, pick
+from robench.attacks.steps import LookingBack, Region, per_image
 
 SHARE = 0.2
 """Share of the pixels that move in the first steps."""
@@ -57,15 +57,14 @@ def project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     return (x + (moved * way.sign()).view_as(x)).clamp(0, 1)
 
 
-class SparseSteps:
+class SparseSteps(LookingBack):
     """l1-APGD: each step moves the pixels whose gradient is largest, all by as much, then projects;
     how many they are, and how far, follows the best iterate."""
 
     def __init__(self, eps: float, steps: int) -> None:
+        super().__init__()
         self.eps = eps
         self.period = max(int(PERIOD * steps), 1)
-        self.step = 0
-        self.state: dict[str, Tensor] = {}
 
     def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
         """The next iterate; see steps.Steps."""
@@ -79,15 +78,11 @@ class SparseSteps:
                 "x_best": x_adv,
                 "gradient_best": gradient,
             }
-        s = self.state
-        better = loss > s["best"]
-        s["best"] = torch.where(better, loss, s["best"])
-        s["x_best"] = pick(per_image(better, x_adv), s["x_best"], x_adv)
-        s["gradient_best"] = pick(per_image(better, x_adv), s["gradient_best"], gradient)
+        self.note(x_adv, gradient, loss)
         if self.step and self.step % self.period == 0:
             x_adv, gradient = self._look(x_adv, gradient, region)
         self.step += 1
-        way = self._way(x_adv, gradient) * per_image(s["length"], x_adv)
+        way = self._way(x_adv, gradient) * per_image(self.state["length"], x_adv)
         return project_l1(x_adv + way, region.x, self.eps)
 
     def _look(self, x_adv: Tensor, gradient: Tensor, region: Region) -> tuple[Tensor, Tensor]:
@@ -97,8 +92,7 @@ class SparseSteps:
         shorter = (s["length"] / FEWER).clamp_min(self.eps / SHORTEST)
         s["length"] = torch.where(sparser, self.eps, shorter)
         s["moving"], s["changed"] = changed / FEWER, changed
-        back = per_image(sparser, x_adv)
-        return pick(back, x_adv, s["x_best"]), pick(back, gradient, s["gradient_best"])
+        return self.back(sparser, x_adv, gradient)
 
     def _way(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """Signs of the gradient at the pixels where it is largest, of l1 norm one."""
@@ -112,7 +106,3 @@ class SparseSteps:
         chosen = (size >= least) & (size > 0)
         signs = torch.where(chosen, flat.sign(), 0)
         return (signs / chosen.sum(1, keepdim=True).clamp_min(1)).view_as(x_adv)
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all images but those in `rows`."""
-        self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}

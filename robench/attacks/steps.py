@@ -92,7 +92,33 @@ class FixedSteps:
             self.sum = self.sum.index_select(0, rows)
 
 
-class AdaptiveSteps:
+class LookingBack:
+    """What steps that may go back to an image's best iterate share."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.state: dict[str, Tensor] = {}
+
+    def note(self, x_adv: Tensor, gradient: Tensor, loss: Tensor) -> None:
+        """Remember iterates that are better than all before."""
+        s = self.state
+        better = loss > s["best"]
+        s["best"] = torch.where(better, loss, s["best"])
+        s["x_best"] = pick(per_image(better, x_adv), s["x_best"], x_adv)
+        s["gradient_best"] = pick(per_image(better, x_adv), s["gradient_best"], gradient)
+
+    def back(self, which: Tensor, x_adv: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Iterates and gradients, of some images the best ones. which: (n,) bool."""
+        chosen = per_image(which, x_adv)
+        x_best, gradient_best = self.state["x_best"], self.state["gradient_best"]
+        return pick(chosen, x_adv, x_best), pick(chosen, gradient, gradient_best)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all images but those in `rows`."""
+        self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
+
+
+class AdaptiveSteps(LookingBack):
     """APGD: starts with steps of 2 eps; at checkpoints, an image whose loss rose too seldom, or not
     at all, goes back to its best iterate with half the step."""
 
@@ -100,22 +126,20 @@ class AdaptiveSteps:
     RISING = 0.75  # rho: least share of steps that raise the loss
 
     def __init__(self, eps: float, steps: int) -> None:
+        super().__init__()
         self.eps = eps
         self.checkpoints = checkpoints(steps)
-        self.step = 0
         self.since = 0
-        self.state: dict[str, Tensor] = {}
 
     def advance(self, x_adv: Tensor, gradient: Tensor, loss: Tensor, region: Region) -> Tensor:
         if not self.state:
-            zeros = torch.zeros_like(loss)
             self.state = {
                 "length": torch.full_like(loss, 2 * self.eps),
                 "best": torch.full_like(loss, -torch.inf),
                 "best_before": torch.full_like(loss, -torch.inf),
                 "halved": torch.ones_like(loss, dtype=torch.bool),
                 "last": torch.full_like(loss, torch.inf),
-                "rises": zeros,
+                "rises": torch.zeros_like(loss),
                 "x_best": x_adv,
                 "gradient_best": gradient,
                 "x_last": x_adv,
@@ -123,10 +147,7 @@ class AdaptiveSteps:
         s = self.state
         s["rises"] = s["rises"] + (loss > s["last"])
         s["last"] = loss
-        better = loss > s["best"]
-        s["best"] = torch.where(better, loss, s["best"])
-        s["x_best"] = pick(per_image(better, x_adv), s["x_best"], x_adv)
-        s["gradient_best"] = pick(per_image(better, x_adv), s["gradient_best"], gradient)
+        self.note(x_adv, gradient, loss)
         if self.step in self.checkpoints:
             x_adv, gradient = self._check(x_adv, gradient)
         length = per_image(s["length"], x_adv)
@@ -147,11 +168,7 @@ class AdaptiveSteps:
         s["halved"], s["best_before"] = halve, s["best"]
         s["rises"] = torch.zeros_like(s["rises"])
         self.since = self.step
-        back = per_image(halve, x_adv)
-        return pick(back, x_adv, s["x_best"]), pick(back, gradient, s["gradient_best"])
-
-    def keep(self, rows: Tensor) -> None:
-        self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
+        return self.back(halve, x_adv, gradient)
 
 
 class StableSteps:

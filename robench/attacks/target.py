@@ -283,6 +283,12 @@ class ScoreTarget(DecisionTarget):
             check_finite("logits", together)
         return torch.where(bad[..., None], self._fooled(together, None), together)
 
+    def rivals(self, x: Tensor, y: Tensor, most: int) -> Tensor:
+        """The likeliest classes but y, the likeliest first, (k, n): so many, or all. One query for
+        each image of the batch."""
+        wrong = self.logits(x).scatter(1, y[:, None], -torch.inf)
+        return wrong.topk(min(most, self.classes - 1), dim=1).indices.T
+
     def common_answers(
         self, several: Sequence[Tensor], draws: int, index: Tensor | None = None
     ) -> list[Tensor]:
@@ -630,14 +636,13 @@ class _Counted(nn.Module):
 
     def __init__(self, target: DecisionTarget, index: Tensor | None) -> None:
         super().__init__()
-        object.__setattr__(self, "_target", target)
+        self._target = target
         whole = index is None or len(index) == target.images
-        object.__setattr__(self, "_index", None if whole else index)
+        self._index = None if whole else index
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        target: DecisionTarget = object.__getattribute__(self, "_target")
-        known: Tensor | None = object.__getattribute__(self, "_index")
+        target, known = self._target, self._index
         index = known if known is not None and len(known) == len(x) else None
         x = x.to(torch.float32)
         if isinstance(target, WhiteBoxTarget):

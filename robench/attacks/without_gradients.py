@@ -13,6 +13,7 @@ Of a network that gives only labels they see one-hot scores: transfer still work
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -50,56 +51,30 @@ class WithoutGradients(Attack):
 
     def perturb(self, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         self.finite_eps(target)
-        best = Best(x)
-        _enter(best, target, x, y, best.standing())
+        search = _Search(self, target, x, y, rng, Best(x))
+        search.enter(x, search.best.standing())
         if target.norm == "linf" and min(x.shape[2:]) > 1:
-            Square(queries=self.queries).improve(best, target, x, y, rng)
-        _Fitted(self, target, x, rng).improve(best, y)
-        self._by_differences(best, target, x, y, rng)
-        return best.images
-
-    def _by_differences(
-        self, best: Best, target: ScoreTarget, x: Tensor, y: Tensor, rng: torch.Generator
-    ) -> None:
-        for step in range(self.steps // 2):
-            rows = best.standing()
-            if not len(rows) or not target.affords(2 * self.directions + 1):
-                return
-            here, clean, labels = best.images[rows], x[rows], y[rows]
-            slope = torch.zeros_like(here)
-            # Wide at first, so that steps of a quantised network show.
-            h = target.eps * (0.5 if step % 2 == 0 else 0.1)
-            for _ in range(self.directions):
-                coins = torch.rand(here.shape, generator=rng, device=x.device) < 0.5
-                d = coins.float().mul(2).sub(1)
-                if target.norm != "linf":
-                    d = direction(d, "l2")
-                up = margin(target.logits((here + h * d).clamp(0, 1), rows), labels)
-                down = margin(target.logits((here - h * d).clamp(0, 1), rows), labels)
-                slope += per_image(up - down, here) * d
-            _step(best, target, here, clean, labels, slope, rows, 0.3 * target.eps)
+            Square(queries=self.queries).improve(search.best, target, x, y, rng)
+        search.by_a_fitted_network()
+        search.by_differences()
+        return search.best.images
 
 
-class _Fitted:
-    """A network that was fitted to the answers of another."""
+@dataclass(frozen=True)
+class _Search:
+    """The images of a batch."""
 
-    def __init__(
-        self, attack: WithoutGradients, target: ScoreTarget, x: Tensor, rng: torch.Generator
-    ) -> None:
-        self.attack, self.target, self.x, self.rng = attack, target, x, rng
-        with torch_seeded(0):
-            self.network = nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(x[0].numel(), attack.hidden),
-                nn.ReLU(),
-                nn.Linear(attack.hidden, target.classes),
-            ).to(x.device)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=3e-3)
-        self.shown: list[Tensor] = []
-        self.answers: list[Tensor] = []
+    attack: WithoutGradients
+    target: ScoreTarget
+    x: Tensor
+    y: Tensor
+    rng: torch.Generator
+    best: Best
 
-    def improve(self, best: Best, y: Tensor) -> None:
-        attack, target = self.attack, self.target
+    def by_a_fitted_network(self) -> None:
+        """Points of the balls are asked about, a network is fitted, and its gradients followed."""
+        attack, target, best = self.attack, self.target, self.best
+        fitted = _Fitted(self)
         rows = best.standing()
         for _ in range(attack.copies):
             if not len(rows) or not target.affords(1):
@@ -107,72 +82,98 @@ class _Fitted:
             x = self.x[rows]
             away = torch.empty_like(x).uniform_(-1, 1, generator=self.rng)
             near = target.project(x + 1.5 * target.eps * away, x)
-            self._note(near, target.logits(near, rows))
+            fitted.note(near, target.logits(near, rows))
         here = best.images
         for step in range(attack.steps):
             if step % 10 == 0:
-                self._fit()
+                fitted.fit()
             rows = best.standing()
             if not len(rows) or not target.affords(2):
                 return
             points = here[rows]
             logits = target.logits(points, rows)
-            self._note(points, logits)
-            slope = self._slope(points, logits, y[rows])
-            moved = _step(
-                best, target, points, self.x[rows], y[rows], slope, rows, 0.15 * target.eps
-            )
-            here = here.clone()
-            here[rows] = moved
+            fitted.note(points, logits)
+            slope = fitted.slope(points, logits, self.y[rows])
+            here = here.index_copy(0, rows, self._step(points, slope, rows, 0.15))
 
-    def _note(self, x: Tensor, logits: Tensor) -> None:
+    def by_differences(self) -> None:
+        """Along differences of the answers in random directions."""
+        target, directions = self.target, self.attack.directions
+        for step in range(self.attack.steps // 2):
+            rows = self.best.standing()
+            if not len(rows) or not target.affords(2 * directions + 1):
+                return
+            here, labels = self.best.images[rows], self.y[rows]
+            slope = torch.zeros_like(here)
+            # Wide at first, so that steps of a quantised network show.
+            h = target.eps * (0.5 if step % 2 == 0 else 0.1)
+            for _ in range(directions):
+                coins = torch.rand(here.shape, generator=self.rng, device=here.device) < 0.5
+                d = coins.float().mul(2).sub(1)
+                if target.norm != "linf":
+                    d = direction(d, "l2")
+                up = margin(target.logits((here + h * d).clamp(0, 1), rows), labels)
+                down = margin(target.logits((here - h * d).clamp(0, 1), rows), labels)
+                slope += per_image(up - down, here) * d
+            self._step(here, slope, rows, 0.3)
+
+    def _step(self, here: Tensor, slope: Tensor, rows: Tensor, share: float) -> Tensor:
+        """One step, of a share of the radius, entered among the best images; where it led."""
+        norm = "linf" if self.target.norm == "linf" else "l2"
+        length = share * self.target.eps
+        moved = self.target.project(here + length * direction(slope, norm), self.x[rows])
+        self.enter(moved, rows)
+        return moved
+
+    def enter(self, x_adv: Tensor, rows: Tensor) -> None:
+        """Let images compete with the best ones."""
+        noisy = self.target.stochastic
+        share, gap = judge(self.target, x_adv, self.y[rows], 8, rows)
+        self.best.enter(rows, x_adv, rank(gap, share if noisy else None))
+        self.best.broken[rows[(share == 1) if noisy else (gap > ROUNDING)]] = True
+
+
+class _Fitted:
+    """A network that is fitted to the answers of another."""
+
+    def __init__(self, search: _Search) -> None:
+        attack, x, self.rng = search.attack, search.x, search.rng
+        self.fits = attack.fits
+        with torch_seeded(0):
+            self.network = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(x[0].numel(), attack.hidden),
+                nn.ReLU(),
+                nn.Linear(attack.hidden, search.target.classes),
+            ).to(x.device)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=3e-3)
+        self.shown: list[Tensor] = []
+        self.answers: list[Tensor] = []
+
+    def note(self, x: Tensor, logits: Tensor) -> None:
         # Standardised, since only their order and shape is to be learned.
         spread = logits.std(1, keepdim=True).clamp_min(1e-12)
         self.shown.append(x)
         self.answers.append((logits - logits.mean(1, keepdim=True)) / spread)
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
         x, answers = torch.cat(self.shown), torch.cat(self.answers)
         with torch.enable_grad():
             for weight in self.network.parameters():
                 weight.requires_grad_(True)
-            for _ in range(self.attack.fits):
+            for _ in range(self.fits):
                 some = torch.randint(len(x), (128,), generator=self.rng, device=x.device)
                 loss = F.mse_loss(self.network(x[some]), answers[some])
                 self.optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimiser.step()
 
-    def _slope(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    def slope(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         """Gradient of the margin between the classes that the true answers put in question."""
         leaf = x.detach().clone().requires_grad_()
         rival = logits.scatter(1, y[:, None], -torch.inf).argmax(1, keepdim=True)
         with torch.enable_grad():
-            found = self.network(leaf)
-            gap = found.gather(1, rival) - found.gather(1, y[:, None])
+            answers = self.network(leaf)
+            gap = answers.gather(1, rival) - answers.gather(1, y[:, None])
             (slope,) = torch.autograd.grad(gap.sum(), leaf)
         return slope
-
-
-def _step(
-    best: Best,
-    target: ScoreTarget,
-    here: Tensor,
-    clean: Tensor,
-    y: Tensor,
-    slope: Tensor,
-    rows: Tensor,
-    length: float,
-) -> Tensor:
-    """One step, entered among the best images; where it led."""
-    norm = "linf" if target.norm == "linf" else "l2"
-    moved = target.project(here + length * direction(slope, norm), clean)
-    _enter(best, target, moved, y, rows)
-    return moved
-
-
-def _enter(best: Best, target: ScoreTarget, x_adv: Tensor, y: Tensor, rows: Tensor) -> None:
-    share, gap = judge(target, x_adv, y, 8, rows)
-    best.enter(rows, x_adv, rank(gap, share if target.stochastic else None))
-    broken = (share == 1) if target.stochastic else (gap > ROUNDING)
-    best.broken[rows[broken]] = True
