@@ -43,17 +43,21 @@ DEVIATIONS = 1.5
 
 def share_of(text: str) -> tuple[str, float]:
     """`adaptive` or `one-sided:0.1` as name and A. Raises ValueError for an A that cannot be."""
-    name, _, parameter = text.partition(":")
+    name = text.partition(":")[0]
+    return name, parameter_of(text, SHARES[name], BELOW.get(name, math.inf))
+
+
+def parameter_of(text: str, default: float, below: float = math.inf) -> float:
+    """Of `name` or `name:parameter`. Raises ValueError for one that is not in (0, below)."""
+    written = text.partition(":")[2]
     try:
-        share = float(parameter) if parameter else SHARES[name]
+        value = float(written) if written else default
     except ValueError:
-        raise ValueError(f"surrogate {text!r}: {parameter!r} is not a number") from None
-    if not 0 < share < BELOW.get(name, math.inf):
-        raise ValueError(
-            f"surrogate {text!r}: the parameter must be positive"
-            + (f" and below {BELOW[name]:g}" if name in BELOW else "")
-        )
-    return name, share
+        raise ValueError(f"surrogate {text!r}: {written!r} is not a number") from None
+    if not 0 < value < below:
+        limit = f" and below {below:g}" if below < math.inf else ""
+        raise ValueError(f"surrogate {text!r}: the parameter must be positive{limit}")
+    return value
 
 
 class AdaptiveSurrogate:

@@ -15,15 +15,14 @@ Its fields say the usual small networks:
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.mlp import JUMP_AT_ZERO, Activation, activation
+from robench.networks.mlp import JUMP_AT_ZERO, Activation, activated, activation, full_layers, through
 from robench.networks.noise import NoisyLayer, repeated
 
 
@@ -102,10 +101,7 @@ class CNN(Network):
             self.adds.append(place in self.shortcuts)
         self.convolutions = nn.ModuleList(blocks)
         widths = [before * height * width, *self.hidden, self.classes]
-        self.layers = nn.ModuleList(
-            NoisyLayer(nn.Linear(a, b), (b,), self.sigma, self.learned_sigma)
-            for a, b in pairwise(widths)
-        )
+        self.layers = full_layers(widths, nn.Linear, self.sigma, self.learned_sigma)
         self.phi = activation(self.activation, self.surrogate)
 
     def _check(self, key: str, places: tuple[int, ...] | range) -> None:
@@ -116,18 +112,9 @@ class CNN(Network):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        jumps = self.activation in JUMP_AT_ZERO
         for convolution, pool, add in zip(self.convolutions, self.pools, self.adds, strict=True):
             v = convolution(x)
-            x = self._activated(convolution, v + repeated(x, v) if add else v)
+            x = activated(convolution, v + repeated(x, v) if add else v, self.phi, jumps)
             x = self.halve(x) if pool else x
-        x = x.flatten(1)
-        for layer in self.layers[:-1]:
-            x = self._activated(layer, layer(x))
-        logits: Tensor = self.layers[-1](x)
-        return logits
-
-    def _activated(self, layer: nn.Module, v: Tensor) -> Tensor:
-        if self.activation in JUMP_AT_ZERO:
-            cast(NoisyLayer, layer).fired(v, 0.0)
-        x: Tensor = self.phi(v)
-        return x
+        return through(self.layers, self.phi, x.flatten(1), jumps)

@@ -25,45 +25,9 @@ def _sigmoid(xp: Any, z: Any) -> Any:
     return 0.5 * (1 + xp.tanh(z / 2))
 
 
-def _relu(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return xp.where(z > 0, 1.0, 0.0)
-
-
-def _leaky(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return xp.where(z > 0, 1.0, p[0])
-
-
 def _logistic(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
     s = _sigmoid(xp, z / p[0])
     return s * (1 - s) / p[0]
-
-
-def _tanh(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return 1 - xp.tanh(z) ** 2
-
-
-def _softplus(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return _sigmoid(xp, p[0] * z)
-
-
-def _gaussian(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return xp.exp(-0.5 * (z / p[0]) ** 2)
-
-
-def _arctan(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return 1 / (1 + (p[0] * z) ** 2)
-
-
-def _rectangle(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return xp.where(abs(z) < p[0], 1.0, 0.0)
-
-
-def _constant(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return 0 * z + p[0]
-
-
-def _elu(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
-    return xp.where(z > 0, 1.0, xp.exp(xp.where(z > 0, 0.0 * z, z)))
 
 
 def _network(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
@@ -72,16 +36,16 @@ def _network(xp: Any, z: Any, p: tuple[float, ...]) -> Any:
 
 
 NAMED: dict[str, tuple[Formula, tuple[float, ...]]] = {
-    "relu": (_relu, ()),
-    "leaky-relu": (_leaky, (0.1,)),
+    "relu": (lambda xp, z, p: xp.where(z > 0, 1.0, 0.0), ()),
+    "leaky-relu": (lambda xp, z, p: xp.where(z > 0, 1.0, p[0]), (0.1,)),
     "sigmoid": (_logistic, (1.0,)),
-    "tanh": (_tanh, ()),
-    "elu": (_elu, ()),
-    "softplus": (_softplus, (1.0,)),
-    "gaussian": (_gaussian, (1.0,)),
-    "arctan": (_arctan, (1.0,)),
-    "rectangle": (_rectangle, (1.0,)),
-    "constant": (_constant, (1.0,)),
+    "tanh": (lambda xp, z, p: 1 - xp.tanh(z) ** 2, ()),
+    "elu": (lambda xp, z, p: xp.where(z > 0, 1.0, xp.exp(xp.where(z > 0, 0.0 * z, z))), ()),
+    "softplus": (lambda xp, z, p: _sigmoid(xp, p[0] * z), (1.0,)),
+    "gaussian": (lambda xp, z, p: xp.exp(-0.5 * (z / p[0]) ** 2), (1.0,)),
+    "arctan": (lambda xp, z, p: 1 / (1 + (p[0] * z) ** 2), (1.0,)),
+    "rectangle": (lambda xp, z, p: xp.where(abs(z) < p[0], 1.0, 0.0), (1.0,)),
+    "constant": (lambda xp, z, p: 0 * z + p[0], (1.0,)),
     "network": (_network, (5.0, 0.0, 1.0, 0.0)),
 }
 """Formulas with the parameters they have where a card names none. relu, sigmoid, tanh and elu are

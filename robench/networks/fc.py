@@ -8,14 +8,13 @@ v. Without a bias a layer cannot move its inputs, so that they must lie around z
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from functools import partial
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from robench.networks.base import Network
-from robench.networks.mlp import Activation, activation
-from robench.networks.noise import NoisyLayer
+from robench.networks.mlp import Activation, activation, full_layers, through
 
 
 class FC(Network):
@@ -34,15 +33,8 @@ class FC(Network):
 
     def build(self) -> None:
         widths = [math.prod(self.input_shape), *self.hidden, self.classes]
-        self.layers = nn.ModuleList(
-            NoisyLayer(nn.Linear(a, b, bias=False), (b,), self.sigma) for a, b in pairwise(widths)
-        )
+        self.layers = full_layers(widths, partial(nn.Linear, bias=False), self.sigma, False)
         self.phi = activation(self.activation, self.surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.span * (2 * x.flatten(1) - 1)
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = self.phi(layer(x))
-        logits: Tensor = last(x)
-        return logits
+        return through(self.layers, self.phi, self.span * (2 * x.flatten(1) - 1))

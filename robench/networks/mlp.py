@@ -6,6 +6,7 @@ v_l = W_l x_l + b_l + sigma eps,  x_{l+1} = phi(v_l);  the logits are the last v
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -69,6 +70,31 @@ def activation(name: Activation, surrogate: str) -> nn.Module:
             return Staircase(surrogate)
 
 
+def full_layers(
+    widths: Sequence[int], make: Callable[[int, int], nn.Module], sigma: float, learned: bool
+) -> nn.ModuleList:
+    """Fully connected layers, each with noise of its own. make: inputs, outputs -> a layer."""
+    return nn.ModuleList(NoisyLayer(make(a, b), (b,), sigma, learned) for a, b in pairwise(widths))
+
+
+def through(layers: nn.ModuleList, phi: nn.Module, x: Tensor, jumps: bool = False) -> Tensor:
+    """The logits: what the last of some layers answers, with phi after every other. jumps: whether
+    the layers are told that phi says no more of v than whether it is above 0."""
+    *hidden, last = layers
+    for layer in hidden:
+        x = activated(layer, layer(x), phi, jumps)
+    logits: Tensor = last(x)
+    return logits
+
+
+def activated(layer: nn.Module, v: Tensor, phi: nn.Module, jumps: bool) -> Tensor:
+    """phi(v), v being what a noisy layer answers; see `through`."""
+    if jumps:
+        cast(NoisyLayer, layer).fired(v, 0.0)
+    x: Tensor = phi(v)
+    return x
+
+
 class MLP(Network):
     """Fully connected network with relu, sigmoid, threshold, abs, sign or staircase units."""
 
@@ -86,10 +112,7 @@ class MLP(Network):
 
     def build(self) -> None:
         widths = [math.prod(self.input_shape), *self.hidden, self.classes]
-        self.layers = nn.ModuleList(
-            NoisyLayer(Linear(a, b), (b,), self.sigma, self.learned_sigma)
-            for a, b in pairwise(widths)
-        )
+        self.layers = full_layers(widths, Linear, self.sigma, self.learned_sigma)
         self.phi = activation(self.activation, self.surrogate)
         if self.weights == "normal":
             with torch.no_grad():
@@ -99,12 +122,4 @@ class MLP(Network):
                         module.bias.normal_(0, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = layer(x)
-            if self.activation in JUMP_AT_ZERO:
-                cast(NoisyLayer, layer).fired(x, 0.0)
-            x = self.phi(x)
-        logits: Tensor = last(x)
-        return logits
+        return through(self.layers, self.phi, x.flatten(1), self.activation in JUMP_AT_ZERO)

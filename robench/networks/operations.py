@@ -9,7 +9,7 @@ spikes that are not there cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,11 +72,8 @@ def counted(module: nn.Module) -> Iterator[Operations]:
         operations.count(layer, x)
 
     kinds = (nn.Linear, *CONVOLUTIONS)
-    held = [
-        layer.register_forward_hook(hook) for layer in module.modules() if isinstance(layer, kinds)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in module.modules():
+            if isinstance(layer, kinds):
+                hooks.enter_context(layer.register_forward_hook(hook))
         yield operations
-    finally:
-        for one in held:
-            one.remove()

@@ -41,10 +41,8 @@ def standing_in(parts: Sequence[nn.Module]) -> Iterator[None]:
     with ExitStack() as stack:
         for part in parts:
             given: list[tuple[Tensor, ...]] = []
-            before = part.register_forward_pre_hook(_detaching(given))
-            after = part.register_forward_hook(_replacing(given))
-            stack.callback(before.remove)
-            stack.callback(after.remove)
+            stack.enter_context(part.register_forward_pre_hook(_detaching(given)))
+            stack.enter_context(part.register_forward_hook(_replacing(given)))
         yield
 
 

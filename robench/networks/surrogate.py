@@ -9,8 +9,8 @@ Those whose widths an attack adapts as it goes are in adaptive.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -19,7 +19,8 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from robench.errors import nearest
-from robench.networks.adaptive import AdaptiveSurrogate, Place
+from robench.networks.adaptive import AdaptiveSurrogate, Place, parameter_of
+from robench.networks.torch_state import swapped
 
 Derivative = Callable[[Tensor, float], Tensor]
 """(u, parameter) -> the derivative of 1{u > 0}; u may be written into."""
@@ -97,16 +98,10 @@ class Surrogate:
 
 def parse_surrogate(text: str) -> Surrogate:
     """`rectangle` or `rectangle:0.5`. Raises ValueError saying which names there are."""
-    name, _, parameter = text.partition(":")
+    name = text.partition(":")[0]
     if name not in NAMED:
         raise ValueError(f"unknown surrogate derivative {name!r}; {nearest(name, NAMED)}")
-    try:
-        value = float(parameter) if parameter else NAMED[name][1]
-    except ValueError:
-        raise ValueError(f"surrogate {text!r}: {parameter!r} is not a number") from None
-    if not 0 < value < math.inf:
-        raise ValueError(f"surrogate {text!r}: the parameter must be positive")
-    return Surrogate(name, value)
+    return Surrogate(name, parameter_of(text, NAMED[name][1]))
 
 
 def _known(text: str | None) -> str | None:
@@ -167,10 +162,9 @@ class Step(nn.Module):
         return stepped
 
 
-@contextmanager
 def surrogate(
     network: nn.Module, chosen: str | AdaptiveSurrogate | None, through_reset: bool = True
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Let all steps of `network` use a surrogate inside the block, for one pass of those that
     adapt; None: leave them.
 
@@ -178,15 +172,9 @@ def surrogate(
         through_reset: whether gradients flow through the reset of a spiking neuron.
     """
     steps = [module for module in network.modules() if isinstance(module, Step)]
-    before = [(step.surrogate, step.through_reset) for step in steps]
-    used = parse_surrogate(chosen) if isinstance(chosen, str) else chosen
-    try:
-        if used is not None:
-            used.begin()
-        for step in steps:
-            step.surrogate = step.surrogate if used is None else used
-            step.through_reset = step.through_reset and through_reset
-        yield
-    finally:
-        for step, old in zip(steps, before, strict=True):
-            step.surrogate, step.through_reset = old
+    values: dict[str, Any] = {} if through_reset else {"through_reset": False}
+    if chosen is not None:
+        used = parse_surrogate(chosen) if isinstance(chosen, str) else chosen
+        used.begin()
+        values["surrogate"] = used
+    return swapped(steps, **values)

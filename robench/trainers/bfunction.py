@@ -8,7 +8,7 @@ multiplied by g(z) and not by sigma'(z), z being the activation's input.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -70,17 +70,13 @@ def replaced(network: Network, functions: Sequence[BFunction | None]) -> Iterato
                 "all, or one for each"
             )
 
-    hooks = [network.register_forward_pre_hook(begin), network.register_forward_hook(end)]
-    hooks += [
-        module.register_forward_hook(activate)
-        for module in network.modules()
-        if isinstance(module, ACTIVATIONS)
-    ]
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(network.register_forward_pre_hook(begin))
+        hooks.enter_context(network.register_forward_hook(end))
+        for module in network.modules():
+            if isinstance(module, ACTIVATIONS):
+                hooks.enter_context(module.register_forward_hook(activate))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _named(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -81,10 +81,8 @@ def through(network: Network, feedback: Feedback) -> Iterator[None]:
         carried: Tensor = feedback[module](x)
         return out + (carried - carried.detach())
 
-    hooks = [module.register_forward_pre_hook(before) for module in feedback]
-    hooks += [module.register_forward_hook(after) for module in feedback]
-    try:
+    with ExitStack() as hooks:
+        for module in feedback:
+            hooks.enter_context(module.register_forward_pre_hook(before))
+            hooks.enter_context(module.register_forward_hook(after))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -22,6 +22,7 @@ from robench.errors import RobenchError
 from robench.networks.base import Network
 from robench.networks.losses import cross_entropy_rows
 from robench.networks.snn import SNN
+from robench.networks.torch_state import swapped
 
 SLOPE, WEIGHT = 2.0, 0.5
 
@@ -37,12 +38,8 @@ def potentials(network: Network) -> Iterator[float]:
             f'trainer.criterion = "potential": network {type(network).__name__} has no membrane '
             'potentials; use "cross-entropy"'
         )
-    before = network.readout
-    network.readout = "membrane"
-    try:
+    with swapped([network], readout="membrane"):
         yield network.threshold
-    finally:
-        network.readout = before
 
 
 def potential_rows(u: Tensor, y: Tensor, threshold: float) -> Tensor:

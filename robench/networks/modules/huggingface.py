@@ -66,11 +66,8 @@ class HuggingFace(Module):
 
     def build(self) -> None:
         channels = self.input_shape[0]
-        self.arguments = {
-            "num_labels": self.classes,
-            "num_channels": channels,
-            **self.arguments,
-        }
+        own = {"num_labels": self.classes, "num_channels": channels}
+        self.arguments = own | self.arguments
         super().build()
         found: Mapping[str, Any] = self.model.make() if isinstance(self.model, Source) else {}
         for name, values in found.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -75,30 +76,29 @@ class _Through(torch.autograd.Function):
 def _derivative(chosen: Surrogate | Place, u: Tensor, rows: int) -> Tensor:
     """At every u, whose images lie along its first dimension, after time along its second, or each
     in one piece along its second; u itself stays as it is."""
-    if isinstance(chosen, Surrogate):
+    if isinstance(chosen, Surrogate) or u.shape[0] == rows:
         return chosen.derivative(u)
-    if u.shape[0] == rows or u.dim() < 2:
-        return chosen.derivative(u) if u.shape[0] == rows else _unmatched(u)
-    if u.shape[1] == rows:
-        return chosen.derivative(u, axis=1)
-    if u.shape[1] % max(rows, 1) == 0 and u.dim() == 2 and u.shape[0] % rows:
-        return chosen.derivative(torch.unflatten(u, 1, (rows, -1)), axis=1).flatten(1)
-    return chosen.derivative(u) if u.shape[0] % rows == 0 else _unmatched(u)
-
-
-def _unmatched(u: Tensor) -> Tensor:
+    if u.dim() >= 2:
+        if u.shape[1] == rows:
+            return chosen.derivative(u, axis=1)
+        if u.shape[1] % max(rows, 1) == 0 and u.dim() == 2 and u.shape[0] % rows:
+            return chosen.derivative(torch.unflatten(u, 1, (rows, -1)), axis=1).flatten(1)
+        if u.shape[0] % rows == 0:
+            return chosen.derivative(u)
     return parse_surrogate(UNMATCHED).derivative(u)
 
 
+@dataclass(eq=False)
 class Neuron:
     """A spiking layer of another library, with the step that was put into it."""
 
-    def __init__(self, name: str, module: nn.Module, library: Library, step: ForeignStep) -> None:
-        self.name, self.module, self.library, self.step = name, module, library, step
-        self.spikes: list[Tensor] = []
-        """What it has put out in this question, call by call, where that is kept."""
-        self.reset: tuple[str, Any] | None = None
-        """While gradients stop at its reset: the attribute that is changed, and what it was."""
+    module: nn.Module
+    library: Library
+    step: ForeignStep
+    spikes: list[Tensor] = field(default_factory=list)
+    """What it has put out in this question, call by call, where that is kept."""
+    reset: tuple[str, Any] | None = None
+    """While gradients stop at its reset: the attribute that is changed, and what it was."""
 
 
 def library_of(module: nn.Module) -> Library | None:
@@ -157,18 +157,14 @@ class Spiking:
         self.last: Neuron | None = None
         """The neuron that has fired last in this question."""
         self._asked: list[Neuron] = []
-        for name, part in list(module.named_modules()):
+        for part in list(module.modules()):
             library = library_of(part)
             step = None if library is None else _with_step(part, library)
             if library is not None and step is not None:
-                neuron = Neuron(name or type(part).__name__, part, library, step)
+                neuron = Neuron(part, library, step)
                 self.neurons.append(neuron)
                 part.register_forward_pre_hook(partial(self._begins, neuron))
                 part.register_forward_hook(partial(self._fired, neuron))
-
-    @property
-    def libraries(self) -> list[str]:
-        return sorted({neuron.library for neuron in self.neurons})
 
     @property
     def multi_step(self) -> bool:
