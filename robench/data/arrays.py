@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator, Field, InstanceOf
+from pydantic import Field, InstanceOf
 
-from robench.data.base import Dataset, Part, Splits, _ratio
+from robench.data.base import Dataset, Part, Split, Splits
 from robench.data.checked import checked_images, checked_labels
 from robench.errors import RobenchError, system_words
 from robench.workspace.cards import Card
@@ -32,7 +32,7 @@ class Arrays(Dataset):
     training images of their own; classes, where the classes have names."""
     classes: int = Field(default=0, ge=0)
     """How many classes there are, where the labels at hand lack the last ones; 0: as they say."""
-    split: Annotated[str, AfterValidator(_ratio)] = "official"
+    split: Split = "official"
     """official: x and y are all for testing, and x_train and y_train, where given, for training;
     a ratio shuffles all of them."""
 
@@ -62,9 +62,9 @@ class Arrays(Dataset):
         parts = (held.train, held.validation, held.test)
         images = np.concatenate([part.images for part in parts])
         labels = np.concatenate([part.labels for part in parts])
-        order = np.random.default_rng(self.split_seed).permutation(len(labels))
         train, validation, test = (
-            Part(np.ascontiguousarray(images[items]), labels[items]) for items in self.cut(order)
+            Part(np.ascontiguousarray(images[items]), labels[items])
+            for items in self.cut(len(labels))
         )
         return Splits(train, validation, test, held.classes)
 

@@ -197,10 +197,23 @@ def _ratio(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Held:
+    """Hands out what it holds; pickles to worker processes."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+Split = Annotated[str, AfterValidator(_ratio)]
+
+
 class Dataset(Plugin):
     """Base of the data sets: subclasses say where their images come from."""
 
-    split: Annotated[str, AfterValidator(_ratio)] = "official"
+    split: Split = "official"
     """official: the publisher's test set, and the last tenth of the training set for validation;
     a:b = train:test, a tenth of the training part, at most 2,000 images, held back for validation;
     a:b:c = train:validation:test. Ratios pool and shuffle."""
@@ -218,23 +231,21 @@ class Dataset(Plugin):
     def load(self) -> Splits:
         """The images, split as the fields say. Raises RobenchError when files are missing."""
         raw = self.raw()
-        order = np.arange(len(raw.labels))
-        if self.split == "official":
-            if not raw.official_train:
-                raise RobenchError(
-                    f"dataset {type(self).__name__}: split = 'official': its publisher names no "
-                    "test set; give a ratio such as '7:2:1'"
-                )
-            test_from = raw.official_train
-            validation_from = test_from - test_from // 10
-        else:
-            order = np.random.default_rng(self.split_seed).permutation(len(order))
-            return self._splits(raw, *self.cut(order))
-        ends = (0, validation_from, test_from, len(order))
+        count, test_from = len(raw.labels), raw.official_train
+        if self.split != "official":
+            return self._splits(raw, *self.cut(count))
+        if not test_from:
+            raise RobenchError(
+                f"dataset {type(self).__name__}: split = 'official': its publisher names no "
+                "test set; give a ratio such as '7:2:1'"
+            )
+        ends = (0, test_from - test_from // 10, test_from, count)
         return self._splits(raw, *map(slice, ends[:-1], ends[1:]))
 
-    def cut(self, order: np.ndarray) -> list[np.ndarray]:
-        """Shuffled items -> those for training, validation and test, by the ratio in `split`."""
+    def cut(self, items: int | np.ndarray) -> list[np.ndarray]:
+        """Items, or so many of them, shuffled and cut into those for training, validation and test
+        by the ratio in `split`."""
+        order = np.random.default_rng(self.split_seed).permutation(items)
         shares = [int(part) for part in self.split.split(":")]
         test_from = len(order) * (sum(shares) - shares[-1]) // sum(shares)
         validation_from = len(order) * shares[0] // sum(shares)
@@ -309,23 +320,9 @@ def find_files(folder: str, urls: Mapping[str, str], hashes: Mapping[str, str]) 
         if all((base / folder / name).is_file() for name in urls):
             return {name: base / folder / name for name in urls}
     cache = data_folders()[-1] / folder
-    _check_online(folder)
-    try:
-        return {
-            name: Path(
-                pooch.retrieve(
-                    url, known_hash=hashes[name], fname=name, path=cache, progressbar=True
-                )
-            )
-            for name, url in urls.items()
-        }
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise RobenchError(
-            f"data set {folder}: not found and not downloadable ({reason}); put "
-            f"{', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into "
-            f"{cache}"
-        ) from None
+    remedy = f"put {', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into "
+    with _downloading(folder, f"{remedy}{cache}"):
+        return {name: _retrieved(url, hashes[name], name, cache) for name, url in urls.items()}
 
 
 def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) -> Path:
@@ -341,24 +338,29 @@ def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) ->
         if all((base / folder / name).exists() for name in files):
             return base / folder
     cache = data_folders()[-1]
-    _check_online(folder)
-    try:
-        archive = pooch.retrieve(
-            url, known_hash=known_hash, fname=url.rsplit("/", 1)[-1], path=cache, progressbar=True
-        )
-        _unpack(Path(archive), folder, cache)
-    except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise RobenchError(
-            f"data set {folder}: not found and not downloadable ({reason}); unpack {url} under a "
-            f"folder named in ROBENCH_DATA, or under {cache}"
-        ) from None
+    remedy = f"unpack {url} under a folder named in ROBENCH_DATA, or under {cache}"
+    with _downloading(folder, remedy):
+        _unpack(_retrieved(url, known_hash, url.rsplit("/", 1)[-1], cache), folder, cache)
     return cache / folder
 
 
-def _check_online(folder: str) -> None:
+@contextmanager
+def _downloading(folder: str, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong inside the block is one error that says what to do instead."""
     if not _may_download.get():
         raise NotHere(f"data set {folder}: is not on this machine, and nothing is downloaded now")
+    try:
+        yield
+    except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise RobenchError(
+            f"data set {folder}: not found and not downloadable ({reason}); {remedy}"
+        ) from None
+
+
+def _retrieved(url: str, known_hash: str, name: str, into: Path) -> Path:
+    found = pooch.retrieve(url, known_hash=known_hash, fname=name, path=into, progressbar=True)
+    return Path(found)
 
 
 def _unpack(archive: Path, folder: str, into: Path) -> None:

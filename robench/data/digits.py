@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator
 
-from robench.data.base import Dataset, Raw, _ratio
+from robench.data.base import Dataset, Raw, Split
 
 
 class Digits(Dataset):
     """Real 8x8 digits, embedded in scikit-learn: nothing to download."""
 
-    split: Annotated[str, AfterValidator(_ratio)] = "6:1:3"
+    split: Split = "6:1:3"
 
     def raw(self) -> Raw:
         """Intensities 0..16 of the publisher, brought to [0, 1]."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from robench.data.arrays import arrays_of
-from robench.data.base import Dataset, Splits
+from robench.data.base import Dataset, Held, Splits
 from robench.errors import RobenchError
 from robench.workspace import plugins
 from robench.workspace.cards import ModelCard, Spec
@@ -57,17 +57,7 @@ def data_handed_over(
 
 
 def _source(splits: Splits) -> Source:
-    return Source.of(f"data@{splits.fingerprint}", _Held(splits))
-
-
-class _Held:
-    """Hands out what it holds; pickles to worker processes."""
-
-    def __init__(self, splits: Splits) -> None:
-        self._splits = splits
-
-    def __call__(self) -> Splits:
-        return self._splits
+    return Source.of(f"data@{splits.fingerprint}", Held(splits))
 
 
 def _from_file(name: str) -> type[Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import AfterValidator, Field, InstanceOf
+from pydantic import Field, InstanceOf
 
-from robench.data.base import Dataset, NotHere, Part, Splits, _ratio, by_number, data_folders
+from robench.data.base import Dataset, Held, NotHere, Part, Split, Splits, by_number, data_folders
 from robench.data.pictures import KNOWN, Pictures, Shaping, digests
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
@@ -65,7 +64,7 @@ class ImageFolder(Dataset):
     """How pixels are interpolated, with antialiasing."""
     grey: bool = False
     """One channel: luminance (ITU-R 601)."""
-    split: Annotated[str, AfterValidator(_ratio)] = "official"
+    split: Split = "official"
     """official: the parts as the folders say (`val` is for testing where there is no `test`; a
     folder of classes alone is all for testing); a ratio shuffles all pictures."""
 
@@ -79,7 +78,7 @@ class ImageFolder(Dataset):
         known = (cls, place, _times(place))
         if known not in KNOWN:
             listed = cls.listed(place, where)
-            KNOWN[known] = f"pictures@{listed.digest(place)}", partial(_same, listed)
+            KNOWN[known] = f"pictures@{listed.digest(place)}", Held(listed)
         return {**settings, "path": Source.of(*KNOWN[known])}
 
     @classmethod
@@ -116,8 +115,7 @@ class ImageFolder(Dataset):
         learned, held, test = listed.train, listed.validation, listed.test
         if self.split != "official":
             pooled = [*learned, *held, *test]
-            order = np.random.default_rng(self.split_seed).permutation(len(pooled))
-            learned, held, test = ([pooled[i] for i in items] for items in self.cut(order))
+            learned, held, test = ([pooled[i] for i in items] for items in self.cut(len(pooled)))
         elif learned and not held:  # a tenth for validation, of all classes
             order = np.random.default_rng(self.split_seed).permutation(len(learned))
             kept = np.split(order, [len(learned) - len(learned) // 10])
@@ -143,10 +141,6 @@ def _place(name: str, card: Card, where: str) -> Path:
         f"{where}: no such folder: looked for it beside the card and under the folders of "
         "ROBENCH_DATA"
     )
-
-
-def _same(listed: Listing) -> Listing:
-    return listed
 
 
 def _times(place: Path) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from robench.data.base import Dataset, Raw, by_number, data_folders, find_folder
+from robench.data.pictures import Shaping
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError
 
@@ -87,18 +88,14 @@ class TinyImageNet(Dataset):
         from PIL import Image
 
         try:
-            with Image.open(io.BytesIO(_bytes(file))) as opened:
+            data = _bytes(file)
+            with Image.open(io.BytesIO(data)) as opened:
                 size = opened.size
-                if size == (SIDE, SIDE):  # before a bomb of another size is unpacked
-                    image = opened.convert("L" if self.grey else "RGB")
+            if size == (SIDE, SIDE):  # before a bomb of another size is unpacked
+                return Shaping(self.side, self.side, "none", grey=self.grey)(data)
         except Exception as error:  # whatever a decoder makes of broken bytes
             raise RobenchError(f"{file}: missing or not a whole image ({error})") from None
-        if size != (SIDE, SIDE):
-            raise RobenchError(f"{file}: {size[0]}x{size[1]} pixels, not {SIDE}x{SIDE}")
-        if self.side != SIDE:
-            image = image.resize((self.side, self.side), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-        return pixels[None] if self.grey else pixels.transpose(2, 0, 1)
+        raise RobenchError(f"{file}: {size[0]}x{size[1]} pixels, not {SIDE}x{SIDE}")
 
 
 def _find() -> Place:

@@ -6,12 +6,10 @@ four deviations from the means. Network `fc` with span = 5 sees the points as th
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from robench.data.base import Dataset, Raw, _ratio
+from robench.data.base import Dataset, Raw, Split
 
 SPAN = 5.0
 
@@ -19,7 +17,7 @@ SPAN = 5.0
 class TwoGaussians(Dataset):
     """Points around (-1, -1) and (1, 1), standard deviation 1; drawn here, nothing to download."""
 
-    split: Annotated[str, AfterValidator(_ratio)] = "6:1:3"
+    split: Split = "6:1:3"
     points: int = Field(default=1000, ge=10)
     """Of both classes together."""
     draw: int = Field(default=0, ge=0)
