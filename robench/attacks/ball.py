@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class Ball:
-    """The norm ball around clean images, cut with [0, 1].
+    """The norm ball around clean images, cut with [0, 1]."""
 
-    Args:
-        part: places along the last axis that may change at all; None: everything.
-    """
-
-    def __init__(self, norm: str, eps: float, part: slice | None = None) -> None:
-        self.norm = norm
-        self.eps = eps
-        self.part = part
+    norm: str
+    eps: float
+    part: slice | None = None
+    """Places along the last axis that may change at all; None: everything."""
 
     def free(self, x: Tensor) -> Tensor:
         """Which pixels may change, bool like x."""

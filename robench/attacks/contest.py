@@ -26,13 +26,17 @@ def judge(
     if not target.stochastic:
         gap = target.gap(target.logits(x, index), y)
         return (gap > 0).to(gap.dtype), gap
-    drawn = target.answers(x, draws, index)
+    return judged(target, target.answers(x, draws, index), y, vote)
+
+
+def judged(
+    target: ScoreTarget, drawn: Tensor, y: Tensor, vote: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same of draws that were asked for already, (draws, n, classes)."""
     gaps = target.gap(drawn, y)
     # A mean may multiply by 1 / count, which does not make 1 of every count of ones.
     share = (gaps > 0).sum(0) / len(drawn)
-    if vote:
-        return share, target.gap(mean_output(drawn), y)
-    return share, gaps.sum(0) / len(drawn)
+    return share, target.gap(mean_output(drawn), y) if vote else gaps.sum(0) / len(drawn)
 
 
 def rank(gap: Tensor, share: Tensor | None = None) -> Tensor:

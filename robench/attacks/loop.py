@@ -108,9 +108,7 @@ class LoopRun:
                 self._settle((following == previous).flatten(1).all(1), last, judged)
                 if self.gone == len(self.rows):
                     return
-            # An iterate that nobody will look back at is let go, for its memory.
-            looked_at = self.best_iterates is not None or (step + 1) % CYCLE_CHECK == 1
-            previous, x_adv = x_adv if looked_at else following, following
+            previous, x_adv = x_adv, following
             if self._saves(attack.steps - step):
                 x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
@@ -232,8 +230,7 @@ class LoopRun:
         if isinstance(self.surrogate, AdaptiveSurrogate):
             self.surrogate.keep(stay)
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
-        left = x_adv.index_select(0, stay)
-        return left, left if previous is x_adv else previous.index_select(0, stay)
+        return x_adv.index_select(0, stay), previous.index_select(0, stay)
 
     def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.
@@ -404,13 +401,10 @@ class GradientAttack(Attack):
             for restart in range(self.restarts)
         ]
         for surrogate, aim, restart in runs:
-            rows = torch.arange(len(x), device=x.device)
-            clean, labels, aimed = x, y, aim
-            if bool(best.broken.any()):
-                rows = best.standing()
-                if not len(rows):
-                    break
-                clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
+            rows = best.standing()
+            if not len(rows):
+                break
+            clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
             start, pace = clean, 1.0
             if self.random_start or restart:
                 centre, reach = clean, 1.0

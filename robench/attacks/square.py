@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robench.attacks.base import Attack
-from robench.attacks.contest import ROUNDING, Best, judge, rank
-from robench.attacks.losses import margin
+from robench.attacks.contest import ROUNDING, Best, judge, judged, rank
 from robench.attacks.sequential import confirmed
 from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
@@ -76,7 +75,8 @@ class Square(Attack):
                 colour = pick(_signs(x_best[:, :, :1, :1], rng), low, high)
                 tried = pick(square, x_best, colour)
             if target.stochastic and step > 0:
-                (_, margins), (share, gap) = _together(target, x_best, tried, labels, draws, index)
+                both = target.common_answers((x_best, tried), draws, index)
+                (_, margins), (share, gap) = (judged(target, drawn, labels) for drawn in both)
             else:
                 share, gap = judge(target, tried, labels, draws, index)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
@@ -84,13 +84,11 @@ class Square(Attack):
             margins = torch.where(better, gap, margins)
             ranks = torch.where(better, rank(gap, share if target.stochastic else None), ranks)
             fooled = (margins > ROUNDING) & better
-            if not bool(fooled.any()):
-                continue
-            if target.stochastic:
+            if target.stochastic and bool(fooled.any()):
                 rows = torch.nonzero(fooled)[:, 0]
                 fooled[rows] = confirmed(target, x_best[rows], labels[rows], index[rows])
-                if not bool(fooled.any()):
-                    continue
+            if not bool(fooled.any()):
+                continue
             gone, stay = torch.nonzero(fooled)[:, 0], torch.nonzero(~fooled)[:, 0]
             best.enter(index[gone], x_best.index_select(0, gone), ranks[gone])
             best.broken[index[gone]] = True
@@ -107,15 +105,6 @@ class Square(Attack):
         halvings = sum(step > share * self.queries for share in HALVINGS)
         side = round(math.sqrt(self.area / 2**halvings * height * width))
         return min(max(side, 1), height - 1, width - 1)
-
-
-def _together(
-    target: ScoreTarget, x_best: Tensor, tried: Tensor, y: Tensor, draws: int, index: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """Share fooled and mean margin of two images of each row, under the same draws."""
-    both = target.common_answers((x_best, tried), draws, index)
-    gaps = [margin(drawn, y) for drawn in both]
-    return [((gap > 0).sum(0) / draws, gap.sum(0) / draws) for gap in gaps]
 
 
 def _signs(like: Tensor, rng: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -92,6 +93,22 @@ class LibraryAttack(Attack):
     def _hint(self, target: DecisionTarget) -> str:
         """What may be behind an error, to be added to it."""
         return ""
+
+
+def attacks_in(module: str, base: str, left_out: Callable[[str], bool]) -> dict[str, type]:
+    """The attacks in a module of a library, by name.
+
+    Args:
+        base: what all of them are, "package.module:class". left_out: whether a name is.
+    """
+    home, _, kind = base.partition(":")
+    with library_call(torch.Generator()):
+        held, known = vars(import_module(module)), getattr(import_module(home), kind)
+    return {
+        name: item
+        for name, item in held.items()
+        if inspect.isclass(item) and issubclass(item, known) and not left_out(name)
+    }
 
 
 def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from robench.attacks.libraries.adapter import LibraryAttack, library_call
+from robench.attacks.libraries.adapter import LibraryAttack, attacks_in
 from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.errors import RobenchError, nearest
 
@@ -72,17 +72,11 @@ ORDER: dict[str, float] = {"linf": np.inf, "l2": 2, "l1": 1}
 
 @lru_cache(maxsize=1)
 def _attacks() -> dict[str, type]:
-    with library_call(torch.Generator()):
-        evasion: Any = import_module("art.attacks.evasion")
-        base: Any = import_module("art.attacks.attack")
-    return {
-        name: item
-        for name, item in vars(evasion).items()
-        if inspect.isclass(item)
-        and issubclass(item, base.EvasionAttack)
-        and not name.startswith(NOT_OFFERED)
-        and "TensorFlow" not in name
-    }
+    return attacks_in(
+        "art.attacks.evasion",
+        "art.attacks.attack:EvasionAttack",
+        lambda name: name.startswith(NOT_OFFERED) or "TensorFlow" in name,
+    )
 
 
 def _offered(name: str) -> str:

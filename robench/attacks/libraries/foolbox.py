@@ -13,7 +13,7 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from robench.attacks.libraries.adapter import LibraryAttack, library_call, starting_points
+from robench.attacks.libraries.adapter import LibraryAttack, attacks_in, starting_points
 from robench.attacks.target import DecisionTarget
 from robench.errors import RobenchError, nearest
 
@@ -45,16 +45,7 @@ NORMS: tuple[str, ...] = ("linf", "l2", "l1", "l0")
 
 @lru_cache(maxsize=1)
 def _attacks() -> dict[str, type]:
-    with library_call(torch.Generator()):
-        foolbox: Any = import_module("foolbox")
-    named = vars(foolbox.attacks)
-    return {
-        name: item
-        for name, item in named.items()
-        if inspect.isclass(item)
-        and issubclass(item, foolbox.attacks.Attack)
-        and name not in NOT_OFFERED
-    }
+    return attacks_in("foolbox.attacks", "foolbox.attacks:Attack", NOT_OFFERED.__contains__)
 
 
 def _offered(name: str) -> str:
@@ -90,51 +81,40 @@ class Foolbox(LibraryAttack):
         return _attacks()
 
     def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        foolbox: Any = import_module("foolbox")
+        """By foolbox's `run`: what its `__call__` adds (clipping, counting) is ours to do."""
+        foolbox, eagerpy = import_module("foolbox"), import_module("eagerpy")
         attack = self._build(target.norm)
-        if "starting_points" not in inspect.signature(attack.run).parameters:
-            model = foolbox.PyTorchModel(target.module(rows), bounds=(0, 1), device=x.device)
-            return self._run(attack, model, x, y, target)
-        found = x.clone()
-        here, starts = starting_points(target, x, y, rows)
-        if len(here):
-            model = foolbox.PyTorchModel(target.module(rows[here]), bounds=(0, 1), device=x.device)
-            wanted = self._criterion(target, y[here])
-            found[here] = attack.run(model, x[here], wanted, starting_points=starts)
-        return found
-
-    def _criterion(self, target: DecisionTarget, y: Tensor) -> Any:
-        """When foolbox is content: not with the label, or with the class that is aimed at."""
-        eagerpy: Any = import_module("eagerpy")
-        criteria: Any = import_module("foolbox.criteria")
-        kind = criteria.Misclassification
-        if target.aim is not None:
-            kind = criteria.TargetedMisclassification
-        return kind(eagerpy.astensor(y))
-
-    def _hint(self, target: DecisionTarget) -> str:
-        return "; it expects a model without noise" if target.stochastic else ""
-
-    def _run(self, attack: Any, model: Any, x: Tensor, y: Tensor, target: DecisionTarget) -> Tensor:
-        """foolbox's `run`: what its `__call__` adds (clipping, counting) is ours to do."""
-        eagerpy: Any = import_module("eagerpy")
-        criteria: Any = import_module("foolbox.criteria")
-        inputs, criterion = eagerpy.astensor(x), self._criterion(target, y)
-        if self.attack == "GenAttack" and target.aim is None:
-            # It works towards a class: the likeliest wrong one.
-            scores = model(x).scatter(1, y[:, None], -torch.inf)
-            criterion = criteria.TargetedMisclassification(eagerpy.astensor(scores.argmax(1)))
+        here, limits = torch.arange(len(x), device=x.device), dict[str, Any]()
         budget = None if target.eps == float("inf") or target.norm == "none" else target.eps
-        limits: dict[str, Any] = {}
         parameters = inspect.signature(attack.run).parameters
-        if "epsilon" in parameters:
+        if "starting_points" in parameters:
+            here, limits["starting_points"] = starting_points(target, x, y, rows)
+            if not len(here):
+                return x
+        elif "epsilon" in parameters:
             if budget is None:
                 raise RobenchError(f"attack foolbox: {self.attack} needs a finite eps")
             limits["epsilon"] = budget
         elif "early_stop" in parameters:
             limits["early_stop"] = budget
-        found: Tensor = attack.run(model, inputs, criterion, **limits).raw
-        return found
+        model = foolbox.PyTorchModel(target.module(rows[here]), bounds=(0, 1), device=x.device)
+        criterion = self._criterion(target, model, x[here], y[here])
+        made = attack.run(model, eagerpy.astensor(x[here]), criterion, **limits)
+        return x.index_copy(0, here, made.raw.to(x))
+
+    def _criterion(self, target: DecisionTarget, model: Any, x: Tensor, y: Tensor) -> Any:
+        """When foolbox is content: not with the label, or with the class that is aimed at."""
+        criteria, eagerpy = import_module("foolbox.criteria"), import_module("eagerpy")
+        kind = criteria.Misclassification
+        if target.aim is not None:
+            kind = criteria.TargetedMisclassification
+        elif self.attack == "GenAttack":  # works towards a class: the likeliest wrong one
+            kind = criteria.TargetedMisclassification
+            y = model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
+        return kind(eagerpy.astensor(y))
+
+    def _hint(self, target: DecisionTarget) -> str:
+        return "; it expects a model without noise" if target.stochastic else ""
 
     def _build(self, norm: str) -> Any:
         """foolbox's object with the card's settings."""
