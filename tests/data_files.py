@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from robench.data.cifar10 import TEST, TRAIN
+from robench.data.cifar import CIFAR10
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -28,7 +28,7 @@ def mnist(folder: Path) -> None:
 def cifar10(folder: Path, per_file: int = 4) -> None:
     """Six files: the label is the row's number in its file, the planes are 10, 20 and 30."""
     (folder / "cifar-10-batches-bin").mkdir(parents=True)
-    for name in (*TRAIN, TEST):
+    for name in CIFAR10.hashes:
         planes = np.repeat(np.array([10, 20, 30], np.uint8), 1024)
         rows = [np.concatenate([[label], planes]) for label in range(per_file)]
         np.stack(rows).astype(np.uint8).tofile(folder / "cifar-10-batches-bin" / name)

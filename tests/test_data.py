@@ -15,7 +15,7 @@ from data_files import cifar10, mnist, tiny_imagenet
 from PIL import Image
 
 from robench.data.base import by_number, find_folder
-from robench.data.cifar10 import CIFAR10, TEST
+from robench.data.cifar import CIFAR10
 from robench.data.digits import Digits
 from robench.data.mnist import MNIST, FashionMNIST, read_idx
 from robench.data.tiny_imagenet import TinyImageNet
@@ -126,7 +126,7 @@ def test_a_truncated_cifar10_file_is_named(folder: Path) -> None:
 
 def test_an_empty_cifar10_file_is_named(folder: Path) -> None:
     cifar10(folder)
-    (folder / "cifar-10-batches-bin" / TEST).write_bytes(b"")
+    (folder / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"")
     with pytest.raises(RobenchError, match=r"test_batch\.bin: 0 bytes"):
         CIFAR10().load()
 

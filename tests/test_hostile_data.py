@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from robench.data.base import Dataset, Splits
-from robench.data.cifar10 import CIFAR10
+from robench.data.cifar import CIFAR10
 from robench.data.mnist import MNIST
 from robench.data.planetoid import Cora
 from robench.data.tiny_imagenet import TinyImageNet

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robench.attacks.gradient import DIM, PGD
 from robench.data.base import Part, Splits
-from robench.data.cifar10 import CIFAR10, FOLDER, TEST, TRAIN
+from robench.data.cifar import CIFAR10
 from robench.data.digits import Digits
 from robench.errors import RobenchError
 from robench.make.scoring import attack_slice, score_slice
@@ -183,11 +183,11 @@ def test_the_bytes_of_a_publisher_are_held_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROBENCH_DATA", str(tmp_path))
-    (tmp_path / FOLDER).mkdir()
+    (tmp_path / CIFAR10.folder).mkdir()
     rng = np.random.default_rng(0)
-    shipped = {name: rng.integers(0, 10, (20, 3073), np.uint8) for name in (*TRAIN, TEST)}
+    shipped = {name: rng.integers(0, 10, (20, 3073), np.uint8) for name in CIFAR10.hashes}
     for name, rows in shipped.items():
-        (tmp_path / FOLDER / name).write_bytes(rows.tobytes())
+        (tmp_path / CIFAR10.folder / name).write_bytes(rows.tobytes())
     splits = CIFAR10().load()
     pixels = splits.train.pixels  # type: ignore[attr-defined]
     assert pixels.base is splits.test.pixels.base  # type: ignore[attr-defined]

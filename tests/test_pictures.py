@@ -17,7 +17,7 @@ from torch import nn
 
 import robench
 from robench.data.base import Splits
-from robench.data.cifar100 import CIFAR100
+from robench.data.cifar import CIFAR100
 from robench.data.image_folder import ImageFolder
 from robench.data.imagenet import DEVKIT, META, TRUTH, ImageNet
 from robench.data.loading import forget_splits, load_splits

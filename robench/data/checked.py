@@ -29,8 +29,7 @@ def checked_images(values: Any, where: str) -> np.ndarray:
     if images.ndim == 3:
         raise RobenchError(
             f"{where}: shape {images.shape}: images are (n, channels, height, width); where they "
-            "are "
-            "grey, give them one channel: x[:, None]"
+            "are grey, give them one channel: x[:, None]"
         )
     if images.ndim != 4 or 0 in images.shape:
         raise RobenchError(
@@ -95,8 +94,7 @@ def checked_labels(
     if labels.ndim == 2:
         raise RobenchError(
             f"{where}: shape {labels.shape}: one label for each image; where they are one-hot, "
-            "give "
-            "y.argmax(1)"
+            "give y.argmax(1)"
         )
     if labels.ndim != 1 or len(labels) != images:
         raise RobenchError(f"{where}: shape {labels.shape}, but there are {images} images")

@@ -55,9 +55,10 @@ def relatives(
     most = max(LEAST, min(MOST, VALUES // int(np.prod(splits.input_shape))))
     test = Part(test.at(slice(most)), test.labels[:most])
     seen = _contents(splits.test)
-    found: dict[str, Part] = {}
-    for name, part in (("training", splits.train), ("validation", splits.validation)):
-        found[name] = _some(part, most, seen, rng)
+    found = {
+        "training": _some(splits.train, most, seen, rng),
+        "validation": _some(splits.validation, most, seen, rng),
+    }
     found["mixtures"] = _mixtures(splits, test, eps, rng)
     if min(splits.input_shape[1:]) >= 4:
         found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
@@ -92,11 +93,12 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "parts")))
     seen = _contents(splits.test)
-    named = {"test": splits.test, "validation": splits.validation, "training": splits.train}
-    found: dict[str, Part] = {}
     many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
-    for name, part in named.items():
-        found[name] = _some(part, many, set() if name == "test" else seen, rng)
+    found = {
+        "test": _some(splits.test, many, set(), rng),
+        "validation": _some(splits.validation, many, seen, rng),
+        "training": _some(splits.train, many, seen, rng),
+    }
     return {name: part for name, part in found.items() if len(part) >= FEWEST}
 
 

@@ -62,19 +62,16 @@ def _source(splits: Splits) -> Source:
 
 def _from_file(name: str) -> type[Any]:
     """The class that `./file.py:Class` names, relative to the current folder."""
-    here = Path.cwd()
+    file, _, wanted = name.partition(":")
+    path = (Path.cwd() / file).resolve()
     card = ModelCard(
         name="dataset",
-        root=here,
+        root=path.parent,
         dataset=Spec(name=name),
         network=Spec(name="module"),
         trainer=Spec(name="given"),
     )
-    file, _, wanted = name.partition(":")
-    path = (here / file).resolve()
-    return plugins.load(
-        "datasets", f"{path}:{wanted}", card.model_copy(update={"root": path.parent})
-    )
+    return plugins.load("datasets", f"{path}:{wanted}", card)
 
 
 def _loaded(dataset: Any, name: str) -> Splits:

@@ -168,12 +168,9 @@ def digests(files: Sequence[Path]) -> list[str]:
         looks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         name = str(file.relative_to(folder))
         before = known.get(name)
-        same = isinstance(before, list) and before[:-1] == looks
-        found[name] = (
-            before
-            if same and before is not None
-            else [*looks, hashlib.sha256(contents(file)).hexdigest()]
-        )
+        if not isinstance(before, list) or before[:-1] != looks:
+            before = [*looks, hashlib.sha256(contents(file)).hexdigest()]
+        found[name] = before
     together = {**known, **found}  # one part asked for alone makes no other be read again
     if together != known:
         _remember(memory, together)

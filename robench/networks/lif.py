@@ -86,31 +86,34 @@ class _Integrate(torch.autograd.Function):
         u, s = ctx.saved_tensors
         if ctx.surrogate.of_rates:
             grad = _by_rates(ctx, u, s, *grads)
-            return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
-        derivative = ctx.surrogate.derivative(u, ctx.spike.at, 1)
-        if ctx.surrogate.one_sided or not ctx.through_reset:
-            grad = _step_by_step(ctx, u, s, derivative, *grads)
-            return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
-        # k - k (s + u d), for all steps but the last, which nothing follows.
-        passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
-        passed = torch.add(u.new_full((), ctx.decay), passed, alpha=-ctx.decay, out=passed)
-        grad = torch.mul(grads[0], derivative, out=derivative)
-        *earlier, later = grad.unbind()
-        later += grads[1]
-        for step, factor in zip(reversed(earlier), reversed(passed.unbind()), strict=True):
-            later = step.addcmul_(factor, later)
+        elif ctx.surrogate.one_sided or not ctx.through_reset:
+            grad = _step_by_step(ctx, u, s, *grads)
+        else:
+            grad = _at_once(ctx, u, s, *grads)
         return grad.sum(0, keepdim=True) if ctx.constant else grad, None, None, None
 
 
-def _step_by_step(
-    ctx: Any, u: Tensor, s: Tensor, derivative: Tensor, spikes: Tensor, potential: Tensor
-) -> Tensor:
-    """dL/du of every step where the factors hang on the gradient itself, or the reset has none.
+def _at_once(ctx: Any, u: Tensor, s: Tensor, spikes: Tensor, potential: Tensor) -> Tensor:
+    """dL/du of every step, whose factors are computed beforehand.
 
     Args:
-        derivative: of the spikes; written over.
         spikes, potential: dL/ds of every step, and what dL/du of the last one has besides.
     """
+    derivative = ctx.surrogate.derivative(u, ctx.spike.at, 1)
+    # k - k (s + u d), for all steps but the last, which nothing follows.
+    passed = torch.addcmul(s[:-1], u[:-1], derivative[:-1])
+    passed = torch.add(u.new_full((), ctx.decay), passed, alpha=-ctx.decay, out=passed)
+    grad = torch.mul(spikes, derivative, out=derivative)
+    *earlier, later = grad.unbind()
+    later += potential
+    for step, factor in zip(reversed(earlier), reversed(passed.unbind()), strict=True):
+        later = step.addcmul_(factor, later)
+    return grad
+
+
+def _step_by_step(ctx: Any, u: Tensor, s: Tensor, spikes: Tensor, potential: Tensor) -> Tensor:
+    """The same where the factors hang on the gradient itself, or the reset has none."""
+    derivative: Tensor = ctx.surrogate.derivative(u, ctx.spike.at, 1)
     later: Tensor | None = None
     for step in reversed(range(len(u))):
         pull, held = spikes[step], potential

@@ -39,7 +39,11 @@ def asked(
     answers, raised = _asked(network, x, ask or network)
     if raised is not None and not known and all(answer is None for answer in answers):
         raise raised
-    return joined_rows(answers, x, network.classes)
+    if len(answers) == 1 and answers[0] is not None:
+        return answers[0]
+    gap = torch.full((1, network.classes), torch.nan, device=x.device)
+    parts = [gap if answer is None else answer for answer in answers]
+    return torch.cat(parts) if parts else x.new_zeros((0, network.classes))
 
 
 def _asked(
@@ -61,15 +65,6 @@ def _asked(
         return left + right, first or second
     check_shape(logits, len(x), network.classes)
     return [logits], None
-
-
-def joined_rows(answers: list[Tensor | None], x: Tensor, classes: int) -> Tensor:
-    """One tensor of all rows."""
-    if len(answers) == 1 and answers[0] is not None:
-        return answers[0]
-    gap = torch.full((1, classes), torch.nan, device=x.device)
-    parts = [gap if answer is None else answer for answer in answers]
-    return torch.cat(parts) if parts else x.new_zeros((0, classes))
 
 
 def without_a_number(logits: Tensor) -> Tensor | None:

@@ -52,11 +52,11 @@ class Lines:
     need: float
 
 
+@dataclass(eq=False)
 class Leaf:
     """One image's program, asked about one node after the other."""
 
-    def __init__(self, image: Shallow) -> None:
-        self.image = image
+    image: Shallow
 
     @cached_property
     def lost(self) -> Loss:

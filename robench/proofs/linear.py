@@ -219,11 +219,8 @@ def between(pieces: Pieces, output: int, box: Box) -> Lines:
     there = torch.cat([low <= high] * 2)
     at = torch.cat([low, high])
     values = torch.cat([slope * low + offset, slope * high + offset])
-    return Lines(_above(at, values, there, box), _under(_above(at, -values, there, box)))
-
-
-def _under(line: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return -line[0], -line[1]
+    slope, offset = _above(at, -values, there, box)
+    return Lines(_above(at, values, there, box), (-slope, -offset))
 
 
 def _above(at: Tensor, values: Tensor, there: Tensor, box: Box) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 SIGMOID_ERROR = 1e-6
 """By how much a float32 sigmoid may be off: a few units in the last place of 1, and to spare."""
 
+WIDEST = 0.02
+"""Band of a sigmoid's piece before it is cut in two."""
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -97,21 +100,14 @@ class PiecewiseLinear(Unit):
 
 
 class Sigmoid(Unit):
-    """1 / (1 + exp(-p)) in bands between parallel lines, cut at the inflection.
-
-    Args:
-        most: the widest band that a piece may have before it is cut in two.
-    """
-
-    def __init__(self, most: float = 0.02) -> None:
-        self.most = most
+    """1 / (1 + exp(-p)) in bands between parallel lines, cut at the inflection."""
 
     def breaks(self, low: float, high: float) -> list[float]:
         ends = [low, 0.0, high] if low < 0 < high else [low, high]
         found: list[float] = []
         for a, b in pairwise(ends):
             parts = 1
-            while parts < 64 and self._widest(a, b, parts) > self.most:
+            while parts < 64 and self._widest(a, b, parts) > WIDEST:
                 parts *= 2
             found += [a + (b - a) * part / parts for part in range(parts)]
         return found[1:]

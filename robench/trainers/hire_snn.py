@@ -42,10 +42,7 @@ class HireSNN(Trainer):
                 break  # the loop that all trainers share takes the last step
             self._optimizer.step()
             self._optimizer.zero_grad()
-            noise = self._crafted(noise, seen.grad)
+            assert seen.grad is not None
+            step = self.step_size if self.step_size is not None else self.eps / (self.periods - 1)
+            noise = (noise + step * seen.grad.sign()).clamp(-self.eps, self.eps)
         return loss.detach()
-
-    def _crafted(self, noise: Tensor, grad: Tensor | None) -> Tensor:
-        assert grad is not None
-        step = self.step_size if self.step_size is not None else self.eps / (self.periods - 1)
-        return (noise + step * grad.sign()).clamp(-self.eps, self.eps)

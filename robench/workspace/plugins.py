@@ -116,8 +116,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "datasets": {
         "arrays": "robench.data.arrays:Arrays",
-        "cifar10": "robench.data.cifar10:CIFAR10",
-        "cifar100": "robench.data.cifar100:CIFAR100",
+        "cifar10": "robench.data.cifar:CIFAR10",
+        "cifar100": "robench.data.cifar:CIFAR100",
         "citeseer": "robench.data.planetoid:CiteSeer",
         "cora": "robench.data.planetoid:Cora",
         "digits": "robench.data.digits:Digits",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from robench.data.base import Part
-from robench.data.cifar10 import CIFAR10
+from robench.data.cifar import CIFAR10
 from robench.networks.cnn import CNN
 from robench.networks.noise import NoiseSource, NoisyLayer, noise, noisy_layers
 from robench.trainers.base import History, to_device

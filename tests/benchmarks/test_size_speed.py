@@ -36,7 +36,7 @@ from robench.attacks.target import WhiteBoxTarget
 from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
 from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
 from robench.corruptions.imagenet_c.compat import COMMON
-from robench.data.cifar10 import CIFAR10
+from robench.data.cifar import CIFAR10
 from robench.networks.modules.module import Module
 from robench.workspace.plugins import Source
 

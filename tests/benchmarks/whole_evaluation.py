@@ -41,7 +41,7 @@ def given(side: int, images: int) -> tuple[Tensor, Any]:
     """The images, and what stays in memory with them."""
     if side != 32:
         return torch.rand(images, 3, side, side, generator=torch.Generator().manual_seed(0)), None
-    from robench.data.cifar10 import CIFAR10
+    from robench.data.cifar import CIFAR10
 
     held = CIFAR10().load()
     return torch.from_numpy(held.test.at(slice(images))), held

@@ -38,10 +38,8 @@ class _Held:
 
     def is_still(self, value: Any) -> bool:
         if type(self.value) in (list, dict):
-            same = type(value) is type(self.value) and len(value) == len(self.value)
-            same = same and all(
-                a is b for a, b in zip(_items(value), _items(self.value), strict=True)
-            )
+            same = type(value) is type(self.value)
+            same = same and [*map(id, _items(value))] == [*map(id, _items(self.value))]
         else:
             same = value is self.value
         return same and all(one._version == version for one, version, _ in self.versions)

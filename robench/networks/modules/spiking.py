@@ -36,21 +36,18 @@ class ForeignStep(Step):
         super().__init__()
         self.surrogate = OWN
         self.through_reset = True
-        self._held = [original]  # a module in it would be one of ours
+        self.held = [original]  # a module in it would be one of ours
         self.rows = 0
         """Images of the question that is being asked."""
         self.seen: Tensor | None = None
         """Distances from the threshold, the last that were asked about."""
 
-    def answer_with(self, original: Callable[[Tensor], Tensor]) -> None:
-        self._held[0] = original
-
     def forward(self, u: Tensor) -> Tensor:
         self.seen = u
         if self.surrogate is OWN or not (torch.is_grad_enabled() and u.requires_grad):
-            return self._held[0](u)
+            return self.held[0](u)
         with torch.no_grad():
-            value = self._held[0](u.detach())
+            value = self.held[0](u.detach())
         stepped: Tensor = _Through.apply(u, value, self.surrogate.here(), self.rows)  # type: ignore[no-untyped-call]
         return stepped
 
@@ -230,7 +227,7 @@ class Spiking:
                 stepped: Tensor = original(x, method, alpha)
                 return stepped
             step = self._asked[-1].step
-            step.answer_with(partial(original, method=method, alpha=alpha))
+            step.held[0] = partial(original, method=method, alpha=alpha)
             answer: Tensor = step(x)
             return answer
 
