@@ -6,7 +6,6 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import data_files
@@ -16,9 +15,10 @@ from command_line import robench_here
 from scipy.io import savemat
 from small_runs import carry_out
 
-from robench.data import cifar10, cifar100, planetoid, svhn, tiny_imagenet
-from robench.data.base import Dataset
+from robench.data import planetoid, tiny_imagenet
+from robench.data.cifar import CIFAR10, CIFAR100, NAMES
 from robench.data.publisher import odd_files
+from robench.data.svhn import SVHN
 from robench.errors import RobenchError
 from robench.workspace.folders import open_workspace
 
@@ -27,22 +27,22 @@ Write = Callable[[str, str], Path]
 
 def _cifar10(root: Path) -> Path:
     data_files.cifar10(root)
-    return root / cifar10.FOLDER
+    return root / CIFAR10.folder
 
 
 def _cifar100(root: Path) -> Path:
-    folder = root / cifar100.FOLDER
+    folder = root / CIFAR100.folder
     folder.mkdir(parents=True)
-    for name in cifar100.FILES:
+    for name in CIFAR100.hashes:
         np.zeros((4, 2 + 3072), np.uint8).tofile(folder / name)
-    (folder / cifar100.NAMES).write_text("\n".join(f"c{n}" for n in range(100)))
+    (folder / NAMES).write_text("\n".join(f"c{n}" for n in range(100)))
     return folder
 
 
 def _svhn(root: Path) -> Path:
     folder = root / "svhn"
     folder.mkdir(parents=True)
-    for name in svhn.HASHES:
+    for name in SVHN.hashes:
         savemat(folder / name, {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1), int)})
     return folder
 
@@ -50,16 +50,15 @@ def _svhn(root: Path) -> Path:
 class Known(NamedTuple):
     """A data set with hashes of its files."""
 
-    module: ModuleType
-    dataset: type[Dataset]
+    dataset: type[CIFAR10] | type[SVHN]
     make: Callable[[Path], Path]
     last: str
 
 
 KNOWN = {
-    "cifar10": Known(cifar10, cifar10.CIFAR10, _cifar10, "test_batch.bin"),
-    "cifar100": Known(cifar100, cifar100.CIFAR100, _cifar100, "test.bin"),
-    "svhn": Known(svhn, svhn.SVHN, _svhn, "test_32x32.mat"),
+    "cifar10": Known(CIFAR10, _cifar10, "test_batch.bin"),
+    "cifar100": Known(CIFAR100, _cifar100, "test.bin"),
+    "svhn": Known(SVHN, _svhn, "test_32x32.mat"),
 }
 
 
@@ -84,9 +83,9 @@ def test_files_that_are_not_the_publisher_s_are_named(
 ) -> None:
     known = KNOWN[name]
     folder = known.make(root)
-    every = ", ".join(known.module.HASHES)
+    every = ", ".join(known.dataset.hashes)
     assert known.dataset().load().notes == (f"{name}: not the publisher's data: {every}",)
-    monkeypatch.setattr(known.module, "HASHES", hashes(folder, known.module.HASHES))
+    monkeypatch.setattr(known.dataset, "hashes", hashes(folder, known.dataset.hashes))
     assert known.dataset().load().notes == ()
     if known.last.endswith(".bin"):  # the label of one test image, and nothing else
         content = bytearray((folder / known.last).read_bytes())
@@ -98,8 +97,9 @@ def test_files_that_are_not_the_publisher_s_are_named(
 
 
 def test_hashes_cover_every_file_that_is_read() -> None:
-    assert set(cifar10.HASHES) == {*cifar10.TRAIN, cifar10.TEST}
-    assert set(cifar100.HASHES) == set(cifar100.FILES)
+    train = {f"data_batch_{number}.bin" for number in range(1, 6)}
+    assert set(CIFAR10.hashes) == {*train, "test_batch.bin"}
+    assert set(CIFAR100.hashes) == {"train.bin", "test.bin"}
     for kind in (planetoid.Cora, planetoid.CiteSeer):
         assert set(kind.hashes) == set(planetoid.PARTS)
 

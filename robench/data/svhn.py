@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,24 +12,25 @@ from robench.data.publisher import odd_files
 from robench.errors import RobenchError, system_words
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
-HASHES = {
-    "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
-    "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
-}
 
 
 class SVHN(Dataset):
     """House numbers, 32x32 colour, 73,257 + 26,032 digits (Netzer et al. 2011); its extra training
     images are left out."""
 
+    hashes: ClassVar[dict[str, str]] = {
+        "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
+    }
+
     def raw(self) -> Raw:
-        files = find_files("svhn", {name: URL + name for name in HASHES}, HASHES)
-        parts = [_read(files[name]) for name in HASHES]
+        files = find_files("svhn", {name: URL + name for name in self.hashes}, self.hashes)
+        parts = [_read(files[name]) for name in self.hashes]
         return Raw(
             images=np.concatenate([images for images, _ in parts]),
             labels=np.concatenate([labels for _, labels in parts]),
             official_train=len(parts[0][1]),
-            notes=odd_files("svhn", files, HASHES),
+            notes=odd_files("svhn", files, self.hashes),
         )
 
 
