@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from robench.attacks.losses import mean_output
-from robench.attacks.steps import per_image, pick
 from robench.attacks.target import ScoreTarget
 
 ROUNDING = 1e-5
@@ -64,8 +63,7 @@ class Best:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self.clean = x
-        self.images = x
+        self.images = x.clone()
         self.rank = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
@@ -79,52 +77,27 @@ class Best:
         return torch.nonzero(~self.broken)[:, 0]
 
     def enter(self, rows: Tensor, x_adv: Tensor, ranks: Tensor) -> None:
-        """Let images of a run compete with earlier ones. rows: which of the batch they are; if
-        all, then in its order."""
+        """Let images of a run compete with earlier ones. rows: which of the batch they are."""
         better = torch.nonzero(ranks > self.rank.index_select(0, rows))[:, 0]
-        if len(better) < len(rows):
-            rows, ranks = rows[better], ranks[better]
-            x_adv = x_adv.index_select(0, better)
-        if len(rows) == len(self.images):
-            self.images = x_adv
-        elif len(rows):
-            if self.images is self.clean:
-                self.images = self.clean.clone()
-            self.images.index_copy_(0, rows, x_adv)
-        self.rank.index_copy_(0, rows, ranks)
+        rows = rows.index_select(0, better)
+        self.images.index_copy_(0, rows, x_adv.index_select(0, better))
+        self.rank.index_copy_(0, rows, ranks.index_select(0, better))
 
 
 class BestIterates:
-    """The best iterate of each image of a noisy network within one run.
-
-    An iterate is copied when the next one turns out worse, not before: while the loss rises, as it
-    mostly does, nothing is copied.
-    """
+    """The best iterate of each image of a noisy network within one run."""
 
     def __init__(self, start: Tensor) -> None:
-        self.copies = start.clone()
+        self.images = start.clone()
         self.rank = torch.full((len(start),), -torch.inf, device=start.device)
-        self.here = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        """Whether the latest iterate is the peak, not copied yet."""
 
-    def note(self, x_adv: Tensor, previous: Tensor, ranks: Tensor, closed: Tensor) -> None:
-        """Compare an iterate with those before it.
-
-        Args:
-            previous: the iterate just before.
-            closed: images that are done with, (n,).
-        """
-        higher = (ranks >= self.rank) & ~closed
-        passed = torch.nonzero(self.here & ~higher)[:, 0]
-        self.copies.index_copy_(0, passed, previous.index_select(0, passed))
-        self.rank = torch.where(higher, ranks, self.rank)
-        self.here = higher
-
-    def images(self, latest: Tensor) -> Tensor:
-        """The peak of each image. latest: the iterate that was noted last."""
-        return pick(per_image(self.here, latest), self.copies, latest)
+    def note(self, x_adv: Tensor, ranks: Tensor, closed: Tensor) -> None:
+        """Compare an iterate with those before it. closed: images that are done with, (n,)."""
+        higher = torch.nonzero((ranks >= self.rank) & ~closed)[:, 0]
+        self.images.index_copy_(0, higher, x_adv.index_select(0, higher))
+        self.rank.index_copy_(0, higher, ranks.index_select(0, higher))
 
     def keep(self, rows: Tensor) -> None:
         """Drop all images but those in `rows`."""
-        self.copies = self.copies.index_select(0, rows)
-        self.rank, self.here = self.rank[rows], self.here[rows]
+        self.images = self.images.index_select(0, rows)
+        self.rank = self.rank.index_select(0, rows)

@@ -96,7 +96,7 @@ class LoopRun:
                 self.vote, attack.on, attack.reset == "through", attack.precision,
             )  # fmt: skip
             if attack.keep == "best":
-                self._compare(x_adv, previous, answer, attack.steps - step)
+                self._compare(x_adv, answer, attack.steps - step)
                 if self.gone == len(self.rows):
                     return
             gradient = answer.gradient
@@ -112,7 +112,7 @@ class LoopRun:
             if self._saves(attack.steps - step):
                 x_adv, previous = self._leave(x_adv, previous)
         if attack.keep == "best" or judged:
-            self._finish(x_adv, previous, judged)
+            self._finish(x_adv, judged)
         else:
             self.best.images = x_adv  # the only run, and nobody left it
 
@@ -165,7 +165,7 @@ class LoopRun:
         default = eps if attack.steps == 1 else 2.5 * eps / attack.steps
         return FixedSteps(self.pace * (attack.step_size or default), attack.momentum)
 
-    def _compare(self, x_adv: Tensor, previous: Tensor, answer: Answer, left: int) -> None:
+    def _compare(self, x_adv: Tensor, answer: Answer, left: int) -> None:
         """Enter the images that are broken now, and remember the best iterates of the others.
 
         Args:
@@ -182,7 +182,7 @@ class LoopRun:
             broken = torch.nonzero((gap > ROUNDING) & (share == 1) & ~self.closed)[:, 0]
         else:
             ranks = self._ranks(gap, share)
-            self.best_iterates.note(x_adv, previous, ranks, self.closed)
+            self.best_iterates.note(x_adv, ranks, self.closed)
             broken = self._confirmed(x_adv, share, 3 * self.draws * left)
         if len(broken):
             self.closed[broken] = True
@@ -232,7 +232,7 @@ class LoopRun:
         self.closed, self.gone = torch.zeros_like(stay, dtype=torch.bool), 0
         return x_adv.index_select(0, stay), previous.index_select(0, stay)
 
-    def _finish(self, x_adv: Tensor, previous: Tensor, judged: bool) -> None:
+    def _finish(self, x_adv: Tensor, judged: bool) -> None:
         """Images that no iterate has broken: the last one is still to be judged.
 
         Args:
@@ -242,15 +242,13 @@ class LoopRun:
             self._settle(~self.closed, x_adv, judged)
             return
         target, rows = self.target, torch.nonzero(~self.closed)[:, 0]
-        if len(rows) < len(x_adv):
-            x_adv, previous = x_adv.index_select(0, rows), previous.index_select(0, rows)
+        x_adv = x_adv.index_select(0, rows)
         draws, y, index = max(self.draws, self.attack.judged), self.y[rows], self.rows[rows]
         share, gap = judge(target, x_adv, y, draws, index, self.vote)
         if self.attack.keep == "best":
             # The peak was chosen by the draws that its gradient was taken with: fresh ones decide
             # between it and the last iterate.
-            self.best_iterates.keep(rows)
-            peak = self.best_iterates.images(previous)
+            peak = self.best_iterates.images.index_select(0, rows)
             other, wide = judge(target, peak, y, draws, index, self.vote)
             last = self._ranks(gap, share) >= self._ranks(wide, other)
             x_adv = pick(per_image(last, x_adv), peak, x_adv)
