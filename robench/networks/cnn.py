@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.networks.base import Network
-from robench.networks.mlp import JUMP_AT_ZERO, Activation, activated, activation, full_layers, through
+from robench.networks.mlp import (
+    JUMP_AT_ZERO,
+    Activation,
+    activated,
+    activation,
+    full_layers,
+    through,
+)
 from robench.networks.noise import NoisyLayer, repeated
 
 
