@@ -38,11 +38,9 @@ from robench.attacks.target import WhiteBoxTarget
 from robench.networks import replay
 from robench.networks.base import Network
 from robench.networks.losses import cross_entropy_rows
-from robench.networks.mlp import MLP
 from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
 from robench.trainers.base import Trainer, _Recorded
-from robench.trainers.bp import BP
 from robench.trainers.glr import GLR
 from robench.trainers.likelihood_ratio import LikelihoodRatio, Pairing
 from robench.trainers.nit import NIT
@@ -274,39 +272,3 @@ def test_updates(tabled: Tabled) -> None:
     tabled("GPU: one update of a spiking network", about, seconds, "STBP, step by step")
     for title in trainers:
         assert seconds[title] < seconds[f"{title}, step by step"]
-
-
-def test_models_of_one_shape_trained_together(tabled: Tabled) -> None:
-    """Eight seeds of an MLP: one after the other, and stacked with torch.func."""
-    seeds, images = 8, 100
-    x = torch.rand(seeds, images, 1, 28, 28, device=CUDA)
-    y = torch.randint(10, (seeds, images), device=CUDA)
-    networks = [MLP((1, 28, 28), 10, hidden=(50,)).to(CUDA) for _ in range(seeds)]
-    trainer = BP()
-    optimizers = [trainer.make_optimizer(network) for network in networks]
-    rng = torch.Generator(CUDA).manual_seed(0)
-
-    def one_by_one() -> None:
-        for index, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-            optimizer.zero_grad(set_to_none=True)
-            trainer.gradient(network, x[index], y[index], rng)
-            optimizer.step()
-
-    weights, buffers = torch.func.stack_module_state(networks)  # type: ignore[arg-type]
-    optimizer = torch.optim.Adam(list(weights.values()), fused=True)
-    base = networks[0]
-
-    def loss(weights: Any, buffers: Any, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(torch.func.functional_call(base, (weights, buffers), (x,)), y)
-
-    gradients = torch.func.vmap(torch.func.grad(loss))
-
-    def stacked() -> None:
-        found = gradients(weights, buffers, x, y)
-        for name, weight in weights.items():
-            weight.grad = found[name]
-        optimizer.step()
-
-    seconds = take_turns({"one after the other": one_by_one, "stacked": stacked}, 30)
-    about = f"{seeds} networks 784-50-10, one update each of {images} images."
-    tabled("GPU: models of one shape", about, seconds, "one after the other")
