@@ -35,7 +35,7 @@ from robench.make.goals import Towards, with_columns
 from robench.make.probes.cell import Probes
 from robench.make.provenance import provenance
 from robench.make.scoring import Perturbed, check_proof, with_costs
-from robench.make.trained import fresh_network, take_sigmas, there, trained_network
+from robench.make.trained import Copies, fresh_network, take_sigmas, there, trained_network
 from robench.networks.base import Network
 from robench.networks.torch_state import own_state
 from robench.networks.weights import written_state
@@ -406,11 +406,7 @@ class Evaluate:
             crafts, wanted = threat.attack, self.identity["threat"]["attack"]
             check_code("attacks", crafts.attack, crafts, wanted)
         weights = self.identity["model"]["weights"]
-
-        def fresh() -> Network:
-            """A copy from the same bytes that nobody has asked anything yet."""
-            return trained_network(self.cell.training, self.model, weights, self.store, self.device)
-
+        fresh = Copies(self.cell.training, self.model, weights, self.store, self.device)
         asked = attacked = CellNetwork(fresh(), card, self.cell, report, device)
         work, draws = asked.work, self.identity["draws"]
         with within(self.time_limit, work.who):

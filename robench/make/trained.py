@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import safetensors.torch
@@ -13,9 +14,10 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.make.identity import make_network
 from robench.networks.base import Network
+from robench.networks.modules.handed import weights_lent
 from robench.networks.noise import NoisyLayer
 from robench.networks.torch_state import torch_seeded
-from robench.networks.weights import load_state, tensors_in
+from robench.networks.weights import holds, load_state, tensors_in
 from robench.store.store import Damaged, Store
 from robench.workspace import plugins
 from robench.workspace.cards import ModelCard
@@ -67,22 +69,60 @@ def trained_network(
 ) -> Network:
     """The network with its stored weights. Raises store.Damaged when they are not what they
     were."""
-    key = (training, model, weights, store, device)
-    if key in _kept:
-        _kept.move_to_end(key)
-        return _kept[key][0]
-    payload, metadata = there(Store(store).read_model, model)
-    if metadata["tensors"] != weights:
-        raise Damaged(f"{training.label}: its weights in {store} are not those of a moment ago")
-    network = fresh_network(training.card, training.seed)
-    load_state(network, tensors_in(payload))
-    network.to(device).eval()
-    if not plugins.own("networks", training.card.network):
-        return network  # what it remembers of one cell would be there in the next
-    _kept[key] = network, len(payload)
-    while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
-        _kept.popitem(last=False)
-    return network
+    return Copies(training, model, weights, store, device)()
+
+
+@dataclass
+class Copies:
+    """Makes copies of a stored network that nobody has asked anything yet, for one cell. A network
+    of robench's own, which remembers nothing, is one for all, and for other cells, too.
+
+    Copies of a module that was handed over share its weights, once these are found to be the stored
+    ones: dozens of them take no more memory than one.
+    """
+
+    training: Training
+    model: str
+    weights: str
+    store: str
+    device: str
+    _first: Network | None = None
+    """The first of those that share their weights."""
+
+    def __call__(self) -> Network:
+        """A copy. Raises store.Damaged when the stored weights are not what they were."""
+        if self._first is not None:
+            with weights_lent():
+                network = self._made()
+            network.to(self.device).eval()
+            network.known_from(self._first)
+            return network
+        key = (self.training, self.model, self.weights, self.store, self.device)
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key][0]
+        payload, metadata = there(Store(self.store).read_model, self.model)
+        if metadata["tensors"] != self.weights:
+            raise Damaged(
+                f"{self.training.label}: its weights in {self.store} are not those of a moment ago"
+            )
+        state = tensors_in(payload)
+        with weights_lent() as lent:
+            network = self._made()
+        if lent and holds(network, state):
+            self._first = network
+        else:
+            network = self._made() if lent else network
+            load_state(network, state)
+        network.to(self.device).eval()
+        if plugins.own("networks", self.training.card.network):
+            _kept[key] = network, len(payload)
+            while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
+                _kept.popitem(last=False)
+        return network  # what another remembers of one cell would be there in the next
+
+    def _made(self) -> Network:
+        return fresh_network(self.training.card, self.training.seed)
 
 
 def forget(network: Network) -> None:

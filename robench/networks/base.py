@@ -137,6 +137,10 @@ class Network(nn.Module, Plugin):
         )
         return bool(vars(type(self)).get("recordable", False)) and not hooked
 
+    def known_from(self, other: Network) -> None:
+        """What was found out by asking another copy from the same bytes holds for this one, too."""
+        self.rows_at_once = other.rows_at_once
+
     def notes(self, images: Tensor) -> tuple[str, ...]:
         """What people should know of the network, on its page; it may look at some images, (n, c,
         h, w)."""

@@ -12,6 +12,7 @@ from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
+from robench.plugin_code.guard import same_bits
 from robench.store.seal import tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -68,6 +69,12 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         own.update(state)
         state = own
     module.load_state_dict(state)
+
+
+def holds(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a module has these plain tensors by these names, bit for bit, and no others."""
+    own = plain_state(module)
+    return own.keys() == state.keys() and all(same_bits(own[name], state[name]) for name in own)
 
 
 def tensors_in(payload: bytes) -> dict[str, Tensor]:

@@ -244,7 +244,7 @@ class Shown:
         changed = [
             name
             for name, (value, kept) in self._state.items()
-            if state.get(name) is not value or not _same_bits(value, kept)
+            if state.get(name) is not value or not same_bits(value, kept)
         ]
         if not changed and len(state) == len(self._state):
             return ""
@@ -277,7 +277,8 @@ def _layers(network: nn.Module) -> list[Any]:
     return found
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are alike: type, shape, device and values."""
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return False
     if torch.equal(a, b):

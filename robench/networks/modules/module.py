@@ -142,6 +142,11 @@ class Module(Network):
         torch does, where they do not fit."""
         return state
 
+    def known_from(self, other: Network) -> None:
+        super().known_from(other)
+        if isinstance(other, Module):
+            self._keeps = other._keeps
+
     @property
     def random_input(self) -> bool:
         return self.stochastic or self.encoding == "poisson"
