@@ -19,6 +19,7 @@ from torch.nn.utils import prune
 import robench
 from robench.errors import RobenchError
 from robench.make.scoring import in_use
+from robench.make.trained import Copies
 from robench.networks.base import Network
 from robench.networks.modules.handed import handed_over
 from robench.networks.weights import load_state, plain_state, written_state
@@ -465,3 +466,62 @@ def test_recurrent_layers_use_no_cudnn_where_they_are_attacked(
         network(torch.rand(2, 1, 8, 8))
     assert seen == [False]
     assert torch.backends.cudnn.enabled == before
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Copies, Any]]:
+    """Every copy that is made for a cell, with what made it."""
+    found: list[tuple[Copies, Any]] = []
+    make = Copies.__call__
+
+    def noted(self: Copies) -> Any:
+        network = make(self)
+        found.append((self, network))
+        return network
+
+    monkeypatch.setattr(Copies, "__call__", noted)
+    return found
+
+
+def test_copies_for_the_questions_of_a_cell_share_the_weights_and_nothing_else(
+    copies: list[tuple[Copies, Any]], tmp_path: Path
+) -> None:
+    module = trained(Normalised())
+    measured(module, tmp_path, jobs=0)
+    assert len(copies) > 3  # one for each of the cells, and more
+    weights = {network.module.first.weight.data_ptr() for _, network in copies}
+    assert len(weights) == 1
+    assert module.first.weight.data_ptr() not in weights
+    assert len({network.module.norm.running_mean.data_ptr() for _, network in copies}) > 1
+
+
+def test_weights_that_somebody_has_written_into_are_shared_no_more(
+    copies: list[tuple[Copies, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    untouched = measured(trained(), tmp_path / "untouched", jobs=0)
+    copies.clear()
+    make = Copies.__call__
+
+    def between_cells(self: Copies) -> Any:
+        if copies and copies[-1][0] is not self:
+            copies[0][1].module.first.weight.data.add_(1.0)
+        return make(self)
+
+    monkeypatch.setattr(Copies, "__call__", between_cells)
+    found = measured(trained(), tmp_path / "written", jobs=0)
+    assert len({network.module.first.weight.data_ptr() for _, network in copies}) > 1
+    assert _rows(found) == _rows(untouched)
+
+
+def _rows(found: robench.Evaluation) -> list[Any]:
+    rows = found.results.rows
+    return [rows[digest].column("loss").to_pylist() for digest in sorted(rows)]
+
+
+class Normalised(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(32)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return self.norm(super().hidden(x))
