@@ -213,7 +213,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], 
     done = {
         cell.label: run.store.read_cell(name).digest
         for cell, name in run.digests.items()
-        if run.store.has_cell(name)
+        if run.store.has("cells", name)
     }
     return {label: failure.short for label, failure in ears.failed.items()}, done
 
@@ -366,7 +366,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], 
     done = {
         cell.label: run.store.read_cell(name).digest
         for cell, name in run.digests.items()
-        if run.store.has_cell(name)
+        if run.store.has("cells", name)
     }
     return {label: failure.short for label, failure in ears.failed.items()}, done
 
@@ -541,7 +541,8 @@ def test_a_process_that_a_plugin_has_grown_is_renewed(
         **{f"attacks/{card}.toml": CARD.format(name=odd) for card, odd in attacks.items()},
     }
     run, ears = carry_out(workspace(tmp_path / "w", files), jobs=1)
-    assert run.store.has_cell(next(d for c, d in run.digests.items() if c.threat.name == "grows"))
+    grows = next(name for cell, name in run.digests.items() if cell.threat.name == "grows")
+    assert run.store.has("cells", grows)
     said = ears.failed["small seed 0 x says"].short
     assert said.startswith("ValueError: process ")
     assert said != f"ValueError: process {os.getpid()}"

@@ -421,7 +421,7 @@ def test_code_that_is_edited_during_a_run_is_used_as_it_was_hashed(
         return {
             cell.threat.name: run.store.read_cell(name).rows["correct"].to_pylist()
             for cell, name in run.digests.items()
-            if run.store.has_cell(name)
+            if run.store.has("cells", name)
         }
 
     workspace = put(files)

@@ -205,7 +205,7 @@ def outcomes_of(run: Run) -> dict[str, str]:
     return {
         cell.label: run.store.read_cell(name).digest
         for cell, name in run.digests.items()
-        if run.store.has_cell(name)
+        if run.store.has("cells", name)
     }
 
 

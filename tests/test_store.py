@@ -82,7 +82,7 @@ def test_a_damaged_cell_is_set_aside(store: Store, damage: str) -> None:
     )
     with pytest.raises(Damaged, match="set aside"):
         store.read_cell(CELL)
-    assert not store.has_cell(CELL)
+    assert not store.has("cells", CELL)
     assert list((Path(store.url) / "damaged").iterdir())
 
 
@@ -115,7 +115,7 @@ def test_damaged_weights_are_set_aside(store: Store, damage: str) -> None:
     store.write_model(name, bad)
     with pytest.raises(Damaged):
         store.read_model(name)
-    assert not store.has_model(name)
+    assert not store.has("models", name)
 
 
 def test_a_failure_is_forgotten_once_the_cell_is_done(store: Store) -> None:

@@ -160,7 +160,7 @@ def _describe_seed(
         "status": "failed" if why else "missing",
         "error": why,
     }
-    if why is None and run.store.has_model(name):
+    if why is None and run.store.has("models", name):
         _, metadata = run.store.read_model(name)
         row |= {
             "status": "done",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from robench.make.run_state import Run, open_run
-from robench.store.store import Damaged, Store
+from robench.store.store import Damaged, Store, key_of
 from robench.workspace.folders import Workspace
 from robench.workspace.plan import Cell, make_plan
 
@@ -26,7 +26,7 @@ def needed(
     """
     run = open_run(make_plan(workspace, report, only), store, "cpu")
     keys = {run.model_digest(training) for training in run.plan.trainings}
-    yield store.needed(models=sorted(keys))
+    yield store.needed({"models": sorted(keys)})
     kept = store.images() | beside.images()
     waves = dict[Cell, int]()
     for cell in run.plan.cells:  # a proof comes after what it is handed, which stands before it
@@ -34,12 +34,12 @@ def needed(
         waves[cell] = 1 + max(before, default=-1)
     for wave in range(1 + max(waves.values(), default=-1)):
         batch = _of_cells(run, [cell for cell in waves if waves[cell] == wave], kept)
-        keys |= {name.rsplit("/", 1)[-1].partition(".")[0] for name in batch}
+        keys |= {*map(key_of, batch)}
         yield batch
     against = beside.files.sizes("contradictions")
-    yield [name for name in against if name.rsplit("/", 1)[-1].partition(".")[0] in keys]
+    yield [name for name in against if key_of(name) in keys]
     if not only:
-        yield store.needed(report=report)
+        yield store.needed({}, report)
 
 
 def _of_cells(run: Run, planned: Sequence[Cell], kept: set[str]) -> list[str]:
@@ -54,6 +54,6 @@ def _of_cells(run: Run, planned: Sequence[Cell], kept: set[str]) -> list[str]:
             shared = [inputs.digest] if inputs is not None and not run.streams(cell) else []
             cells = [run.digests[cell]]
             images = [name for name in cells if name in kept]
-            files = run.store.needed(inputs=shared, cells=cells, images=images)
+            files = run.store.needed({"inputs": shared, "cells": cells, "images": images})
             names |= dict.fromkeys(files)
     return list(names)

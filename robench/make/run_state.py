@@ -58,7 +58,7 @@ class Run:
         """Digest of the stored weights; None when they are still to be made."""
         if training not in self.weights:
             name = self.model_digest(training)
-            if not self.store.has_model(name):
+            if not self.store.has("models", name):
                 return None
             self.weights[training] = self.store.read_model(name)[1]["tensors"]
         return self.weights[training]

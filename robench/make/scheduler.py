@@ -213,12 +213,12 @@ class _Scheduler:
     def _is_there(self, task: Task) -> bool:
         store = self.run.store
         if isinstance(task, Train):
-            return store.has_model(task.digest)
+            return store.has("models", task.digest)
         if isinstance(task, MakeInputs):
-            return store.has_inputs(task.digest)
+            return store.has("inputs", task.digest)
         if isinstance(task, KeepImages):
-            return store.has_images(task.evaluation.digest)
-        return store.has_cell(task.digest)
+            return store.has("images", task.evaluation.digest)
+        return store.has("cells", task.digest)
 
     def _made_elsewhere(self, task: Task) -> None:
         self.listener.elsewhere(task)
@@ -379,7 +379,7 @@ class _Scheduler:
             inputs is not None
             and run.keep_images
             and name in self.cells
-            and not run.store.has_inputs(inputs.digest)
+            and not run.store.has("inputs", inputs.digest)
             and inputs.digest not in run.failures
         ):
             self._need_inputs(cell, inputs)  # they were made while they were used
@@ -387,10 +387,10 @@ class _Scheduler:
         if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("failed" if name in run.failures else "cell")
             return
-        if inputs is not None and not run.streams(cell) and not run.store.has_inputs(inputs.digest):
+        if inputs is None or run.streams(cell) or run.store.has("inputs", inputs.digest):
+            self._submit(run.evaluation(cell, cell_identity, inputs))
+        else:
             self._need_inputs(cell, inputs)
-            return
-        self._submit(run.evaluation(cell, cell_identity, inputs))
 
     def _need_inputs(self, cell: Cell, inputs: Shared) -> None:
         name = inputs.digest

@@ -123,7 +123,7 @@ class Train:
 
     @property
     def reads(self) -> list[str]:
-        return Store.needed(models=[self.sigma_of] if self.sigma_of else [])
+        return Store.needed({"models": [self.sigma_of] if self.sigma_of else []})
 
     @property
     def time_limit(self) -> float:
@@ -216,7 +216,7 @@ class MakeInputs:
 
     @property
     def reads(self) -> list[str]:
-        return Store.needed(models=[self.surrogate] if self.surrogate else [])
+        return Store.needed({"models": [self.surrogate] if self.surrogate else []})
 
     @property
     def time_limit(self) -> float:
@@ -326,7 +326,7 @@ class Evaluate:
     @property
     def reads(self) -> list[str]:
         shared = [self.inputs] if self.inputs and self.source is None else []
-        return Store.needed(models=[self.model], inputs=shared)
+        return Store.needed({"models": [self.model], "inputs": shared})
 
     @property
     def time_limit(self) -> float:
@@ -412,7 +412,7 @@ class Evaluate:
         with within(self.time_limit, work.who):
             part, answers = asked.truth(load_sample(self.cell))
         towards = Towards()
-        if self.source is not None and not store.has_inputs(self.source.digest):
+        if self.source is not None and not store.has("inputs", self.source.digest):
             images = cast("np.ndarray", self.source.streamed())  # slices as one does
         elif self.inputs is not None:
             images, towards = _shared(store, self.inputs)

@@ -289,7 +289,7 @@ class Watch:
         sights = self.asked.files.sights or {}
         models = {seed["digest"] for model in manifest["models"] for seed in model["seeds"]}
         cells = {cell["digest"] for cell in manifest["cells"]}
-        needed = store.needed(models, cells, self.asked.report)
+        needed = store.needed({"models": models, "cells": cells}, self.asked.report)
         needed += [name for name in sights if name.startswith(("models/", "images/"))]
         if len(self.around) > MOST or not all(name in sights for name in needed):
             return

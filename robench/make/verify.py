@@ -124,7 +124,7 @@ def verify(workspace: Workspace, report: str, store: Store, cells: int) -> Itera
     for cell in run.plan.cells:
         if all(map(run.weights_of, cell.trainings)):
             identified, inputs = run.identify(cell)
-            held = inputs is None or run.streams(cell) or store.has_inputs(inputs.digest)
+            held = inputs is None or run.streams(cell) or store.has("inputs", inputs.digest)
             if run.digests[cell] in known and held:
                 finished.append((cell, identified, inputs))
     if not finished:

@@ -90,7 +90,7 @@ def export(
         wanted = not only or any(fnmatchcase(name, one) for one in only for name in (model, threat))
         if not wanted or cell["status"] != "done" or not (cell.get("images") or cell.get("inputs")):
             continue
-        if cell.get("inputs") and not store.has_inputs(cell["inputs"]):
+        if cell.get("inputs") and not store.has("inputs", cell["inputs"]):
             continue  # made while it was used
         written = True
         for name in (model, threat):

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from robench.digest import SCHEMA
 from robench.store.belongs import misnamed
-from robench.store.store import Store, as_manifest, as_outcome, as_tensors
+from robench.store.manifest import done
+from robench.store.store import FILES, Kind, Store, as_manifest, as_outcome, as_tensors, key_of
 
 Facts = dict[str, Any]
-KINDS = {
-    "models": ".safetensors",
-    "inputs": ".safetensors",
-    "cells": ".parquet",
-    "images": ".safetensors",
-}
 LEFT = {
     "damaged": "set aside as damaged",
     "scratch": "of trainings that were stopped",
@@ -59,7 +54,7 @@ class Checked:
         for what, found in self.left.items():
             yield f"{what}: {len(found)} files, {_size(sum(found.values()))}"
             yield from (f"  {name}" for name in sorted(found) if every)
-        there = [kind for kind in KINDS if self.sound[kind] or kind != "images"]
+        there = [kind for kind in FILES if self.sound[kind] or kind != "images"]
         kinds = ", ".join(f"{self.sound[kind]} {kind}" for kind in there)
         yield f"sound: {kinds}, {self.reports} reports; damaged: {len(self.damaged)} files"
 
@@ -70,44 +65,41 @@ def check_store(store: Store) -> Checked:
     What the last run of any report names counts as needed, and so do the weights that shared inputs
     were crafted on. Raises RobenchError for a store that cannot be read.
     """
-    found, facts = Checked(), dict[str, dict[str, Facts]]()
+    checked, facts = Checked(), dict[Kind, dict[str, Facts]]()
     sizes = store.files.sizes()
-    readers: dict[str, Callable[[bytes, str], Facts]] = {
-        "models": _tensors, "inputs": _tensors, "cells": _outcome, "images": _tensors
-    }  # fmt: skip
-    for kind, suffix in KINDS.items():
-        facts[kind] = {}
+    for kind, place in FILES.items():
+        facts[kind], suffix = {}, place.rpartition("}")[2]
+        read = _outcome if kind == "cells" else _tensors
         for name in [name for name in sizes if name.startswith(f"{kind}/") and suffix in name]:
-            key = name.rsplit("/", 1)[-1].removesuffix(suffix)
+            key = name.rpartition("/")[2].removesuffix(suffix)
             if name.endswith(".tmp"):
                 continue
             try:
-                facts[kind][key] = readers[kind](store.files.read(name), key)
-                facts[kind][key]["file"] = name
-                found.sound[kind] += 1
+                facts[kind][key] = {"file": name, **read(store.files.read(name), key)}
+                checked.sound[kind] += 1
             except FileNotFoundError:  # a run that goes on has set it aside
                 continue
             except Exception as error:  # whatever a parser makes of broken bytes
-                found.damaged[name] = str(error) or type(error).__name__
-    needed = _needed(store, [name for name in sizes if name.startswith("runs/")], facts, found)
+                checked.damaged[name] = str(error) or type(error).__name__
+    needed = _needed(store, [name for name in sizes if name.startswith("runs/")], facts, checked)
     for kind, known in facts.items():
         for key, about in known.items():
             if key not in needed[kind]:
-                found.unreachable[kind][about["file"]] = sizes[about["file"]]
+                checked.unreachable[kind][about["file"]] = sizes[about["file"]]
     for name, size in sizes.items():
         folder = name.partition("/")[0]
         if name.endswith(".tmp"):
-            found.left["written half by a run that was killed"][name] = size
+            checked.left["written half by a run that was killed"][name] = size
         elif folder in LEFT:
-            found.left[LEFT[folder]][name] = size
-    return found
+            checked.left[LEFT[folder]][name] = size
+    return checked
 
 
 def _needed(
-    store: Store, runs: list[str], facts: dict[str, dict[str, Facts]], found: Checked
-) -> dict[str, set[str]]:
-    """Names by kind that any manifest names; damaged and missing ones are noted in `found`."""
-    needed: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    store: Store, runs: list[str], facts: dict[Kind, dict[str, Facts]], checked: Checked
+) -> dict[Kind, set[str]]:
+    """Names by kind that any manifest names; damaged and missing ones are noted in `checked`."""
+    needed: dict[Kind, set[str]] = {kind: set() for kind in FILES}
     for name in runs:
         if not name.endswith(".json"):
             continue
@@ -115,36 +107,24 @@ def _needed(
             manifest = as_manifest(json.loads(store.files.read(name)))
             for wrong in misnamed(manifest):
                 raise ValueError(f"{wrong}: its digest is not its own")
-            used = _used(manifest)
+            used = done(manifest)
         except Exception as error:
-            found.damaged[name] = str(error) or type(error).__name__
+            checked.damaged[name] = str(error) or type(error).__name__
             continue
-        found.reports += 1
+        checked.reports += 1
         report = name.removeprefix("runs/").removesuffix(".json")
+        broken = {key_of(part) for part in checked.damaged}
         for kind, keys in used.items():
-            needed[kind] |= keys
-            gone = sorted(key for key in keys if key not in facts[kind])
-            broken = {part.rsplit("/", 1)[-1].partition(".")[0] for part in found.damaged}
-            found.missing[report] += [f"{kind}/{key}" for key in gone if key not in broken]
-        if not found.missing[report]:
-            del found.missing[report]
+            needed[kind] |= keys.keys()
+            gone = sorted(keys.keys() - facts[kind].keys() - broken)
+            if gone:
+                checked.missing[report] += [f"{kind}/{key}" for key in gone]
     needed["images"] |= needed["cells"] & {*facts["images"]}  # also where a later run kept none
     # What inputs and cells of before name only in their own identities.
     needed["inputs"] |= {facts["cells"][c]["inputs"] for c in needed["cells"] & {*facts["cells"]}}
     crafted = {facts["inputs"][key]["surrogate"] for key in needed["inputs"] & {*facts["inputs"]}}
     needed["models"] |= {k for k, about in facts["models"].items() if about["tensors"] in crafted}
     return needed
-
-
-def _used(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
-    cells = [cell for cell in manifest["cells"] if cell["status"] == "done"]
-    seeds = [seed for model in manifest["models"] for seed in model["seeds"]]
-    return {
-        "models": {seed["digest"] for seed in seeds if seed["status"] == "done"},
-        "inputs": {cell["inputs"] for cell in cells if cell.get("inputs")},
-        "cells": {cell["digest"] for cell in cells},
-        "images": {cell["digest"] for cell in cells if cell.get("images")},
-    }
 
 
 def _tensors(data: bytes, key: str) -> Facts:

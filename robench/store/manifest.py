@@ -5,13 +5,14 @@ describe.py makes them. Keys beyond these may be there; a page shows them or lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from robench.errors import RobenchError, explain
+from robench.store.store import Kind
 
 Number = Annotated[float, Field(ge=-(10**300), le=10**300)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -191,6 +192,19 @@ REQUIRED = {
     "corruption": ("card", "corruption", "severity"),
 }
 """Of a threat of each kind: the keys that are there."""
+
+
+def done(manifest: Mapping[str, Any]) -> dict[Kind, dict[str, str | None]]:
+    """What a manifest says is done: digests, by kind -> digest of the weights, rows or images."""
+    cells = [cell for cell in manifest["cells"] if cell["status"] == "done"]
+    every = [seed for model in manifest["models"] for seed in model["seeds"]]
+    seeds = [seed for seed in every if seed["status"] == "done"]
+    return {
+        "models": {seed["digest"]: seed.get("weights") for seed in seeds},
+        "inputs": {cell["inputs"]: None for cell in cells if cell.get("inputs")},
+        "cells": {cell["digest"]: cell.get("outcome") for cell in cells},
+        "images": {cell["digest"]: cell["images"] for cell in cells if cell.get("images")},
+    }
 
 
 def history_of(seed: Seed) -> list[dict[str, float]]:

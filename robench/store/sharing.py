@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 from robench.errors import RobenchError, cut, printable
 from robench.store.files import NotRegular
+from robench.store.manifest import done
 from robench.store.seal import tensors_header, unsealed
-from robench.store.store import FILE_OF, Damaged, Store
+from robench.store.store import Damaged, Store, key_of
 from robench.store.store_files import (
     FOLDERS,
     LARGEST,
@@ -33,7 +34,6 @@ from robench.store.store_files import (
     covers,
     examined,
     item_of,
-    named,
 )
 from robench.store.transferred import Contradiction, Transferred
 
@@ -210,8 +210,7 @@ class Sharing:
         self._refuse(item, f"what is there instead is no result: {why}")
 
     def _contradicts(self, item: StoreFile, data: bytes, ours: Said, theirs: Said) -> None:
-        suffix = item.name.rpartition(".")[2]
-        copy = f"contradictions/{item.kind}/{item.key}.{theirs.content[:12]}.{suffix}"
+        copy = StoreFile(item.kind, item.key, theirs.content[:12]).name
         if self.target.files.write_new(copy, data):
             self.shared.names.append(copy)
         with self._lock:
@@ -224,7 +223,7 @@ class Sharing:
         if found is None:
             return
         data, theirs = found
-        main = StoreFile(FILE_OF[item.kind](item.key), item.kind, item.key)
+        main = StoreFile(item.kind, item.key)
         try:
             ours = self.target.read(main.name, lambda data: examined(main, data))
         except (Damaged, FileNotFoundError):
@@ -279,16 +278,12 @@ class Sharing:
 
     def _lacking(self, manifest: Mapping[str, Any]) -> str:
         """What a manifest names as done and the target does not hold, in words."""
-        models, cells = named(manifest)
-        held = {
-            name.rsplit("/", 1)[-1].partition(".")[0] for name in self.target.files.sizes("models")
-        }
-        other = {one.item.key: one.theirs.content for one in self.shared.contradictions}
-        known = self.target.cells()
-        no_models = len([name for name in models if name not in held or name in other])
-        no_cells = len([name for name in cells if name not in known or name in other])
-        parts = [f"{no_models} models"] * bool(no_models) + [f"{no_cells} cells"] * bool(no_cells)
-        return " and ".join(parts)
+        named = done(manifest)
+        other = {one.item.key for one in self.shared.contradictions}
+        models = {*named["models"]} - ({*map(key_of, self.target.files.sizes("models"))} - other)
+        cells = {*named["cells"]} - (self.target.cells() - other)
+        counts = {"models": len(models), "cells": len(cells)}
+        return " and ".join(f"{number} {what}" for what, number in counts.items() if number)
 
 
 def _content_said(store: Store, item: StoreFile) -> str:

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,6 +49,14 @@ from robench.store.seal import (
 )
 
 Read = TypeVar("Read")
+Kind = Literal["models", "inputs", "cells", "images"]
+FILES: dict[Kind, str] = {
+    "models": "models/{0}.safetensors",
+    "inputs": "inputs/{0}.safetensors",
+    "cells": "cells/{0:.2}/{0}.parquet",
+    "images": "images/{0:.2}/{0}.safetensors",
+}
+"""The name of a result's file by its kind, from its digest."""
 METADATA_KEY = b"robench"
 FIRST, UNSEALED = 1, "unsealed"
 """Schema of the manifests of before there were seals, and the key that marks them from then on."""
@@ -90,18 +98,24 @@ class Store:
         self.files = url if isinstance(url, Files) else Files(str(url))
         self.url = self.files.url
 
-    # -- models ---------------------------------------------------------------------------------
+    def has(self, kind: Kind, digest: str) -> bool:
+        return self.files.exists(file_of(kind, digest))
 
-    def has_model(self, model: str) -> bool:
-        return self.files.exists(_model_path(model))
+    @staticmethod
+    def needed(digests: Mapping[Kind, Iterable[str]], report: str = "") -> list[str]:
+        """The names of the files that a report is made of."""
+        names = [file_of(kind, name) for kind in FILES for name in digests.get(kind, ())]
+        return [*names, f"runs/{report}.json"] if report else names
+
+    # -- models ---------------------------------------------------------------------------------
 
     def write_model(self, model: str, payload: bytes) -> None:
         """`payload`: a safetensors file whose metadata `robench` holds identity and provenance."""
-        self._put(_model_path(model), payload)
+        self._put(file_of("models", model), payload)
 
     def read_model(self, model: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
-        return self.read(_model_path(model), lambda data: as_tensors(data, model))
+        return self.read(file_of("models", model), lambda data: as_tensors(data, model))
 
     def scratch(self, model: str) -> Path | None:
         """Where the training of a model may leave what it needs to go on; None: not on this
@@ -110,14 +124,11 @@ class Store:
 
     # -- inputs ---------------------------------------------------------------------------------
 
-    def has_inputs(self, name: str) -> bool:
-        return self.files.exists(_inputs_path(name))
-
     def write_inputs(self, name: str, payload: bytes) -> None:
-        self._put(_inputs_path(name), payload)
+        self._put(file_of("inputs", name), payload)
 
     def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
-        return self.read(_inputs_path(name), lambda data: as_tensors(data, name))
+        return self.read(file_of("inputs", name), lambda data: as_tensors(data, name))
 
     # -- batches --------------------------------------------------------------------------------
 
@@ -140,9 +151,6 @@ class Store:
         """Digests of all finished cells: one listing, whatever their number."""
         return set(self.files.names("cells", ".parquet"))
 
-    def has_cell(self, cell: str) -> bool:
-        return self.files.exists(_cell_path(cell))
-
     def write_cell(self, cell: str, outcome: Outcome) -> None:
         metadata = {
             "identity": outcome.identity,
@@ -154,38 +162,18 @@ class Store:
         with pq.ParquetWriter(sink, outcome.rows.schema, **LEAN) as writer:
             writer.write_table(outcome.rows)
             writer.add_key_value_metadata({METADATA_KEY: said})
-        self._put(_cell_path(cell), sink.getvalue().to_pybytes())
+        self._put(file_of("cells", cell), sink.getvalue().to_pybytes())
         self.clear_failure(cell)
-
-    @staticmethod
-    def needed(
-        models: Iterable[str] = (),
-        cells: Iterable[str] = (),
-        report: str = "",
-        inputs: Iterable[str] = (),
-        images: Iterable[str] = (),
-    ) -> list[str]:
-        """The names of the files that a report is made of."""
-        return [
-            *map(_model_path, models),
-            *map(_inputs_path, inputs),
-            *map(_cell_path, cells),
-            *map(_images_path, images),
-            *([f"runs/{report}.json"] if report else []),
-        ]
 
     def read_cell(self, cell: str) -> Outcome:
         """Raises Damaged when the file is not what its name says; FileNotFoundError when absent."""
-        return self.read(_cell_path(cell), lambda data: as_outcome(data, cell))
+        return self.read(file_of("cells", cell), lambda data: as_outcome(data, cell))
 
     # -- images ---------------------------------------------------------------------------------
 
     def images(self) -> set[str]:
         """Digests of the cells whose adversarial images are kept: one listing."""
         return set(self.files.names("images", ".safetensors"))
-
-    def has_images(self, cell: str) -> bool:
-        return self.files.exists(_images_path(cell))
 
     def write_images(self, cell: str, payload: bytes, outcome: str) -> None:
         """Keep the images of a cell. Those of another outcome give way: a run that was killed has
@@ -197,11 +185,11 @@ class Store:
         with suppress(FileNotFoundError, Damaged):
             if self.read_images(cell)[1]["outcome"] == outcome:
                 return
-        self.files.write(_images_path(cell), payload)
+        self.files.write(file_of("images", cell), payload)
 
     def read_images(self, cell: str) -> tuple[bytes, dict[str, Any]]:
         """The safetensors bytes and their metadata. Raises Damaged."""
-        return self.read(_images_path(cell), lambda data: as_tensors(data, cell))
+        return self.read(file_of("images", cell), lambda data: as_tensors(data, cell))
 
     def contradicted(self) -> set[str]:
         """Digests under which somebody else has other content than is here: one listing."""
@@ -264,7 +252,8 @@ class Store:
             raise RobenchError(f"{self.files.path(name)}: memory does not hold it") from None
         except Exception as error:  # whatever a parser makes of broken bytes
             why = str(error) or type(error).__name__
-        path, aside = self.files.path(name), f"damaged/{_leaf(name)}.{uuid.uuid4().hex[:8]}"
+        path, leaf = self.files.path(name), name.rpartition("/")[2]
+        aside = f"damaged/{leaf}.{uuid.uuid4().hex[:8]}"
         try:
             self.files.move(name, aside)
         except FileNotFoundError:
@@ -335,37 +324,18 @@ def _as_object(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _model_path(model: str) -> str:
-    return f"models/{model}.safetensors"
+def file_of(kind: Kind, digest: str) -> str:
+    """The name of a result's file."""
+    return FILES[kind].format(digest)
 
 
-def _inputs_path(name: str) -> str:
-    return f"inputs/{name}.safetensors"
+def key_of(name: str) -> str:
+    """The digest in the name of a result's file."""
+    return name.rsplit("/", 1)[-1].partition(".")[0]
 
 
 def _batch_path(name: str) -> str:
     return f"batches/{name}.safetensors"
-
-
-def _cell_path(cell: str) -> str:
-    return f"cells/{cell[:2]}/{cell}.parquet"
-
-
-def _images_path(cell: str) -> str:
-    return f"images/{cell[:2]}/{cell}.safetensors"
-
-
-FILE_OF = {
-    "models": _model_path,
-    "inputs": _inputs_path,
-    "cells": _cell_path,
-    "images": _images_path,
-}
-"""The name of a result's file by its kind, from its digest."""
-
-
-def _leaf(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, cast
 
 from safetensors import deserialize
 
@@ -15,21 +16,17 @@ from robench.digest import SCHEMA
 from robench.errors import RobenchError, check_name, cut, printable
 from robench.store.belongs import misnamed
 from robench.store.fsck import of_any_schema
-from robench.store.manifest import check_shape
+from robench.store.manifest import check_shape, done
 from robench.store.rows_shape import check_rows
-from robench.store.store import as_manifest, as_outcome, as_tensors
+from robench.store.store import FILES, Kind, as_manifest, as_outcome, as_tensors, file_of
 
-FOLDERS = ("models", "inputs", "cells", "images", "contradictions", "runs")
+FOLDERS = (*FILES, "contradictions", "runs")
 """In this order: a manifest comes when all that it names is there."""
-DIGEST = "[0-9a-f]{64}"
-FILES = re.compile(
-    rf"(?P<kind>models|inputs)/(?P<key>{DIGEST})\.safetensors"
-    rf"|(?P<cells>cells)/(?P<first>[0-9a-f]{{2}})/(?P<cell>(?P=first)[0-9a-f]{{62}})\.parquet"
-    rf"|(?P<images>images)/(?P<begin>[0-9a-f]{{2}})/(?P<of>(?P=begin)[0-9a-f]{{62}})\.safetensors"
-    rf"|contradictions/(?P<against>models|inputs|cells|images)/(?P<same>{DIGEST})"
-    r"\.(?P<content>[0-9a-f]{12})\.(?P<suffix>safetensors|parquet)"
+RESULT = re.compile(
+    rf"(?:contradictions/)?({'|'.join(FILES)})/(?:../)?([0-9a-f]{{64}})(?:\.([0-9a-f]{{12}}))?\.\w+"
 )
-"""What files of a store are called, those of manifests aside."""
+"""What names of files have in them, those of manifests aside: kind, digest, and of what contradicts
+another file the beginning of the digest of its content."""
 RUNS = "runs"
 LARGEST = {"cells": 2**27, RUNS: 2**28}
 """Bytes of a file of a kind; more is refused unread. Tensors may be as large as memory holds."""
@@ -39,27 +36,31 @@ LARGEST = {"cells": 2**27, RUNS: 2**28}
 class StoreFile:
     """A file of a store, by what its name says."""
 
-    name: str
-    kind: str
+    kind: Kind | Literal["runs"]
     key: str
     """Digest of what determines it; of a manifest the report."""
     content: str = ""
     """Of what contradicts another file: the first digits of the digest of its rows or tensors."""
 
+    @cached_property
+    def name(self) -> str:
+        if self.kind == "runs":
+            return f"{RUNS}/{self.key}.json"
+        name = file_of(self.kind, self.key)
+        suffix = name.rpartition(".")[2]
+        against = f"contradictions/{self.kind}/{self.key}.{self.content}.{suffix}"
+        return against if self.content else name
+
 
 def item_of(name: str) -> StoreFile | None:
     """None: a store has no such file."""
-    if found := FILES.fullmatch(name):
-        parts = found.groupdict()
-        kind = parts["kind"] or parts["cells"] or parts["images"] or parts["against"]
-        key = parts["key"] or parts["cell"] or parts["of"] or parts["same"]
-        if parts["against"] and (parts["suffix"] == "parquet") != (kind == "cells"):
-            return None
-        return StoreFile(name, kind, key, parts["content"] or "")
+    if found := RESULT.fullmatch(name):
+        item = StoreFile(cast("Kind", found[1]), found[2], found[3] or "")
+        return item if item.name == name else None
     if name.startswith(f"{RUNS}/") and name.endswith(".json"):
         report = name.removeprefix(f"{RUNS}/").removesuffix(".json")
         with suppress(RobenchError):
-            return StoreFile(name, RUNS, check_name(report, "report"))
+            return StoreFile("runs", check_name(report, "report"))
     return None
 
 
@@ -81,20 +82,12 @@ class Said:
         return cut(printable(", ".join(str(part) for part in parts if part)), 200)
 
 
-def named(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of what a manifest says is done: models -> weights, cells -> digest of the rows."""
-    seeds = [seed for model in manifest["models"] for seed in model["seeds"]]
-    models = {seed["digest"]: seed.get("weights") for seed in seeds if seed["status"] == "done"}
-    done = [cell for cell in manifest["cells"] if cell["status"] == "done"]
-    return models, {cell["digest"]: cell.get("outcome") for cell in done}
-
-
 def covers(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a manifest says of everything that `other` says is done that it is, and so."""
-    return all(
-        all(mine.get(key) == value for key, value in theirs.items())
-        for mine, theirs in zip(named(manifest), named(other), strict=True)
-    )
+    """Whether a manifest says of all models and cells that `other` says are done that they are, and
+    so."""
+    ours, theirs = done(manifest), done(other)
+    kinds: tuple[Kind, ...] = ("models", "cells")
+    return all(theirs[kind].items() <= ours[kind].items() for kind in kinds)
 
 
 def checked_manifest(data: bytes, report: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from robench.make.scoring import with_costs
 from robench.make.trained import fresh_network
 from robench.run import RunOptions, run_report
 from robench.store.seal import sealed, tensors_digest
-from robench.store.store import Outcome, Store, _cell_path
+from robench.store.store import Outcome, Store, file_of
 from robench.workspace.folders import FOLDERS, open_workspace
 from robench.workspace.plan import Training, make_plan
 
@@ -116,9 +116,9 @@ def fill(run: Run, whole: bool) -> None:
         name = run.digests[cell]
         if whole or number == 0:
             run.store.write_cell(name, Outcome(made[number % 100], identified, dict(noted)))
-            first = Path(run.store.files.path(_cell_path(name)))
+            first = Path(run.store.files.path(file_of("cells", name)))
             continue
-        path = Path(run.store.files.path(_cell_path(name)))
+        path = Path(run.store.files.path(file_of("cells", name)))
         path.parent.mkdir(exist_ok=True)
         if number % 50_000 == 0:  # no file has more names than its system allows
             first = Path(shutil.copy(first, path))
@@ -279,7 +279,7 @@ def make_store(root: Path, whole: bool) -> None:
     run = open_run(make_plan(open_workspace(root), "large"), Store(root / ".robench"), "cpu")
     fill(run, whole)
     run.identify(last := run.plan.cells[-1])
-    (root / "missing").write_text(_cell_path(run.digests[last]))
+    (root / "missing").write_text(file_of("cells", run.digests[last]))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def trained(case: Case, store: Path) -> tuple[Network, bool, Tensor, Tensor]:
     card = open_workspace(reference_root()).card("models", case.card)
     resolved = identity.resolve_model(card)
     digest, training = resolved.digest(case.seed), Training(card, case.seed)
-    if not Store(str(store)).has_model(digest):
+    if not Store(str(store)).has("models", digest):
         print(f"training {case.card} ...", flush=True)
         task = Train(training, digest, resolved.identity(case.seed), str(store), "cpu", None)
         task.run(lambda done, text: None)
