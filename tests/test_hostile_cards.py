@@ -83,6 +83,6 @@ def test_any_setting_of_any_plugin_is_taken_or_named(
     keys = st.one_of(st.sampled_from(fields), TEXTS) if fields else TEXTS
     spec = {"name": plugin, **data.draw(st.dictionaries(keys, CARD_VALUES, max_size=3))}
     name = {"attacks": "attacks/near", "corruptions": "corruptions/noisy"}.get(kind, "models/small")
-    card = {**CARDS[name], plugins.SPECS[kind]: spec}
+    card = {**CARDS[name], kind[:-1]: spec}
     (workspace.root / f"{name}.toml").write_text(card_text(card), encoding="utf-8")
     works_or_says(lambda: looked_at(workspace), A_CARD)

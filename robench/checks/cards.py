@@ -128,7 +128,7 @@ def _uses(workspace: Workspace, folder: Folder, name: str, path: Path) -> bool:
         return False
     texts = [
         text
-        for _, spec in _specs(card)
+        for _, spec in plugins.specs(card)
         for text in (spec.name, *spec.settings.values())
         if isinstance(text, str) and ".py:" in text
     ]
@@ -140,10 +140,6 @@ def _same(named: Path, path: Path) -> bool:
         return resolved(named, "") == path
     except RobenchError:
         return False
-
-
-def _specs(card: Card) -> list[tuple[Kind, Spec]]:
-    return [(kind, getattr(card, key)) for kind, key in plugins.SPECS.items() if hasattr(card, key)]
 
 
 def lines(checked: Checked) -> Iterator[str]:
@@ -179,7 +175,7 @@ def _card(workspace: Workspace, folder: Folder, name: str) -> Checked:
 
 def _fields(card: Card) -> None:
     """Every plugin is there, and takes the settings that the card gives it."""
-    for kind, spec in _specs(card):
+    for kind, spec in plugins.specs(card):
         plugins.resolve(kind, spec, card)
     if isinstance(card, AttackCard):
         attack = plugins.build("attacks", card.attack, card)
@@ -211,7 +207,7 @@ def _names(workspace: Workspace, card: Card) -> None:
 
 def _contracts(card: Card, named: bool, done: set[str]) -> Iterator[Checked]:
     """The contract tests of a card's plugins; of robench's own only where they are asked for."""
-    for kind, spec in _specs(card):
+    for kind, spec in plugins.specs(card):
         plugin = plugins.load(kind, spec.name, card)
         outside = spec.name not in plugins.BUILT_IN[kind]
         outside |= plugin.located(spec.settings, card) != spec.settings

@@ -149,9 +149,8 @@ class Train:
         """
         card, seed = self.training.card, self.training.seed
         started = time.perf_counter()
-        for kind, spec in plugins.SPECS.items():
-            if hasattr(card, spec):
-                check_code(kind, getattr(card, spec), card, self.identity[spec])
+        for kind, spec in plugins.specs(card):
+            check_code(kind, spec, card, self.identity[kind[:-1]])
         splits = load_splits(card)
         device = torch.device(self.device)
         network = fresh_network(card, seed).to(device)

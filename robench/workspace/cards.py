@@ -72,7 +72,7 @@ class Card(BaseModel):
     """What every card has. `name` and `root` come from where the file lies, not from what it
     says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(exclude=True)
     root: Path = Field(exclude=True)

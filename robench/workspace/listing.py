@@ -79,24 +79,15 @@ def details(workspace: Workspace, what: str) -> Iterable[str]:
     for key, value in card.says().items():
         if not isinstance(getattr(card, key), Spec):
             yield f"{key} = {json.dumps(value)}"
-    for key, spec in _specs(card):
-        kind = next(kind for kind in plugins.KINDS if kind == f"{key}s")
+    for kind, spec in plugins.specs(card):
         fields = plugins.resolve(kind, spec, card)
         plugin = plugins.load(kind, spec.name, card)
-        yield f"\n{key} {spec.name}: {_implementation(plugin)}"
+        yield f"\n{kind[:-1]} {spec.name}: {_implementation(plugin)}"
         given = spec.settings
         for field, value in fields.items():
             if field not in ("plugin", "version"):
                 yield f"  {field} = {json.dumps(value)}" + ("" if field in given else "  (default)")
         yield f"  version {fields['version']}"
-
-
-def _specs(card: Card) -> list[tuple[str, Spec]]:
-    return [
-        (key, value)
-        for key in type(card).model_fields
-        if isinstance(value := getattr(card, key), Spec)
-    ]
 
 
 def _implementation(plugin: type[Any]) -> str:

@@ -13,6 +13,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -31,14 +32,8 @@ from robench.workspace.cards import Card, Spec
 
 Kind = Literal["networks", "trainers", "attacks", "corruptions", "datasets"]
 KINDS: tuple[Kind, ...] = ("networks", "trainers", "attacks", "corruptions", "datasets")
-SPECS: dict[Kind, str] = {
-    "datasets": "dataset",
-    "networks": "network",
-    "trainers": "trainer",
-    "attacks": "attack",
-    "corruptions": "corruption",
-}
-"""Which key of a card names a plugin of a kind."""
+KIND_OF: dict[str, Kind] = {kind[:-1]: kind for kind in KINDS}
+"""Which kind of plugin a key of a card names."""
 PRIVATE_PACKAGE = "robench_workspace"
 BASES: dict[Kind, str] = {
     "networks": "robench.networks.base:Network",
@@ -272,6 +267,12 @@ def summary(kind: Kind, name: str) -> str:
     return ""
 
 
+def specs(card: Card) -> list[tuple[Kind, Spec]]:
+    """The plugins that a card names."""
+    values = [(key, getattr(card, key)) for key in type(card).model_fields]
+    return [(KIND_OF[key], value) for key, value in values if isinstance(value, Spec)]
+
+
 def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     """The class behind `name`; `./file.py:Class` is relative to the folder of `card`.
 
@@ -379,11 +380,8 @@ def _imported(name: str) -> Any:
     """`package.module:name` of what is installed."""
     module, _, attribute = name.partition(":")
     try:
-        if module in sys.modules or module.partition(".")[0] == "robench":
-            return getattr(importlib.import_module(module), attribute)
-        from robench.plugin_code.guard import guarded  # not before it is needed: it imports torch
-
-        with guarded(f"{module}, when it is imported,"):
+        known = module in sys.modules or module.partition(".")[0] == "robench"
+        with nullcontext() if known else _guarded(f"{module}, when it is imported,"):
             return getattr(importlib.import_module(module), attribute)
     except STOPS:
         raise
@@ -393,6 +391,14 @@ def _imported(name: str) -> Any:
             if module not in sys.modules
             else str(error)
         ) from error
+
+
+def _guarded(
+    who: str, files: frozenset[Path] | None = None, seed: int | None = 0
+) -> AbstractContextManager[None]:
+    from robench.plugin_code.guard import AtWork, guarded  # when it is needed: it imports torch
+
+    return guarded(AtWork(who, files=files), seed)
 
 
 def _from_file(name: str, card: Card | None) -> Any:
@@ -428,10 +434,8 @@ def _import_file(path: Path, root: Path) -> ModuleType:
     refresh()
     if name in sys.modules:
         return sys.modules[name]
-    from robench.plugin_code.guard import guarded  # not before it is needed: it imports torch
-
     try:
-        with guarded(f"{path}, when it is imported,"):
+        with _guarded(f"{path}, when it is imported,"):
             return importlib.import_module(name)
     except BaseException as error:
         sys.modules.pop(name, None)  # where it came in, it was put out again
@@ -516,16 +520,8 @@ def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:
     try:
         if own(kind, spec):
             return plugin(**arguments, **settings)
-        from robench.plugin_code.guard import (  # not before it is needed: it imports torch
-            AtWork,
-            guarded,
-        )
-
-        work = AtWork(
-            f"{called(kind, spec, card)}, while it is built,",
-            files=None if kind == "datasets" else files(kind, spec, card),
-        )
-        with guarded(work, seed=None):
+        covered = None if kind == "datasets" else files(kind, spec, card)
+        with _guarded(f"{called(kind, spec, card)}, while it is built,", covered, seed=None):
             return plugin(**arguments, **settings)
     except STOPS:
         raise
