@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +23,6 @@ import torch
 from torch.nn.modules import module as torch_module
 
 
-def _no_more(before: Any, now: Any) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Watched:
     """One thing that a call of a plugin leaves as it was."""
@@ -35,7 +31,7 @@ class Watched:
     read: Callable[[], Any]
     restore: Callable[[Any], Any]
     """Takes what `read` gave before. Raises where it cannot be put back."""
-    detail: Callable[[Any, Any], str] = _no_more
+    detail: Callable[[Any, Any], str] = lambda before, now: ""
     """What of it has changed, for people: (before, now)."""
 
 
@@ -46,6 +42,22 @@ def _values(before: Any, now: Any) -> str:
 def _keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return ", ".join(sorted(map(str, changed))[:5])
+
+
+def _each(
+    keys: Sequence[Any], read: Callable[[Any], Any], restore: Callable[[Any, Any], Any]
+) -> tuple[Callable[[], list[Any]], Callable[[list[Any]], None]]:
+    """How things that are read and set alike are read, and those that are other put back."""
+
+    def read_all() -> list[Any]:
+        return [read(key) for key in keys]
+
+    def restore_all(before: list[Any]) -> None:
+        for key, value in zip(keys, before, strict=True):
+            if value is not None and read(key) != value:
+                restore(key, value)
+
+    return read_all, restore_all
 
 
 # -- torch -----------------------------------------------------------------------------------------
@@ -185,10 +197,6 @@ def _restore_settings(before: tuple[list[Any], list[Any], list[bool]]) -> None:
     _restore_attention(attention)
 
 
-def _read_anomaly() -> tuple[bool, bool]:
-    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-
-
 _SMALLEST, _ONE = [5e-324], [1.0]  # in lists, so that Python does not multiply beforehand
 
 
@@ -207,7 +215,7 @@ TORCH = (
     Watched("torch's flags of determinism and precision", _read_settings, _restore_settings),
     Watched(
         "torch's anomaly detection",
-        _read_anomaly,
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda before: torch.set_anomaly_enabled(*before),
     ),
     Watched("hooks on all modules", _read_hooks, _restore_hooks),
@@ -253,34 +261,14 @@ def _changed_variables(before: dict[bytes, bytes], now: dict[bytes, bytes]) -> s
     return _keys(decoded[0], decoded[1])
 
 
-def _read_filters() -> list[Any]:
-    return list(warnings.filters)
-
-
 def _restore_filters(before: list[Any]) -> None:
     warnings.filters[:] = before  # type: ignore[index]
     warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
-def _read_signals() -> list[Any]:
-    return [signal.getsignal(number) for number in SIGNALS]
-
-
-def _restore_signals(before: list[Any]) -> None:
+def _set_signal(number: int, handler: Any) -> None:
     if threading.current_thread() is threading.main_thread():
-        for number, handler in zip(SIGNALS, before, strict=True):
-            if handler is not None and signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-
-
-def _read_limits() -> list[tuple[int, int]]:
-    return [resource.getrlimit(limit) for limit in LIMITS]
-
-
-def _restore_limits(before: list[tuple[int, int]]) -> None:
-    for limit, values in zip(LIMITS, before, strict=True):
-        if resource.getrlimit(limit) != values:
-            resource.setrlimit(limit, values)
+        signal.signal(number, handler)
 
 
 def _read_umask() -> int:
@@ -289,8 +277,7 @@ def _read_umask() -> int:
     return mask
 
 
-def _read_priority() -> int:
-    return os.getpriority(os.PRIO_PROCESS, 0)
+_locale = partial(locale.setlocale, locale.LC_ALL)  # what it is, where it is not told
 
 
 def _read_collection() -> tuple[bool, tuple[int, int, int]]:
@@ -314,13 +301,9 @@ def _restore_tracing(before: tuple[Any, Any]) -> None:
 STREAMS = ("stdin", "stdout", "stderr")
 
 
-@dataclass(frozen=True)
-class _Streams:
-    """Standard input, output and error, as Python and as the system have them."""
-
-    objects: tuple[Any, ...]
-    closed: tuple[bool, ...]
-    files: tuple[tuple[int, int] | None, ...]
+_Stream = tuple[Any, bool, tuple[int, int] | None]
+"""Standard input, output or error, as Python and as the system have it: the object, whether it is
+closed, and which file is behind it."""
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:
@@ -332,10 +315,9 @@ def _file(descriptor: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _read_streams() -> _Streams:
-    objects = tuple(getattr(sys, name) for name in STREAMS)
-    closed = tuple(bool(getattr(item, "closed", True)) for item in objects)
-    return _Streams(objects, closed, tuple(_file(number) for number in range(3)))
+def _read_streams() -> list[_Stream]:
+    streams = [getattr(sys, name) for name in STREAMS]
+    return [(one, bool(getattr(one, "closed", True)), _file(n)) for n, one in enumerate(streams)]
 
 
 _spare: dict[int, int] = {}
@@ -353,19 +335,19 @@ def keep_streams() -> None:
             _spare[number] = os.dup(number)
 
 
-def _restore_streams(before: _Streams) -> None:
-    for number, was in enumerate(before.files):
+def _restore_streams(before: list[_Stream]) -> None:
+    for number, (_, _, was) in enumerate(before):
         if was is not None and _file(number) != was:
             if _file(_spare[number]) != was:
                 raise OSError("its file is closed for good")
             os.dup2(_spare[number], number)
-    for number, (name, item) in enumerate(zip(STREAMS, before.objects, strict=True)):
-        if not before.closed[number] and getattr(item, "closed", False):
+    for number, (item, closed, _) in enumerate(before):
+        if not closed and getattr(item, "closed", False):
             mode = "r" if number == 0 else "w"
             item = open(  # noqa: SIM115 (it stays)
                 number, mode, 1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
-        setattr(sys, name, item)
+        setattr(sys, STREAMS[number], item)
 
 
 PYTHON = (
@@ -378,21 +360,16 @@ PYTHON = (
     ),
     Watched("standard input, output or error", _read_streams, _restore_streams),
     Watched("numpy's handling of errors", np.geterr, lambda before: np.seterr(**before), _keys),
-    Watched("filters of warnings", _read_filters, _restore_filters),
-    Watched("handlers of signals", _read_signals, _restore_signals),
-    Watched("limits of the process", _read_limits, _restore_limits),
+    Watched("filters of warnings", lambda: list(warnings.filters), _restore_filters),
+    Watched("handlers of signals", *_each(SIGNALS, signal.getsignal, _set_signal)),
+    Watched("limits of the process", *_each(LIMITS, resource.getrlimit, resource.setrlimit)),
     Watched("the mask of new files", _read_umask, os.umask),
     Watched(
         "the priority of the process",
-        _read_priority,
-        lambda before: os.setpriority(os.PRIO_PROCESS, 0, before),
+        partial(os.getpriority, os.PRIO_PROCESS, 0),
+        partial(os.setpriority, os.PRIO_PROCESS, 0),
     ),
-    Watched(
-        "the locale",
-        lambda: locale.setlocale(locale.LC_ALL),
-        lambda before: locale.setlocale(locale.LC_ALL, before),
-        _values,
-    ),
+    Watched("the locale", _locale, _locale, _values),
     Watched("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, _values),
     Watched("garbage collection", _read_collection, _restore_collection),
     Watched("tracing or profiling", _read_tracing, _restore_tracing),

@@ -1,5 +1,5 @@
-"""The functions and settings that robench computes with, its own and its libraries': who replaces
-one changes what all others compute."""
+"""The functions and settings that robench computes with, its own and its libraries', and what
+functions hold inside: who replaces one changes what all others compute."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from robench.plugin_code.insides import Functions, Held, functions_in
 from robench.plugin_code.reach import PLATFORM, installed
 
 LIBRARIES: tuple[Any, ...] = (
@@ -92,6 +91,58 @@ class _Place:
         return f"{self.where.__module__}.{self.where.__qualname__}.{name}"
 
 
+DECORATORS = 5
+"""Wrappers that are looked through."""
+
+
+def _functions_in(value: Any) -> Iterator[FunctionType]:
+    """The functions in Python behind a value of a module or a class."""
+    if isinstance(value, property):
+        value = value.fget
+    value = getattr(value, "__func__", value)
+    for _ in range(DECORATORS):
+        if isinstance(value, FunctionType):
+            yield value
+        value = getattr(value, "__dict__", {}).get("__wrapped__")
+
+
+class _Functions:
+    """Functions by the names of their places, and what they hold inside: code and defaults can be
+    replaced while the function stays the same object.
+
+    What they hold is compared by identity. Defaults of keywords are compared with what they were
+    when the functions were found: copying them for each look takes longer than all else.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, FunctionType]] = ()) -> None:
+        found = {id(function): (name, function) for name, function in named}
+        self._names = [name for name, _ in found.values()]
+        self._all = [function for _, function in found.values()]
+        self._keywords = [
+            (name, function, {**function.__kwdefaults__})
+            for name, function in found.values()
+            if function.__kwdefaults__
+        ]
+
+    def held(self) -> tuple[list[Any], list[Any]]:
+        """Code and defaults of all."""
+        return [f.__code__ for f in self._all], [f.__defaults__ for f in self._all]
+
+    def put_back(self, before: tuple[list[Any], list[Any]]) -> list[str]:
+        """Names of functions that hold something else; they hold what they did again."""
+        replaced = []
+        if self.held() != before:
+            for name, function, code, defaults in zip(self._names, self._all, *before, strict=True):
+                if function.__code__ is not code or function.__defaults__ is not defaults:
+                    replaced.append(name)
+                    function.__code__, function.__defaults__ = code, defaults
+        for name, function, kept in self._keywords:
+            if function.__kwdefaults__ != kept:
+                replaced.append(name)
+                function.__kwdefaults__ = {**kept}
+        return list(dict.fromkeys(replaced))
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What all names stood for at a moment, place after place in one list: many small ones would
@@ -103,7 +154,8 @@ class Snapshot:
     values: list[Any]
     tables: list[tuple[str, Any, Any]]
     """Name, table, and a copy of what it held."""
-    inside: Held
+    functions: _Functions
+    inside: tuple[list[Any], list[Any]]
     modules: dict[str, ModuleType]
     finders: list[Any]
 
@@ -136,7 +188,7 @@ class Snapshot:
                 replaced.append(name)
                 table.clear()
                 (table.update if isinstance(table, dict) else table.extend)(kept)
-        return replaced + self.inside.put_back() + self._modules_put_back()
+        return replaced + self.functions.put_back(self.inside) + self._modules_put_back()
 
     def _modules_put_back(self) -> list[str]:
         """Modules in whose place there is another, or none, and ways to import that are gone."""
@@ -175,9 +227,8 @@ def _of_library(value: Any) -> bool:
     return file is not None and top not in PLATFORM and installed(Path(file))
 
 
-def _own(item: Any) -> Mapping[str, Any]:
-    """What a class holds itself."""
-    return vars(item) if inspect.isclass(item) else {}
+def _callables(where: Any) -> list[str]:
+    return [name for name, value in vars(where).items() if callable(value)]
 
 
 class Originals:
@@ -186,7 +237,7 @@ class Originals:
     def __init__(self) -> None:
         self._places: list[_Place] = []
         self._tables: list[tuple[str, Any]] = []
-        self._functions = Functions(())
+        self._functions = _Functions()
         self._modules = -1
 
     def snapshot(self) -> Snapshot:
@@ -197,9 +248,9 @@ class Originals:
             keys.extend(place.where.__dict__)
         sizes = [len(place.where.__dict__) for place in self._places]
         tables = [(name, table, table.copy()) for name, table in self._tables]
-        inside = self._functions.snapshot()
+        values, inside = _values(self._places), self._functions.held()
         return Snapshot(
-            *(self._places, sizes, keys, _values(self._places), tables, inside),
+            *(self._places, sizes, keys, values, tables, self._functions, inside),
             modules=dict(sys.modules),
             finders=[*sys.meta_path],
         )
@@ -208,13 +259,10 @@ class Originals:
         self._modules = len(sys.modules)
         self._tables = []
         found = [
-            (
-                where,
-                [n for n, value in vars(where).items() if callable(value) and n not in CHANGING],
-            )
-            for where in LIBRARIES
+            (where, [n for n in _callables(where) if n not in CHANGING]) for where in LIBRARIES
         ]
-        found += [(item, ["forward"]) for item in vars(nn).values() if "forward" in _own(item)]
+        layers = filter(inspect.isclass, vars(nn).values())
+        found += [(layer, ["forward"]) for layer in layers if "forward" in vars(layer)]
         beside: list[tuple[Any, list[str]]] = []
         for name, module in list(sys.modules.items()):
             if not isinstance(module, ModuleType):
@@ -225,16 +273,17 @@ class Originals:
             elif name.startswith(WITH_CLASSES):
                 beside += self._places_in(module)
             elif top in PUBLIC and "._" not in name and name.count(".") < 3:
-                beside.append((module, [n for n, v in vars(module).items() if callable(v)]))
-        inside = [_Place(where, frozenset(names)) for where, names in found if names]
-        self._places = inside + [
-            _Place(where, frozenset(names)) for where, names in beside if names
-        ]
-        self._functions = Functions(
+                beside.append((module, _callables(module)))
+        inside, others = (
+            [_Place(where, frozenset(names)) for where, names in some if names]
+            for some in (found, beside)
+        )
+        self._places = inside + others
+        self._functions = _Functions(
             (place.called(name), function)
             for place in inside
             for name in place.names
-            for function in functions_in(vars(place.where).get(name))
+            for function in _functions_in(vars(place.where).get(name))
         )
 
     def _places_in(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
@@ -245,12 +294,6 @@ class Originals:
             if name.isupper() and type(item) in (dict, list):
                 self._tables.append((f"{module.__name__}.{name}", item))
             if inspect.isclass(item) and item.__module__ == module.__name__:
-                yield (
-                    item,
-                    [
-                        key
-                        for key, value in vars(item).items()
-                        if key not in CHANGING
-                        and (inspect.isfunction(value) or not key.startswith("__"))
-                    ],
-                )
+                own = {key: value for key, value in vars(item).items() if key not in CHANGING}
+                special = {key for key in own if key.startswith("__")}
+                yield item, [k for k in own if k not in special or inspect.isfunction(own[k])]

@@ -129,14 +129,18 @@ def _written(path: Path) -> Iterator[Path]:
                 yield file
 
 
+def _nodes(path: Path) -> list[ast.AST]:
+    """All that stands in a Python file; nothing where it is none."""
+    try:
+        return list(ast.walk(ast.parse(source(path))))
+    except (SyntaxError, ValueError, OSError):
+        return []
+
+
 @lru_cache(maxsize=1024)
 def _names(path: Path) -> tuple[str, ...]:
     """Texts in a Python file that may be the names of files."""
-    try:
-        tree = ast.parse(source(path))
-    except (SyntaxError, ValueError, OSError):
-        return ()
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    texts = {node.value for node in _nodes(path) if isinstance(node, ast.Constant)}
     return tuple(t for t in texts if isinstance(t, str) and FILE.fullmatch(t))
 
 
@@ -152,12 +156,8 @@ def _data(file: Path, *_signature: int) -> str:
 @lru_cache(maxsize=1024)
 def _imports(path: Path, root: Path) -> tuple[Path | str, ...]:
     """Files and distributions that a Python file imports itself, wherever in it that is written."""
-    try:
-        tree = ast.parse(source(path))
-    except (SyntaxError, ValueError, OSError):
-        return ()
     found: list[Path | str] = []
-    for node in ast.walk(tree):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found += _named(path, root, alias.name, ())
