@@ -418,7 +418,7 @@ def _share(
     only: list[str] | None,
     pull: bool,
 ) -> None:
-    from robench.make.files_progress import FilesBar
+    from robench.make.progress import FilesBar
     from robench.store import sharing
     from robench.store.files import Files
     from robench.store.store import Store

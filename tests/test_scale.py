@@ -15,7 +15,7 @@ from small_runs import carry_out, outcomes
 
 from robench.digest import Written, canonical
 from robench.make import identity
-from robench.make.inline import Inline
+from robench.make.workers import Inline
 from robench.store.outcomes import TOGETHER, Outcomes, Tables
 from robench.store.store import Outcome, Store
 from robench.workspace.folders import Workspace, open_workspace

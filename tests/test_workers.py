@@ -15,10 +15,9 @@ import pytest
 from small_runs import Ears, carry_out, outcomes, reported, small_workspace
 
 from robench.errors import RobenchError
-from robench.make.inline import Inline
 from robench.make.run_state import open_run, survey
 from robench.make.scheduler import execute
-from robench.make.workers import Processes, may_copy
+from robench.make.workers import Inline, Processes, may_copy
 from robench.plugin_code.time_limit import within
 from robench.run import RunOptions
 from robench.store.files import NotRegular, read_regular

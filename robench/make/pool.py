@@ -102,14 +102,10 @@ def perform(task: Any, tell: Told, every: float = 0.1) -> Failure | None:
 
 def failure_of(error: BaseException) -> Failure:
     """What an exception of whatever kind comes to, in texts of bounded length."""
-    said = _readable(error)
+    said = _said(lambda: _kept(str(error)), "(an error that cannot be printed)")
     if isinstance(error, RobenchError):
         return Failure("RobenchError", said, "")
-    try:
-        with until(time.monotonic() + SAYING):
-            trace = "".join(traceback.format_exception(error))
-    except BaseException:  # a plugin's own exception may fail at saying what it is
-        trace = ""
+    trace = _said(lambda: "".join(traceback.format_exception(error)), "")
     name = printable(type(error).__name__)
     return Failure(name, said + _where(error), _kept(trace), isinstance(error, Damaged))
 
@@ -130,12 +126,13 @@ def _where(error: BaseException) -> str:
     return cut(printable(conceal(f" ({', '.join(said)})")), FIRST_LINE) if said else ""
 
 
-def _readable(error: BaseException) -> str:
+def _said(ask: Callable[[], str], otherwise: str) -> str:
+    """What an exception says of itself: a plugin's own may fail at that, or never end."""
     try:
         with until(time.monotonic() + SAYING):
-            return _kept(str(error))
+            return ask()
     except BaseException:
-        return "(an error that cannot be printed)"
+        return otherwise
 
 
 def _kept(text: str) -> str:

@@ -1,4 +1,5 @@
-"""What a run looks like in a terminal: bars with loss and an honest time left."""
+"""What a run looks like in a terminal: bars with loss and an honest time left; and a transfer of
+files. Plain lines, now and then, where there is no terminal: in logs and notebooks."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""
+DRAWN = 0.1
+"""Seconds between two drawings of a bar over files."""
 LATE = 0.25
 """What a task that takes longer than its like still needs, as a share of what it took so far."""
 
@@ -115,8 +118,7 @@ def bars(console: Console) -> Progress:
 
 
 class Terminal:
-    """A Listener (scheduler.py) that draws bars with rich, and says how far it is in plain lines,
-    now and then, where there is no terminal: in logs and notebooks."""
+    """What a run (scheduler.py) tells how it goes: bars with rich, or plain lines."""
 
     def __init__(self, console: Console, jobs: int, debug: bool = False) -> None:
         self._console, self._debug = console, debug
@@ -214,6 +216,7 @@ class Terminal:
             self._show_left()
 
     def elsewhere(self, task: Task) -> None:
+        """What was queued is done: by another run."""
         with self._lock:
             self._tasks.pop(task.label, None)
             self._left.drop(task)
@@ -241,3 +244,34 @@ def _duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+class FilesBar:
+    """A bar over files, and which one it is at."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what = console, what
+        self._progress = bars(console)
+        self._progress.disable = not console.is_terminal
+        self._bar = self._progress.add_task(what, total=None, text="")
+        self._drawn, self._next_line = 0.0, time.monotonic() + FIRST_LINE
+
+    def __enter__(self) -> FilesBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int, known: int, name: str) -> None:
+        """So many files are done, of as many as are known by now."""
+        now = time.monotonic()
+        if self._console.is_terminal and now - self._drawn > DRAWN:
+            self._drawn = now
+            folder, _, leaf = name.rpartition("/")
+            text = f"{folder.partition('/')[0]}/{leaf[:12]}"
+            self._progress.update(self._bar, completed=done, total=known, text=text)
+            self._progress.refresh()
+        elif not self._console.is_terminal and now > self._next_line:
+            self._next_line = now + LINES
+            self._console.print(f"{self._what}: {done} of {known} files", highlight=False)

@@ -12,18 +12,18 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from robench.errors import RobenchError
 from robench.make.attack_batch import AttackBatch
 from robench.make.batches import has_batch
 from robench.make.identity import Shared
-from robench.make.inline import Inline
 from robench.make.keeping import KeepImages
 from robench.make.pool import Failure, Pool, Told, WorkerDied
+from robench.make.progress import Terminal
 from robench.make.run_state import Run, read_back
 from robench.make.tasks import Evaluate, MakeInputs, Task, Train
-from robench.make.workers import Processes, may_copy
+from robench.make.workers import Inline, Processes, may_copy
 from robench.plugin_code.loading import held_still
 from robench.store.leases import LOOK, Leases
 from robench.store.store import Damaged
@@ -33,24 +33,9 @@ ATTEMPTS = 3
 """How often a task is tried when the process or the machine that runs it dies under it."""
 
 
-class Listener(Protocol):
-    """Who is told how a run goes (progress.py shows it in a terminal)."""
-
-    def begin(self, models: int, cells: int) -> None: ...
-    def queued(self, task: Task) -> None: ...
-    def told(self, label: str, done: float, text: str) -> None: ...
-    def finished(self, task: Task, failure: Failure | None) -> None: ...
-    def found(self, what: str) -> None: ...
-    def elsewhere(self, task: Task) -> None:
-        """What was queued is done: by another run."""
-        ...
-
-    def note(self, text: str) -> None: ...
-
-
 @held_still()
 def execute(
-    run: Run, listener: Listener, jobs: int = 0, start: Callable[[Told], Pool] | None = None
+    run: Run, listener: Terminal, jobs: int = 0, start: Callable[[Told], Pool] | None = None
 ) -> None:
     """Make what is missing of a run: train, make shared inputs, evaluate.
 
@@ -71,7 +56,7 @@ def execute(
             gc.unfreeze()
 
 
-def _execute(run: Run, listener: Listener, jobs: int, start: Callable[[Told], Pool] | None) -> None:
+def _execute(run: Run, listener: Terminal, jobs: int, start: Callable[[Told], Pool] | None) -> None:
     for last in (False, True):  # a second round makes again what was set aside as damaged
         pool = start(listener.told) if start else _pool(run, jobs, listener.told)
         leases = Leases(run.store.files, listener.note)
@@ -106,7 +91,7 @@ class _Scheduler:
     """Submits tasks as soon as what they need is there, and no other run is at them."""
 
     def __init__(
-        self, run: Run, listener: Listener, pool: Pool, leases: Leases, last: bool
+        self, run: Run, listener: Terminal, pool: Pool, leases: Leases, last: bool
     ) -> None:
         self.run, self.listener, self.pool, self.last = run, listener, pool, last
         self.leases = leases

@@ -1,4 +1,5 @@
-"""Worker processes on this machine: watched, and ended with all that they started.
+"""Where tasks run on this machine: in this process, or in workers, which are watched, and are ended
+with all that they started.
 
 Where it may, a worker begins as a copy of this process, which takes some hundredths of a second;
 else as a process of its own, which imports everything again.
@@ -25,7 +26,16 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from robench.make.pool import Failure, Told, WorkerDied, failure_of, perform, prepare_worker, worn
+from robench.make.pool import (
+    Failure,
+    Pool,
+    Told,
+    WorkerDied,
+    failure_of,
+    perform,
+    prepare_worker,
+    worn,
+)
 from robench.plugin_code import time_limit
 
 LOOK = 1.0
@@ -207,6 +217,45 @@ class Processes:
             time.sleep(0.01)
         for worker in list(self._workers):
             self._end(worker)
+
+
+class Inline:
+    """Runs each task at once, here; once this process is worn, in one that is renewed.
+
+    Args:
+        renew: whether another process may do the work: not where the store lives in this one.
+    """
+
+    slots = 1
+
+    def __init__(self, told: Told, renew: bool = True) -> None:
+        self._told, self._renew = told, renew
+        self._beside: Pool | None = None
+
+    def submit(self, task: Any) -> Future[Any]:
+        if self._renew and worn() and _travels(task):
+            self._beside = self._beside or Processes(1, self._told)
+            return self._beside.submit(task)
+        future: Future[Any] = Future()
+        self._told(task.label, 0.0, "")
+        future.set_result(perform(task, self._told))
+        return future
+
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
+        done = {future for future in futures if future.done()}
+        return done or (self._beside.wait(futures, seconds) if self._beside is not None else set())
+
+    def close(self) -> None:
+        if self._beside is not None:
+            self._beside.close()
+
+
+def _travels(task: Any) -> bool:
+    try:
+        pickle.dumps(task)
+    except Exception:  # of a module that was handed over, for example
+        return False
+    return True
 
 
 def _code(process: BaseProcess) -> int | None:

@@ -37,28 +37,20 @@ def check_rows(table: pa.Table, where: str) -> None:
         found = table.schema.field(name).type if name in table.column_names else "absent"
         if found != kind or table.column(name).null_count:
             raise RobenchError(f"{where}: column {name} is {found}, not {kind} without gaps")
-    if "proved" in table.column_names and table.schema.field("proved").type != PROVED:
-        found = table.schema.field("proved").type
-        raise RobenchError(f"{where}: column proved is {found}, not {PROVED}")
-    for name in (RADIUS, CLEAR):
-        if name in table.column_names:
-            column = table.column(name)
-            if column.type != PROVED or not np.all(column.drop_null().to_numpy() >= 0):
-                raise RobenchError(f"{where}: column {name} is no distance")
-    for name, kind in OF_LISTS.items():
-        if name in table.column_names and table.schema.field(name).type != kind:
-            found = table.schema.field(name).type
-            raise RobenchError(f"{where}: column {name} is {found}, not {kind}")
-    if REACHED in table.column_names:
-        if AIMS not in table.column_names:
-            raise RobenchError(f"{where}: columns {AIMS} and {REACHED} do not go together")
-        lengths = [table.column(name).combine_chunks().value_lengths() for name in OF_LISTS]
-        if not lengths[0].equals(lengths[1]):
-            raise RobenchError(f"{where}: columns {AIMS} and {REACHED} do not go together")
-    for name in ("correct", "proved", REACHED):
-        values = table.column(name).combine_chunks() if name in table.column_names else pa.array([])
-        if name == REACHED and len(values):
-            values = values.flatten()
-        values = values.drop_null().to_numpy(zero_copy_only=False)
-        if not np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1)):
+    named = ("correct", "proved", RADIUS, CLEAR, *OF_LISTS)
+    columns = {n: table.column(n).combine_chunks() for n in named if n in table.column_names}
+    for name, kind in {"proved": PROVED, **OF_LISTS}.items():
+        if name in columns and columns[name].type != kind:
+            raise RobenchError(f"{where}: column {name} is {columns[name].type}, not {kind}")
+    for name in [name for name in (RADIUS, CLEAR) if name in columns]:
+        column = columns[name]
+        if column.type != PROVED or not np.all(column.drop_null().to_numpy() >= 0):
+            raise RobenchError(f"{where}: column {name} is no distance")
+    lengths = [columns[name].value_lengths() for name in OF_LISTS if name in columns]
+    if REACHED in columns and not (len(lengths) == 2 and lengths[0].equals(lengths[1])):
+        raise RobenchError(f"{where}: columns {AIMS} and {REACHED} do not go together")
+    for name in [name for name in ("correct", "proved", REACHED) if name in columns]:
+        column = columns[name].flatten() if name == REACHED else columns[name]
+        values = column.drop_null().to_numpy(zero_copy_only=False)
+        if not np.all((values >= 0) & (values <= 1)):
             raise RobenchError(f"{where}: column {name} is not in [0, 1]")

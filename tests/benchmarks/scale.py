@@ -41,12 +41,12 @@ from rich.console import Console
 
 from robench.data.digits import Digits
 from robench.digest import canonical
-from robench.make.inline import Inline
 from robench.make.provenance import provenance
 from robench.make.run_state import Run, open_run
 from robench.make.scheduler import execute
 from robench.make.scoring import with_costs
 from robench.make.trained import fresh_network
+from robench.make.workers import Inline
 from robench.run import RunOptions, run_report
 from robench.store.seal import sealed, tensors_digest
 from robench.store.store import Outcome, Store, file_of
