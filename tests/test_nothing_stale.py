@@ -71,7 +71,7 @@ def test_what_a_network_lends_to_gradients_is_in_its_identity(
     )
     write("models/small.toml", spec)
     resolved = resolve_model(open_workspace(tmp_path).card("models", "small"))
-    assert ("lends" in resolved.network) == lends
+    assert ("lends" in resolved.fields["network"]) == lends
 
 
 @pytest.fixture

@@ -49,9 +49,9 @@ class ResolvedModel:
     """What a model card comes to: every field of its plugins, and facts read off the network."""
 
     card: ModelCard
-    dataset: dict[str, Any]
-    network: dict[str, Any]
-    trainer: dict[str, Any]
+    fields: dict[str, dict[str, Any]]
+    """All that determines its weights, beside the seed: of its data set, network and trainer; under
+    `sigma_of` those of the model whose noise levels it has."""
     stochastic: bool
     """Whether two calls on the same image may differ."""
     jumps: bool
@@ -60,16 +60,6 @@ class ResolvedModel:
     classes: int
     notes: tuple[str, ...] = ()
     """What pages say of its data."""
-    sigma_of: dict[str, Any] | None = None
-    """`fields` of the model whose noise levels it has."""
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """All that determines its weights, beside the seed."""
-        found: dict[str, Any] = {
-            "dataset": self.dataset, "network": self.network, "trainer": self.trainer
-        }  # fmt: skip
-        return found if self.sigma_of is None else {**found, "sigma_of": self.sigma_of}
 
     def identity(self, seed: int) -> Identity:
         return {"what": "model", **self.fields, "seed": seed}
@@ -107,19 +97,21 @@ def resolve_model(card: ModelCard, source: ModelCard | None = None) -> ResolvedM
     splits = load_splits(card)
     with torch.device("meta"):
         built = make_network(card, splits)
-    if built.lends:
-        network = {**network, "lends": LENDING}
+    fields = {
+        "dataset": {**dataset, "fingerprint": splits.fingerprint},
+        "network": {**network, "lends": LENDING} if built.lends else network,
+        "trainer": trainer,
+    }
+    if source is not None:
+        fields["sigma_of"] = resolve_model(source).fields
     return ResolvedModel(
         card=card,
-        dataset={**dataset, "fingerprint": splits.fingerprint},
-        network=network,
-        trainer=trainer,
+        fields=fields,
         stochastic=built.random_input or (bool(card.inference_noise) and built.noisy),
         jumps=any(isinstance(module, Step) for module in built.modules()),
         parameters=sum(p.numel() for p in built.parameters()),
         classes=len(splits.classes),
         notes=(*splits.notes, *built.notes(torch.tensor(splits.test.at(slice(SEEN))))),
-        sigma_of=None if source is None else resolve_model(source).fields,
     )
 
 
@@ -185,7 +177,7 @@ class Identities:
         """
         if cell.threat.kind != "corruption" and cell.surrogate is None:
             return None
-        fingerprint = self._resolved[cell.training.card.name].dataset["fingerprint"]
+        fingerprint = self._resolved[cell.training.card.name].fields["dataset"]["fingerprint"]
         drawn = canonical(self._sample(cell))
         key = (cell.threat, cell.start, cell.stop, cell.surrogate, surrogate, fingerprint, drawn)
         if key not in self._shared:
@@ -235,7 +227,7 @@ class Identities:
         identity: Identity = {
             "what": "cell",
             "model": self._use(cell.training, weights),
-            "fingerprint": model.dataset["fingerprint"],
+            "fingerprint": model.fields["dataset"]["fingerprint"],
             "threat": inputs.named if inputs else fields,
             "slice": [cell.start, cell.stop],
             "seed": report.seed,
@@ -277,7 +269,9 @@ class Identities:
         if (training, weights) not in self._used:
             model = self._resolved[training.card.name]
             self._used[training, weights] = Written(
-                weights=weights, network=model.network, inference_noise=model.card.inference_noise
+                weights=weights,
+                network=model.fields["network"],
+                inference_noise=model.card.inference_noise,
             )
         return self._used[training, weights]
 

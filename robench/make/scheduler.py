@@ -243,13 +243,12 @@ class _Scheduler:
             self._made(task)
 
     def _made(self, task: Task) -> None:
-        if isinstance(task, Train):
-            self._release(task.training)
-        elif isinstance(task, MakeInputs):
-            self._release(task.digest)
-        elif isinstance(task, Evaluate):
+        if isinstance(task, Evaluate):
             self.cells.add(task.digest)
-            self._release(task.digest)
+        self._over(task)
+
+    def _over(self, task: Task) -> None:
+        self._release(task.training if isinstance(task, Train) else task.digest)
 
     def _failed(self, task: Task, failure: Failure) -> None:
         self.run.store.write_failure(
@@ -257,11 +256,9 @@ class _Scheduler:
             {"task": task.label, "error": failure.short, "traceback": failure.traceback},
         )
         self.run.failures[task.digest] = failure.short
-        key: Training | str = task.digest
         if isinstance(task, Train):
-            key = task.training
-            self.run.lost[key] = failure.short
-        self._release(key)
+            self.run.lost[task.training] = failure.short
+        self._over(task)
 
     def _need_model(self, training: Training) -> None:
         try:

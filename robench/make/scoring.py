@@ -215,9 +215,8 @@ def attack_slice(
             shown = Ball(card.norm, eps, part)
             target = ACCESS[card.access](network, shown, len(x), card.max_queries, deadline, goal)
             if isinstance(target, WeightsTarget):
-                target.broken[[i - start for i in broken or () if start <= i < start + len(x)]] = (
-                    True
-                )
+                inside = [i - start for i in broken or () if start <= i < start + len(x)]
+                target.broken[inside] = True
             guard = guarded(work, derived_seed(seed, "attack", "global", start), network)
             try:
                 with guard, until(deadline):

@@ -104,16 +104,14 @@ class Workspace:
         chosen: dict[str, None] = {}
         own = self.names(folder)
         for pattern in patterns:
-            names = own
-            found = [name for name in names if fnmatchcase(name, pattern)]
-            if not found and self.fallback:
-                names = [*names, *self.fallback.names(folder)]
-                found = [name for name in self.fallback.names(folder) if fnmatchcase(name, pattern)]
-            if not found:
-                raise RobenchError(
-                    f"{asked_by}: {folder} = {pattern!r} matches no card; {nearest(pattern, names)}"
-                )
-            chosen.update(dict.fromkeys(found))
+            matching = [name for name in own if fnmatchcase(name, pattern)]
+            if not matching:
+                known = self.known(folder)
+                matching = [name for name in known if fnmatchcase(name, pattern)]
+                if not matching:
+                    what = f"{folder} = {pattern!r} matches no card; {nearest(pattern, known)}"
+                    raise RobenchError(f"{asked_by}: {what}")
+            chosen |= dict.fromkeys(matching)
         return list(chosen)
 
 

@@ -23,15 +23,10 @@ def rows(workspace: Workspace, what: str) -> tuple[Row, list[Row]]:
     if folder is None:
         assert kind is not None
         return PLUGIN_HEADER, [(name, plugins.summary(kind, name)) for name in plugins.names(kind)]
-    sources = [workspace, *([workspace.fallback] if workspace.fallback else [])]
-    seen: set[str] = set()
-    found: list[Row] = []
-    for source in sources:
-        for name in source.names(folder):
-            if name not in seen:
-                seen.add(name)
-                found.append((name, *_columns(source.card(folder, name))))
-    return ("name", *HEADERS[folder]), found
+    own = dict.fromkeys(workspace.names(folder))
+    names = own | dict.fromkeys(workspace.known(folder))  # those of the reference workspace last
+    listed = [(name, *_columns(workspace.card(folder, name))) for name in names]
+    return ("name", *HEADERS[folder]), listed
 
 
 PLUGIN_HEADER: Row = ("name", "what it is")

@@ -327,12 +327,9 @@ def _more(other: Spec, asked: Spec, effort: str, beside: set[str]) -> bool:
     """Whether the settings are the same but for no less of `effort`, and for those `beside`."""
     ours, theirs = other.settings, asked.settings
     spent, wanted = ours.get(effort), theirs.get(effort)
-    if spent != wanted and not (isinstance(spent, int) and isinstance(wanted, int)):
-        return False
-    if isinstance(spent, int) and isinstance(wanted, int) and spent < wanted:
-        return False
-    free = {effort, *beside}
-    return all(ours.get(key) == theirs.get(key) for key in {*ours, *theirs} - free)
+    more = isinstance(spent, int) and isinstance(wanted, int) and spent > wanted
+    rest = {*ours, *theirs} - {effort, *beside}
+    return (more or spent == wanted) and all(ours.get(key) == theirs.get(key) for key in rest)
 
 
 def _surrogate(workspace: Workspace, victim: Training, threat: Threat) -> Training | None:
