@@ -47,9 +47,6 @@ def canonical(value: Any) -> str:
 def _short(value: Any) -> str:
     """`canonical`, for most values at the top of an identity without any detour."""
     kind = type(value)
-    if kind is Written:
-        text: str = value.text
-        return text
     if kind is str:
         return _quoted(value)
     if kind is int or (kind is list and all(type(item) is int for item in value)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,14 +130,11 @@ def make_results(
         with Terminal(console, jobs, debug) as terminal:
             execute(state, terminal, jobs)
     else:
-        cluster = Cluster(options.ray, jobs, options.gpu_share)
-        try:
+        with closing(Cluster(options.ray, jobs, options.gpu_share)) as cluster:
             device = options.device or ("cuda" if cluster.has_gpu else "cpu")
             state = open_run(plan, store, device, keep_images)
             with Terminal(console, cluster.tasks_at_once(device), debug) as terminal:
                 execute(state, terminal, start=lambda told: cluster.pool(told, device))
-        finally:
-            cluster.close()
     missing = sum(state.digests.get(cell) not in state.outcomes for cell in state.plan.cells)
     if options.only:  # the page is of the whole report, whatever else there is of it
         state = with_the_rest(state, make_plan(workspace, report), terminal.note)

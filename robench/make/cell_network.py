@@ -100,8 +100,8 @@ class CellNetwork:
             assert answers is not None
             wanted = aims(card, answers, part.labels)
         eps = float(self.cell.threat.eps or 0.0)
-        usual = {**self._usual, "top_k": 1 if card.access == "weights" else report.top_k}
-        usual["work"] = work
+        top_k = 1 if card.access == "weights" else report.top_k
+        usual = {**self._usual, "top_k": top_k, "work": work}
 
         def attacked(
             data: Part, eps: float, broken: Mapping[int, str] | None, **other: Any

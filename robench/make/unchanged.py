@@ -122,9 +122,10 @@ def look(asked: Asked) -> Found | None:
     if known.said != json.loads(json.dumps(asked.said())):
         return None
     now, changed = time.time_ns(), False
+    bases = {"store": asked.files.root, "page": str(asked.folder.absolute()), "around": "/"}
     for base, sights in known.files.items():
         for name, sight in sights.items():
-            path = os.path.join(_bases(asked)[base], name)  # noqa: PTH118 (ten thousand of them)
+            path = os.path.join(bases[base], name)  # noqa: PTH118 (ten thousand of them)
             before = stamp_of(path)
             if before == sight.stamp and sight.settled:
                 continue
@@ -134,10 +135,6 @@ def look(asked: Asked) -> Found | None:
     if changed:
         _write(asked, known)
     return known.found
-
-
-def _bases(asked: Asked) -> dict[str, str]:
-    return {"store": asked.files.root, "page": str(asked.folder.absolute()), "around": "/"}
 
 
 def _digest(path: str) -> str | None:

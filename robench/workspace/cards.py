@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -182,59 +183,56 @@ class AttackCard(Card):
     @model_validator(mode="before")
     @classmethod
     def _several_radii_are_a_curve(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("nearest") is not None:
+        if not isinstance(values, dict):
+            return values
+        if values.get("nearest") is not None:
             values = {"role": "nearest", **values}
-        if isinstance(values, dict) and isinstance(values.get("eps"), (list, tuple)):
+        if isinstance(values.get("eps"), (list, tuple)):
             values = {"role": "curve", **values}
-        if isinstance(values, dict) and values.get("goal") == "targeted":
-            values = {**values, "aim": AIMS[0] if values.get("aim") is None else values["aim"]}
+        if values.get("goal") == "targeted" and values.get("aim") is None:
+            values = {**values, "aim": AIMS[0]}
         return values
 
     @model_validator(mode="after")
-    def _radii_are_in_pixels(self) -> AttackCard:
+    def _all_goes_together(self) -> AttackCard:
+        for complaint in self._complaints():
+            raise ValueError(complaint)
+        return self
+
+    def _complaints(self) -> Iterator[str]:
+        """What of the card does not go together, in words."""
+        several = isinstance(self.eps, tuple)
         for eps in self.eps if isinstance(self.eps, tuple) else (self.eps,):
             if self.norm == "linf" and 1 < eps < math.inf:
-                raise ValueError(
+                yield (
                     f"eps = {eps:g} in linf: pixels are in [0, 1], so that all images are within "
                     f"1 of each other; {eps:g}/255 = {eps / 255:.4g} is probably meant"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _the_nearest_lies_in_one_ball(self) -> AttackCard:
         if (self.role == "nearest") != (self.nearest is not None):
-            raise ValueError(
-                'role = "nearest" goes with nearest = { halvings = 6, images = 12 }, and no other'
-            )
-        if self.nearest is None:
-            return self
-        if isinstance(self.eps, tuple) or not 0 < self.eps < math.inf:
-            raise ValueError("nearest is looked for within one finite eps above 0")
-        if self.access == "transfer" or self.goal == "targeted":
-            raise ValueError("nearest is of attacks on the model itself, towards any wrong class")
-        return self
-
-    @model_validator(mode="after")
-    def _transfer_names_its_surrogate(self) -> AttackCard:
+            yield 'role = "nearest" goes with nearest = { halvings = 6, images = 12 }, and no other'
+        if self.nearest is not None:
+            if isinstance(self.eps, tuple) or not 0 < self.eps < math.inf:
+                yield "nearest is looked for within one finite eps above 0"
+            if self.access == "transfer" or self.goal == "targeted":
+                yield "nearest is of attacks on the model itself, towards any wrong class"
         if (self.access == "transfer") != (self.surrogate is not None):
-            raise ValueError('access = "transfer" and surrogate = "<model>" go together')
-        if isinstance(self.eps, tuple) and not self.eps:
-            raise ValueError("eps is an empty list")
-        if isinstance(self.eps, tuple) and self.role not in ("curve", "proof"):
-            raise ValueError('several eps make a curve: drop role or say role = "curve" or "proof"')
+            yield 'access = "transfer" and surrogate = "<model>" go together'
+        if several and not self.eps:
+            yield "eps is an empty list"
+        if several and self.role not in ("curve", "proof"):
+            yield 'several eps make a curve: drop role or say role = "curve" or "proof"'
         if self.aim is not None and self.goal != "targeted":
-            raise ValueError('aim goes with goal = "targeted"')
+            yield 'aim goes with goal = "targeted"'
         if self.goal == "targeted" and self.role == "proof":
-            raise ValueError('a proof is about every class: drop goal = "targeted"')
+            yield 'a proof is about every class: drop goal = "targeted"'
         if self.aim == "each" and self.access == "transfer":
-            raise ValueError(
+            yield (
                 'aim = "each" needs the model itself: with access = "transfer" name a class, or '
                 "say likeliest or least-likely"
             )
         proves = self.role == "proof" or (self.role == "nearest" and self.access == "weights")
         if proves != (self.access == "weights"):
-            raise ValueError('role = "proof" and access = "weights" go together')
-        return self
+            yield 'role = "proof" and access = "weights" go together'
 
 
 class CorruptionCard(Card):

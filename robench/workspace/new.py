@@ -6,7 +6,7 @@ import json
 import keyword
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 
@@ -43,15 +43,12 @@ def new_workspace(folder: Path) -> list[Path]:
     return _write(folder, files)
 
 
-def new_plugin(
-    workspace: Workspace,
-    kind: Literal["model", "attack", "corruption", "dataset", "network"] | str,
-    name: str,
-) -> list[Path]:
+def new_plugin(workspace: Workspace, kind: str, name: str) -> list[Path]:
     """Begin a model, attack, corruption, data set or network: a class, the card that uses it, and a
     small report.
 
     Args:
+        kind: a key of PLURAL.
         name: of the card, as in "my-defense"; the class is then MyDefense.
 
     Returns what was written. Raises RobenchError for a name that is taken or none, and where no
