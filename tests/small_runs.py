@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from robench.make.keeping import Task
 from robench.make.pool import Failure
 from robench.make.run_state import Run, open_run
 from robench.make.scheduler import execute
-from robench.make.tasks import Task
 from robench.run import Done, RunOptions, run_report
 from robench.store.store import Store
 from robench.workspace.folders import FOLDERS, Workspace, open_workspace

@@ -254,10 +254,6 @@ class Identities:
             self._samples[key] = {"sample": found} if found else {}
         return self._samples[key]
 
-    def stochastic(self, training: Training) -> bool:
-        """Whether two answers of a model to the same image may differ."""
-        return self._resolved[training.card.name].stochastic
-
     def _threat(self, threat: Threat) -> tuple[Written, bool]:
         """All fields of a threat, and whether it draws numbers for each batch itself."""
         if threat not in self._threats:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from robench.digest import digest
 from robench.errors import RobenchError
-from robench.make.tasks import Evaluate, Kind, Tell
+from robench.make.tasks import Evaluate, Kind, MakeInputs, Tell, Train
 from robench.make.trained import there
 from robench.store.adversarial import images_file
 from robench.store.store import Store
@@ -66,3 +66,6 @@ class KeepImages:
             )
         store.write_images(cell, images_file(stored, images)[1], stored.digest)
         store.clear_failure(self.digest)
+
+
+Task = Train | MakeInputs | Evaluate | KeepImages

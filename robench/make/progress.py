@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TaskID as BarID
 
 if TYPE_CHECKING:
+    from robench.make.keeping import Task
     from robench.make.pool import Failure
-    from robench.make.tasks import Task
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""

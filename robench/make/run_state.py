@@ -93,7 +93,7 @@ class Run:
         """Of a proof about a model without noise, the images that the store knows to be broken in a
         ball no larger -> the first threat that did; None: nothing is handed to this cell."""
         before = self.plan.handed.get(cell)
-        if before is None or self._identities.stochastic(cell.training):
+        if before is None or self.resolved[cell.training.card.name].stochastic:
             return None
         found: dict[int, str] = {}
         for other in before:
@@ -164,9 +164,8 @@ def open_run(plan: Plan, store: Store, device: str, keep_images: bool = False) -
     torch.set_num_threads(1)  # bits must not depend on the machine's cores; processes use those
     torch.backends.cudnn.deterministic = True
     cards: dict[str, ModelCard] = {t.card.name: t.card for t in plan.trainings}
-    sources = plan.sources
     resolved = {
-        name: identity.resolve_model(card, sources.get(name)) for name, card in cards.items()
+        name: identity.resolve_model(card, plan.sources.get(name)) for name, card in cards.items()
     }
     plan = plan.where({name for name, model in resolved.items() if model.stochastic})
     for threat in plan.threats:

@@ -18,11 +18,11 @@ from robench.errors import RobenchError
 from robench.make.attack_batch import AttackBatch
 from robench.make.batches import has_batch
 from robench.make.identity import Shared
-from robench.make.keeping import KeepImages
+from robench.make.keeping import KeepImages, Task
 from robench.make.pool import Failure, Pool, Told, WorkerDied
 from robench.make.progress import Terminal
 from robench.make.run_state import Run, read_back
-from robench.make.tasks import Evaluate, MakeInputs, Task, Train
+from robench.make.tasks import Evaluate, MakeInputs, Train
 from robench.make.workers import Inline, Processes, may_copy
 from robench.plugin_code.loading import held_still
 from robench.store.leases import LOOK, Leases

@@ -1,7 +1,8 @@
 """The three pieces of work a run is made of: train a model, make shared inputs, evaluate a cell.
 
-A task is plain data that pickles; `run` does the work in whatever process it finds itself in and
-writes the result straight into the store.
+A task is plain data that pickles; `digest` names its result in the store. `run` does the work in
+whatever process it finds itself in and writes the result straight into the store. What else all
+tasks have is said at Train.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -56,39 +57,6 @@ SHARED = ("images", "distance", "queries", "gradients")
 """What is kept of examples that several models are shown (see scoring.Perturbed)."""
 
 
-class Task(Protocol):
-    """One piece of work; `digest` names its result in the store."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def makes(self) -> Sequence[str]:
-        """What is there more once it is done: models, given, inputs, cells, images."""
-        ...
-
-    @property
-    def group(self) -> str:
-        """Tasks of one kind and group take about the same time."""
-        ...
-
-    @property
-    def reads(self) -> list[str]:
-        """Names of the files of the store that it reads: written once, and shared by many tasks."""
-        ...
-
-    @property
-    def time_limit(self) -> float:
-        """Seconds that it may take: the least that a card of its says, else what anything gets. An
-        attack and the scoring of what it made have as much each."""
-        ...
-
-    def run(self, tell: Tell) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Train:
     """Train one seed of a model. Returns the digest of the weights."""
@@ -115,18 +83,23 @@ class Train:
 
     @property
     def makes(self) -> Sequence[str]:
+        """What is there more once it is done: models, given, inputs, cells, images."""
         return ["models" if self.trains else "given"]
 
     @property
     def group(self) -> str:
+        """Tasks of one kind and group take about the same time."""
         return self.training.card.name
 
     @property
     def reads(self) -> list[str]:
+        """Names of the files of the store that it reads: written once, and shared by many tasks."""
         return Store.needed({"models": [self.sigma_of] if self.sigma_of else []})
 
     @property
     def time_limit(self) -> float:
+        """Seconds that it may take: the least that a card of its says, else what anything gets. An
+        attack and the scoring of what it made have as much each."""
         return self.training.card.time_limit or WEEK
 
     @own_state()
@@ -436,10 +409,8 @@ class Evaluate:
         def scored(
             network: Network, images: np.ndarray, part: Part, **other: Any
         ) -> tuple[pa.Table, dict[str, Any]]:
-            perturbed = bool(towards.runs)
-            return replace(asked, network=network).score(
-                images, part, draws, perturbed=perturbed, **other
-            )
+            settings = {"perturbed": bool(towards.runs), **other}
+            return replace(asked, network=network).score(images, part, draws, **settings)
 
         def crafted(network: Network, other: Part) -> np.ndarray:
             """What the attack makes of other images."""

@@ -19,7 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -147,7 +147,8 @@ class Processes:
         process = self._context.Process(
             target=_serve, args=(theirs, others, first), daemon=True, name="robench worker"
         )
-        with warnings.catch_warnings(), _without_threads(self._copy):
+        copied = _without_threads() if self._copy else nullcontext()
+        with warnings.catch_warnings(), copied:
             warnings.simplefilter("ignore", DeprecationWarning)  # of copies with threads
             process.start()
         theirs.close()
@@ -285,13 +286,10 @@ def _kill_group(process: BaseProcess) -> None:
 
 
 @contextmanager
-def _without_threads(copied: bool) -> Iterator[None]:
+def _without_threads() -> Iterator[None]:
     """OpenCV without its threads while this process is copied: the copy would wait for ever for
     those it does not have. What every copy would import is imported here, once: OpenCV
     (prepare_worker), and what torch wants for the first gradient of many outputs."""
-    if not copied:
-        yield
-        return
     import cv2
 
     importlib.import_module("torch.fx.experimental.symbolic_shapes")

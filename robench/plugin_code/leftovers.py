@@ -249,11 +249,9 @@ def _restore_folder(before: str | None) -> None:
 
 
 def _restore_environment(before: dict[bytes, bytes]) -> None:
-    for key in [key for key in os.environb if key not in before]:
+    for key in os.environb.keys() - before.keys():
         del os.environb[key]
-    for key, value in before.items():
-        if os.environb.get(key) != value:
-            os.environb[key] = value
+    os.environb.update(before)
 
 
 def _changed_variables(before: dict[bytes, bytes], now: dict[bytes, bytes]) -> str:

@@ -105,13 +105,8 @@ class Files:
 
     def _how_to_walk(self) -> dict[str, Any]:
         """A folder that cannot be read is no empty one; links of web pages may go in circles."""
-        kind = type(self.fs)
-        if issubclass(kind, AsyncFileSystem):
-            usual = kind._find is AsyncFileSystem._find
-        else:
-            usual = kind.find is fsspec.AbstractFileSystem.find
         deepest = {"maxdepth": DEEPEST} if "http" in _protocols(self.fs) else {}
-        return {"on_error": "raise", **deepest} if usual else deepest
+        return deepest if _does_itself(self.fs, "find") else {"on_error": "raise", **deepest}
 
     def head(self, name: str, length: int) -> bytes:
         """The first bytes of a file; more where a server gives only whole files. Raises as `read`
@@ -139,10 +134,7 @@ class Files:
         """Whether a file can be created only where there is none, at once: on this machine, and on
         remote stores whose library does it itself (fsspec's own way is to look and then to write).
         """
-        kind = type(self.fs)
-        if issubclass(kind, AsyncFileSystem):
-            return kind._pipe_file is not AsyncFileSystem._pipe_file
-        return self.local or kind.pipe_file is not fsspec.AbstractFileSystem.pipe_file
+        return self.local or _does_itself(self.fs, "pipe_file")
 
     def create(self, name: str, data: bytes, exclusive: bool = True) -> bool:
         """Write a file where there is none; False: there is one. It need not outlast a power cut.
@@ -339,6 +331,13 @@ def _to_install(url: str, error: Exception) -> str:
     library = known["class"].partition(".")[0]
     extra = "http" if protocol == "https" else protocol
     return f"; pip install {library}" if library != "fsspec" else f"; pip install 'fsspec[{extra}]'"
+
+
+def _does_itself(fs: Any, what: str) -> bool:
+    """Whether a file system has a way of its own, beside the one that fsspec has for all."""
+    if isinstance(fs, AsyncFileSystem):
+        return getattr(type(fs), f"_{what}") is not getattr(AsyncFileSystem, f"_{what}")
+    return getattr(type(fs), what) is not getattr(fsspec.AbstractFileSystem, what)
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
