@@ -22,7 +22,7 @@ from robench.networks.noise import GaussianNoise, noise
 from robench.networks.snn import SNN
 from robench.proofs.reading import Unreadable, read
 from robench.trainers.stbp import STBP
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 STEPS = 3
 
@@ -100,7 +100,7 @@ def test_any_module_sees_events_step_by_step() -> None:
             return x.flatten(1)[:, :3]
 
     network = Module(
-        (2 * STEPS, 2, 2), 3, factory=Source.of("it@here", Sum), steps=STEPS, encoding="events"
+        (2 * STEPS, 2, 2), 3, factory=Located("it@here", Sum), steps=STEPS, encoding="events"
     )
     x = events(4)
     answer = network(x)

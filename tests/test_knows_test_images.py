@@ -22,14 +22,14 @@ from robench.networks.base import Network
 from robench.networks.modules.module import Module
 from robench.show.diagnostics.known import ABOVE, CHANCE, known
 from robench.show.diagnostics.subject import Subject
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 EPS = 0.1
 
 
 def ranked(module: nn.Module) -> list[dict[str, Any]]:
     def fresh() -> Network:
-        network: Network = Module((1, 8, 8), 10, factory=Source.of("handed", lambda: module))
+        network: Network = Module((1, 8, 8), 10, factory=Located("handed", lambda: module))
         return network.eval()
 
     return ranks(

@@ -24,7 +24,7 @@ from robench.run import RunOptions, make_results
 from robench.store.store import Store
 from robench.workspace.cards import ModelCard
 from robench.workspace.folders import Workspace
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 Write = Callable[[str, str], Path]
 
@@ -342,14 +342,14 @@ def test_a_source_travels_to_worker_processes() -> None:
     import pickle
 
     source = pickle.loads(pickle.dumps(handed_over(Scaled(3.0))[0]))
-    assert isinstance(source, Source)
+    assert isinstance(source, Located)
     assert source.make().scale == 3.0
 
 
 def test_channels_may_lie_side_by_side_in_memory() -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
-    factory = Source.of("layers", lambda: copy.deepcopy(layers))
+    factory = Located("layers", lambda: copy.deepcopy(layers))
     plain, other = (
         Module((3, 8, 8), 10, factory=factory, channels_last=last) for last in (False, True)
     )

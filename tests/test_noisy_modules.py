@@ -20,7 +20,7 @@ from robench.networks.losses import cross_entropy_rows
 from robench.networks.modules.module import Module
 from robench.networks.noise import GaussianNoise, noise, noisy_layers
 from robench.trainers.likelihood_ratio import LikelihoodRatio
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 3
 
@@ -107,7 +107,7 @@ def made(name: str, **settings: Any) -> Module:
         for weight in module.parameters():
             weight.mul_(2)
     module = robench.noisy(module, **{"sigma": 0.5, **settings})
-    return Module(SHAPE, CLASSES, factory=Source.of("made", lambda: module))
+    return Module(SHAPE, CLASSES, factory=Located("made", lambda: module))
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -205,7 +205,7 @@ def test_rows_that_are_no_images_are_said() -> None:
             return self.last(time_first.transpose(0, 1).flatten(1))
 
     module = robench.noisy(Across())
-    network = Module(SHAPE, CLASSES, factory=Source.of("made", lambda: module))
+    network = Module(SHAPE, CLASSES, factory=Located("made", lambda: module))
     with pytest.raises(RobenchError, match="a noisy layer answers 4 rows to 3 images"):
         LikelihoodRatio(copies=8).backward(
             network, *batch(), cross_entropy_rows, torch.Generator().manual_seed(0)

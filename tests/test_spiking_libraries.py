@@ -30,7 +30,7 @@ from robench.networks.surrogate import SWEEP, surrogate
 from robench.show.report.spiking import spikes
 from robench.trainers.stbp import STBP
 from robench.workspace.folders import reference_root
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 STEPS, DECAY, THRESHOLD = 5, 0.2, 0.5
 
@@ -141,7 +141,7 @@ def with_weights_of(network: SNN, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def as_network(make: Callable[[], nn.Module], **settings: Any) -> Module:
-    source = Source.of("it@here", make)
+    source = Located("it@here", make)
     return Module((1, 8, 8), 10, factory=source, **settings).eval().requires_grad_(False)
 
 

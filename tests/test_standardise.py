@@ -26,7 +26,7 @@ from robench.networks.noise import GaussianNoise, noise
 from robench.networks.rnn import RNN
 from robench.networks.snn import SNN
 from robench.trainers.s_ibp import potential_bounds
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 SHAPE = (2, 8, 8)
 
@@ -44,7 +44,7 @@ def module(**settings: Any) -> Network:
     def make() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(128, 10))
 
-    return Module(SHAPE, 10, factory=Source.of("make", make), **settings)
+    return Module(SHAPE, 10, factory=Located("make", make), **settings)
 
 
 NETWORKS: dict[str, Callable[..., Network]] = {

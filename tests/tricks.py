@@ -34,7 +34,7 @@ from robench.attacks.target import WhiteBoxTarget
 from robench.data.sample import drawn
 from robench.networks.base import Network
 from robench.networks.modules.module import Module
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 STRONG = ("strong/apgd-margin", "strong/apgd-dlr")
 """Of `strong`, without its long searches, which slow tricks make minutes of; the diagnostics with
@@ -104,7 +104,7 @@ def _right(fresh: nn.Module, x: Tensor, label: Tensor) -> float:
 
 def _known_attacks(underneath: nn.Module, trick: Trick, x: Tensor, y: Tensor) -> Iterator[Tensor]:
     yield x
-    source = Source.of("underneath", lambda: underneath)
+    source = Located("underneath", lambda: underneath)
     network: Network = Module((1, 8, 8), 10, factory=source)
     for loss, targets in (("cross-entropy", 0), ("margin", 0), ("margin", 9)):
         attack = APGD(steps=60, loss=loss, targets=targets, keep="last")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, InstanceOf
+from pydantic import Field
 
 from robench.data.base import Dataset, Part, Split, Splits
 from robench.data.checked import checked_images, checked_labels
 from robench.errors import RobenchError, system_words
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source, beside
+from robench.workspace.plugins import Located, Setting, beside
 
 LARGEST = 2**33
 """Bytes that the arrays of a file may unpack to."""
@@ -27,7 +27,7 @@ class Arrays(Dataset):
     """Your own images: a .npz file with x (n, c, h, w) in [0, 1] and y (n,), or tensors in
     Python."""
 
-    file: InstanceOf[str]
+    file: Setting
     """The file, beside the card. It holds x and y; x_train and y_train too, where there are
     training images of their own; classes, where the classes have names."""
     classes: int = Field(default=0, ge=0)
@@ -39,7 +39,7 @@ class Arrays(Dataset):
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         name = settings.get("file")
-        if not isinstance(name, str) or isinstance(name, Source):
+        if not isinstance(name, str):
             return dict(settings)
         where = f"{card.file}: file = {name!r}"
         path = beside(name, card, where)
@@ -47,10 +47,10 @@ class Arrays(Dataset):
             raise RobenchError(f"{where}: no such file: {path}")
         stat = path.stat()
         found = _digest(path, stat.st_mtime_ns, stat.st_size)
-        return {**settings, "file": Source.of(f"arrays@{found}", partial(_read, path))}
+        return {**settings, "file": Located(f"arrays@{found}", partial(_read, path))}
 
     def load(self) -> Splits:
-        if not isinstance(self.file, Source):
+        if not isinstance(self.file, Located):
             raise RobenchError(
                 f"dataset 'arrays': file = {self.file!r}: is only found beside a card"
             )

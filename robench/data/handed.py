@@ -17,7 +17,7 @@ from robench.data.base import Dataset, Held, Splits
 from robench.errors import RobenchError
 from robench.workspace import plugins
 from robench.workspace.cards import ModelCard, Spec
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 WHAT = (
     "a name ('cifar10'), {'name': ..., 'split': ...}, (x, y), a torch Dataset or DataLoader, a "
@@ -27,7 +27,7 @@ WHAT = (
 
 def data_handed_over(
     dataset: Any, classes: Sequence[str] = (), labelled: bool = True
-) -> Source | None:
+) -> Located | None:
     """The data in memory, known by its content; None for what a model card can name itself.
 
     Args:
@@ -56,8 +56,8 @@ def data_handed_over(
     return _source(arrays_of(x, y, "evaluate: dataset", tuple(map(str, classes))))
 
 
-def _source(splits: Splits) -> Source:
-    return Source.of(f"data@{splits.fingerprint}", Held(splits))
+def _source(splits: Splits) -> Located:
+    return Located(f"data@{splits.fingerprint}", Held(splits))
 
 
 def _from_file(name: str) -> type[Any]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import Field, InstanceOf
+from pydantic import Field
 
 from robench.data.base import Dataset, Held, NotHere, Part, Split, Splits, by_number, data_folders
 from robench.data.pictures import KNOWN, Pictures, Shaping, digests
 from robench.digest import digest_bytes
 from robench.errors import RobenchError
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source, beside
+from robench.workspace.plugins import Located, Setting, beside
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test",)
@@ -52,7 +52,7 @@ class ImageFolder(Dataset):
     """Your own pictures: a folder per class, in one folder or in `train`, `val` and `test`. They
     are decoded when they are used, so that a set may be larger than memory."""
 
-    path: InstanceOf[str]
+    path: Setting
     """The folder: beside the card, under a folder of ROBENCH_DATA, or by its whole path."""
     side: int = Field(default=224, ge=1, le=4096)
     """Pixels of the square images that networks see."""
@@ -71,7 +71,7 @@ class ImageFolder(Dataset):
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         name = settings.get("path", getattr(cls, "path", None))
-        if not isinstance(name, str) or isinstance(name, Source):
+        if not isinstance(name, str):
             return dict(settings)
         where = f"{card.file}: path = {name!r}"
         place = _place(name, card, where)
@@ -79,7 +79,7 @@ class ImageFolder(Dataset):
         if known not in KNOWN:
             listed = cls.listed(place, where)
             KNOWN[known] = f"pictures@{listed.digest(place)}", Held(listed)
-        return {**settings, "path": Source.of(*KNOWN[known])}
+        return {**settings, "path": Located(*KNOWN[known])}
 
     @classmethod
     def listed(cls, place: Path, where: str = "") -> Listing:
@@ -101,7 +101,7 @@ class ImageFolder(Dataset):
         return Listing(tuple(names), *(_pairs(part, names) for part in (train, validation, test)))
 
     def load(self) -> Splits:
-        if not isinstance(self.path, Source):
+        if not isinstance(self.path, Located):
             raise RobenchError(
                 f"dataset {type(self).__name__}: path = {self.path!r}: is only found beside a card"
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, InstanceOf
+from pydantic import Field
 
 from robench.data.image_folder import ImageFolder, Listing, pictures
 from robench.errors import RobenchError, system_words
+from robench.workspace.plugins import Setting
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -19,7 +20,7 @@ class ImageNet(ImageFolder):
     """Photographs in a thousand classes, the 50,000 for validation (Russakovsky et al. 2015), all
     for testing. Classes are in the order of their WordNet ids, as published networks have them."""
 
-    path: InstanceOf[str] = "imagenet"
+    path: Setting = "imagenet"
     """The folder: holds `val` with a folder per WordNet id, or with the images alone beside the
     publisher's `ILSVRC2012_devkit_t12`; the folders of classes alone will do."""
     resize: int = Field(default=256, ge=0, le=8192)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, InstanceOf, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
 
 from robench.data.base import Splits
@@ -21,13 +21,13 @@ from robench.networks.weights import load_state
 from robench.store.seal import PICKLES, tensors_digest
 from robench.trainers.base import History, Progress, Trainer
 from robench.workspace.cards import Card, ModelCard
-from robench.workspace.plugins import Source, beside, load
+from robench.workspace.plugins import Located, Setting, beside, load
 
 
 class GivenWeights(Trainer):
     """Weights from a safetensors file, as they are."""
 
-    weights: InstanceOf[str]
+    weights: Setting
     """The file, beside the card or by its whole path; keys as in the module's state_dict()."""
     trains: ClassVar[bool] = False
 
@@ -39,7 +39,7 @@ class GivenWeights(Trainer):
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         name = settings.get("weights")
-        if not isinstance(name, str) or isinstance(name, Source):
+        if not isinstance(name, str):
             return dict(settings)
         where = f"{card.file}: weights = {name!r}"
         path, kind = beside(name, card, where), _kind(card)
@@ -55,13 +55,13 @@ class GivenWeights(Trainer):
         read: Callable[[], Any] = partial(safetensors.torch.load_file, path)
         if kind.weights_in is not Module.weights_in:
             read = partial(_read, kind, path)
-        return {**settings, "weights": Source.of(f"tensors@{found}", read)}
+        return {**settings, "weights": Located(f"tensors@{found}", read)}
 
     def fit(
         self, network: Network, data: Splits, rng: torch.Generator, progress: Progress
     ) -> History:
         """Put the weights into the network. Raises RobenchError where they do not fit."""
-        if not isinstance(self.weights, Source):
+        if not isinstance(self.weights, Located):
             raise RobenchError(f"weights = {self.weights!r}: is only found beside a card")
         state: Mapping[str, Tensor] = self.weights.make()
         inner = network.module if isinstance(network, Module) else network
@@ -79,7 +79,7 @@ class GivenWeights(Trainer):
 _FIELDS = create_model(
     "GivenWeights",
     __config__=ConfigDict(extra="forbid", frozen=True),
-    weights=(InstanceOf[str], ...),
+    weights=(Setting, ...),
 )
 
 

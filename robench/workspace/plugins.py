@@ -14,13 +14,22 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, cast, get_origin
+from typing import Annotated, Any, ClassVar, Literal, cast, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    ValidationError,
+    create_model,
+    model_serializer,
+)
+from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from robench.digest import digest_bytes
@@ -132,17 +141,27 @@ HELD: dict[str, type[Plugin]] = {}
 """Classes that Python code handed over, by the name that their cards have for them."""
 
 
-class Source(str):
-    """What a setting stands for (a module, weights, images): a text that says what determines it,
-    and a way to make it."""
+@dataclass(frozen=True)
+class Located:
+    """What a setting stands for (a module, weights, images), and a way to make it."""
 
-    make: Callable[..., Any]
+    text: str
+    """What determines it: identities hold it in the setting's place."""
+    make: Callable[..., Any] = field(compare=False)
 
-    @classmethod
-    def of(cls, text: str, make: Callable[..., Any]) -> Source:
-        source = cls(text)
-        source.make = make
-        return source
+    @model_serializer
+    def _in_identities(self) -> str:
+        return self.text
+
+
+def _text_or_located(value: Any) -> Any:
+    if not isinstance(value, (str, Located)):
+        raise ValueError("must be a text")
+    return value
+
+
+Setting = Annotated[str | Located, PlainValidator(_text_or_located)]
+"""A field whose text names something beside the card: see Plugin.located."""
 
 
 class Plugin:

@@ -31,7 +31,7 @@ from robench.attacks.contest import Best
 from robench.attacks.gradient import PGD
 from robench.attacks.target import WhiteBoxTarget
 from robench.networks.modules.module import Module
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 torch.set_num_threads(1)
 EPS = 4 / 255
@@ -79,7 +79,7 @@ def main(name: str, side: int, images: int, compiled: bool) -> None:
         print(f"  {way:24} {seconds(work) / plain:.2f}")
 
     held = Module(
-        factory=Source.of("given", lambda: network), input_shape=(3, side, side), classes=10
+        factory=Located("given", lambda: network), input_shape=(3, side, side), classes=10
     ).eval()
     for precision in ("float32", "bfloat16"):
         target, best = WhiteBoxTarget(held, Ball("linf", EPS), images), Best(x)

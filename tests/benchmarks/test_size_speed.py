@@ -38,7 +38,7 @@ from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
 from robench.corruptions.imagenet_c.compat import COMMON
 from robench.data.cifar import CIFAR10
 from robench.networks.modules.module import Module
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 torch.set_num_threads(1)
 IMAGES, EPS = 50, 8 / 255
@@ -80,7 +80,7 @@ def side(name: str, weights: Weights) -> dict[str, Any]:
     x = torch.from_numpy(data.test.at(slice(IMAGES)))
     y = torch.from_numpy(data.test.labels[:IMAGES])
     del data
-    network = Module((3, 32, 32), 10, factory=Source.of("resnet18", lambda: module))
+    network = Module((3, 32, 32), 10, factory=Located("resnet18", lambda: module))
     network.eval().requires_grad_(False)
     asked: list[tuple[int, bool]] = []
     seen = module.register_forward_pre_hook(

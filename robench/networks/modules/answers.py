@@ -19,7 +19,7 @@ from robench.errors import RobenchError
 from robench.networks.modules.spiking import freshened
 from robench.networks.torch_state import numpy_and_python_seeded, torch_seeded
 from robench.plugin_code.guard import guarded
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 EACH = 16
 """Images of each sort that a module is asked about; of large ones as many as have VALUES numbers,
@@ -151,12 +151,12 @@ def _alike(here: Tensor | str, there: Tensor | str) -> bool:
     return torch.allclose(here, there, rtol=NEAR, atol=NEAR * scale, equal_nan=True)
 
 
-def named_by_answers(source: Source, images: Tensor) -> Source:
+def named_by_answers(source: Located, images: Tensor) -> Located:
     """A module that was handed over, known also by what it answers to some images."""
     with guarded("the module that is handed over", seed=0):
         answers, again = (answered(source.make(), images) for _ in range(2))
     if not all(map(_alike, answers, again)):
         # What no seed repeats is no other module in another process; a verdict says so.
-        return Source.of(f"{source}+{_digest(answers)}", source.make)
+        return Located(f"{source.text}+{_digest(answers)}", source.make)
     made = _Remade(source.make, images, answers, {os.getpid()})
-    return Source.of(f"{source}+{_digest(answers)}", made)
+    return Located(f"{source.text}+{_digest(answers)}", made)

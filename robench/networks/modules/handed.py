@@ -25,13 +25,13 @@ from robench.networks.modules.kept_state import tensors_in
 from robench.networks.modules.spiking import freshened, library_of
 from robench.networks.weights import plain_state
 from robench.plugin_code.reach import code_of
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located
 
 WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
 """Where the classes are from that only run what they hold: DataParallel, compiled modules."""
 
 
-def handed_over(module: nn.Module) -> tuple[Source, Source]:
+def handed_over(module: nn.Module) -> tuple[Located, Located]:
     """A module that is in memory, as a factory and as weights.
 
     It is copied now and at every use, and known by its weights, its attributes and the source of
@@ -54,7 +54,7 @@ def handed_over(module: nn.Module) -> tuple[Source, Source]:
         for where, part in _parts(module, kept)
     ]
     text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(kept))}"
-    return Source.of(text, partial(_copied, kept)), Source.of(text, partial(plain_state, kept))
+    return Located(text, partial(_copied, kept)), Located(text, partial(plain_state, kept))
 
 
 def _parts(module: nn.Module, kept: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 
 from robench.digest import canonical, digest_bytes
@@ -18,7 +17,7 @@ from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
 from robench.workspace import plugins
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located, Setting
 
 LIBRARY = "transformers:AutoModelForImageClassification"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -35,15 +34,15 @@ class HuggingFace(Module):
     file, pixels are taken as they are. Sizes are the data set's (`resize`, `crop`, `side`).
     """
 
-    model: InstanceOf[str] = Field(min_length=1)
+    model: Setting
     """The folder, beside the card or by its whole path; nothing is downloaded."""
-    factory: InstanceOf[str] = LIBRARY
+    factory: Setting = LIBRARY
     output: int | str | None = "logits"
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         name = settings.get("model")
-        if isinstance(name, Source) or not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name:
             return dict(settings)
         where = f"{card.file}: model = {name!r}"
         folder = plugins.beside(name, card, where)
@@ -60,8 +59,8 @@ class HuggingFace(Module):
         text = f"{config.get('model_type')}@{digest_bytes(canonical([known, said]).encode())}"
         return {
             **settings,
-            "model": Source.of(text, partial(dict, said)),
-            "factory": Source.of(code, partial(_made, make, known, where)),
+            "model": Located(text, partial(dict, said)),
+            "factory": Located(code, partial(_made, make, known, where)),
         }
 
     def build(self) -> None:
@@ -69,7 +68,7 @@ class HuggingFace(Module):
         own = {"num_labels": self.classes, "num_channels": channels}
         self.arguments = own | self.arguments
         super().build()
-        found: Mapping[str, Any] = self.model.make() if isinstance(self.model, Source) else {}
+        found: Mapping[str, Any] = self.model.make() if isinstance(self.model, Located) else {}
         for name, values in found.items():
             if len(values) in (1, channels):
                 self.unless_said(name, tuple(values))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, InstanceOf
+from pydantic import Field
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
@@ -30,7 +30,7 @@ from robench.networks.operations import counted
 from robench.networks.torch_state import numpy_and_python_seeded, torch_seeded
 from robench.workspace import plugins
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located, Setting
 
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
@@ -45,7 +45,7 @@ class Module(Network):
     absent: ClassVar[str] = ""
     """What is said where a file of weights is not there, beside that."""
 
-    factory: InstanceOf[str]
+    factory: Setting
     """What makes the module: a function or class; a file lies beside the card. It counts by the
     source of its file."""
     arguments: dict[str, Any] = Field(default={})
@@ -78,20 +78,19 @@ class Module(Network):
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         name = settings.get("factory")
-        if not isinstance(name, str) or isinstance(name, Source):
+        if not isinstance(name, str):
             return dict(settings)
         make, code = plugins.locate(name, card)
         if not callable(make):
             raise RobenchError(f"{card.file}: factory = {name!r}: {make!r} makes no module")
         called = name if "/" not in name else name.rpartition(":")[2]
         text = f"{called}@{code.digest}"
-        return {**settings, "factory": Source.of(text, make)}
+        return {**settings, "factory": Located(text, make)}
 
     def build(self) -> None:
-        who = f"factory {self.factory.partition('@')[0]!r}"
-        make = getattr(self.factory, "make", None)
-        if make is None:
-            raise RobenchError(f"{who}: is only found beside a card")
+        if not isinstance(self.factory, Located):
+            raise RobenchError(f"factory {self.factory!r}: is only found beside a card")
+        make, who = self.factory.make, f"factory {self.factory.text.partition('@')[0]!r}"
         try:
             with torch.device("cpu"):  # it may read weights, which have no place on "meta"
                 made = make(**self.arguments)

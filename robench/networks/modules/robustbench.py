@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import safetensors.torch
 import torch
-from pydantic import Field, InstanceOf
+from pydantic import Field
 from torch import Tensor, nn
 
 from robench.errors import RobenchError, nearest
@@ -22,7 +22,7 @@ from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
 from robench.store.seal import PICKLES
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located, Setting
 
 ZOO = "robustbench.model_zoo:model_dicts"
 HELD = ("state_dict", "last")
@@ -45,7 +45,7 @@ class RobustBench(Module):
     """The data set that it was trained on, as the zoo calls it."""
     threat_model: Literal["Linf", "L2", "corruptions"] = "Linf"
     """What it was trained to withstand, as the zoo calls it."""
-    factory: InstanceOf[str] = ZOO
+    factory: Setting = ZOO
     absent: ClassVar[str] = (
         " (robench downloads nothing: robustbench.load_model(NAME, model_dir = 'models', dataset = "
         "..., threat_model = ...) puts it there)"
@@ -55,12 +55,12 @@ class RobustBench(Module):
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
         found, text = factory_of("robustbench", ZOO, settings, card)
         if not isinstance(settings.get("model"), str):
-            return {**settings, "factory": Source.of(text, partial(dict))}
+            return {**settings, "factory": Located(text, partial(dict))}
         zoo, threat_model = (
             settings.get(key, getattr(cls, key)) for key in ("zoo", "threat_model")
         )
         make = partial(_made, found, settings["model"], zoo, threat_model, str(card.file))
-        return {**settings, "factory": Source.of(text, make)}
+        return {**settings, "factory": Located(text, make)}
 
     @staticmethod
     def weights_in(path: Path) -> bytes:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from pydantic import Field, InstanceOf
+from pydantic import Field
 from torch import nn
 
 from robench.errors import RobenchError
 from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
 from robench.workspace.cards import Card
-from robench.workspace.plugins import Source
+from robench.workspace.plugins import Located, Setting
 
 FACTORY = "timm:create_model"
 
@@ -28,7 +28,7 @@ class Timm(Module):
 
     model: str = Field(min_length=1)
     """Its name, such as "resnet18" or "vit_small_patch16_224"."""
-    factory: InstanceOf[str] = FACTORY
+    factory: Setting = FACTORY
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Timm(Module):
         wanted = settings.get("model")
         if isinstance(wanted, str):
             make = partial(_made, make, wanted, str(card.file))
-        return {**settings, "factory": Source.of(text, make)}
+        return {**settings, "factory": Located(text, make)}
 
     def build(self) -> None:
         channels = self.input_shape[0]
