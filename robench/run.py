@@ -23,7 +23,7 @@ from robench.show.report.folder import PAGE, write_files
 from robench.show.results import Results, load_results
 from robench.store.store import Store
 from robench.workspace.folders import Workspace
-from robench.workspace.plan import Cell, make_plan
+from robench.workspace.plan import make_plan
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,14 @@ def run_report(
     folder = folder or workspace.output / "reports" / report
     files = write_files(results, folder)
     only = options.only
-    asked = {_place(cell) for cell in make_plan(workspace, report, only).cells} if only else None
+    planned = make_plan(workspace, report, only).cells if only else ()
+    asked = {(cell.training.card.name, cell.training.seed, cell.threat.name) for cell in planned}
     missing = [
         cell
         for cell in results.manifest["cells"]
         if cell["status"] != "done" or (options.keep_images and _lacks_images(results, cell))
     ]
-    incomplete = [c for c in missing if not asked or (c["model"], c["seed"], c["threat"]) in asked]
+    incomplete = [c for c in missing if not only or (c["model"], c["seed"], c["threat"]) in asked]
     if watch is not None and not missing:
         watch.remember(results.manifest, store, files)
     return Done(folder / PAGE, len(incomplete), results)
@@ -97,10 +98,6 @@ def run_report(
 def _lacks_images(results: Results, cell: Mapping[str, Any]) -> bool:
     attacks = {threat["name"] for threat in results.threats if threat["kind"] == "attack"}
     return cell["threat"] in attacks and not (cell.get("images") or cell.get("inputs"))
-
-
-def _place(cell: Cell) -> tuple[str, int, str]:
-    return cell.training.card.name, cell.training.seed, cell.threat.name
 
 
 @loading.held_still()

@@ -49,13 +49,9 @@ def commit() -> dict[str, str]:
     package = Path(__file__).resolve().parents[1]
 
     def git(*asked: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(package), *asked],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
+        command = ["git", "-C", str(package), *asked]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return said.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) == package.parent:

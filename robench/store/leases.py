@@ -85,9 +85,7 @@ class Leases:
         path, said = f"{FOLDER}/{name}.json", self._says(task=what)
         if not self._create(path, said):
             there = self._read(path)
-            if there is not None and not self._gone(path, there):
-                return False
-            if there is not None and not self._clear(path, there):
+            if there is not None and not (self._gone(path, there) and self._clear(path, there)):
                 return False
             if not self._create(path, said):
                 return False

@@ -18,18 +18,18 @@ Number = Annotated[float, Field(ge=-(10**300), le=10**300)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-_shape = with_config(ConfigDict(strict=True, extra="allow"))
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Part(TypedDict):
+    """What all parts have in common: values are of the very types that are said here."""
 
 
-@_shape
-class Named(TypedDict):
+class Named(_Part):
     """What goes by a name."""
 
     name: str
 
 
-@_shape
-class Card(TypedDict):
+class Card(_Part):
     """A model card."""
 
     dataset: Named
@@ -38,8 +38,7 @@ class Card(TypedDict):
     published: NotRequired[dict[str, Number]]
 
 
-@_shape
-class Fields(TypedDict):
+class Fields(_Part):
     """Every field of a model's plugins."""
 
     dataset: dict[str, Any]
@@ -47,8 +46,7 @@ class Fields(TypedDict):
     trainer: dict[str, Any]
 
 
-@_shape
-class Seed(TypedDict):
+class Seed(_Part):
     """A training."""
 
     seed: Count
@@ -62,15 +60,13 @@ class Seed(TypedDict):
     environment: NotRequired[str | None]
 
 
-@_shape
-class Sample(TypedDict):
+class Sample(_Part):
     images: Count
     of: Count
     order: NotRequired[str | None]
     seed: NotRequired[Count | None]
 
 
-@_shape
 class Model(Named):
     """A model of the report, with all its seeds."""
 
@@ -86,8 +82,7 @@ class Model(Named):
     seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
-@_shape
-class Threat(TypedDict):
+class Threat(_Part):
     """What is done to the input, with its strength; keys that its kind has are in REQUIRED."""
 
     name: str
@@ -107,21 +102,18 @@ class Threat(TypedDict):
     severity: NotRequired[Annotated[int, Field(ge=1, le=5)]]
 
 
-@_shape
-class Seconds(TypedDict):
+class Seconds(_Part):
     median: Number
     max: Number
 
 
-@_shape
-class Proof(TypedDict):
+class Proof(_Part):
     images: Count
     open: dict[str, str]
     seconds: Seconds
 
 
-@_shape
-class Cell(TypedDict):
+class Cell(_Part):
     model: str
     seed: Count
     threat: str
@@ -144,8 +136,7 @@ class Cell(TypedDict):
     means: NotRequired[dict[str, Number]]
 
 
-@_shape
-class Claim(TypedDict):
+class Claim(_Part):
     text: str
     model: str
     than: str
@@ -155,7 +146,6 @@ class Claim(TypedDict):
     strong: str
 
 
-@_shape
 class Report(Named):
     title: str
     description: NotRequired[str]
@@ -169,8 +159,7 @@ class Report(Named):
     claims: NotRequired[list[Claim]]
 
 
-@_shape
-class Manifest(TypedDict):
+class Manifest(_Part):
     robench: str
     command: str
     threat_set: str

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from robench.errors import RobenchError, cut, printable
@@ -137,8 +138,8 @@ class Sharing:
             self._count(self.shared.same if there else self.shared.absent, item)
         elif item.name in self._listed(self.target, folder) and self._heads_equal(item):
             self._count(self.shared.same, item)
-        elif (found := self._result(item)) is not None:
-            self._put(item, *found)
+        elif (taken := self._taken(item, partial(examined, item))) is not None:
+            self._put(item, *taken)
         with self._lock:
             self._done += 1
             self._told(self._done, self._known, item.name)
@@ -163,9 +164,6 @@ class Sharing:
         self.shared.refused[item.name] = cut(printable(why.split("\n")[0]), 300)
 
     # -- results -----------------------------------------------------------------------------------
-
-    def _result(self, item: StoreFile) -> tuple[bytes, Said] | None:
-        return self._taken(item, lambda data: examined(item, data))
 
     def _taken(
         self, item: StoreFile, parse: Callable[[bytes], Found]
@@ -198,7 +196,7 @@ class Sharing:
                 self.target.clear_failure(item.key)
                 return
             try:
-                ours = self.target.read(item.name, lambda found: examined(item, found))
+                ours = self.target.read(item.name, partial(examined, item))
             except (Damaged, FileNotFoundError) as error:  # it is set aside: there is room now
                 why = str(error)
                 continue
@@ -219,13 +217,13 @@ class Sharing:
     def _against(self, item: StoreFile) -> None:
         """What somebody else has found to contradict a result: kept beside that, unless it is what
         is there."""
-        found = self._result(item)
-        if found is None:
+        taken = self._taken(item, partial(examined, item))
+        if taken is None:
             return
-        data, theirs = found
+        data, theirs = taken
         main = StoreFile(item.kind, item.key)
         try:
-            ours = self.target.read(main.name, lambda data: examined(main, data))
+            ours = self.target.read(main.name, partial(examined, main))
         except (Damaged, FileNotFoundError):
             return  # nothing here that it contradicts
         if ours.content == theirs.content:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from robench.errors import RobenchError, nearest
 from robench.workspace import plugins
@@ -77,19 +77,13 @@ def details(workspace: Workspace, what: str) -> Iterable[str]:
     for kind, spec in plugins.specs(card):
         fields = plugins.resolve(kind, spec, card)
         plugin = plugins.load(kind, spec.name, card)
-        yield f"\n{kind[:-1]} {spec.name}: {_implementation(plugin)}"
+        place = f"{inspect.getsourcefile(plugin)}:{inspect.getsourcelines(plugin)[1]}"
+        yield f"\n{kind[:-1]} {spec.name}: {plugin.__name__} in {place}"
         given = spec.settings
         for field, value in fields.items():
             if field not in ("plugin", "version"):
                 yield f"  {field} = {json.dumps(value)}" + ("" if field in given else "  (default)")
         yield f"  version {fields['version']}"
-
-
-def _implementation(plugin: type[Any]) -> str:
-    import inspect
-
-    _, line = inspect.getsourcelines(plugin)
-    return f"{plugin.__name__} in {inspect.getsourcefile(plugin)}:{line}"
 
 
 def plan_lines(plan: Plan) -> Iterable[str]:
