@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import distribution, version
@@ -53,24 +54,19 @@ def commit() -> dict[str, str]:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return said.stdout.strip()
 
-    try:
+    with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository
         if Path(git("rev-parse", "--show-toplevel")) == package.parent:
             changed = git("status", "--porcelain", "--untracked-files=no", "--", str(package))
             head = git("rev-parse", "--short=12", "HEAD")
             return {"commit": head, "tree": "changed" if changed else "as committed"}
-    except (OSError, subprocess.SubprocessError):  # no git, or no repository
-        pass
     installed = json.loads(distribution("robench").read_text("direct_url.json") or "{}")
     known = installed.get("vcs_info", {}).get("commit_id")
     return {"commit": known[:12], "tree": "as committed"} if known else {}
 
 
 def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (a device file)
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

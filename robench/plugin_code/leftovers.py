@@ -237,10 +237,9 @@ LIMITS = [
 
 
 def _read_folder() -> str | None:
-    try:
+    with suppress(OSError):
         return os.getcwd()  # noqa: PTH109 (a text that can be compared)
-    except OSError:
-        return None
+    return None
 
 
 def _restore_folder(before: str | None) -> None:
@@ -306,11 +305,10 @@ closed, and which file is behind it."""
 
 def _file(descriptor: int) -> tuple[int, int] | None:
     """Which file a descriptor stands for; None: it is closed."""
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    with suppress(OSError):
+        status = os.fstat(descriptor)
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _read_streams() -> list[_Stream]:

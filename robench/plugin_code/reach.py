@@ -24,20 +24,9 @@ from robench.errors import RobenchError
 from robench.plugin_code.loading import on_change, opened_by, shown, signature, source
 
 PLATFORM = {
-    *(
-        "robench",
-        "torch",
-        "numpy",
-        "scipy",
-        "skimage",
-        "sklearn",
-        "pandas",
-        "pyarrow",
-        "PIL",
-        "cv2",
-    ),
+    *("robench", "torch", "numpy", "scipy", "skimage", "sklearn", "pandas", "pyarrow", "PIL"),
     *("matplotlib", "seaborn", "pydantic", "safetensors", "pooch", "fsspec", "rich", "typer"),
-    *("jinja2", "foolbox", "eagerpy", "art", "imagecorruptions"),
+    *("cv2", "jinja2", "foolbox", "eagerpy", "art", "imagecorruptions"),
 }
 """What robench is built on: its versions are provenance, not identity."""
 SITES = ("site-packages", "dist-packages")

@@ -36,11 +36,10 @@ FOLDER = "leases"
 
 def _machine() -> str:
     """Where process numbers mean the same: name, boot and process namespace; empty: not known."""
-    try:
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
-    except OSError:
-        return ""
+    return ""
 
 
 def _began(process: int) -> str | None:

@@ -202,10 +202,9 @@ class Store:
         self.files.write(f"failures/{name}.json", _json(failure))
 
     def read_failure(self, name: str) -> dict[str, Any] | None:
-        try:
+        with suppress(Damaged, FileNotFoundError):
             return self.read(f"failures/{name}.json", _as_object)
-        except (Damaged, FileNotFoundError):
-            return None
+        return None
 
     def clear_failure(self, name: str) -> None:
         self.files.remove(f"failures/{name}.json")
@@ -226,10 +225,9 @@ class Store:
 
     def read_run(self, report: str) -> dict[str, Any] | None:
         """The manifest of the last run; None: there was none. Raises Damaged."""
-        try:
+        with suppress(FileNotFoundError):
             return self.read(f"runs/{report}.json", lambda data: as_manifest(_as_object(data)))
-        except FileNotFoundError:
-            return None
+        return None
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -293,9 +291,8 @@ def as_tensors(
 ) -> tuple[bytes, dict[str, Any]]:
     """A safetensors file and its metadata. Raises some Exception for what is not whole."""
     metadata = unsealed(json.loads(tensors_header(data)["__metadata__"]["robench"]))
-    if digest(metadata["identity"], schema) != expected:
-        raise ValueError("its content does not match its digest")
-    if tensors_digest(data) != metadata["tensors"]:
+    fits = digest(metadata["identity"], schema) == expected
+    if not fits or tensors_digest(data) != metadata["tensors"]:
         raise ValueError("its content does not match its digest")
     return data, metadata
 

@@ -380,12 +380,8 @@ def locate(name: str, card: Card) -> tuple[Any, Code]:
 def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
     """The plugin classes that a file of the workspace `root` defines."""
     module, found = _import_file(path, root), list[tuple[Kind, type[Plugin]]]()
-    for item in vars(module).values():
-        if (
-            inspect.isclass(item)
-            and issubclass(item, Plugin)
-            and item.__module__ == module.__name__
-        ):
+    for item in filter(inspect.isclass, vars(module).values()):
+        if issubclass(item, Plugin) and item.__module__ == module.__name__:
             named = {base.__name__ for base in item.__mro__}
             found += [(kind, item) for kind in KINDS if BASES[kind].partition(":")[2] in named]
     return found
