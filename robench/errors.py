@@ -162,11 +162,11 @@ PLAIN = {
 
 def explain(error: ValidationError, allowed: set[str]) -> str:
     """All findings of a pydantic error in plain words: `key = value: what is wrong; ...`."""
-    found = error.errors(include_url=False)
-    unknown = [_key(one) for one in found if one["type"] == "extra_forbidden"]
+    findings = error.errors(include_url=False)
+    unknown = [_key(one) for one in findings if one["type"] == "extra_forbidden"]
     meant = {name for key in unknown for name in get_close_matches(key, allowed, n=1, cutoff=0.6)}
     said: list[str] = []
-    for one in found:
+    for one in findings:
         key = _key(one)
         if one["type"] == "extra_forbidden":
             said.append(f"{key}: unknown key; {nearest(key, allowed)}")

@@ -129,11 +129,11 @@ def test_an_identity_holds_the_configuration_and_not_where_it_lies(
     small: Workspace, write: Write
 ) -> None:
     folder(small.root, "vit")
-    before = resolve_model(card(small, write, "vit")).network
+    before = resolve_model(card(small, write, "vit")).fields["network"]
     (small.root / "models" / "vit").rename(small.root / "models" / "elsewhere")
-    assert resolve_model(card(small, write, "elsewhere")).network == before
+    assert resolve_model(card(small, write, "elsewhere")).fields["network"] == before
     folder(small.root, "elsewhere", model_type="vit", **{**SMALL["vit"], "intermediate_size": 16})
-    assert resolve_model(card(small, write, "elsewhere")).network != before
+    assert resolve_model(card(small, write, "elsewhere")).fields["network"] != before
 
 
 @pytest.mark.usefixtures("library")

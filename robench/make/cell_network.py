@@ -147,8 +147,8 @@ def check_code(kind: plugins.Kind, spec: Spec, card: Card, wanted: Mapping[str, 
     """
     if plugins.own(kind, spec) and spec.name != "given":
         return
-    found = plugins.resolve(kind, spec, card)
-    if any(wanted[key] != found[key] for key in found if key in wanted):
+    fields = plugins.resolve(kind, spec, card)
+    if any(wanted[key] != fields[key] for key in fields if key in wanted):
         raise RobenchError(
             f"{plugins.called(kind, spec, card)}: its code or a file that it names is not what it "
             "was when the run began; run again"

@@ -87,7 +87,7 @@ def clean_answers(
 ) -> np.ndarray:
     """What a network answers to clean images, (n, classes): its logits, or of a noisy one the
     logarithm of the mean probabilities of ASKED draws."""
-    found = []
+    answers = []
     for start in range(0, len(part), batch_size):
         x, _ = batch_of(part, start, batch_size, device)
         watch = watched(work, derived_seed(seed, "answers", "global", start), network)
@@ -100,8 +100,8 @@ def clean_answers(
                 check_shape(logits, len(x), network.classes)
                 check_finite("logits", logits)
                 drawn.append(logits)
-        found.append(mean_output(torch.stack(drawn)) if random else drawn[0])
-    return torch.cat(found).float().cpu().numpy()
+        answers.append(mean_output(torch.stack(drawn)) if random else drawn[0])
+    return torch.cat(answers).float().cpu().numpy()
 
 
 @dataclass(frozen=True)

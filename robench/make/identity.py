@@ -250,8 +250,8 @@ class Identities:
         """How the images of a cell were drawn; nothing where they are all that there are."""
         key = (cell.training.card.name, cell.stop)
         if key not in self._samples:
-            found = said(load_splits(cell.training.card), cell.stop)
-            self._samples[key] = {"sample": found} if found else {}
+            sample = said(load_splits(cell.training.card), cell.stop)
+            self._samples[key] = {"sample": sample} if sample else {}
         return self._samples[key]
 
     def _threat(self, threat: Threat) -> tuple[Written, bool]:
@@ -289,13 +289,13 @@ def _origin(cell: Cell) -> dict[str, Any]:
         numbers = load_sample(cell).numbers
         if numbers is None:
             return corruption.origin(threat.corruption, threat.severity, cell.start, cell.stop)
-        found = [
+        origins = [
             corruption.origin(threat.corruption, threat.severity, int(n), int(n) + 1)
             for n in numbers
         ]
-        if all(one == found[0] for one in found):
-            return found[0]
-        return {"source": "given", "fingerprint": digest_bytes(canonical(found).encode())}
+        if all(one == origins[0] for one in origins):
+            return origins[0]
+        return {"source": "given", "fingerprint": digest_bytes(canonical(origins).encode())}
     except RobenchError as error:
         raise RobenchError(f"{card.file}: {error}") from None
 

@@ -69,9 +69,9 @@ class Run:
         The weights of its model and of its surrogate must be there, and whatever a proof is to be
         handed. Raises Damaged where an outcome of that is.
         """
-        found, inputs = self.identity_of(cell)
-        self.digests[cell] = digest(found)
-        return found, inputs
+        identified, inputs = self.identity_of(cell)
+        self.digests[cell] = digest(identified)
+        return identified, inputs
 
     def identity_of(self, cell: Cell) -> tuple[Identity, Shared | None]:
         """What `identify` finds, without remembering it."""
@@ -95,13 +95,13 @@ class Run:
         before = self.plan.handed.get(cell)
         if before is None or self.resolved[cell.training.card.name].stochastic:
             return None
-        found: dict[int, str] = {}
+        broken_by: dict[int, str] = {}
         for other in before:
             if all(map(self.weights_of, other.trainings)):
                 name = self.digests.get(other) or digest(self.identity_of(other)[0])
                 for image in self._wrongly_answered(name):
-                    found.setdefault(image, other.threat.name)
-        return found
+                    broken_by.setdefault(image, other.threat.name)
+        return broken_by
 
     def _wrongly_answered(self, name: str) -> list[int]:
         """The images that a finished cell of a model without noise has broken; none where it is not
@@ -255,8 +255,8 @@ def survey(run: Run) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
 
     def count(states: dict[str, int], done: bool, *names: str | None) -> None:
         """One more model or cell; `names`: its own, then that of the inputs it needs."""
-        found = [run.store.read_failure(name) for name in names if name] if not done else []
-        reasons = [f"{one['task']}: {one['error']}" for one in found if one]
+        noted = [run.store.read_failure(name) for name in names if name] if not done else []
+        reasons = [f"{one['task']}: {one['error']}" for one in noted if one]
         states["done" if done else "failed" if reasons else "missing"] += 1
         failures.extend(reasons)
 

@@ -485,8 +485,8 @@ def _change(logits: Tensor, first: Tensor) -> float:
 
 def _numbers(part: Part) -> np.ndarray:
     """Which of the publisher's test images the rows are about."""
-    found = np.arange(len(part)) if part.numbers is None else part.numbers
-    return found.astype(np.int32)
+    numbers = np.arange(len(part)) if part.numbers is None else part.numbers
+    return numbers.astype(np.int32)
 
 
 def batch_of(part: Part, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:

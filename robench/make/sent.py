@@ -36,7 +36,7 @@ class Sent:
     def references(self, names: Iterable[str]) -> dict[str, Any]:
         """Name of a file of the store -> Ray's reference to its bytes. Names that are not there, or
         too large, are left out: the task reads them itself, and says what is wrong with them."""
-        found: dict[str, Any] = {}
+        held: dict[str, Any] = {}
         with self._lock:
             for name in names if self._room else ():
                 if name not in self._held:
@@ -48,10 +48,10 @@ class Sent:
                         continue
                     self._held[name] = self._ray.put(data), data.nbytes
                 self._held.move_to_end(name)
-                found[name] = self._held[name][0]
+                held[name] = self._held[name][0]
             while sum(size for _, size in self._held.values()) > self._room:
                 self._held.popitem(last=False)  # tasks under way keep what they have been given
-        return found
+        return held
 
     def forget(self, names: Iterable[str]) -> None:
         """They are not whole, and will be made anew."""

@@ -145,12 +145,12 @@ class Train:
         began = time.perf_counter()
         guard = guarded(replace(work, aside=trainer.scratch), derived_seed("train", "global", seed))
         with within(self.time_limit, work.who), guard:
-            found = trainer.fit(network, splits, rng, tell)
+            curves = trainer.fit(network, splits, rng, tell)
         cost = {"seconds": time.perf_counter() - began, **added_memory(device, memory)}
         if splits.seal() != before:
             forget_splits()
             raise RobenchError(f"{work.who} writes into the data set: copy what is to be changed")
-        history = checked_history(found, card)
+        history = checked_history(curves, card)
         if trainer.trains:
             history = with_cost(history, cost)
         state = written_state(network, trainer.trains)

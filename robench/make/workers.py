@@ -264,12 +264,12 @@ def _code(process: BaseProcess) -> int | None:
     if not hasattr(os, "waitid") or process.pid is None:
         return process.exitcode
     try:
-        found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return process.exitcode
-    if found is None:
+    if ended is None:
         return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _is_gone(process: BaseProcess) -> bool:

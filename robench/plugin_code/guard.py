@@ -266,15 +266,15 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 def _layers(network: nn.Module) -> list[Any]:
     """Which layers there are, of which class, with which hooks."""
-    found: list[Any] = []
+    layers: list[Any] = []
     for name, module in network.named_modules(remove_duplicate=False):
         own = module.__dict__
         if isinstance(module, torch.jit.ScriptModule):  # whose parts are made anew when looked at
-            found.append((name, type(module).__name__))
+            layers.append((name, type(module).__name__))
             continue
         hooks = tuple(tuple(own[kind]) for kind in HOOKS if own.get(kind))
-        found.append((name, id(module), type(module), hooks, id(own.get("forward"))))
-    return found
+        layers.append((name, id(module), type(module), hooks, id(own.get("forward"))))
+    return layers
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -45,10 +45,10 @@ def source(path: Path) -> bytes:
 
 def signature(path: Path) -> tuple[int, int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return 0, -1, 0
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _differs(path: Path) -> bool:
@@ -175,11 +175,11 @@ class Noticed:
         self._from = len(_opened)
 
     def stop(self) -> set[Path]:
-        found = {_meant(path) for path in _opened[self._from :]}
+        opened = {_meant(path) for path in _opened[self._from :]}
         _depth["listening"] -= 1
         if not _depth["listening"]:
             _opened.clear()
-        return {path for path in found if path.is_file()}
+        return {path for path in opened if path.is_file()}
 
 
 def _meant(path: str) -> Path:

@@ -96,12 +96,12 @@ class _Functions:
     """
 
     def __init__(self, named: Iterable[tuple[str, FunctionType]] = ()) -> None:
-        found = {id(function): (name, function) for name, function in named}
-        self._names = [name for name, _ in found.values()]
-        self._all = [function for _, function in found.values()]
+        by_id = {id(function): (name, function) for name, function in named}
+        self._names = [name for name, _ in by_id.values()]
+        self._all = [function for _, function in by_id.values()]
         self._keywords = [
             (name, function, {**function.__kwdefaults__})
-            for name, function in found.values()
+            for name, function in by_id.values()
             if function.__kwdefaults__
         ]
 
@@ -194,10 +194,10 @@ class Snapshot:
 
 
 def _values(places: list[_Place]) -> list[Any]:
-    found: list[Any] = []
+    values: list[Any] = []
     for place in places:
-        found.extend(place.where.__dict__.values())
-    return found
+        values.extend(place.where.__dict__.values())
+    return values
 
 
 def _of_library(value: Any) -> bool:
@@ -239,25 +239,25 @@ class Originals:
     def _look_around(self) -> None:
         self._modules = len(sys.modules)
         self._tables = []
-        found = [
+        places = [
             (where, [n for n in _callables(where) if n not in CHANGING]) for where in LIBRARIES
         ]
         layers = filter(inspect.isclass, vars(nn).values())
-        found += [(layer, ["forward"]) for layer in layers if "forward" in vars(layer)]
+        places += [(layer, ["forward"]) for layer in layers if "forward" in vars(layer)]
         beside: list[tuple[Any, list[str]]] = []
         for name, module in list(sys.modules.items()):
             if not isinstance(module, ModuleType):
                 continue
             top = name.partition(".")[0]
             if top == "robench":
-                found += self._places_in(module)
+                places += self._places_in(module)
             elif name.startswith(WITH_CLASSES):
                 beside += self._places_in(module)
             elif top in PUBLIC and "._" not in name and name.count(".") < 3:
                 beside.append((module, _callables(module)))
         inside, others = (
             [_Place(where, frozenset(names)) for where, names in some if names]
-            for some in (found, beside)
+            for some in (places, beside)
         )
         self._places = inside + others
         self._functions = _Functions(

@@ -74,12 +74,12 @@ def code_of(path: Path, root: Path, classes: Sequence[type] = ()) -> Code:
             files.add(Path(file).resolve())
     waiting = list(files)
     while waiting:
-        for found in _imports(waiting.pop(), root):
-            if isinstance(found, str):
-                packages.add(found)
-            elif found not in files:
-                files.add(found)
-                waiting.append(found)
+        for reached in _imports(waiting.pop(), root):
+            if isinstance(reached, str):
+                packages.add(reached)
+            elif reached not in files:
+                files.add(reached)
+                waiting.append(reached)
     data = {file for base in bases for file in _declared(base)}
     # What compiled code opens nobody notices: files count whose names stand in the code.
     written = {file for one in files for file in _written(one)} - files - data
@@ -145,20 +145,20 @@ def _data(file: Path, *_signature: int) -> str:
 @lru_cache(maxsize=1024)
 def _imports(path: Path, root: Path) -> tuple[Path | str, ...]:
     """Files and distributions that a Python file imports itself, wherever in it that is written."""
-    found: list[Path | str] = []
+    imported: list[Path | str] = []
     for node in _nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found += _named(path, root, alias.name, ())
+                imported += _named(path, root, alias.name, ())
         elif isinstance(node, ast.ImportFrom):
             name = "." * node.level + (node.module or "")
-            found += _named(path, root, name, tuple(alias.name for alias in node.names))
+            imported += _named(path, root, name, tuple(alias.name for alias in node.names))
         elif isinstance(node, ast.Call) and node.args:
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             first = getattr(node.args[0], "value", None)
             if called in DYNAMIC and isinstance(first, str):
-                found += _named(path, root, first, ())
-    return tuple(dict.fromkeys(found))
+                imported += _named(path, root, first, ())
+    return tuple(dict.fromkeys(imported))
 
 
 def _named(path: Path, root: Path, name: str, inside: tuple[str, ...]) -> Iterator[Path | str]:
@@ -224,22 +224,22 @@ def distribution(module: str) -> str:
     """The distribution that a module comes from: name, version and what was installed of it."""
     top = module.partition(".")[0]
     try:
-        found = importlib.metadata.distribution(top)
+        package = importlib.metadata.distribution(top)
     except importlib.metadata.PackageNotFoundError:
         names = importlib.metadata.packages_distributions().get(top)
         if not names:
             return top
-        found = importlib.metadata.distribution(names[0])
-    return built(found)
+        package = importlib.metadata.distribution(names[0])
+    return built(package)
 
 
-def built(found: importlib.metadata.Distribution) -> str:
+def built(package: importlib.metadata.Distribution) -> str:
     """name==version, and a digest of the hashes that its RECORD has of files in Python: two builds
     may say the same version. Without a RECORD of such files, the version alone."""
-    record = found.read_text("RECORD") or ""
+    record = package.read_text("RECORD") or ""
     lines = [line for line in record.splitlines() if ".py,sha256=" in line]
     code = f"#{digest_bytes(*map(str.encode, sorted(lines)))[:16]}" if lines else ""
-    return f"{found.name}=={found.version}{code}"
+    return f"{package.name}=={package.version}{code}"
 
 
 on_change.append(_imports.cache_clear)

@@ -29,10 +29,10 @@ Stamp = tuple[int, int, int, int, int]
 def stamp_of(path: str | int) -> Stamp | None:
     """None: there is nothing."""
     try:
-        found = os.stat(path)  # noqa: PTH116 (of ten thousand paths)
+        status = os.stat(path)  # noqa: PTH116 (of ten thousand paths)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_mode
 
 
 at_hand: dict[tuple[str, str], Any] = {}
@@ -86,22 +86,22 @@ class Files:
         """Names without `suffix` of the files under `folder`, hidden and temporary ones aside."""
         with suppress(FileNotFoundError), self._saying(folder, "cannot be read"):
             if self.local:  # a hundred thousand files: without asking about each
-                found: Iterable[str] = _local_files(Path(self.path(folder)))
+                leaves: Iterable[str] = _local_files(Path(self.path(folder)))
             else:
-                found = (path.rsplit("/", 1)[-1] for path in self.fs.find(self.path(folder)))
-            yield from (name.removesuffix(suffix) for name in found if name.endswith(suffix))
+                leaves = (path.rsplit("/", 1)[-1] for path in self.fs.find(self.path(folder)))
+            yield from (name.removesuffix(suffix) for name in leaves if name.endswith(suffix))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Every file under the root, or under a folder of it, by relative name -> its bytes, 0
         where a server does not say. A folder that is not there is empty."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         where = self.path(folder) if folder else self.root
         with suppress(FileNotFoundError), self._saying(folder, "cannot be read"):
             for path, about in self.fs.find(where, detail=True, **self._how_to_walk()).items():
                 if about["type"] != "directory":
                     name = path.removeprefix(self.root.rstrip("/")).lstrip("/")
-                    found[name] = about["size"] or 0
-        return found
+                    sizes[name] = about["size"] or 0
+        return sizes
 
     def _how_to_walk(self) -> dict[str, Any]:
         """A folder that cannot be read is no empty one; links of web pages may go in circles."""

@@ -216,10 +216,10 @@ class Leases:
 
 def _parsed(data: bytes | None) -> dict[str, Any]:
     try:
-        found = json.loads(data or b"{}")
+        about = json.loads(data or b"{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return about if isinstance(about, dict) else {}
 
 
 def _died_here(about: dict[str, Any]) -> bool:

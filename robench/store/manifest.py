@@ -204,19 +204,21 @@ def history_of(seed: Seed) -> list[dict[str, float]]:
 def check_shape(manifest: dict[str, Any], where: str) -> None:
     """Raises RobenchError, naming `where`, key and value, for what no page can be made of."""
     try:
-        found = MANIFEST.validate_python(manifest)
+        checked = MANIFEST.validate_python(manifest)
     except ValidationError as error:
         raise RobenchError(f"{where}: {explain(error, set())}") from None
-    for place, threat in enumerate(found["threats"]):
+    for place, threat in enumerate(checked["threats"]):
         for key in REQUIRED[threat["kind"]]:
             if key not in threat:
                 raise RobenchError(f"{where}: threats.{place}.{key}: this key is required")
-    _check_unique("models", [model["name"] for model in found["models"]], where)
-    _check_unique("threats", [threat["name"] for threat in found["threats"]], where)
-    threats = {threat["name"] for threat in found["threats"]}
-    models = {(model["name"], seed["seed"]) for model in found["models"] for seed in model["seeds"]}
-    identities, inputs = found.get("identities"), found.get("inputs")
-    for cell in found["cells"]:
+    _check_unique("models", [model["name"] for model in checked["models"]], where)
+    _check_unique("threats", [threat["name"] for threat in checked["threats"]], where)
+    threats = {threat["name"] for threat in checked["threats"]}
+    models = {
+        (model["name"], seed["seed"]) for model in checked["models"] for seed in model["seeds"]
+    }
+    identities, inputs = checked.get("identities"), checked.get("inputs")
+    for cell in checked["cells"]:
         if (cell["model"], cell["seed"]) not in models or cell["threat"] not in threats:
             what = f"{cell['model']!r} seed {cell['seed']} x {cell['threat']!r}"
             raise RobenchError(f"{where}: cells: {what}: no such model or threat")
@@ -224,9 +226,9 @@ def check_shape(manifest: dict[str, Any], where: str) -> None:
             named, of = cell.get(key), "identities" if key == "identity" else key
             if named is not None and named not in (known or {}):
                 raise RobenchError(f"{where}: cells: {key} = {named!r}: not in {of}")
-    if len({found.get(key) is None for key in ("identities", "identity_schema", "inputs")}) > 1:
+    if len({checked.get(key) is None for key in ("identities", "identity_schema", "inputs")}) > 1:
         raise RobenchError(f"{where}: identities, identity_schema and inputs go together")
-    for model in found["models"]:
+    for model in checked["models"]:
         _check_unique(f"seeds of {model['name']!r}", [one["seed"] for one in model["seeds"]], where)
 
 

@@ -36,7 +36,7 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """Field number -> value, and where the struct ends. Texts are left out."""
     if not depth:
         raise ValueError("its footer is nested too deeply")
-    found: dict[int, Any] = {}
+    fields: dict[int, Any] = {}
     number = 0
     while kind := data[at]:
         at += 1
@@ -46,8 +46,8 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
             number, at = _integer(data, at)
         kind &= 15
         if kind > 2:  # 1 and 2 are true and false, without anything that follows
-            found[number], at = _value(data, at, kind, depth)
-    return found, at + 1
+            fields[number], at = _value(data, at, kind, depth)
+    return fields, at + 1
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:

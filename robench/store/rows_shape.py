@@ -34,9 +34,9 @@ def check_rows(table: pa.Table, where: str) -> None:
     if not len(table):  # no cell has an outcome
         return
     for name, kind in COLUMNS.items():
-        found = table.schema.field(name).type if name in table.column_names else "absent"
-        if found != kind or table.column(name).null_count:
-            raise RobenchError(f"{where}: column {name} is {found}, not {kind} without gaps")
+        there = table.schema.field(name).type if name in table.column_names else "absent"
+        if there != kind or table.column(name).null_count:
+            raise RobenchError(f"{where}: column {name} is {there}, not {kind} without gaps")
     named = ("correct", "proved", RADIUS, CLEAR, *OF_LISTS)
     columns = {n: table.column(n).combine_chunks() for n in named if n in table.column_names}
     for name, kind in {"proved": PROVED, **OF_LISTS}.items():

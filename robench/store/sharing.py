@@ -69,10 +69,10 @@ def check_stores(source: Store, target: Store, read: str) -> None:
             f"push {other.shown}: web pages can only be read; push to a folder, s3://, gs://, "
             "sftp://, or whatever else can be written"
         )
-    found = {part.rstrip("/").rsplit("/", 1)[-1] for part in _entries(one)}
-    if found & {"cells", RUNS} or ("models" in found and "reports" not in found):
+    folders = {part.rstrip("/").rsplit("/", 1)[-1] for part in _entries(one)}
+    if folders & {"cells", RUNS} or ("models" in folders and "reports" not in folders):
         return  # a workspace has models/, too
-    inside = " (but .robench in it may be one: name that)" if ".robench" in found else ""
+    inside = " (but .robench in it may be one: name that)" if ".robench" in folders else ""
     unlisted = "; its server may not list folders" if "http" in str(one.fs.protocol) else ""
     raise RobenchError(
         f"{read}: holds no results of robench, which are in folders such as models/ and cells/"
@@ -250,10 +250,10 @@ class Sharing:
         """Taken when all that it names is there, and where it says all that the one there says."""
         if item.name not in self._listed(self.source, RUNS):
             return
-        found = self._taken(item, lambda data: checked_manifest(data, item.key))
-        if found is None:
+        taken = self._taken(item, lambda data: checked_manifest(data, item.key))
+        if taken is None:
             return
-        data, manifest = found
+        data, manifest = taken
         if lacking := self._lacking(manifest):
             self.shared.left[item.key] = f"names {lacking} that are not there: it was left"
             return
@@ -296,18 +296,18 @@ def _content_said(store: Store, item: StoreFile) -> str:
 
 def labels(*stores: Store) -> dict[str, str]:
     """What manifests of stores call their models and cells, by digest."""
-    found: dict[str, str] = {}
+    called: dict[str, str] = {}
     for store in stores:
         for name in store.files.sizes(RUNS):
             with suppress(Exception):  # it is only for words
                 manifest = checked_manifest(store.files.read(name), name[5:-5])
                 for model in manifest["models"]:
                     for seed in model["seeds"]:
-                        found[str(seed["digest"])] = f"{model['name']} seed {seed['seed']}"
+                        called[str(seed["digest"])] = f"{model['name']} seed {seed['seed']}"
                 for cell in manifest["cells"]:
                     where = f"{cell['model']} seed {cell['seed']} x {cell['threat']}"
-                    found[str(cell["digest"])] = where
-    return {key: cut(printable(label), 200) for key, label in found.items()}
+                    called[str(cell["digest"])] = where
+    return {key: cut(printable(label), 200) for key, label in called.items()}
 
 
 def note_pulled(target: Store, source: Store, shared: Transferred) -> None:

@@ -260,11 +260,11 @@ class Store:
             said = system_words(error)
             raise Damaged(f"{path}: {why}; cannot be set aside: {said}") from None
         try:
-            found = parse(self.files.read(aside))
+            parsed = parse(self.files.read(aside))
         except Exception:
             raise Damaged(f"{path}: {why}; set aside as {self.files.path(aside)}") from None
         self.files.move_back(aside, name)
-        return found
+        return parsed
 
 
 def as_outcome(data: bytes, cell: str, schema: int | None = None) -> Outcome:
@@ -315,10 +315,10 @@ def as_read(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_object(data: bytes) -> dict[str, Any]:
-    found = json.loads(data)
-    if not isinstance(found, dict):
+    value = json.loads(data)
+    if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    return found
+    return value
 
 
 def file_of(kind: Kind, digest: str) -> str:

@@ -54,8 +54,8 @@ class StoreFile:
 
 def item_of(name: str) -> StoreFile | None:
     """None: a store has no such file."""
-    if found := RESULT.fullmatch(name):
-        item = StoreFile(cast("Kind", found[1]), found[2], found[3] or "")
+    if match := RESULT.fullmatch(name):
+        item = StoreFile(cast("Kind", match[1]), match[2], match[3] or "")
         return item if item.name == name else None
     if name.startswith(f"{RUNS}/") and name.endswith(".json"):
         report = name.removeprefix(f"{RUNS}/").removesuffix(".json")

@@ -29,10 +29,10 @@ FRACTION = re.compile(r"\s*(\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*")
 
 def as_number(value: Any) -> Any:
     """ "8/255" as a number; everything else as it is."""
-    found = FRACTION.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not float(found[2]):
+    fraction = FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if fraction is None or not float(fraction[2]):
         return value
-    return float(found[1]) / float(found[2])
+    return float(fraction[1]) / float(fraction[2])
 
 
 def _as_aim(value: Any) -> Any:

@@ -260,7 +260,7 @@ def _transfers(
     workspace: Workspace, report: ReportCard, models: Sequence[ModelCard]
 ) -> list[Threat]:
     """One threat for each attack of the transfer matrix and each model as its surrogate."""
-    found: list[Threat] = []
+    threats: list[Threat] = []
     for name in workspace.select("attacks", report.transfer, report.file):
         card = workspace.card("attacks", name)
         if card.access != "white-box" or isinstance(card.eps, tuple):
@@ -276,8 +276,8 @@ def _transfers(
         for model in models:
             update = {"access": "transfer", "surrogate": model.name, "role": "diagnostic"}
             transferred = card.model_copy(update=update)
-            found.append(Threat(f"{name} from {model.name}", "attack", transferred, eps=card.eps))
-    return found
+            threats.append(Threat(f"{name} from {model.name}", "attack", transferred, eps=card.eps))
+    return threats
 
 
 def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threat]) -> list[Threat]:
@@ -286,7 +286,7 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
     report's own attacks answer already is left out.
     """
     attacks = [threat for threat in named if threat.kind == "attack"]
-    found: list[Threat] = []
+    added: list[Threat] = []
     for name in workspace.select("attacks", [DIAGNOSTICS], report.file) if attacks else ():
         card = workspace.card("attacks", name)
         own = card.eps if isinstance(card.eps, tuple) else ()
@@ -299,12 +299,12 @@ def _diagnostics(workspace: Workspace, report: ReportCard, named: Sequence[Threa
         if not radii or name in {threat.attack.name for threat in attacks}:
             continue
         several = bool(own) or len(radii) > 1
-        found += [
+        added += [
             Threat(f"{name}@{eps:g}" if several else name, "attack", card, eps=eps)
             for eps in sorted({*radii, *own})
             if not any(_covers(threat, card, eps) for threat in attacks)
         ]
-    return found
+    return added
 
 
 def _covers(threat: Threat, card: AttackCard, eps: float) -> bool:

@@ -227,17 +227,17 @@ class Plugin:
 
 @lru_cache(maxsize=1)
 def _installed() -> dict[Kind, dict[str, EntryPoint]]:
-    found: dict[Kind, dict[str, EntryPoint]] = {kind: {} for kind in KINDS}
+    entries: dict[Kind, dict[str, EntryPoint]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
         for entry in entry_points(group=f"robench.{kind}"):
-            rival = found[kind].get(entry.name) or _built_in(kind, entry.name)
+            rival = entries[kind].get(entry.name) or _built_in(kind, entry.name)
             if rival and (rival.value, _package(rival)) != (entry.value, _package(entry)):
                 raise RobenchError(
                     f"{kind}: two plugins are named {entry.name!r}: {_shown(rival)} and "
                     f"{_shown(entry)}; uninstall one or rename its entry point"
                 )
-            found[kind][entry.name] = entry
-    return found
+            entries[kind][entry.name] = entry
+    return entries
 
 
 def _built_in(kind: Kind, name: str) -> EntryPoint | None:
@@ -299,22 +299,22 @@ def load(kind: Kind, name: str, card: Card | None = None) -> type[Plugin]:
     """
     where = f"{card.file}: " if card else ""
     if name in HELD:
-        found = HELD[name]
+        plugin = HELD[name]
     elif _is_file(name):
-        found = _from_file(name, card)
+        plugin = _from_file(name, card)
     else:
         try:
             place = location(kind, name)
         except RobenchError as error:
             raise RobenchError(f"{where}{error}") from None
         try:
-            found = _imported(place)
+            plugin = _imported(place)
         except RobenchError as error:
             raise RobenchError(f"{where}{kind[:-1]} {name!r}: {error}") from error
     base = base_of(kind)
-    if not (inspect.isclass(found) and issubclass(found, base)):
-        raise RobenchError(f"{where}{kind[:-1]} {name!r}: {found!r} is not a subclass of {base}")
-    return found
+    if not (inspect.isclass(plugin) and issubclass(plugin, base)):
+        raise RobenchError(f"{where}{kind[:-1]} {name!r}: {plugin!r} is not a subclass of {base}")
+    return plugin
 
 
 def base_of(kind: Kind) -> type[Any]:
@@ -363,28 +363,28 @@ def locate(name: str, card: Card) -> tuple[Any, Code]:
     Raises RobenchError for a file outside the workspace, or where there is no such thing.
     """
     if _is_file(name):
-        found = _from_file(name, card)
-        return found, _code_in(name, card, (found,) if inspect.isclass(found) else ())
+        named = _from_file(name, card)
+        return named, _code_in(name, card, (named,) if inspect.isclass(named) else ())
     try:
         if ":" not in name:
             raise RobenchError("say 'package.module:name' or './file.py:name'")
-        found = _imported(name)
+        named = _imported(name)
     except RobenchError as error:
         raise RobenchError(f"{card.file}: {name!r}: {error}") from error
     file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     if file is None:
         raise RobenchError(f"{card.file}: {name!r}: its module has no file to count by")
-    return found, code_of(Path(file), Path(file).parent)
+    return named, code_of(Path(file), Path(file).parent)
 
 
 def classes_in(path: Path, root: Path) -> list[tuple[Kind, type[Plugin]]]:
     """The plugin classes that a file of the workspace `root` defines."""
-    module, found = _import_file(path, root), list[tuple[Kind, type[Plugin]]]()
+    module, classes = _import_file(path, root), list[tuple[Kind, type[Plugin]]]()
     for item in filter(inspect.isclass, vars(module).values()):
         if issubclass(item, Plugin) and item.__module__ == module.__name__:
             named = {base.__name__ for base in item.__mro__}
-            found += [(kind, item) for kind in KINDS if BASES[kind].partition(":")[2] in named]
-    return found
+            classes += [(kind, item) for kind in KINDS if BASES[kind].partition(":")[2] in named]
+    return classes
 
 
 def _is_file(name: str) -> bool:
@@ -515,13 +515,13 @@ def called(kind: Kind, spec: Spec, card: Card) -> str:
 
 def files(kind: Kind, spec: Spec, card: Card) -> frozenset[Path]:
     """The files that the identity of a plugin covers: code that it reaches, and data it names."""
-    found = frozenset[Path]()
+    covered = frozenset[Path]()
     if _is_file(spec.name):
-        found |= _code_in(spec.name, card, (load(kind, spec.name, card),)).files
+        covered |= _code_in(spec.name, card, (load(kind, spec.name, card),)).files
     factory = spec.settings.get("factory")
     if kind == "networks" and isinstance(factory, str) and _is_file(factory):
-        found |= locate(factory, card)[1].files
-    return found
+        covered |= locate(factory, card)[1].files
+    return covered
 
 
 def build(kind: Kind, spec: Spec, card: Card, **arguments: Any) -> Any:

@@ -130,28 +130,28 @@ def found_by_asking(questions: Questions, outside: bool, apart: bool) -> dict[st
         elsewhere = in_a_copy_of_this_process(lambda: _with_writes(questions))
     network = fresh()
     usual = ask(network, x)
-    found = {"again": moved(usual, ask(network, x))}
-    found["copy"] = moved(usual, ask(fresh(), x))
-    found["graph"] = moved(usual, ask(fresh(), x, graph=True))
+    changed = {"again": moved(usual, ask(network, x))}
+    changed["copy"] = moved(usual, ask(fresh(), x))
+    changed["graph"] = moved(usual, ask(fresh(), x, graph=True))
     network = fresh()
     for number in range(ROUNDS):
         ask(network, (first + 1e-3 * number).clamp(0, 1), graph=number % 2 == 1)
-    found["after near questions"] = moved(pristine, ask(network, then))
+    changed["after near questions"] = moved(pristine, ask(network, then))
     writes: dict[str, int] = {}
     if elsewhere is not None:
         pixels = x[0].numel()
         final, said = elsewhere[:, :pixels].view(x.shape).to(x), elsewhere[:, pixels:-1].to(x)
-        found["after an attack"] = moved(said, ask(fresh(), final))
+        changed["after an attack"] = moved(said, ask(fresh(), final))
         writes = {"writes": int(elsewhere[0, -1])}
     if not network.random_now and not network.random_input:
         back = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        found["order"] = moved(usual, ask(fresh(), x[back])[back])
+        changed["order"] = moved(usual, ask(fresh(), x[back])[back])
         strange = torch.cat([x[:ALONE], torch.rand_like(x)])
         few = min(ALONE, len(x))
-        found["company"] = moved(usual[:few], ask(fresh(), strange)[:few])
+        changed["company"] = moved(usual[:few], ask(fresh(), strange)[:few])
         copies = [ask(fresh(), x[i : i + 1]) for i in range(few)]
-        found["alone"] = moved(usual[:ALONE], torch.cat(copies))
-    shares = {key: round(value, 4) for key, value in found.items()}
+        changed["alone"] = moved(usual[:ALONE], torch.cat(copies))
+    shares = {key: round(value, 4) for key, value in changed.items()}
     return {"images": len(x), **shares, **writes}
 
 

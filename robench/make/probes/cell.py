@@ -92,7 +92,7 @@ class Probes:
         in one batch; and how its margins on test images compare with those on images that it is
         not to know."""
         splits = load_splits(self.model)
-        found: dict[str, Any] = {}
+        of_sorts: dict[str, Any] = {}
         sorts = relatives(splits, part, eps, self.report.seed, weights)
         every = Part(
             np.concatenate([part.at(slice(0)), *(one.images for one in sorts.values())]),
@@ -110,11 +110,11 @@ class Probes:
         start = 0
         for sort, one in sorts.items():
             clean, left = (float(share[start : start + len(one)].mean()) for share in shares)
-            found[sort] = {
+            of_sorts[sort] = {
                 "images": len(one), "clean": round(clean, 4), "attacked": round(left, 4)
             }  # fmt: skip
             start += len(one)
-        return {"relatives": found, "ranks": margins}
+        return {"relatives": of_sorts, "ranks": margins}
 
     @contextmanager
     def _at_once(self, rows: int) -> Iterator[Fresh]:

@@ -45,9 +45,9 @@ def ranks(
         eps: length of the one signed step after which margins are compared too (`how` is
             `attacked`), where there is a gradient.
     """
-    found: list[Rank] = []
+    compared: list[Rank] = []
     if "test" not in parts:
-        return found
+        return compared
 
     def margins(part: Part) -> dict[str, Tensor]:
         """Of each image, (n,), clean and after a step: how far it is from being wrong."""
@@ -71,11 +71,11 @@ def ranks(
                 continue
             one, other = test.numpy(), others[how].numpy()
             above, p = farther(one, other)
-            found.append({
+            compared.append({
                 "part": name, "how": how, "images": len(one), "others": len(other),
                 "above": round(above, 4), "p": float(f"{p:.3g}"),
             })  # fmt: skip
-    return found
+    return compared
 
 
 def farther(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:

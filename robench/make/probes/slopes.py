@@ -86,10 +86,10 @@ def slopes(questions: Questions) -> dict[str, Any]:
             return {"images": 0, "repeats": True, "error": NO_GRADIENT}
         known_grad = grad.nan_to_num(0, 0, 0)
         slope = torch.stack([(d * known_grad).flatten(1).sum(1) for d in directions()])
-        found, usable = _correlations(slope, sides, pair, loss, first)
+        correlation, usable = _correlations(slope, sides, pair, loss, first)
         if loss is _margin:
             still = _promised(slope, first) & _unmoved(sides)
-        worst = torch.where(usable, torch.minimum(worst, found), worst)
+        worst = torch.where(usable, torch.minimum(worst, correlation), worst)
         known |= usable
     share = round(float(still.float().mean()), 4)
     if not bool(known.any()):
