@@ -184,7 +184,7 @@ def test_what_follows_from_the_weights_does_not_make_another_model() -> None:
     asked(used)
     assert handed_over(used)[0] == other
     assert handed_over(trained(Extra()))[0] != handed_over(scaled_in_extra_state())[0]
-    assert one.partition("@")[0] == other.partition("@")[0]
+    assert one.text.partition("@")[0] == other.text.partition("@")[0]
 
 
 # -- weights that cannot be had --------------------------------------------------------------------

@@ -287,18 +287,18 @@ def test_a_handed_module_is_known_by_weights_attributes_and_code() -> None:
     module = Scaled()
     twin = Scaled()
     twin.load_state_dict(module.state_dict())
-    texts = [str(handed_over(module)[0]), str(handed_over(twin)[0])]
+    texts = [handed_over(module)[0].text, handed_over(twin)[0].text]
     assert texts[0] == texts[1]
     twin.scale = 2.0
-    texts.append(str(handed_over(twin)[0]))
+    texts.append(handed_over(twin)[0].text)
     with torch.no_grad():
         module.layer.bias += 1
-    texts.append(str(handed_over(module)[0]))
+    texts.append(handed_over(module)[0].text)
     hooked = Scaled()
     hooked.load_state_dict(twin.state_dict())
     hooked.scale = 2.0
     hooked.register_forward_hook(lambda *_: None)
-    texts.append(str(handed_over(hooked)[0]))
+    texts.append(handed_over(hooked)[0].text)
     assert len(set(texts)) == 4
 
 

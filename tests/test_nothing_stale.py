@@ -561,7 +561,7 @@ def test_a_module_in_memory_is_named_by_what_it_answers(
         module = kind(64, 10)
         module.load_state_dict(weights)
         change(module, sign, monkeypatch)
-        return str(named_by_answers(handed_over(module)[0], images))
+        return named_by_answers(handed_over(module)[0], images).text
 
     assert named(1.0) != named(-1.0)
 
