@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from robench.digest import digest
 from robench.errors import RobenchError
+from robench.make.attack_batch import AttackBatch
 from robench.make.tasks import Evaluate, Kind, MakeInputs, Tell, Train
 from robench.make.trained import there
 from robench.store.adversarial import images_file
@@ -68,4 +69,4 @@ class KeepImages:
         store.clear_failure(self.digest)
 
 
-Task = Train | MakeInputs | Evaluate | KeepImages
+Task = Train | MakeInputs | Evaluate | AttackBatch | KeepImages
