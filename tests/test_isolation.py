@@ -237,7 +237,7 @@ def test_what_comes_after_such_attacks_is_as_without_them(
 def test_an_attack_that_widens_its_ball_is_held_to_the_one_that_its_card_says(
     tmp_path: Path,
 ) -> None:
-    does = "target.ball.eps = 1.0; target.ball.norm = 'none'; x = target.project(1 - x, x)"
+    does = "vars(target.ball).update(eps=1.0, norm='none'); x = target.project(1 - x, x)"
     files = {
         "models/small.toml": SMALL,
         "attacks/odd.py": HEAD + ATTACK.format(name="Wide", does=does),
