@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from small_runs import Ears, carry_out, outcomes
 
 from robench.make import scheduler
@@ -184,6 +185,20 @@ def test_idle_workers_share_a_cell_and_its_bits_stay(
     assert flown.count("AttackBatch") == len(STARTS)
     assert ears.done.count("small seed 0 x one") == 1
     assert outcomes(run)["small seed 0 x one"] == alone
+
+
+def test_images_are_kept_of_a_parted_cell_too(
+    small: Workspace, write: Write, flown: list[str]
+) -> None:
+    cell_of(small, write)
+    flown.clear()
+    run, _ = carry_out(small, "parted", jobs=2, keep_images=True)
+    assert "AttackBatch" in flown
+    (name,) = (name for cell, name in run.digests.items() if cell.threat.name == "one")
+    payload, about = run.store.read_images(name)
+    assert about["outcome"] == run.store.read_cell(name).digest
+    images = safetensors.numpy.load(payload)["images"]
+    assert len(images) == 40
 
 
 def test_one_worker_parts_nothing(small: Workspace, write: Write, flown: list[str]) -> None:
