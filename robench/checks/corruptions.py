@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,7 @@ class Corrupted:
         self.drew_elsewhere = global_state() != before
 
     def asked(self) -> Iterator[Asked]:
-        for kind in self.corruption.kinds:
-            for severity in SEVERITIES:
-                for index in range(len(self.clean)):
-                    yield kind, severity, index
+        return product(self.corruption.kinds, SEVERITIES, range(len(self.clean)))
 
     def ask(self, kind: str, severity: int, index: int) -> Any:
         image = self.clean[index].copy()

@@ -87,17 +87,11 @@ def with_pictures(
 def _of_items(verdict: Mapping[str, Any], items: str) -> dict[str, Any]:
     """A verdict whose sentences speak of what its rows are of."""
 
-    def said(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: of_items(value, items) if key in ("text", "next") and value else value
-            for key, value in found.items()
-        }
+    def said(one: Mapping[str, Any]) -> dict[str, Any]:
+        return {**one, **{key: of_items(one[key], items) for key in ("text", "next") if key in one}}
 
-    lists = ("alarms", "findings")
-    return {
-        **verdict,
-        **{key: [said(one) for one in verdict[key]] for key in lists if key in verdict},
-    }
+    lists = {"alarms", "findings"} & verdict.keys()
+    return {**verdict, **{key: [said(one) for one in verdict[key]] for key in lists}}
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -50,10 +49,7 @@ def as_csv(
             said["against_truth"] = [one.truth if one else "" for one in of]
         table = pd.concat([table, pd.DataFrame(said, index=table.index)], axis=1)
     texts = table[[name for name in TEXTS if name in table]].map(_inert)
-    table = table.assign(**texts).rename(columns=_inert)
-    sink = io.StringIO()
-    table.to_csv(sink, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
-    return sink.getvalue()
+    return _csv(table.assign(**texts).rename(columns=_inert))
 
 
 def as_long_csv(
@@ -73,9 +69,11 @@ def as_long_csv(
                     | {f"accuracy{end}": row[name + end] for end in ("", "_low", "_high", "_sd")}
                     | {"verdict": verdict["verdict"] if verdict else None}
                 )
-    sink = io.StringIO()
-    pd.DataFrame(lines).to_csv(sink, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
-    return sink.getvalue()
+    return _csv(pd.DataFrame(lines))
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def as_json(
