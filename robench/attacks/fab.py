@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -145,21 +145,18 @@ class _Search:
         if aim is not None or self.target.aim is not None:
             answer = ask(aim=aim)
             return answer.gradient.flatten(1), answer.loss
-        best: Any = None
+        w, value = torch.zeros_like(at.flatten(1)), torch.zeros_like(self.size[rows])
+        least = torch.full_like(value, torch.inf)
         for turn in range(1, self.target.classes):
             answer = ask(aim=(self.y[rows] + turn) % self.target.classes)
-            w = answer.gradient.flatten(1)
-            far = answer.loss.abs() / torch.linalg.vector_norm(w, DUAL[self.norm], dim=1).clamp_min(
-                1e-12
-            )
-            if best is None:
-                best = [w, answer.loss, far]
-                continue
-            nearer = far < best[2]
-            best[0] = torch.where(nearer[:, None], w, best[0])
-            best[1] = torch.where(nearer, answer.loss, best[1])
-            best[2] = torch.where(nearer, far, best[2])
-        return best[0], best[1]
+            normal = answer.gradient.flatten(1)
+            size = torch.linalg.vector_norm(normal, DUAL[self.norm], dim=1)
+            far = answer.loss.abs() / size.clamp_min(1e-12)
+            nearer = far < least
+            w = torch.where(nearer[:, None], normal, w)
+            value = torch.where(nearer, answer.loss, value)
+            least = torch.where(nearer, far, least)
+        return w, value
 
     def bisect(self) -> None:
         """Move what was found towards the clean image while it stays adversarial."""

@@ -139,5 +139,5 @@ class _Search:
             logits = self.target.logits(shown, index.repeat_interleave(len(part)))
             gap = self.target.gap(logits, y.repeat_interleave(len(part)))
             parts.append(gap.view(len(y), len(part)))
-        found = torch.cat(parts, dim=1)
-        return found.clamp_max(0) if self.attack.reward == "hinge" else found
+        gaps = torch.cat(parts, dim=1)
+        return gaps.clamp_max(0) if self.attack.reward == "hinge" else gaps

@@ -51,8 +51,8 @@ def project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     first = (here >= eps).to(torch.uint8).argmax(1, keepdim=True)
     before = (first - 1).clamp_min(0)
     slope = count.gather(1, before).clamp_min(1)
-    found = ((total.gather(1, before) - eps) / slope).to(size.dtype)
-    t = torch.where(over[:, None], found, 0)
+    least = ((total.gather(1, before) - eps) / slope).to(size.dtype)
+    t = torch.where(over[:, None], least, 0)
     moved = torch.minimum((size - t.clamp_min(0)).clamp_min(0), room)
     return (x + (moved * way.sign()).view_as(x)).clamp(0, 1)
 

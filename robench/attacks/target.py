@@ -296,12 +296,12 @@ class ScoreTarget(DecisionTarget):
         each (draws, n, classes): what differs is owed to the images."""
         generator = self._hidden.generator
         start = None if generator is None else generator.get_state()
-        found = []
+        answers = []
         for x in several:
             if generator is not None and start is not None:
                 generator.set_state(start)
-            found.append(self.answers(x, draws, index))
-        return found
+            answers.append(self.answers(x, draws, index))
+        return answers
 
     @property
     def _copies(self) -> bool:

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field
 
 from robench.corruptions.base import Corruption
 from robench.data.base import Part, by_number, data_folders
+from robench.data.pictures import contents
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, check_name, nearest, resolved
 
@@ -67,7 +68,7 @@ class GivenImages(Corruption):
     def origin(self, kind: str, severity: int, start: int, stop: int) -> dict[str, Any]:
         found, labels = self._select(kind, severity, start, stop)
         if isinstance(found, list):
-            parts = [_bytes(path) for path in found]
+            parts = [contents(path) for path in found]
         else:
             parts = [str(found.shape).encode(), np.ascontiguousarray(found).tobytes()]
         return {"source": "given", "fingerprint": digest_bytes(*parts, labels.tobytes())}
@@ -171,19 +172,12 @@ def _enough(there: int, wanted: int, where: Path) -> None:
         raise RobenchError(f"{where}: has {there} images, {wanted} are asked for")
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RobenchError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _decode(path: Path) -> np.ndarray:
     """(h, w, 1) of a grey image file, else (h, w, 3)."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(_bytes(path))) as image:
+        with Image.open(io.BytesIO(contents(path))) as image:
             if math.prod(image.size) > MOST_PIXELS:
                 raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are too many")
             pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))

@@ -46,8 +46,8 @@ class Arrays(Dataset):
         if not path.is_file():
             raise RobenchError(f"{where}: no such file: {path}")
         stat = path.stat()
-        found = _digest(path, stat.st_mtime_ns, stat.st_size)
-        return {**settings, "file": Located(f"arrays@{found}", partial(_read, path))}
+        digest = _digest(path, stat.st_mtime_ns, stat.st_size)
+        return {**settings, "file": Located(f"arrays@{digest}", partial(_read, path))}
 
     def load(self) -> Splits:
         if not isinstance(self.file, Located):
@@ -115,7 +115,7 @@ def _read(path: Path) -> Splits:
                 f"{path.name}: its arrays unpack to {size / 2**30:.1f} GiB, more than 8"
             )
         with np.load(path, allow_pickle=False) as held:
-            found = {name: held[name] for name in held.files}
+            arrays = {name: held[name] for name in held.files}
     except RobenchError:
         raise
     except Exception as error:  # whatever a parser makes of a stranger's bytes
@@ -123,16 +123,16 @@ def _read(path: Path) -> Splits:
             f"{path.name}: is not a .npz file of arrays ({system_words(error)}); "
             "write it with numpy.savez(FILE, x=images, y=labels)"
         ) from None
-    absent = [name for name in ("x", "y") if name not in found]
+    absent = [name for name in ("x", "y") if name not in arrays]
     if absent:
         raise RobenchError(
-            f"{path.name}: lacks {absent[0]}; it has {', '.join(found) or 'nothing'}"
+            f"{path.name}: lacks {absent[0]}; it has {', '.join(arrays) or 'nothing'}"
         )
-    if ("x_train" in found) != ("y_train" in found):
+    if ("x_train" in arrays) != ("y_train" in arrays):
         raise RobenchError(f"{path.name}: x_train and y_train go together")
-    train = (found["x_train"], found["y_train"]) if "x_train" in found else None
-    classes = tuple(str(name) for name in found.get("classes", ()))
-    return arrays_of(found["x"], found["y"], path.name, classes, train)
+    train = (arrays["x_train"], arrays["y_train"]) if "x_train" in arrays else None
+    classes = tuple(str(name) for name in arrays.get("classes", ()))
+    return arrays_of(arrays["x"], arrays["y"], path.name, classes, train)
 
 
 @lru_cache(maxsize=16)

@@ -55,8 +55,8 @@ class Part:
     def at(self, items: Any) -> np.ndarray:
         """Some of the images, by a slice, an array of numbers or a number; only these are decoded
         or converted."""
-        found: np.ndarray = self.images[items]
-        return found
+        images: np.ndarray = self.images[items]
+        return images
 
     def some(self, items: np.ndarray) -> Part:
         """Some of them as a part of its own; pictures stay in their files."""
@@ -100,8 +100,8 @@ class InBytes(Part):
         return None
 
     def at(self, items: Any) -> np.ndarray:
-        found: np.ndarray = np.divide(self.pixels[items], 255, dtype=np.float32)
-        return found
+        images: np.ndarray = np.divide(self.pixels[items], 255, dtype=np.float32)
+        return images
 
     def some(self, items: np.ndarray) -> Part:
         return Part(self.at(items), self.labels[items])
@@ -359,8 +359,8 @@ def _downloading(folder: str, remedy: str) -> Iterator[None]:
 
 
 def _retrieved(url: str, known_hash: str, name: str, into: Path) -> Path:
-    found = pooch.retrieve(url, known_hash=known_hash, fname=name, path=into, progressbar=True)
-    return Path(found)
+    file = pooch.retrieve(url, known_hash=known_hash, fname=name, path=into, progressbar=True)
+    return Path(file)
 
 
 def _unpack(archive: Path, folder: str, into: Path) -> None:

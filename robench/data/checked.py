@@ -111,12 +111,12 @@ def checked_labels(
     whole = labels.astype(np.int64) if labels.dtype.kind in "iub" else _whole(labels, where)
     if len(whole) and whole.min() < 0:
         raise RobenchError(f"{where}: label {whole.min()}: labels count the classes from 0")
-    found = int(whole.max()) + 1 if len(whole) else 0
-    if names and found > len(names):
+    classes = int(whole.max()) + 1 if len(whole) else 0
+    if names and classes > len(names):
         raise RobenchError(
-            f"{where}: label {found - 1}, but there are {len(names)} classes, which count from 0"
+            f"{where}: label {classes - 1}, but there are {len(names)} classes, which count from 0"
         )
-    return whole, names or tuple(str(number) for number in range(found))
+    return whole, names or tuple(str(number) for number in range(classes))
 
 
 def _whole(labels: np.ndarray, where: str) -> np.ndarray:

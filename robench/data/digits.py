@@ -27,8 +27,8 @@ def _table() -> np.ndarray:
 
     Its file is read directly: importing sklearn.datasets takes longer than a run that does nothing.
     """
-    found = importlib.util.find_spec("sklearn")
-    folder = Path(found.origin).parent if found and found.origin else Path()
+    package = importlib.util.find_spec("sklearn")
+    folder = Path(package.origin).parent if package and package.origin else Path()
     path = folder / "datasets" / "data" / "digits.csv.gz"
     if path.is_file():
         return np.loadtxt(path, delimiter=",")

@@ -55,24 +55,24 @@ def relatives(
     most = max(LEAST, min(MOST, VALUES // int(np.prod(splits.input_shape))))
     test = Part(test.at(slice(most)), test.labels[:most])
     seen = _contents(splits.test)
-    found = {
+    sorts = {
         "training": _some(splits.train, most, seen, rng),
         "validation": _some(splits.validation, most, seen, rng),
     }
-    found["mixtures"] = _mixtures(splits, test, eps, rng)
+    sorts["mixtures"] = _mixtures(splits, test, eps, rng)
     if min(splits.input_shape[1:]) >= 4:
-        found["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
-        found["turned"] = _changed(test, eps, _turned)
-        found["darker"] = _changed(test, eps, lambda image, _: DARKER * image)
+        sorts["moved"] = _changed(test, eps, lambda image, _: (image + np.roll(image, 1, -1)) / 2)
+        sorts["turned"] = _changed(test, eps, _turned)
+        sorts["darker"] = _changed(test, eps, lambda image, _: DARKER * image)
         chance = np.random.Generator(np.random.PCG64(derived_seed(seed, "changed", weights)))
-        found["changed"] = _changed(test, eps, lambda image, _: _a_little(image, chance))
-    return {name: part for name, part in found.items() if len(part) >= FEWEST}
+        sorts["changed"] = _changed(test, eps, lambda image, _: _a_little(image, chance))
+    return {name: part for name, part in sorts.items() if len(part) >= FEWEST}
 
 
 def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) -> Part:
     searched = min(SEARCHED, ROOM // int(np.prod(splits.input_shape)))
     some = rng.permutation(len(splits.train))[:searched]
-    found: dict[int, np.ndarray] = {}
+    mixtures: dict[int, np.ndarray] = {}
     for label in np.unique(test.labels):  # class by class: not all of them at once
         others = splits.train.at(some[splits.train.labels[some] == label])
         for number in np.flatnonzero(test.labels == label) if len(others) else ():
@@ -81,9 +81,9 @@ def _mixtures(splits: Splits, test: Part, eps: float, rng: np.random.Generator) 
             enough = np.flatnonzero(far.max(1) > 4.2 * eps)
             if len(enough):
                 nearest = enough[far[enough].sum(1).argmin()]
-                found[int(number)] = (image + others[nearest]) / 2
-    numbers = sorted(found)
-    return _part([found[i] for i in numbers], test.labels[numbers].tolist(), test)
+                mixtures[int(number)] = (image + others[nearest]) / 2
+    numbers = sorted(mixtures)
+    return _part([mixtures[i] for i in numbers], test.labels[numbers].tolist(), test)
 
 
 def parts(splits: Splits, seed: int) -> dict[str, Part]:
@@ -94,12 +94,12 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "parts")))
     seen = _contents(splits.test)
     many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
-    found = {
+    sorts = {
         "test": _some(splits.test, many, set(), rng),
         "validation": _some(splits.validation, many, seen, rng),
         "training": _some(splits.train, many, seen, rng),
     }
-    return {name: part for name, part in found.items() if len(part) >= FEWEST}
+    return {name: part for name, part in sorts.items() if len(part) >= FEWEST}
 
 
 def _some(part: Part, many: int, seen: set[bytes], rng: np.random.Generator) -> Part:

@@ -38,12 +38,12 @@ class Listing:
         """Of the names and bytes of all files."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         pairs = [(part, *pair) for part, pictures in parts.items() for pair in pictures]
-        found = digests([file for _, file, _ in pairs])
+        contents = digests([file for _, file, _ in pairs])
         return digest_bytes(
             *(name.encode() for name in self.classes),
             *(
                 f"{part} {file.relative_to(place).as_posix()} {label} {content}".encode()
-                for (part, file, label), content in zip(pairs, found, strict=True)
+                for (part, file, label), content in zip(pairs, contents, strict=True)
             ),
         )
 
@@ -169,9 +169,9 @@ def _pairs(folder: Path | None, names: Sequence[str]) -> Pairs:
 
 def pictures(folder: Path) -> list[Path]:
     """The pictures under a folder, in the order of their names."""
-    found = [
+    files = [
         file
         for file in (folder.rglob("*") if folder.is_dir() else ())
         if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
     ]
-    return sorted(found, key=lambda file: by_number(file.relative_to(folder).as_posix()))
+    return sorted(files, key=lambda file: by_number(file.relative_to(folder).as_posix()))

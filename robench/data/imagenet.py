@@ -33,13 +33,13 @@ class ImageNet(ImageFolder):
         inner = place / "val" if (place / "val").is_dir() else place
         if not any(each.is_dir() and each.name.startswith("n") for each in inner.iterdir()):
             return _by_devkit(place, inner, where)
-        found = super().listed(inner, where)
-        if len(found.classes) != CLASSES:
+        listing = super().listed(inner, where)
+        if len(listing.classes) != CLASSES:
             raise RobenchError(
-                f"{where}: {inner} holds {len(found.classes)} folders of pictures, ImageNet has "
+                f"{where}: {inner} holds {len(listing.classes)} folders of pictures, ImageNet has "
                 f"{CLASSES}; for some of its classes say dataset = {{ name = 'imagefolder' }}"
             )
-        return found
+        return listing
 
 
 def _by_devkit(place: Path, inner: Path, where: str) -> Listing:

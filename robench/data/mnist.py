@@ -41,9 +41,9 @@ def read_idx(path: Path) -> np.ndarray:
 def _content(array: np.ndarray) -> str:
     """MD5 of the idx file that holds an array."""
     header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    found = hashlib.md5(header, usedforsecurity=False)
-    found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+    digest = hashlib.md5(header, usedforsecurity=False)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 class MNIST(Dataset):

@@ -104,11 +104,11 @@ class Pictures:
 
     def __getitem__(self, items: Any) -> np.ndarray:
         """Decoded: an image for a number, else a batch for a slice or an array of numbers."""
-        found = np.arange(len(self))[items]
-        if found.ndim == 0:
-            return self._read(int(found))
-        batch = np.empty((len(found), *self.shape[1:]), np.float32)
-        for row, item in enumerate(found):
+        numbers = np.arange(len(self))[items]
+        if numbers.ndim == 0:
+            return self._read(int(numbers))
+        batch = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        for row, item in enumerate(numbers):
             batch[row] = self._read(int(item))
         return batch
 
@@ -159,7 +159,7 @@ def digests(files: Sequence[Path]) -> list[str]:
     folder = Path(os.path.commonpath([file.parent for file in files]))
     memory = Path(pooch.os_cache("robench")) / "pictures" / f"{digest_bytes(bytes(folder))}.json"
     known = _remembered(memory)
-    found: dict[str, list[Any]] = {}
+    entries: dict[str, list[Any]] = {}
     for file in files:
         try:
             stat = file.stat()
@@ -170,11 +170,11 @@ def digests(files: Sequence[Path]) -> list[str]:
         before = known.get(name)
         if not isinstance(before, list) or before[:-1] != looks:
             before = [*looks, hashlib.sha256(contents(file)).hexdigest()]
-        found[name] = before
-    together = {**known, **found}  # one part asked for alone makes no other be read again
+        entries[name] = before
+    together = {**known, **entries}  # one part asked for alone makes no other be read again
     if together != known:
         _remember(memory, together)
-    return [str(entry[-1]) for entry in found.values()]
+    return [str(entry[-1]) for entry in entries.values()]
 
 
 def _remembered(memory: Path) -> dict[str, Any]:

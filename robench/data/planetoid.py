@@ -85,12 +85,12 @@ def read_pickle(path: Path) -> Any:
         for code, argument, _ in pickletools.genops(data):
             if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
                 raise pickle.UnpicklingError("asks for more memory than a file of its length fills")
-        found = _Reader(io.BytesIO(data), encoding="latin1").load()
-        if not isinstance(found, _SparseRows | np.ndarray | dict):
-            raise pickle.UnpicklingError(f"holds a {type(found).__name__}")
-        if isinstance(found, np.ndarray) and found.nbytes > len(data):
+        content = _Reader(io.BytesIO(data), encoding="latin1").load()
+        if not isinstance(content, _SparseRows | np.ndarray | dict):
+            raise pickle.UnpicklingError(f"holds a {type(content).__name__}")
+        if isinstance(content, np.ndarray) and content.nbytes > len(data):
             raise pickle.UnpicklingError("holds an array without its content")
-        return _dense(found) if isinstance(found, _SparseRows) else found
+        return _dense(content) if isinstance(content, _SparseRows) else content
     except Exception as error:  # a broken pickle may fail in any way
         raise RobenchError(
             f"{path}: not a file of arrays as the Planetoid authors ship it ({error}); remove it "

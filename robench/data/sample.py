@@ -30,8 +30,8 @@ def drawn(splits: Splits, images: int) -> Part:
     if images >= len(test):
         return test
     chosen = stratified(test.labels, splits.sample_seed)[:images]
-    found = test.some(chosen)
-    return found if found.numbers is not None else replace(found, numbers=chosen)
+    sample = test.some(chosen)
+    return sample if sample.numbers is not None else replace(sample, numbers=chosen)
 
 
 def said(splits: Splits, images: int) -> dict[str, Any]:

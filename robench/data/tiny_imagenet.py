@@ -141,9 +141,9 @@ def _lines(file: Place) -> list[str]:
 
 def _names(folder: Place) -> list[str]:
     try:
-        found = [item.name for item in folder.iterdir()]
+        names = [item.name for item in folder.iterdir()]
     except (OSError, KeyError, ValueError) as error:
         raise RobenchError(f"{folder}: no such folder of images ({error})") from None
-    if not found:
+    if not names:
         raise RobenchError(f"{folder}: holds no images")
-    return found
+    return names

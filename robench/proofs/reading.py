@@ -71,10 +71,15 @@ class Reading:
     read-out as the second term alone; None: p is read as it is."""
 
     @property
-    def pixels(self) -> int:
+    def first(self) -> Floats:
+        """The weights of the first stage, (units, pixels)."""
         matrix = self.stages[0].sources[0].matrix
         assert matrix is not None
-        return int(matrix.shape[1])
+        return matrix
+
+    @property
+    def pixels(self) -> int:
+        return int(self.first.shape[1])
 
 
 def checked(network: Network) -> None:

@@ -33,12 +33,10 @@ class Loss:
 def of_sums(reading: Reading, region: Region) -> Loss:
     """What the pre-activations of the first stage lose in a ball."""
     stage = reading.stages[0]
-    matrix = stage.sources[0].matrix
-    assert matrix is not None
     seen = (reading.scale * end + reading.shift for end in (region.low, region.high))
     slope, offset = chord(region.low, region.high, *map(np.abs, seen))
     share = gamma(stage.operations) + TINY
-    size = np.abs(matrix)
+    size = np.abs(reading.first)
     return Loss(share * size * slope, share * (np.abs(stage.bias) + size @ offset) + TINY)
 
 

@@ -68,9 +68,7 @@ class Shallow:
         self, reading: Reading, bounds: list[StageBounds], label: int, region: Region
     ) -> None:
         self.reading, self.bounds, self.label = reading, bounds, label
-        hidden, first = reading.stages[0], bounds[0]
-        matrix = hidden.sources[0].matrix
-        assert matrix is not None
+        hidden, first, matrix = reading.stages[0], bounds[0], reading.first
         self.sigmoid = isinstance(hidden.unit, Sigmoid)
         pieces = hidden.unit.pieces(-1e9, 1e9) if not self.sigmoid else None
         if pieces is not None:

@@ -70,7 +70,7 @@ class LibraryAttack(Attack):
         clean, labels = x[rows], y[rows]
         with library_call(rng):
             try:
-                found = self.attacked(target, clean, labels, rows)
+                x_adv = self.attacked(target, clean, labels, rows)
             except (BudgetExceeded, RobenchError):
                 raise
             except Exception as error:
@@ -78,7 +78,7 @@ class LibraryAttack(Attack):
                     f"attack {self.library}: {getattr(self, 'attack', '')} gave up: "
                     f"{str(error) or type(error).__name__}{self._hint(target)}"
                 ) from error
-        return x.index_copy(0, rows, within(target, found.to(x), clean))
+        return x.index_copy(0, rows, within(target, x_adv.to(x), clean))
 
     def attacked(self, target: DecisionTarget, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """What the library makes of images that are not wrong yet. The library's global random
@@ -127,25 +127,15 @@ def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _fields(adapter: type[LibraryAttack], name: str) -> type[BaseModel]:
-    function: Callable[..., Any] = adapter.offered()[name].__init__  # type: ignore[misc]
-    return fields_of(function, name, adapter.fields(), adapter.hidden)
-
-
-def fields_of(
-    function: Callable[..., Any], name: str, base: type[BaseModel], hidden: set[str]
-) -> type[BaseModel]:
-    """A pydantic model of `base` plus the parameters of `function`, with its types and defaults.
-
-    Args:
-        name: what the model is called.
-        hidden: see LibraryAttack.
-    """
+    """The adapter's own fields and the parameters of the library's attack, with their types and
+    defaults."""
     known: dict[str, Any] = {
-        key: (field.annotation, field) for key, field in base.model_fields.items()
+        key: (field.annotation, field) for key, field in adapter.fields().model_fields.items()
     }
+    function: Callable[..., Any] = adapter.offered()[name].__init__  # type: ignore[misc]
     for parameter in inspect.signature(function).parameters.values():
-        kind = parameter.kind
-        if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in hidden:
+        many = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if many or parameter.name in adapter.hidden:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         known[parameter.name] = (_plain(parameter.annotation, default), default)
@@ -196,13 +186,13 @@ def library_call(rng: torch.Generator) -> Iterator[None]:
             logging.disable(level)
 
 
-def within(target: DecisionTarget, found: Tensor, x: Tensor) -> Tensor:
+def within(target: DecisionTarget, x_adv: Tensor, x: Tensor) -> Tensor:
     """What a library found, inside the budget: too far ones are projected, in l0 given up."""
-    found = torch.where(torch.isfinite(found), found, x).to(x.dtype).clamp(0, 1)
+    x_adv = torch.where(torch.isfinite(x_adv), x_adv, x).to(x.dtype).clamp(0, 1)
     if target.norm == "l0":
-        near = target.ball.distance(found, x) <= target.eps
-        return torch.where(near.view(-1, *[1] * (x.dim() - 1)), found, x)
-    return found if target.norm == "none" else target.project(found, x)
+        near = target.ball.distance(x_adv, x) <= target.eps
+        return torch.where(near.view(-1, *[1] * (x.dim() - 1)), x_adv, x)
+    return x_adv if target.norm == "none" else target.project(x_adv, x)
 
 
 def starting_points(

@@ -117,8 +117,8 @@ class ART(LibraryAttack):
         if self.attack in TOWARDS and target.aim is None and isinstance(target, ScoreTarget):
             y = target.logits(x, rows).scatter(1, y[:, None], -torch.inf).argmax(1)
         one_hot = np.eye(target.classes, dtype=np.float32)[y.cpu().numpy()]
-        found = attack.generate(x.cpu().numpy(), y=one_hot)
-        return torch.as_tensor(found, device=x.device)
+        x_adv = attack.generate(x.cpu().numpy(), y=one_hot)
+        return torch.as_tensor(x_adv, device=x.device)
 
     def _build(self, target: DecisionTarget, x: Tensor, rows: Tensor) -> Any:
         """ART's object with the card's settings, around the target."""

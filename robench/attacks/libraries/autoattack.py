@@ -48,5 +48,5 @@ class AutoAttack(LibraryAttack):
             device=x.device,
         )
         suite.verbose = False
-        found: Tensor = suite.run_standard_evaluation(x, y, batch_size=len(x))[0]
-        return found
+        x_adv: Tensor = suite.run_standard_evaluation(x, y, batch_size=len(x))[0]
+        return x_adv
