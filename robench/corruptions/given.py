@@ -59,18 +59,18 @@ class GivenImages(Corruption):
     def given(self, kind: str, severity: int, start: int, stop: int) -> Part:
         """Images `start` to `stop` of the set. Raises RobenchError for files that are missing,
         damaged or too few."""
-        found, labels = self._select(kind, severity, start, stop)
-        pixels = _decode_all(found) if isinstance(found, list) else found
+        chosen, labels = self._select(kind, severity, start, stop)
+        pixels = _decode_all(chosen) if isinstance(chosen, list) else chosen
         images: np.ndarray = pixels[..., None] if pixels.ndim == 3 else pixels
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return Part(images.astype(np.float32) / np.float32(255), labels)
 
     def origin(self, kind: str, severity: int, start: int, stop: int) -> dict[str, Any]:
-        found, labels = self._select(kind, severity, start, stop)
-        if isinstance(found, list):
-            parts = [contents(path) for path in found]
+        chosen, labels = self._select(kind, severity, start, stop)
+        if isinstance(chosen, list):
+            parts = [contents(path) for path in chosen]
         else:
-            parts = [str(found.shape).encode(), np.ascontiguousarray(found).tobytes()]
+            parts = [str(chosen.shape).encode(), np.ascontiguousarray(chosen).tobytes()]
         return {"source": "given", "fingerprint": digest_bytes(*parts, labels.tobytes())}
 
     def _select(
@@ -157,14 +157,14 @@ def _tree(
         known = [path.name for path in root.iterdir() if path.is_dir()]
         raise RobenchError(f"{folder}: no such folder; {nearest(kind, known)}")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())[:classes]
-    found = [
+    pictures = [
         (path, label)
         for label, name in enumerate(names)
         for path in (folder / name).rglob("*")
         if path.suffix.lower() in SUFFIXES
     ]
-    found.sort(key=lambda item: (by_number(item[0].name), item[1]))
-    return tuple(path for path, _ in found), tuple(label for _, label in found)
+    pictures.sort(key=lambda item: (by_number(item[0].name), item[1]))
+    return tuple(path for path, _ in pictures), tuple(label for _, label in pictures)
 
 
 def _enough(there: int, wanted: int, where: Path) -> None:

@@ -80,8 +80,8 @@ def _given(
     """The images of a set made before, in the order that is asked for."""
     if numbers is None:
         return corruption.given(kind, severity, first, first + count)
-    found = [corruption.given(kind, severity, int(n), int(n) + 1) for n in numbers]
-    parts = [part for part in found if part is not None]
+    sets = [corruption.given(kind, severity, int(n), int(n) + 1) for n in numbers]
+    parts = [part for part in sets if part is not None]
     if not parts:
         return None
     return Part(

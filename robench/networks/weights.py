@@ -82,7 +82,7 @@ def tensors_in(payload: bytes) -> dict[str, Tensor]:
     nobody may write into them."""
     header = tensors_header(payload)
     start = 8 + int.from_bytes(payload[:8], "little")
-    found = {}
+    tensors = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         for name, said in header.items():
@@ -96,8 +96,8 @@ def tensors_in(payload: bytes) -> dict[str, Tensor]:
                 if count
                 else torch.empty(0, dtype=kind)
             )
-            found[name] = flat.view(said["shape"])
-    return found
+            tensors[name] = flat.view(said["shape"])
+    return tensors
 
 
 def is_plain(value: Any) -> bool:

@@ -42,12 +42,12 @@ class StageBounds:
 def intervals(reading: Reading, region: Region) -> list[StageBounds]:
     """Interval bounds of all stages for the points of a ball."""
     seen = (reading.scale * region.low + reading.shift, reading.scale * region.high + reading.shift)
-    found: list[StageBounds] = []
+    stages: list[StageBounds] = []
     for stage in reading.stages:
         total_low, total_high = stage.bias.copy(), stage.bias.copy()
         size: Floats = np.abs(stage.bias)
         for source in stage.sources:
-            a, b = seen if source.stage == PIXELS else _outputs(found, source)
+            a, b = seen if source.stage == PIXELS else _outputs(stages, source)
             if source.matrix is None:
                 total_low, total_high = total_low + a, total_high + b
                 size = size + np.maximum(np.abs(a), np.abs(b))
@@ -64,7 +64,7 @@ def intervals(reading: Reading, region: Region) -> list[StageBounds]:
             stage.unit.pieces(a, b).outputs()
             for a, b in zip(total_low.tolist(), total_high.tolist(), strict=True)
         ]
-        found.append(
+        stages.append(
             StageBounds(
                 total_low,
                 total_high,
@@ -73,7 +73,7 @@ def intervals(reading: Reading, region: Region) -> list[StageBounds]:
                 np.array([ceiling.max(0) for _, ceiling in outs]),
             )
         )
-    return found
+    return stages
 
 
 def _outputs(found: list[StageBounds], source: Source) -> tuple[Floats, Floats]:

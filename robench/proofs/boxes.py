@@ -91,11 +91,11 @@ def _standardised(network: Network, net: Net, box: Box) -> Box:
 def _proved(network: Network, net: Net, box: Box, label: int) -> bool:
     box = _standardised(network, net, box)
     if isinstance(network, CNN):
-        found = _convolutional(network, net, box, label)
+        lead = _convolutional(network, net, box, label)
     else:
         assert isinstance(network, SNN)
-        found = _spiking(network, net, box, label)
-    wins = (found.ahead > 0.5) | ((found.ahead > -0.5) & ~(found.most < -found.slack))
+        lead = _spiking(network, net, box, label)
+    wins = (lead.ahead > 0.5) | ((lead.ahead > -0.5) & ~(lead.most < -lead.slack))
     return not np.delete(wins, label).any()
 
 
@@ -124,8 +124,8 @@ def _ahead(net: Net, answers: list[Value], label: int) -> Floats:
     """The most by which the sum of some answers of each class can exceed that of `label`."""
     rows = torch.eye(answers[0].box.low.shape[1], dtype=torch.float64)
     rows = rows - rows[label]
-    found: Floats = net.most([(value, rows) for value in answers]).numpy()
-    return found
+    most: Floats = net.most([(value, rows) for value in answers]).numpy()
+    return most
 
 
 def _activated(network: CNN, net: Net, value: Value) -> Value:
@@ -144,10 +144,10 @@ def _activated(network: CNN, net: Net, value: Value) -> Value:
 
 def _unsettled(pieces: Pieces, box: Box) -> Tensor:
     """Whether an interval reaches over an end of a piece."""
-    found = torch.zeros_like(box.low, dtype=torch.bool)
+    unsettled = torch.zeros_like(box.low, dtype=torch.bool)
     for end in pieces.high[:-1].tolist():
-        found |= (box.low <= end) & (box.high >= end)
-    return found
+        unsettled |= (box.low <= end) & (box.high >= end)
+    return unsettled
 
 
 def _sum(net: Net, parts: list[Value], rounds: float) -> Value:

@@ -178,8 +178,8 @@ def pieces(
 def product(a: Floats, b: Floats) -> Floats:
     """a @ b on torch's threads, of which there is one: NumPy's would be as many as there are cores,
     in each of several processes."""
-    found: Floats = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
-    return found
+    result: Floats = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    return result
 
 
 def _lines(

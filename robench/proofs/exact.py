@@ -55,14 +55,14 @@ class Exact(Attack):
 
     def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         assert isinstance(target, WeightsTarget)
-        found = self._quick(target, x, y, rng)
-        standing = torch.nonzero(target.labels(found) == y)[:, 0].tolist()
+        images = self._quick(target, x, y, rng)
+        standing = torch.nonzero(target.labels(images) == y)[:, 0].tolist()
         try:
             reading = None if convolutional(target.network) else read(target.network)
         except Unreadable as why:
             for image in standing:
                 target.left_open(image, str(why))
-            return found
+            return images
         for image in standing:
             if target.broken[image]:
                 continue
@@ -71,9 +71,9 @@ class Exact(Attack):
             if reading is None:
                 self._bounded(target, one, label, image)
             elif (witness := self._searched(target, reading, one, label, image)) is not None:
-                found[image] = witness[0]
+                images[image] = witness[0]
             target.seconds.append(time.thread_time() - started)
-        return found
+        return images
 
     def _searched(
         self, target: WeightsTarget, reading: Reading, x: Tensor, label: int, image: int
@@ -150,15 +150,15 @@ class Search:
             return None, ""  # the answer is the same everywhere, and right where the ball begins
         if image.undecided > self.attack.units:
             return None, f"more than {self.attack.units} units are open"
-        found: list[Tensor] = []
+        witnesses: list[Tensor] = []
 
         def attempt(point: Floats) -> bool:
             witness = self._wrong(point)
-            found.extend([] if witness is None else [witness])
+            witnesses.extend([] if witness is None else [witness])
             return witness is not None
 
         tree = search(image, classes, self.attack.nodes, seconds, attempt)
-        return (found[-1] if tree.found else None), tree.left
+        return (witnesses[-1] if tree.found else None), tree.left
 
     def _program(
         self, classes: list[int], slack: Floats, until: float
@@ -200,20 +200,20 @@ class Search:
 
     def _witness(self, point: Floats, target: int, until: float) -> Tensor | None:
         """A wrong point near `point`, as the network itself says."""
-        if (found := self._wrong(point)) is not None:
-            return found
+        if (wrong := self._wrong(point)) is not None:
+            return wrong
         for margin in MARGINS:
             program = Program(self.reading, self.bounds, self.region, margin, self.keep)
             settled = settle(program, point, program.lead(target, self.label))
-            if settled is not None and (found := self._wrong(settled)) is not None:
-                return found
+            if settled is not None and (wrong := self._wrong(settled)) is not None:
+                return wrong
         for margin in MARGINS[1:]:
             program = Program(self.reading, self.bounds, self.region, margin, self.keep)
             solver = Solver(program, self.attack.nodes, until)
             for goal in self._goals(program, target, -TOLERANCE):
                 answer = solver.ask(goal)
-                if answer.point is not None and (found := self._wrong(answer.point)) is not None:
-                    return found
+                if answer.point is not None and (wrong := self._wrong(answer.point)) is not None:
+                    return wrong
         return None
 
     def _wrong(self, point: Floats) -> Tensor | None:

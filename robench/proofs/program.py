@@ -169,7 +169,7 @@ class Program:
             ):
                 steps = [float(ends[0] - end) for end in ends[1:]]
                 self._row([p, *shares], [1.0, *steps], least, most)
-        found: list[tuple[dict[int, float], float]] = []
+        expressions: list[tuple[dict[int, float], float]] = []
         for j in range(outputs):
             first = float(pieces.slope[0, j])
             terms = {p: first} if first else {}
@@ -179,8 +179,8 @@ class Program:
                     terms[parts[k - 1]] = float(pieces.slope[k, j]) - first
             if pieces.width.any():
                 terms[self._band(pieces.width, shares)] = 1.0
-            found.append((terms, float(pieces.offset[0, j])))
-        return found
+            expressions.append((terms, float(pieces.offset[0, j])))
+        return expressions
 
     def _band(self, width: Floats, shares: list[int]) -> int:
         """A column in [0, sum width_k m_k]."""

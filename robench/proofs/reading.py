@@ -128,13 +128,13 @@ def _numbers(value: torch.Tensor) -> Floats:
 
 def _matrices(layers: nn.ModuleList) -> list[tuple[Floats, Floats]]:
     """Weights and biases of fully connected layers."""
-    found = []
+    matrices = []
     for layer in layers:
         op = layer.op
         assert isinstance(op, nn.Linear)
         weight = _numbers(op.weight)
-        found.append((weight, np.zeros(len(weight)) if op.bias is None else _numbers(op.bias)))
-    return found
+        matrices.append((weight, np.zeros(len(weight)) if op.bias is None else _numbers(op.bias)))
+    return matrices
 
 
 def _perceptron(network: MLP | FC) -> Reading:

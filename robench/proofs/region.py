@@ -48,8 +48,8 @@ class Region:
 
     def reach(self, v: Floats, times: Callable[[Floats, Floats], Floats] = np.matmul) -> Floats:
         """The most of v (x' - middle), (rows,); v: (rows, pixels), or of one row (pixels,)."""
-        found: Floats = times(np.abs(v), self.radius)
-        return found
+        most: Floats = times(np.abs(v), self.radius)
+        return most
 
     def farthest(self, v: Floats) -> Floats:
         """Points of the ball at which that is, or nearly, (rows, pixels)."""
@@ -74,8 +74,8 @@ class Around(Region):
 
     def reach(self, v: Floats, times: Callable[[Floats, Floats], Floats] = np.matmul) -> Floats:
         rows = np.atleast_2d(v)
-        found: Floats = self._most(rows)[0] + rows @ self._shift
-        return found if v.ndim > 1 else found[0]
+        most: Floats = self._most(rows)[0] + rows @ self._shift
+        return most if v.ndim > 1 else most[0]
 
     def farthest(self, v: Floats) -> Floats:
         rows = np.atleast_2d(v)

@@ -63,8 +63,8 @@ class Unit:
         """All pieces on [low, high]."""
         inner = [b for b in self.breaks(low, high) if low <= b <= high]
         ends = [low, *inner, high]
-        found = [(a, b, *self.line(a, b)) for a, b in pairwise(ends) if b > a or len(ends) == 2]
-        lows, highs, slopes, offsets, widths = zip(*found, strict=True)
+        rows = [(a, b, *self.line(a, b)) for a, b in pairwise(ends) if b > a or len(ends) == 2]
+        lows, highs, slopes, offsets, widths = zip(*rows, strict=True)
         return Pieces(
             np.array(lows), np.array(highs), np.array(slopes), np.array(offsets), np.array(widths)
         )
@@ -104,13 +104,13 @@ class Sigmoid(Unit):
 
     def breaks(self, low: float, high: float) -> list[float]:
         ends = [low, 0.0, high] if low < 0 < high else [low, high]
-        found: list[float] = []
+        places: list[float] = []
         for a, b in pairwise(ends):
             parts = 1
             while parts < 64 and self._widest(a, b, parts) > WIDEST:
                 parts *= 2
-            found += [a + (b - a) * part / parts for part in range(parts)]
-        return found[1:]
+            places += [a + (b - a) * part / parts for part in range(parts)]
+        return places[1:]
 
     def _widest(self, low: float, high: float, parts: int) -> float:
         step = (high - low) / parts

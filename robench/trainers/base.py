@@ -263,16 +263,16 @@ class Trainer(Plugin):
         learned ones that end at the clamp, where there is one."""
         if not self.noisy:
             return {}
-        found: dict[str, float] = {}
+        curves: dict[str, float] = {}
         clamp: tuple[float, float] | None = getattr(self, "sigma_range", None)
         for index, layer in enumerate(noisy_layers(network), start=1):
             sigma = layer.sigma.detach()
-            found[f"sigma/{index}"] = float(sigma.mean())
-            found[f"sigma spread/{index}"] = float(sigma.std(correction=0))
+            curves[f"sigma/{index}"] = float(sigma.mean())
+            curves[f"sigma spread/{index}"] = float(sigma.std(correction=0))
             if clamp is not None and layer.sigma.requires_grad:
                 at = sum((sigma - bound).abs() < 1e-6 * bound for bound in clamp)
-                found[f"sigma clamped/{index}"] = float(torch.as_tensor(at).float().mean())
-        return found
+                curves[f"sigma clamped/{index}"] = float(torch.as_tensor(at).float().mean())
+        return curves
 
 
 class _Recorded:
@@ -288,8 +288,8 @@ class _Recorded:
     def __call__(self, x: Tensor, y: Tensor) -> float:
         if (here := places(self._network)) != self._places:  # a recording reads what was there
             self._places, self._replays = here, Replays([self._rng])
-        loss, *found = self._replays("gradient", self._ask, x, y)
-        for weight, grad in zip(self._learning, found, strict=True):
+        loss, *gradients = self._replays("gradient", self._ask, x, y)
+        for weight, grad in zip(self._learning, gradients, strict=True):
             weight.grad = grad
         return float(loss)
 
@@ -299,8 +299,8 @@ class _Recorded:
             weight.grad = None
         loss = self._trainer.gradient(self._network, x, y, self._rng)
         self._learning = [weight for weight in weights if weight.grad is not None]
-        found = [weight.grad for weight in self._learning if weight.grad is not None]
-        return [torch.as_tensor(loss), *found]
+        gradients = [weight.grad for weight in self._learning if weight.grad is not None]
+        return [torch.as_tensor(loss), *gradients]
 
 
 def to_device(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:

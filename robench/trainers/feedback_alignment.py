@@ -45,20 +45,20 @@ class FeedbackAlignment(Trainer):
 
 def make_feedback(network: Network, rng: torch.Generator | None) -> Feedback:
     """Layers with weights B: drawn from `rng`, or (None) those of the network itself."""
-    found: dict[nn.Module, nn.Module] = {}
+    feedback: dict[nn.Module, nn.Module] = {}
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             carrier = copy.deepcopy(module).requires_grad_(False)
             if rng is not None:
                 spread = float(carrier.weight.std())
                 carrier.weight.normal_(0, spread, generator=rng)
-            found[module] = carrier
-    if not found:
+            feedback[module] = carrier
+    if not feedback:
         raise RobenchError(
             f"trainer feedback-alignment: network {type(network).__name__} has neither linear nor "
             "convolutional layers; use mlp, cnn, rnn or snn"
         )
-    return found
+    return feedback
 
 
 @contextmanager

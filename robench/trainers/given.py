@@ -47,7 +47,7 @@ class GivenWeights(Trainer):
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a device may never end
                 raise RobenchError("is not a file")
-            found = _digest(kind.weights_in, path, stat.st_mtime_ns, stat.st_size)
+            digest = _digest(kind.weights_in, path, stat.st_mtime_ns, stat.st_size)
         except FileNotFoundError as error:
             raise RobenchError(f"{where}: {system_words(error)}{kind.absent}") from None
         except (OSError, RobenchError) as error:
@@ -55,7 +55,7 @@ class GivenWeights(Trainer):
         read: Callable[[], Any] = partial(safetensors.torch.load_file, path)
         if kind.weights_in is not Module.weights_in:
             read = partial(_read, kind, path)
-        return {**settings, "weights": Located(f"tensors@{found}", read)}
+        return {**settings, "weights": Located(f"tensors@{digest}", read)}
 
     def fit(
         self, network: Network, data: Splits, rng: torch.Generator, progress: Progress
@@ -85,8 +85,8 @@ _FIELDS = create_model(
 
 def _kind(card: Card) -> type[Module]:
     """Who knows how its files of weights are written: the network of a model card."""
-    found = load("networks", card.network.name, card) if isinstance(card, ModelCard) else Module
-    return found if issubclass(found, Module) else Module
+    network = load("networks", card.network.name, card) if isinstance(card, ModelCard) else Module
+    return network if issubclass(network, Module) else Module
 
 
 def _read(kind: type[Module], path: Path) -> dict[str, Tensor]:

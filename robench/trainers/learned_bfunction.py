@@ -68,16 +68,16 @@ class LearnedBFunction(BFunctionTrainer):
             text = str(BFunction("network", point))
             trials.append(Tried(point, self._area(network, data, text, seed, rng.device)))
             self._keep(network, data, seed, trials)
-        found = min(trials, key=lambda trial: trial.area)
-        self.functions = (str(BFunction("network", found.point)),)
+        best_trial = min(trials, key=lambda trial: trial.area)
+        self.functions = (str(BFunction("network", best_trial.point)),)
 
         def second_half(done: float, text: str) -> None:
             progress(0.5 + done / 2, text)
 
         history = super().fit(network, data, rng, second_half)
-        names = zip(("w1", "b1", "w2", "b2"), found.point, strict=True)
+        names = zip(("w1", "b1", "w2", "b2"), best_trial.point, strict=True)
         learned = {f"b-function/{name}": value for name, value in names}
-        areas = {"area/own": own, "area/learned": found.area}
+        areas = {"area/own": own, "area/learned": best_trial.area}
         for place, row in enumerate(history):
             row |= {**learned, **areas} if place == 0 else {}
         return history

@@ -84,10 +84,10 @@ def mended() -> ModuleType:
     spec = importlib.util.find_spec("imagecorruptions")
     if spec is None or not spec.submodule_search_locations:
         raise RobenchError("imagecorruptions is not installed: pip install imagecorruptions==1.1.2")
-    found = importlib.metadata.version("imagecorruptions")
-    if found != VERSION:
+    version = importlib.metadata.version("imagecorruptions")
+    if version != VERSION:
         raise RobenchError(
-            f"imagecorruptions {found} is installed; robench mends exactly {VERSION}: "
+            f"imagecorruptions {version} is installed; robench mends exactly {VERSION}: "
             f"pip install imagecorruptions=={VERSION}"
         )
     folder = Path(spec.submodule_search_locations[0])

@@ -57,7 +57,7 @@ def answered(module: nn.Module, images: Tensor) -> list[Tensor | str]:
     module = module.to("cpu").eval()
     kinds = {weight.dtype for weight in module.parameters() if weight.is_floating_point()}
     images = images.to(kinds.pop()) if len(kinds) == 1 else images  # as networks/module.py does
-    found: list[Tensor | str] = []
+    answers: list[Tensor | str] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # bits must not depend on the machine's cores
     try:
@@ -65,12 +65,12 @@ def answered(module: nn.Module, images: Tensor) -> list[Tensor | str]:
             with torch_seeded(0), numpy_and_python_seeded(0):
                 freshened(module)
                 try:
-                    found += ask(module, asked.clone())
+                    answers += ask(module, asked.clone())
                 except Exception as error:  # whatever a stranger's module raises
-                    found.append(f"{type(error).__name__}: {error}")
+                    answers.append(f"{type(error).__name__}: {error}")
     finally:
         torch.set_num_threads(threads)
-    return found
+    return answers
 
 
 def _plain(module: nn.Module, images: Tensor) -> list[Tensor | str]:
@@ -81,8 +81,8 @@ def _plain(module: nn.Module, images: Tensor) -> list[Tensor | str]:
 def _graded(module: nn.Module, images: Tensor) -> list[Tensor | str]:
     leaf = images.requires_grad_()
     total = torch.zeros(())
-    found = _flat(module(leaf), graph=True)
-    for answer in found:
+    answers = _flat(module(leaf), graph=True)
+    for answer in answers:
         if isinstance(answer, Tensor) and answer.requires_grad:
             # Weighed, since answers like a softmax's add up to a constant.
             weights = torch.linspace(-1, 2, answer.numel()).view(answer.shape)
@@ -90,8 +90,8 @@ def _graded(module: nn.Module, images: Tensor) -> list[Tensor | str]:
     gradient = None
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    found = [one if isinstance(one, str) else one.detach() for one in found]
-    return [*found, "no gradient" if gradient is None else gradient]
+    answers = [one if isinstance(one, str) else one.detach() for one in answers]
+    return [*answers, "no gradient" if gradient is None else gradient]
 
 
 def _flat(answer: Any, graph: bool = False) -> list[Tensor | str]:

@@ -192,7 +192,7 @@ def _described(value: Any) -> Any:
 def _code(thing: Any) -> str:
     """Name of a class or function, with the sources of the files that it and its bases lie in;
     torch's count by name, as versions of libraries are no part of an identity."""
-    found = []
+    texts = []
     for item in thing.__mro__ if inspect.isclass(thing) else (thing,):
         name = f"{item.__module__}.{item.__qualname__}"
         if name.partition(".")[0] not in ("torch", "builtins"):
@@ -204,16 +204,16 @@ def _code(thing: Any) -> str:
                 name += f"@{code_of(Path(file), Path(file).parent).digest}"
             else:
                 name += f"@{_unknown(item)}"
-        found.append(name)
+        texts.append(name)
         if id(item) not in _WALKING:  # a function may close over itself
             _WALKING.add(id(item))
             try:
                 for held in ("__closure__", "__defaults__", "__kwdefaults__"):
                     if getattr(item, held, None):
-                        found.append(canonical(_described(_contents(getattr(item, held)))))
+                        texts.append(canonical(_described(_contents(getattr(item, held)))))
             finally:
                 _WALKING.discard(id(item))
-    return " ".join(found)
+    return " ".join(texts)
 
 
 def _contents(held: Any) -> Any:

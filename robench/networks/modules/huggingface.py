@@ -68,8 +68,8 @@ class HuggingFace(Module):
         own = {"num_labels": self.classes, "num_channels": channels}
         self.arguments = own | self.arguments
         super().build()
-        found: Mapping[str, Any] = self.model.make() if isinstance(self.model, Located) else {}
-        for name, values in found.items():
+        prepared: Mapping[str, Any] = self.model.make() if isinstance(self.model, Located) else {}
+        for name, values in prepared.items():
             if len(values) in (1, channels):
                 self.unless_said(name, tuple(values))
 
@@ -93,14 +93,14 @@ class HuggingFace(Module):
 def _read(path: Path, where: str) -> dict[str, Any] | None:
     """A file of JSON; None: there is none."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        said = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise RobenchError(f"{where}: {path.name}: {system_words(error)}") from None
-    if not isinstance(found, dict):
+    if not isinstance(said, dict):
         raise RobenchError(f"{where}: {path.name}: is no table of settings")
-    return found
+    return said
 
 
 def _normalisation(processor: Mapping[str, Any], where: str) -> dict[str, list[float]]:

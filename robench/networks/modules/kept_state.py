@@ -109,13 +109,13 @@ def _places(part: nn.Module) -> dict[tuple[str, str], Any]:
     """Where a module may hold state, with what is there now."""
     if isinstance(part, (torch.jit.ScriptModule, Step)):
         return {}
-    found: dict[tuple[str, str], Any] = {
+    places: dict[tuple[str, str], Any] = {
         ("buffer", name): value for name, value in vars(part)["_buffers"].items()
     }
     for name, value in vars(part).items():
         if name not in OWN and name != "_buffers" and _may_be_state(value):
-            found["attribute", name] = value
-    return found
+            places["attribute", name] = value
+    return places
 
 
 def remembers(module: nn.Module, ask: Any) -> list[str]:

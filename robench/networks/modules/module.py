@@ -197,11 +197,11 @@ class Module(Network):
         """The logits, and where the outputs are spikes, the last potential of the output neurons:
         in its place where it decides the prediction, else lending its gradient to the logits."""
         logits = self._asked(self.standardised(x), None)
-        found, self._reading = self._reading, None
-        if found is None or found.potential is None or self.outputs != "logits":
+        reading, self._reading = self._reading, None
+        if reading is None or reading.potential is None or self.outputs != "logits":
             return logits, logits
-        potential = found.potential.to(logits.dtype)
-        return logits, potential if found.decides else lent(logits, potential)
+        potential = reading.potential.to(logits.dtype)
+        return logits, potential if reading.decides else lent(logits, potential)
 
     @property
     def lends(self) -> bool:
@@ -264,14 +264,14 @@ class Module(Network):
         self._reading = None
         over_time = bool(self._spiking.neurons) or self.steps is not None
         chosen = self._part(answer) if self.output is not None or not over_time else answer
-        found = series_of(chosen, rows)
-        if found is None:
+        series = series_of(chosen, rows)
+        if series is None:
             if over_time and self.output is None:
                 held = self.steps is not None or carries_state(self.module)
                 chosen = self._part(first_tensor(chosen) if held else chosen)
             self._lend(chosen)
             return chosen
-        self._reading = read(*found, self.readout, self._spiking)
+        self._reading = read(*series, self.readout, self._spiking)
         self._breaks_ties = self._reading.tied
         return self._reading.logits
 

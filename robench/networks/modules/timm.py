@@ -42,9 +42,9 @@ class Timm(Module):
         channels = self.input_shape[0]
         self.arguments = {"num_classes": self.classes, "in_chans": channels, **self.arguments}
         super().build()
-        found: Mapping[str, Any] = getattr(self.module, "pretrained_cfg", None) or {}
+        config: Mapping[str, Any] = getattr(self.module, "pretrained_cfg", None) or {}
         for name in ("mean", "std"):
-            values = tuple(found.get(name, ()))
+            values = tuple(config.get(name, ()))
             if len(values) == channels:
                 self.unless_said(name, values)
 
