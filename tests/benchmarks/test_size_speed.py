@@ -1,5 +1,6 @@
-"""At the size people work at: `standard` on a ResNet-18 of timm beside its bare passes and beside
-AutoAttack's code, and corruptions of pictures of 224 x 224 beside imagecorruptions.
+"""At the size people work at: `standard`, and all of `robench.evaluate`, on a ResNet-18 of timm
+beside bare passes and beside AutoAttack's code; PGD on a ResNet-50 and a ViT-S at 224 x 224; and
+corruptions of such pictures beside imagecorruptions.
 
     pytest tests/benchmarks/test_size_speed.py -o addopts= -s
 
@@ -9,6 +10,8 @@ passes are those that the attack has asked for, of as many rows each, and nothin
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from timm_here import timm_or_skip
 
 from robench.attacks.ball import Ball
+from robench.attacks.base import Attack
+from robench.attacks.gradient import PGD
 from robench.attacks.libraries.autoattack import AutoAttack
 from robench.attacks.standard import Standard
 from robench.attacks.target import WhiteBoxTarget
@@ -41,7 +46,7 @@ from robench.networks.modules.module import Module
 from robench.workspace.plugins import Located
 
 torch.set_num_threads(1)
-IMAGES, EPS = 50, 8 / 255
+IMAGES, FEW, EPS = 50, 4, 8 / 255
 MADE = {"fast": imagecorruptions_fast, "packaged": imagecorruptions_compat}
 Weights = dict[str, Tensor]
 Tabled = Callable[..., None]
@@ -72,32 +77,49 @@ def trained() -> Weights:
 
 
 def side(name: str, weights: Weights) -> dict[str, Any]:
-    """What one side takes: CPU seconds, MiB above what was there before, images left; of robench
-    also the seconds of the bare passes that it asked for, afterwards in the same process."""
+    """What one side takes of `standard` on a ResNet-18: see `taken`."""
     module = resnet()
     module.load_state_dict(weights)
     data = CIFAR10().load()
     x = torch.from_numpy(data.test.at(slice(IMAGES)))
     y = torch.from_numpy(data.test.labels[:IMAGES])
     del data
-    network = Module((3, 32, 32), 10, factory=Located("resnet18", lambda: module))
+    attacks = {"robench": Standard, "AutoAttack": AutoAttack}
+    return taken(module, x, y, attacks[name]() if name in attacks else None)
+
+
+def at_224(name: str, model: str) -> dict[str, Any]:
+    """What one side takes of PGD on a few pictures of 224 x 224: see `taken`."""
+    torch.manual_seed(0)
+    module: nn.Module = timm_or_skip().create_model(model, num_classes=10)
+    module.eval()
+    x = torch.rand(FEW, 3, 224, 224)
+    with torch.no_grad():
+        y = module(x).argmax(1)
+    return taken(module, x, y, PGD() if name == "robench" else None)
+
+
+def taken(module: nn.Module, x: Tensor, y: Tensor, attack: Attack | None) -> dict[str, Any]:
+    """CPU seconds, MiB above what was there before, images left; of robench's own attacks also the
+    seconds of the bare passes that they asked for, afterwards in the same process. None: what one
+    bare pass of all images takes."""
+    network = Module(tuple(x.shape[1:]), 10, factory=Located("given", lambda: module))
     network.eval().requires_grad_(False)
     asked: list[tuple[int, bool]] = []
     seen = module.register_forward_pre_hook(
         lambda _, given: asked.append((len(given[0]), torch.is_grad_enabled()))
     )
     before, started = start_of_peak(), time.process_time()
-    if name == "one bare pass":
+    if attack is None:
         bare(module, x, y, True)
         return {"MiB": peak() - before, "seconds": time.process_time() - started}
     target = WhiteBoxTarget(network, Ball("linf", EPS), len(x))
-    attack = Standard() if name == "robench" else AutoAttack()
     made = attack.perturb(target, x.clone(), y.clone(), torch.Generator().manual_seed(1))
     found = {"seconds": time.process_time() - started, "MiB": peak() - before}
     seen.remove()
     with torch.no_grad():
         left = int((module(target.project(made, x)).argmax(1) == y).sum())
-    if name == "robench":
+    if not isinstance(attack, AutoAttack):
         started = time.process_time()
         for rows, graph in asked:
             bare(module, x[:rows], y[:rows], graph)
@@ -155,6 +177,60 @@ def test_standard_on_a_resnet(tabled: Tabled) -> None:
     assert ours["seconds"] <= 1.1 * ours["bare"]
     assert ours["MiB"] <= 1.3 * one["MiB"]
     assert ours["left"] <= theirs["left"]
+
+
+@pytest.mark.parametrize("model", ["resnet50", "vit_small_patch16_224"])
+def test_pgd_at_224(model: str, tabled: Tabled) -> None:
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        one, ours = (pool.submit(at_224, n, model).result() for n in ("one bare pass", "robench"))
+    notes = {
+        "bare passes": f"one of all images with a gradient: {one['MiB']:.0f} MiB",
+        "robench": f"{ours['MiB']:.0f} MiB, {ours['passes']} passes",
+    }
+    tabled(
+        f"PGD on {model}, 224x224",
+        f"timm's {model}, {FEW} images, linf 8/255, CPU. Memory and bare passes as of `standard`.",
+        {"bare passes": ours["bare"], "robench": ours["seconds"]},
+        "bare passes",
+        notes,
+    )
+    assert ours["seconds"] <= 1.1 * ours["bare"]
+    assert ours["MiB"] <= 1.3 * one["MiB"]
+
+
+@pytest.mark.data
+def test_a_whole_evaluation(tabled: Tabled, tmp_path: Path) -> None:
+    """From the module to the results, diagnostics included, beside AutoAttack's attack alone."""
+    pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
+    weights = trained()
+    torch.save(weights, tmp_path / "W.pt")
+
+    def whole(what: str, *attacks: str) -> dict[str, Any]:
+        script = str(Path(__file__).with_name("whole_evaluation.py"))
+        case = ("resnet18", "32", str(IMAGES), str(tmp_path / "W.pt"), *attacks)
+        command = [sys.executable, script, what, *case]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    one, ours = whole("bare"), whole("evaluate", "standard/standard")
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        theirs = pool.submit(side, "AutoAttack", weights).result()
+    tabled(
+        "robench.evaluate of a ResNet-18, CIFAR-10",
+        f"timm's resnet18, {IMAGES} images, linf 8/255, CPU: `standard`, all diagnostics and the "
+        "page's numbers, from the module handed over to the results. Bare passes: those that all "
+        "of this asked for, alone. Memory: of the whole process, libraries and data included.",
+        {"bare passes": ours["bare"], "robench": ours["seconds"], "AutoAttack": theirs["seconds"]},
+        "bare passes",
+        {
+            "bare passes": f"one of all images with a gradient: {one['MiB']:.0f} MiB",
+            "robench": f"{ours['MiB']:.0f} MiB, worst case {ours['worst']:.2f}, "
+            f"{ours['passes']} passes, {ours['cells']} cells",
+            "AutoAttack": f"its attack alone; {theirs['left']} of {IMAGES} left, "
+            f"{theirs['passes']} passes",
+        },
+    )
 
 
 def test_corruptions_at_224(tabled: Tabled) -> None:
