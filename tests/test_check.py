@@ -44,7 +44,8 @@ def network(name: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*plugins.BUILT_IN["networks"]} - {"huggingface", "module", "timm"})
+    "name",
+    sorted({*plugins.BUILT_IN["networks"]} - {"huggingface", "module", "robustbench", "timm"}),
 )
 def test_every_built_in_network_conforms(name: str) -> None:
     assert failed(check_network(network(name))) == {}
