@@ -173,7 +173,10 @@ def test_claims_are_counted_and_a_title_that_asks_is_answered() -> None:
     claims = [claim("holds", "does not hold"), claim("holds", "holds"), claim("weaker")]
     assert said(made, claims)[1] == (
         "Of 3 published claims 2 hold and 1 is weaker than published; "
-        "under the strong evaluation 1 holds and 1 does not hold."
+        "of the 2 judged under the strong evaluation 1 holds and 1 does not hold."
+    )
+    assert said(made, [claim("holds", "holds"), claim("holds")])[1] == (
+        "Of 2 published claims 2 hold; the one judged under the strong evaluation holds."
     )
     made.manifest["report"]["title"] = "Is it robust?"
     assert said(made, claims)[1].startswith("In part: of 3 published claims")

@@ -147,7 +147,7 @@ def _power(results: Results, tied: pd.DataFrame, rows: pd.DataFrame) -> str:
     if seen >= 1:
         return "on so few images no difference would show"
     points = 100 * seen - 1e-9  # rounded up: never below a difference that was not seen
-    shown = f"{math.ceil(points)}" if points > 1 else f"{max(math.ceil(10 * points), 1) / 10:.1f}"
+    shown = f"{math.ceil(points)}" if points > 1 else f"{max(math.ceil(10 * points), 1) / 10:g}"
     return f"only a difference of {shown} point{'' if shown == '1' else 's'} or more would show"
 
 
@@ -161,9 +161,13 @@ def _claims(results: Results, claims: Sequence[Claim]) -> str:
     strong = [claim["strong_verdict"] for claim in claims if claim["strong_verdict"]]
     beyond = "" if figures else " under the threat that papers report"
     if strong:
-        it = "it " if len(strong) == 1 else ""
         counted = _counted(Counter(strong), len(strong), figures)
-        beyond += f"; under the strong evaluation {it}{counted}"
+        if len(strong) < len(claims):
+            asked = "the one" if len(strong) == 1 else f"of the {len(strong)}"
+            beyond += f"; {asked} judged under the strong evaluation {counted}"
+        else:
+            it = "it " if len(strong) == 1 else ""
+            beyond += f"; under the strong evaluation {it}{counted}"
     answer = ""
     if str(results.manifest["report"]["title"]).rstrip().endswith("?"):
         last = [claim["strong_verdict"] or claim["verdict"] for claim in claims]
