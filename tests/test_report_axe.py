@@ -66,6 +66,7 @@ def violations(browser: Any, file: Path, fragment: str, scheme: str, width: int)
     ]
 
 
+@pytest.mark.rows(7)
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 @pytest.mark.parametrize(
     "where",

@@ -115,6 +115,7 @@ def test_it_is_the_gradient_of_the_expected_loss(setting: str, loss: Loss) -> No
     assert abs(float((along.mean() - expected.norm()) / along.std())) * len(along) ** 0.5 < 3.5
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("last_steps", [None, 1])
 def test_it_says_the_same_as_the_noise_with_less_variance(
