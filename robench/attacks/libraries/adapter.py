@@ -125,6 +125,12 @@ def standing(target: DecisionTarget, x: Tensor, y: Tensor) -> Tensor:
     return right
 
 
+def parameters_of(attack: type) -> Mapping[str, inspect.Parameter]:
+    """What a library's attack is built with, `self` among it."""
+    built: Any = attack.__init__  # type: ignore[misc]  # the class is known by its library only
+    return inspect.signature(built).parameters
+
+
 @lru_cache(maxsize=256)
 def _fields(adapter: type[LibraryAttack], name: str) -> type[BaseModel]:
     """The adapter's own fields and the parameters of the library's attack, with their types and
@@ -132,8 +138,7 @@ def _fields(adapter: type[LibraryAttack], name: str) -> type[BaseModel]:
     known: dict[str, Any] = {
         key: (field.annotation, field) for key, field in adapter.fields().model_fields.items()
     }
-    function: Callable[..., Any] = adapter.offered()[name].__init__  # type: ignore[misc]
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in parameters_of(adapter.offered()[name]).values():
         many = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if many or parameter.name in adapter.hidden:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -13,7 +12,7 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from robench.attacks.libraries.adapter import LibraryAttack, attacks_in
+from robench.attacks.libraries.adapter import LibraryAttack, attacks_in, parameters_of
 from robench.attacks.target import DecisionTarget, ScoreTarget, WhiteBoxTarget
 from robench.errors import RobenchError, nearest
 
@@ -104,7 +103,7 @@ class ART(LibraryAttack):
         super().__init__(**settings)
         vars(self)["needs"] = GRADIENT_FREE.get(self.attack, "white-box")
         vars(self)["norms"] = NORMS.get(self.attack, tuple(ORDER))
-        parameters = inspect.signature(_attacks()[self.attack].__init__).parameters  # type: ignore[misc]
+        parameters = parameters_of(_attacks()[self.attack])
         takes = "targeted" in parameters and self.attack not in NEEDS_START
         vars(self)["targeted"] = takes or self.attack in TOWARDS
 
@@ -123,7 +122,7 @@ class ART(LibraryAttack):
     def _build(self, target: DecisionTarget, x: Tensor, rows: Tensor) -> Any:
         """ART's object with the card's settings, around the target."""
         cls = _attacks()[self.attack]
-        taken = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        taken = parameters_of(cls)
         settings = self.parameters()
         given = {
             "norm": ORDER.get(target.norm, np.inf),

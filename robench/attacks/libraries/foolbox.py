@@ -13,7 +13,12 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from robench.attacks.libraries.adapter import LibraryAttack, attacks_in, starting_points
+from robench.attacks.libraries.adapter import (
+    LibraryAttack,
+    attacks_in,
+    parameters_of,
+    starting_points,
+)
 from robench.attacks.target import DecisionTarget
 from robench.errors import RobenchError, nearest
 
@@ -121,7 +126,7 @@ class Foolbox(LibraryAttack):
         distances: Any = import_module("foolbox.distances")
         cls = _attacks()[self.attack]
         settings = self.parameters()
-        if "distance" in inspect.signature(cls.__init__).parameters:  # type: ignore[misc]
+        if "distance" in parameters_of(cls):
             settings["distance"] = getattr(distances, "l2" if norm == "none" else norm)
         return cls(**settings)
 
@@ -129,7 +134,7 @@ class Foolbox(LibraryAttack):
         """The norms that the attack minimises or keeps, as foolbox declares them."""
         if self.attack == "SpatialAttack":
             return ("none",)
-        if "distance" in inspect.signature(_attacks()[self.attack].__init__).parameters:  # type: ignore[misc]
+        if "distance" in parameters_of(_attacks()[self.attack]):
             return NORMS
         try:
             power = self._build("l2").distance.p

@@ -69,7 +69,7 @@ class RobustBench(Module):
         with path.open("rb") as file:
             pickled = file.read(16).startswith(PICKLES)
         if not pickled:
-            return path.read_bytes()
+            return Module.weights_in(path)
         try:
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a parser makes of a stranger's bytes
