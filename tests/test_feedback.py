@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tiny_networks import CLASSES, NOISY, SHAPE, batch, estimates, gradient, shaken
 from torch import Tensor
 
 from robench.data.base import Part, Splits
@@ -16,7 +16,7 @@ from robench.networks.base import Network
 from robench.networks.cnn import CNN
 from robench.networks.losses import cross_entropy_rows
 from robench.networks.mlp import MLP
-from robench.networks.noise import GaussianNoise, LaplaceNoise, noise, noisy_layers
+from robench.networks.noise import GaussianNoise, LaplaceNoise, noise
 from robench.networks.rnn import RNN
 from robench.networks.snn import SNN
 from robench.trainers.feedback import Feedback
@@ -24,8 +24,6 @@ from robench.trainers.likelihood_ratio import LikelihoodRatio
 from robench.trainers.noise_tape import Injection
 from robench.workspace import plugins
 
-SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 6
-NOISY: dict[str, Any] = {"sigma": 0.6, "learned_sigma": True}
 NETWORKS: dict[str, Callable[[], Network]] = {
     "mlp": lambda: MLP(SHAPE, CLASSES, hidden=(5,), activation="sigmoid", **NOISY),
     "cnn": lambda: CNN(
@@ -45,35 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def made(name: str) -> Network:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = NETWORKS[name]()
-        with torch.no_grad():
-            for layer in noisy_layers(network):
-                for weight in layer.op.parameters():
-                    weight.add_(torch.randn_like(weight))
-    return network
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(IMAGES, *SHAPE, generator=rng), torch.arange(IMAGES) % CLASSES
-
-
-def gradient(network: Network) -> Tensor:
-    found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-    network.zero_grad(set_to_none=True)
-    return found
-
-
-def runs(network: Network, count: int, feedback: Feedback | None, **settings: Any) -> Tensor:
-    """Independent estimates, (count, parameters), none of which teaches the next."""
-    ours, found = LikelihoodRatio(**{"copies": 8, **settings}), []
-    for seed in range(count):
-        rng = torch.Generator().manual_seed(1000 + seed)
-        ours.backward(network, *batch(), cross_entropy_rows, rng, copy.deepcopy(feedback))
-        found.append(gradient(network))
-    return torch.stack(found)
+    return shaken(NETWORKS[name], 1.0)
 
 
 def taught(network: Network, **settings: Any) -> Feedback:
@@ -118,7 +88,7 @@ class Anything(Feedback):
 )
 def test_whatever_is_foreseen_biases_nothing(name: str, setting: str) -> None:
     network = made(name)
-    found = runs(network, 250, Anything(), **SETTINGS[setting])
+    found = estimates(network, 250, feedback=Anything(), **SETTINGS[setting])
     assert_unbiased(found, pathwise(network))
 
 
@@ -131,20 +101,20 @@ def test_what_was_learned_takes_variance_away_and_biases_nothing(
 ) -> None:
     network = made(name)
     settings = {"pairing": "none", "distribution": distribution}
-    found = runs(network, 200, taught(network, **settings), **settings)
+    found = estimates(network, 200, feedback=taught(network, **settings), **settings)
     assert_unbiased(
         found, pathwise(network, LaplaceNoise if distribution == "laplace" else GaussianNoise)
     )
     weights = [
         torch.full((p.numel(),), "sigma" not in key) for key, p in network.named_parameters()
     ]
-    plain = runs(network, 200, None, **settings).var(0)[torch.cat(weights)].sum()
+    plain = estimates(network, 200, **settings).var(0)[torch.cat(weights)].sum()
     assert found.var(0)[torch.cat(weights)].sum() < 0.6 * plain
 
 
 def test_a_first_batch_is_estimated_as_without_it() -> None:
     network = made("mlp")
-    plain, first = runs(network, 1, None), runs(network, 1, Feedback())
+    plain, first = estimates(network, 1), estimates(network, 1, feedback=Feedback())
     assert torch.equal(plain, first)
 
 
@@ -152,15 +122,15 @@ def test_noise_that_enters_at_the_last_steps_only_is_foreseen_step_by_step() -> 
     network = SNN(SHAPE, CLASSES, hidden=(6,), steps=3, sigma=0.5)
     feedback = taught(network, pairing="none", last_steps=2)
     assert set(feedback._fits) == {(layer, step) for layer in (0, 1) for step in (0, 1)}
-    found = runs(network, 200, feedback, pairing="none", last_steps=2)
-    plain = runs(network, 200, None, pairing="none", last_steps=2)
+    found = estimates(network, 200, feedback=feedback, pairing="none", last_steps=2)
+    plain = estimates(network, 200, pairing="none", last_steps=2)
     error = (found.var(0) + plain.var(0)).div(200).sqrt().clamp(min=1e-12)
     assert ((found.mean(0) - plain.mean(0)) / error).abs().max() < 4.5
 
 
 def test_signs_alone_follow_no_gradient_that_could_be_foreseen() -> None:
     with pytest.raises(RobenchError, match="trainer.feedback = true: .*Eq. 3"):
-        runs(made("mlp"), 1, Feedback(), sign=True)
+        estimates(made("mlp"), 1, feedback=Feedback(), sign=True)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_networks import CLASSES, NOISY, SHAPE, batch, estimates, shaken
 from torch import Tensor
 
 from robench.data.base import Part, Splits
@@ -24,8 +25,6 @@ from robench.trainers.likelihood_ratio import LikelihoodRatio, Loss
 from robench.trainers.spike_score import spike_score
 from robench.workspace import plugins
 
-SHAPE, CLASSES, IMAGES = (1, 4, 4), 3, 6
-NOISY: dict[str, Any] = {"sigma": 0.6, "learned_sigma": True}
 NETWORKS: dict[str, Callable[[], Network]] = {
     "threshold": lambda: MLP(SHAPE, CLASSES, hidden=(4,), activation="threshold", **NOISY),
     "sign": lambda: MLP(SHAPE, CLASSES, hidden=(4, 3), activation="sign", **NOISY),
@@ -41,33 +40,11 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 
 
 def made(name: str) -> Network:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = NETWORKS[name]()
-        with torch.no_grad():
-            for layer in noisy_layers(network):
-                for weight in layer.op.parameters():
-                    weight.add_(0.5 * torch.randn_like(weight))
-    return network
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(IMAGES, *SHAPE, generator=rng), torch.arange(IMAGES) % CLASSES
-
-
-def gradient(network: Network) -> Tensor:
-    found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-    network.zero_grad(set_to_none=True)
-    return found
+    return shaken(NETWORKS[name], 0.5)
 
 
 def runs(network: Network, count: int, loss: Loss = cross_entropy_rows, **settings: Any) -> Tensor:
-    ours, found = LikelihoodRatio(**{"copies": 8, "score": "spike", **settings}), []
-    for seed in range(count):
-        ours.backward(network, *batch(), loss, torch.Generator().manual_seed(1000 + seed))
-        found.append(gradient(network))
-    return torch.stack(found)
+    return estimates(network, count, loss, **{"score": "spike", **settings})
 
 
 def enumerated(network: Network, loss: Loss) -> Tensor:
