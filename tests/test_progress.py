@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import threading
 from collections.abc import Iterator
@@ -70,6 +71,53 @@ def test_a_task_that_takes_longer_than_its_like_is_not_done_yet(
     assert left.seconds() == pytest.approx(2.0)
     now[0] = 44.0
     assert left.seconds() == pytest.approx(10.0), "a quarter of its forty seconds"
+
+
+def test_a_group_of_which_none_is_done_counts_as_an_average_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft(jobs=1)
+    done = [Work(f"a seed 0 x t{i}", group) for i, group in enumerate(("one", "one", "other"))]
+    for task in [*done, Work("a seed 0 x t3", "third")]:
+        left.queue(task)
+    for task, seconds in zip(done, (2.0, 4.0, 9.0), strict=True):
+        left.told(task, 0.0)
+        now[0] += seconds
+        left.finish(task)
+    assert left.seconds() == pytest.approx((3.0 + 9.0) / 2)
+
+
+def test_what_is_known_of_durations_does_not_grow_with_what_is_done() -> None:
+    """A report of thousands of cells asks thousands of times what is left."""
+
+    def size(done: int) -> int:
+        left = TimeLeft(jobs=1)
+        for number in range(done):
+            left.queue(task := Work(f"m seed 0 x t{number}", f"m x {number % 5}"))
+            left.told(task, 0.0)
+            left.finish(task)
+        return len(pickle.dumps(vars(left)))
+
+    assert size(1000) < 1.2 * size(10)
+
+
+def test_bars_move_while_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("robench.make.progress.time.monotonic", lambda: now[0])
+    written = io.StringIO()
+    terminal = Terminal(Console(file=written, force_terminal=True, width=100), jobs=1)
+    tasks = [Work(f"m seed 0 x t{number}", "m x t") for number in range(40)]
+    with terminal:
+        terminal.begin(0, len(tasks))
+        for task in tasks:
+            terminal.queued(task)
+        for task in tasks:
+            now[0] += 0.05
+            terminal.finished(task, None)
+    drawn = [number for number in range(1, 40) if f"{number}/40" in written.getvalue()]
+    assert 5 < len(drawn) < 20, "as they go on, and no more often than anybody sees"
 
 
 def test_a_log_without_a_terminal_gets_a_line_now_and_then(

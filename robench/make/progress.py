@@ -3,10 +3,11 @@ files. Plain lines, now and then, where there is no terminal: in logs and notebo
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
-from statistics import fmean
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
 
 TICK, FIRST_LINE, LINES = 1.0, 10.0, 30.0
 """Seconds between two looks at the clock; until the first plain line, and between two."""
-DRAWN = 0.1
-"""Seconds between two drawings of a bar over files."""
+DRAWN = 0.2
+"""Seconds between two drawings, at least: a large report tells more than anybody reads."""
 LATE = 0.25
 """What a task that takes longer than its like still needs, as a share of what it took so far."""
 
+_drawing = threading.RLock()
+"""Held by whoever draws. No process is copied meanwhile: what the copy prints would wait for ever
+for the one who was drawing."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_drawing.acquire,
+        after_in_parent=_drawing.release,
+        after_in_child=_drawing.release,
+    )
 
 Like = tuple[str, str]
 """Kind and group of a task."""
@@ -40,7 +50,10 @@ class TimeLeft:
     def __init__(self, jobs: int) -> None:
         self._jobs = max(jobs, 1)  # without workers, this process
         self._waiting: dict[Like, int] = defaultdict(int)
-        self._took: dict[Like, list[float]] = defaultdict(list)
+        self._took: dict[Like, tuple[int, float]] = {}
+        """Of each group: how many are done, and the mean of their seconds."""
+        self._kinds: dict[str, tuple[int, float]] = {}
+        """Of each kind: groups of which one is done, and the sum of their means."""
         self._running: dict[str, tuple[Like, float, float]] = {}
 
     def begin(self) -> None:
@@ -59,24 +72,33 @@ class TimeLeft:
         self._running[task.label] = (_like(task), self._start_of(task), done)
 
     def finish(self, task: Task) -> None:
-        self._took[_like(task)].append(time.monotonic() - self._start_of(task))
+        like, seconds = _like(task), time.monotonic() - self._start_of(task)
+        done, before = self._took.get(like, (0, 0.0))
+        mean = before + (seconds - before) / (done + 1)
+        groups, means = self._kinds.get(task.kind, (0, 0.0))
+        self._took[like] = done + 1, mean
+        self._kinds[task.kind] = groups + (not done), means + mean - before
         self._running.pop(task.label, None)
-        self._waiting[_like(task)] -= 1
+        self._waiting[like] -= 1
 
     def _start_of(self, task: Task) -> float:
         return self._running.get(task.label, (None, time.monotonic(), 0.0))[1]
 
     def seconds(self) -> float | None:
-        total = 0.0
+        now, total = time.monotonic(), 0.0
+        begun: dict[Like, float] = {}
+        for like, started, done in self._running.values():
+            if done > 0.02:
+                begun.setdefault(like, (now - started) / done)
         for like, number in self._waiting.items():
             if number <= 0:
                 continue
-            each = self._estimate(like)
+            each = self._estimate(like, begun)
             if each is None:
                 return None
             total += number * each
         for like, started, done in self._running.values():
-            each, elapsed = self._estimate(like) or 0.0, time.monotonic() - started
+            each, elapsed = self._estimate(like, begun) or 0.0, now - started
             # One that takes longer than its like is not done yet.
             total -= min(elapsed, each) * (done < 1)
             total += LATE * elapsed if elapsed > each else 0.0
@@ -89,14 +111,18 @@ class TimeLeft:
         label, (_, started, _) = min(self._running.items(), key=lambda item: item[1][1])
         return label, time.monotonic() - started
 
-    def _estimate(self, like: Like) -> float | None:
-        if took := self._took.get(like):
-            return fmean(took)
-        for other, started, done in self._running.values():
-            if other == like and done > 0.02:
-                return (time.monotonic() - started) / done
-        alike = [fmean(took) for (kind, _), took in self._took.items() if took and kind == like[0]]
-        return fmean(alike) if alike else None
+    def _estimate(self, like: Like, begun: Mapping[Like, float]) -> float | None:
+        """Seconds of one task.
+
+        Args:
+            begun: of groups that are at work, what the first of their tasks would take.
+        """
+        if like in self._took:
+            return self._took[like][1]
+        if like in begun:
+            return begun[like]
+        groups, means = self._kinds.get(like[0], (0, 0.0))
+        return means / groups if groups else None
 
 
 def _like(task: Task) -> Like:
@@ -112,8 +138,7 @@ def bars(console: Console) -> Progress:
         TextColumn("{task.fields[text]}", style="dim"),
         console=console,
         transient=True,
-        # Drawn when something is told: a thread that draws would be copied with the process.
-        auto_refresh=False,
+        auto_refresh=False,  # whoever tells something draws, if it is time to
     )
 
 
@@ -131,7 +156,7 @@ class Terminal:
         self.made = {"models": 0, "given": 0, "inputs": 0, "cells": 0, "images": 0}
         self.kept = {"model": 0, "cell": 0, "failed": 0}
         self._plain = not console.is_terminal
-        self._next_line = time.monotonic() + FIRST_LINE
+        self._drawn, self._next_line = 0.0, time.monotonic() + FIRST_LINE
         self._over = threading.Event()
         self._clock = threading.Thread(target=self._watch, daemon=True)
 
@@ -155,10 +180,11 @@ class Terminal:
         with self._lock:
             if not self._progress.task_ids:
                 return
-            self._show_left()
+            self._draw()
             if self._plain and time.monotonic() >= self._next_line:
                 self._next_line = time.monotonic() + LINES
-                self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
+                with _drawing:
+                    self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
 
     def _line(self) -> str:
         done = {bar.id: f"{bar.completed:.0f} of {bar.total:.0f}" for bar in self._progress.tasks}
@@ -193,7 +219,7 @@ class Terminal:
                 if label not in self._bars:
                     self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)
                 self._progress.update(self._bars[label], completed=round(100 * done), text=text)
-            self._show_left()
+            self._draw()
 
     def finished(self, task: Task, failure: Failure | None) -> None:
         with self._lock:
@@ -213,7 +239,7 @@ class Terminal:
                     self.made[what] += 1
             if task.kind != "make inputs":
                 self._progress.advance(self._models if task.kind == "train" else self._cells)
-            self._show_left()
+            self._draw()
 
     def elsewhere(self, task: Task) -> None:
         """What was queued is done: by another run."""
@@ -230,8 +256,14 @@ class Terminal:
     def note(self, text: str) -> None:
         self._console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)
 
-    def _show_left(self) -> None:
+    def _draw(self) -> None:
+        """Bars and the time left as they are now, if it is time to and anybody sees them."""
+        if self._plain or time.monotonic() - self._drawn < DRAWN:
+            return
+        self._drawn = time.monotonic()
         self._progress.update(self._cells, text=self._time_left())
+        with _drawing:
+            self._progress.refresh()
 
     def _time_left(self) -> str:
         left = self._left.seconds()
