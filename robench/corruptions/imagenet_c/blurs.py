@@ -14,6 +14,9 @@ import numpy as np
 
 from robench.corruptions.imagenet_c.compat import mended
 
+BLOCK = 2**15
+"""Numbers that are added up at once; a quarter of a MiB in float64."""
+
 
 def cut(x: np.ndarray) -> np.ndarray:
     """[0, 1] -> bytes, cut off as the package does."""
@@ -54,12 +57,13 @@ def shuffle_sources(
         colour_from[at] = near
         link = np.arange(h * w)
         chained = inside[near] & (near > at)
-        link[at[chained]] = near[chained]
-        while True:
-            further = link[link]
-            if np.array_equal(further, link):
-                break
-            link = further
+        followed, to = at[chained], near[chained]
+        link[followed] = to
+        while len(followed):
+            further = link[to]
+            longer = np.flatnonzero(further != to)  # the others are at the end of their chain
+            followed, to = followed[longer], further[longer]
+            link[followed] = to
         source = source[colour_from[link]]
     return source
 
@@ -72,47 +76,67 @@ def motion_blur(image: np.ndarray, severity: int, random: np.random.RandomState)
 
 def moved(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
     """The mean of `image` and its shifts along a line, weighted by half a Gaussian."""
-    package = mended()
+    import cv2
+
     h, w = image.shape[:2]
-    width = 2 * radius + 1
-    kernel = package.getMotionBlurKernel(width, sigma)
-    along = width * np.sin(np.deg2rad(angle)), width * np.cos(np.deg2rad(angle))
+    weights = mended().getMotionBlurKernel(2 * radius + 1, sigma).tolist()
+    shifts = _line(len(weights), angle, h, w)
+    c = image.size // (h * w)
+    reach_y = max(abs(dy) for dy, _ in shifts)
+    reach_x = max(abs(dx) for _, dx in shifts)
+    around = (reach_y, reach_y, reach_x, reach_x)
+    padded = cv2.copyMakeBorder(image, *around, cv2.BORDER_REPLICATE).reshape(h + 2 * reach_y, -1)
+    total = np.zeros((h, w * c))
+    # Some rows at once, so that the total and what is added stay near the processor.
+    rows = max(1, BLOCK // (w * c))
+    shifted, layer = np.empty((rows, w * c), image.dtype), np.empty((rows, w * c))
+    for first in range(0, h, rows):
+        count = min(rows, h - first)
+        for weight, (dy, dx) in zip(weights, shifts, strict=False):
+            top, left = first + reach_y - dy, (reach_x - dx) * c
+            # Copied in one piece, which is read sooner than rows that begin anywhere.
+            shifted[:count] = padded[top : top + count, left : left + w * c]
+            np.multiply(shifted[:count], weight, out=layer[:count])
+            total[first : first + count] += layer[:count]
+    return total.reshape(image.shape)
+
+
+def _line(steps: int, angle: float, h: int, w: int) -> list[tuple[int, int]]:
+    """Shifts along a line (down, right), as many as do not leave the image."""
+    along = steps * np.sin(np.deg2rad(angle)), steps * np.cos(np.deg2rad(angle))
     length = math.hypot(*along)
     shifts = []
-    for step in range(width):
+    for step in range(steps):
         dy = -math.ceil(step * along[0] / length - 0.5)
         dx = -math.ceil(step * along[1] / length - 0.5)
         if abs(dy) >= h or abs(dx) >= w:
-            break  # the motion leaves the image
+            break
         shifts.append((dy, dx))
-    reach_y = max(abs(dy) for dy, _ in shifts)
-    reach_x = max(abs(dx) for _, dx in shifts)
-    rows = np.arange(-reach_y, h + reach_y).clip(0, h - 1)
-    columns = np.arange(-reach_x, w + reach_x).clip(0, w - 1)
-    padded = image[rows][:, columns]  # bytes: an eighth of what is read at each step
-    total, layer = np.zeros(image.shape), np.empty(image.shape)
-    for weight, (dy, dx) in zip(kernel, shifts, strict=False):
-        top, left = reach_y - dy, reach_x - dx
-        np.multiply(padded[top : top + h, left : left + w], weight, out=layer)
-        total += layer
-    return total
+    return shifts
 
 
 def zoom_blur(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.ndarray:
     steps = [(1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)][severity - 1]
     factors = tuple(np.arange(1, *steps).tolist())
-    x = (image / 255.0).astype(np.float32).transpose(2, 0, 1)  # the longest loops innermost
-    rows, row_weights = _zoom_weights(x.shape[1], factors)
-    columns, column_weights = _zoom_weights(x.shape[2], factors)
-    exact = x.astype(np.float64)
-    out = np.zeros_like(x)
-    for zoom in range(len(factors)):
-        layer = np.zeros(x.shape)
-        for row, row_weight in zip(rows[zoom], row_weights[zoom], strict=True):
-            weighted = exact.take(row, axis=1) * row_weight[:, None]
-            for column, column_weight in zip(columns[zoom], column_weights[zoom], strict=True):
-                layer += weighted.take(column, axis=2) * column_weight
-        out += layer.astype(np.float32)
+    x = np.ascontiguousarray((image / 255.0).astype(np.float32).transpose(2, 0, 1))
+    h, w = x.shape[1:]
+    rows, row_weights = _zoom_weights(h, factors)
+    columns, column_weights = _zoom_weights(w, factors)
+    out = x.copy()  # zoomed by the first factor, 1
+    exact, layer, corner, left, right = (np.empty((h, w)) for _ in range(5))
+    for channel, total in zip(x, out, strict=True):
+        exact[...] = channel
+        for zoom in range(1, len(factors)):
+            for tap, across in enumerate((left, right)):
+                exact.take(columns[zoom, tap], axis=1, out=across, mode="clip")
+            for corner_of, (down, tap) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+                into = corner if corner_of else layer
+                (left, right)[tap].take(rows[zoom, down], axis=0, out=into, mode="clip")
+                into *= row_weights[zoom, down, :, None]
+                into *= column_weights[zoom, tap]
+                if corner_of:
+                    layer += corner
+            total += layer.astype(np.float32)
     return cut((x + out) / (len(factors) + 1)).transpose(1, 2, 0)
 
 
@@ -141,9 +165,7 @@ def defocus_blur(image: np.ndarray, severity: int, random: np.random.RandomState
     import cv2
 
     kernel = _disk(severity)
-    x = image / 255.0
-    channels = [cv2.filter2D(x[:, :, d], -1, kernel) for d in range(x.shape[2])]
-    return cut(np.stack(channels, axis=2))
+    return cut(cv2.filter2D(image / 255.0, -1, kernel)).reshape(image.shape)
 
 
 @lru_cache(maxsize=5)

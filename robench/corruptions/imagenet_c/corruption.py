@@ -49,8 +49,9 @@ class ImageNetC(Corruption):
         self, image: np.ndarray, kind: str, severity: int, rng: np.random.Generator
     ) -> np.ndarray:
         """(h, w, c) -> (h, w, c), float32 multiples of 1/255. A grey image is corrupted as three
-        equal channels and brought back to one as `imagecorruptions_fast.corrupt` says."""
-        pixels = np.round(image * 255).astype(np.uint8)
+        equal channels and brought back to one as `fast.corrupt` says."""
+        scaled = image * 255
+        pixels = np.rint(scaled, out=scaled).astype(np.uint8)
         # The same bits as `rng`, drawn through numpy's legacy distributions, which never change.
         random = np.random.RandomState(rng.bit_generator)
         h, w, c = pixels.shape

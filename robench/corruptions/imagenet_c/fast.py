@@ -1,14 +1,20 @@
 """All of imagecorruptions, bit-identical, without its loops in Python and needless work.
 
-`imagecorruptions_compat.corrupt` is the reference that tests compare with. What is saved:
+`compat.corrupt` is the reference that tests compare with. What is saved:
 
-    glass_blur          one draw for all pixels; the pixel-by-pixel shuffle as pointer jumping
-    motion_blur, snow   slices of one padded image instead of a rolled copy per step
-    zoom_blur           interpolation weights kept per image size
-    elastic_transform   two-dimensional interpolation per channel (the third is not interpolated)
-    frost               textures kept
-    fog                 the height map without rolled copies
-    blurs of grey       one channel, not three equal ones
+    glass_blur            one draw for all pixels; the pixel-by-pixel shuffle as pointer jumping
+    motion_blur, snow     pieces of one padded image instead of a rolled copy per step
+    snow                  two-dimensional interpolation (the third has one place)
+    defocus_blur          all channels at once
+    zoom_blur             interpolation weights kept per image size
+    elastic_transform     two-dimensional interpolation per channel (the third is not interpolated)
+    frost                 textures kept
+    fog                   the height map without rolled copies
+    brightness, saturate  one of six arrangements of a pixel's channels, not all to choose from
+    contrast              a table of what each byte becomes
+    impulse_noise         draws compared with the two probabilities, not searched for among them
+    pixelate, jpeg        no copies between libraries but the needed ones
+    grey images           one channel, not three equal ones, where channels know nothing of others
 """
 
 from __future__ import annotations
@@ -17,23 +23,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robench.corruptions.imagenet_c import blurs as fast_blurs
-from robench.corruptions.imagenet_c import weather as fast_weather
+from robench.corruptions.imagenet_c import blurs, colours, digital, weather
 from robench.corruptions.imagenet_c.compat import corrupt as corrupt_as_packaged
 
 Kind = Callable[[np.ndarray, int, np.random.RandomState], np.ndarray]
-BLURS: dict[str, Kind] = {
-    "glass_blur": fast_blurs.glass_blur,
-    "motion_blur": fast_blurs.motion_blur,
-    "zoom_blur": fast_blurs.zoom_blur,
-    "defocus_blur": fast_blurs.defocus_blur,
-    "gaussian_blur": fast_blurs.gaussian_blur,
-    "elastic_transform": fast_blurs.elastic_transform,
+ANY_CHANNELS: dict[str, Kind] = {
+    "glass_blur": blurs.glass_blur,
+    "motion_blur": blurs.motion_blur,
+    "zoom_blur": blurs.zoom_blur,
+    "defocus_blur": blurs.defocus_blur,
+    "gaussian_blur": blurs.gaussian_blur,
+    "elastic_transform": blurs.elastic_transform,
+    "contrast": digital.contrast,
+    "pixelate": digital.pixelate,
+    "jpeg_compression": digital.jpeg_compression,
 }
-WEATHER: dict[str, Kind] = {
-    "frost": fast_weather.frost,
-    "snow": fast_weather.snow,
-    "fog": fast_weather.fog,
+"""Kinds whose answer to three equal channels is three times that to one."""
+THREE_CHANNELS: dict[str, Kind] = {
+    "frost": weather.frost,
+    "snow": weather.snow,
+    "fog": weather.fog,
+    "brightness": colours.brightness,
+    "saturate": colours.saturate,
+    "impulse_noise": digital.impulse_noise,
 }
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 """Kinds that draw each channel by itself."""
@@ -42,7 +54,7 @@ NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 def corrupt(
     image: np.ndarray, kind: str, severity: int, random: np.random.RandomState
 ) -> np.ndarray:
-    """What `imagecorruptions_compat.corrupt` answers, sooner; grey images stay grey.
+    """What `compat.corrupt` answers, sooner; grey images stay grey.
 
     A grey image counts as three equal channels. The answer's channels are brought back to one: of
     the noises the first is kept, since a mean would weaken them; the others (where at most frost,
@@ -54,13 +66,13 @@ def corrupt(
 
     Returns an array like `image`.
     """
-    if kind in BLURS:
-        return BLURS[kind](image, severity, random)
+    if kind in ANY_CHANNELS:
+        return ANY_CHANNELS[kind](image, severity, random)
     grey = image.shape[2] == 1
     if grey:
         image = np.repeat(image, 3, axis=2)
-    if kind in WEATHER:
-        answer = WEATHER[kind](image, severity, random)
+    if kind in THREE_CHANNELS:
+        answer = THREE_CHANNELS[kind](image, severity, random)
     else:
         answer = corrupt_as_packaged(image, kind, severity, random)
     if not grey:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from robench.corruptions.imagenet_c.blurs import cut, moved
-from robench.corruptions.imagenet_c.compat import mended, texture_files
+from robench.corruptions.imagenet_c.compat import texture_files
 from robench.errors import RobenchError
 
 
@@ -21,7 +21,7 @@ def frost(image: np.ndarray, severity: int, random: np.random.RandomState) -> np
     texture = _frost_texture(random.randint(5), h, w)
     top = random.randint(0, texture.shape[0] - h)
     left = random.randint(0, texture.shape[1] - w)
-    crop = texture[top : top + h, left : left + w, ::-1]  # OpenCV reads blue first
+    crop = texture[top : top + h, left : left + w]
     return np.clip(keep * image + add * crop, 0, 255).astype(np.uint8)
 
 
@@ -36,12 +36,13 @@ def _frost_texture(index: int, h: int, w: int) -> np.ndarray:
         raise RobenchError(f"{file}: not an image; install imagecorruptions anew")
     scale = 1.1 * max(1, h / texture.shape[0], w / texture.shape[1])
     size = math.ceil(texture.shape[1] * scale), math.ceil(texture.shape[0] * scale)
-    enlarged: np.ndarray = cv2.resize(texture, dsize=size, interpolation=cv2.INTER_CUBIC)
-    return enlarged
+    enlarged = cv2.resize(texture, dsize=size, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(enlarged[..., ::-1])  # OpenCV reads blue first
 
 
 def snow(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.ndarray:
     import cv2
+    from scipy.ndimage import zoom as enlarged
 
     mean, deviation, zoom, threshold, radius, sigma, keep = [
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
@@ -53,7 +54,10 @@ def snow(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.
     x = np.array(image, dtype=np.float32) / np.float32(255)
     h, w = x.shape[:2]
     drawn = random.normal(size=(h, w), loc=mean, scale=deviation)
-    layer = mended().clipped_zoom(drawn[..., np.newaxis], zoom)[..., 0]
+    # The package's `clipped_zoom`, of two dimensions in place of three, one of which has one place.
+    kept = math.ceil(h / zoom), math.ceil(w / zoom)
+    top, left = (h - kept[0]) // 2, (w - kept[1]) // 2
+    layer = enlarged(drawn[top : top + kept[0], left : left + kept[1]], zoom, order=1)
     layer[layer < threshold] = 0
     layer = moved(np.clip(layer, 0, 1), int(radius), sigma, random.uniform(-135, -45))
     layer = (np.round(layer * 255).astype(np.uint8) / 255.0)[:h, :w, np.newaxis]
