@@ -47,7 +47,8 @@ What = StrEnum(
 
 
 New = StrEnum(
-    "New", ["workspace", "model", "attack", "corruption", "dataset", "network", "notebook"]
+    "New",
+    ["workspace", "model", "attack", "corruption", "dataset", "network", "notebook", "weights"],
 )
 """What `robench new` can begin."""
 
@@ -480,13 +481,26 @@ def check(
 @app.command()
 def new(
     what: Annotated[New, typer.Argument(help="What to begin.")],
-    name: Annotated[str, typer.Argument(help="Its name, as in my-defense; a workspace: a folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Its name, as in my-defense; a workspace: a folder; weights: a checkpoint of "
+            "torch.save(), whose tensors are written beside it as safetensors."
+        ),
+    ],
     workspace: WorkspaceOption = None,
 ) -> None:
     """Begin a workspace, a model, attack, corruption, data set or network in it, or a notebook:
-    files that work, to be changed."""
+    files that work, to be changed. Or write the weights of a checkpoint as cards name them."""
     from robench.workspace import new as begin
 
+    if what is New.weights:
+        from robench.networks.modules.checkpoint import rewritten
+
+        file, held = rewritten(Path(name))
+        card = f'trainer = {{ name = "given", weights = "{file.name}" }}'
+        _say(f"wrote {file}: {held}", f"next, in a card beside it: {card}")
+        return
     if what is New.workspace:
         files = begin.new_workspace(Path(name))
         command = f"cd {name} && robench new model my-defense"

@@ -131,7 +131,9 @@ def test_a_pickle_offered_as_weights_is_refused_and_not_read(
 ) -> None:
     write("models/net.py", FACTORY)
     torch.save({"weight": torch.zeros(1)}, small.root / "models/w.pt")
-    with pytest.raises(RobenchError, match=r"own.toml: weights = 'w.pt': is a pickle.*save_file"):
+    with pytest.raises(
+        RobenchError, match=r"own.toml: weights = 'w.pt': is a pickle.*robench new weights"
+    ):
         resolve_model(card_of(small, write, "./net.py:make", "w.pt"))
 
 

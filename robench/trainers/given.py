@@ -102,8 +102,8 @@ def _digest(weights_in: Callable[[Path], bytes], path: Path, _mtime: int, _size:
     except Exception as error:  # whatever a parser makes of a stranger's bytes
         if data.startswith(PICKLES):
             raise RobenchError(
-                "is a pickle, and reading one runs the code in it; where you trust it, write it "
-                "anew: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)"
+                f"is a pickle, and reading one runs the code in it; robench new weights {path} "
+                "writes the tensors in it as safetensors, and runs nothing"
             ) from None
         raise RobenchError(f"is not a safetensors file: {error}") from None
     return tensors_digest(data)

@@ -7,26 +7,27 @@ inside.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import safetensors.torch
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from robench.errors import RobenchError, nearest
+from robench.networks.modules.checkpoint import is_pickle, tensors_of
 from robench.networks.modules.library import factory_of
 from robench.networks.modules.module import Module
-from robench.store.seal import PICKLES
 from robench.workspace.cards import Card
 from robench.workspace.plugins import Located, Setting
 
 ZOO = "robustbench.model_zoo:model_dicts"
-HELD = ("state_dict", "last")
-"""Where a file holds more than the weights: which of it they are."""
 BROUGHT = ("mu", "sigma", "mean", "std", "num_batches_tracked")
 """Buffers that the zoo's networks bring with them and old files do not have."""
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
@@ -53,7 +54,8 @@ class RobustBench(Module):
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
-        found, text = factory_of("robustbench", ZOO, settings, card)
+        with _as_released():
+            found, text = factory_of("robustbench", ZOO, settings, card)
         if not isinstance(settings.get("model"), str):
             return {**settings, "factory": Located(text, partial(dict))}
         zoo, threat_model = (
@@ -66,26 +68,9 @@ class RobustBench(Module):
     def weights_in(path: Path) -> bytes:
         """A file as safetensors: one that is, or a checkpoint of torch, of which nothing but
         tensors, and containers of them, is read."""
-        with path.open("rb") as file:
-            pickled = file.read(16).startswith(PICKLES)
-        if not pickled:
+        if not is_pickle(path):
             return Module.weights_in(path)
-        try:
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a parser makes of a stranger's bytes
-            why = str(error).strip().split("\n")[0]
-            raise RobenchError(f"torch.load(FILE, weights_only=True): {why}") from None
-        for key in HELD:
-            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-                found = found[key]
-        state = found if isinstance(found, Mapping) else {}
-        tensors = {str(k): v.contiguous() for k, v in state.items() if isinstance(v, Tensor)}
-        if not tensors:
-            raise RobenchError("holds no weights: no tensor has a name in it")
-        shared = {value.data_ptr() for value in tensors.values()}
-        if len(shared) < len(tensors):  # safetensors writes none twice
-            tensors = {name: value.clone() for name, value in tensors.items()}
-        return safetensors.torch.save(tensors)
+        return safetensors.torch.save(tensors_of(path)[0])
 
     def named(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a file under the network's names: without prefixes, with the normalisation
@@ -100,6 +85,26 @@ class RobustBench(Module):
         found = {**brought, **{_name(name, own): value for name, value in state.items()}}
         fits = {name: value for name, value in found.items() if name in own}
         return fits if len(fits) == len(own) else found
+
+
+@contextmanager
+def _as_released() -> Iterator[None]:
+    """Lets RobustBench's releases be imported: they require pyautoattack and import `autoattack`,
+    which is the same from its authors' repository."""
+    library = ZOO.partition(".")[0]
+    alias = dict[str, Any]()
+    if library not in sys.modules and not find_spec("autoattack") and find_spec("pyautoattack"):
+        alias = {
+            f"autoattack{part}": import_module(f"pyautoattack{part}") for part in ("", ".state")
+        }
+    sys.modules.update(alias)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+            yield
+    finally:
+        for name in alias:
+            del sys.modules[name]
 
 
 def _name(name: str, own: Mapping[str, Any]) -> str:
