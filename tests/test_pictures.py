@@ -338,7 +338,7 @@ def test_what_is_not_imagenet_is_said(
     said = {
         "lines": "holds 5 pictures, but .* has 6 lines",
         "devkit": "not the publisher's",
-        "folders": "1 folders of pictures, ImageNet has 4",
+        "folders": "2 folders of pictures, ImageNet has 4",
     }
     if harm == "lines":
         with (place / DEVKIT / TRUTH).open("a") as file:
@@ -346,7 +346,8 @@ def test_what_is_not_imagenet_is_said(
     elif harm == "devkit":
         (place / DEVKIT / META).write_bytes(b"none")
     else:
-        picture(place / "val/n10/a.JPEG", 3)
+        for name in ("n10", "n20"):
+            picture(place / f"val/{name}/a.JPEG", 3)
     with pytest.raises(RobenchError, match=said[harm]):
         splits_of(small, write, "imagenet", name="imagenet")
 

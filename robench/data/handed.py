@@ -4,16 +4,15 @@ file."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from robench.data.arrays import arrays_of
 from robench.data.base import Dataset, Held, Splits
+from robench.data.items import class_names, holds_items, stacked
 from robench.errors import RobenchError
 from robench.workspace import plugins
 from robench.workspace.cards import ModelCard, Spec
@@ -21,7 +20,8 @@ from robench.workspace.plugins import Located
 
 WHAT = (
     "a name ('cifar10'), {'name': ..., 'split': ...}, (x, y), a torch Dataset or DataLoader, a "
-    "robench.Dataset, or './file.py:Class'; with labels='predicted' also images alone"
+    "Dataset of Hugging Face, a robench.Dataset, or './file.py:Class'; with labels='predicted' "
+    "also images alone"
 )
 
 
@@ -39,6 +39,11 @@ def data_handed_over(
     """
     if isinstance(dataset, str) and ".py:" in dataset:
         return _source(_loaded(_from_file(dataset), dataset))
+    if type(dataset).__name__ in ("DatasetDict", "IterableDatasetDict"):
+        raise RobenchError(
+            f"evaluate: dataset is {type(dataset).__name__}: say which part, as in DATA['test']; "
+            f"there are {', '.join(dataset)}"
+        )
     if isinstance(dataset, (str, dict)):
         return None
     if isinstance(dataset, Splits):
@@ -47,8 +52,9 @@ def data_handed_over(
         return _source(_loaded(dataset, getattr(dataset, "__name__", type(dataset).__name__)))
     if isinstance(dataset, (list, tuple)) and len(dataset) == 2:
         x, y = dataset
-    elif isinstance(dataset, (TorchDataset, DataLoader)):
-        x, y = _stacked(dataset, labelled)
+    elif holds_items(dataset):
+        x, y = stacked(dataset, labelled, "evaluate: dataset")
+        classes = classes or class_names(dataset)
     elif not labelled and getattr(dataset, "ndim", 0) in (3, 4):
         x, y = dataset, np.zeros(len(dataset), dtype=np.int64)
     else:
@@ -87,53 +93,3 @@ def _loaded(dataset: Any, name: str) -> Splits:
             f"evaluate: dataset {name}: load() gives {type(splits).__name__}, not Splits"
         )
     return splits
-
-
-def _stacked(
-    dataset: TorchDataset[Any] | DataLoader[Any], labelled: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """All images and labels of a torch data set, in its own order: a loader that shuffles would
-    give another sample every time."""
-    where = "evaluate: dataset"
-    if isinstance(dataset, DataLoader) and hasattr(dataset.dataset, "__getitem__"):
-        dataset = dataset.dataset
-    batched = isinstance(dataset, DataLoader)
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for number, found in enumerate(_items(dataset)):
-        item = found if labelled else _unlabelled(found, batched)
-        if not isinstance(item, (list, tuple)) or len(item) != 2:
-            raise RobenchError(
-                f"{where}: item {number} is {type(item).__name__}, not (image, label)"
-            )
-        image, label = (np.asarray(part) for part in item)
-        if type(item[0]).__module__.startswith("PIL."):
-            raise RobenchError(
-                f"{where}: item {number} is a PIL image; give the data set a transform to a tensor "
-                "in [0, 1] (torchvision's ToTensor())"
-            )
-        if images and image.shape[batched:] != images[0].shape[batched:]:
-            raise RobenchError(
-                f"{where}: item {number} is {image.shape}, but the first {images[0].shape}; bring "
-                "all images to one size"
-            )
-        images.append(image)
-        labels.append(label)
-    if not images:
-        raise RobenchError(f"{where}: is empty")
-    if batched:
-        return np.concatenate(images), np.concatenate(labels)
-    return np.stack(images), np.stack(labels)
-
-
-def _unlabelled(item: Any, batched: bool) -> tuple[Any, Any]:
-    """An image, or a batch of them, that may come alone, with labels of class 0."""
-    image = item[0] if isinstance(item, (list, tuple)) and item else item
-    return image, np.zeros(len(image) if batched else (), dtype=np.int64)
-
-
-def _items(dataset: Any) -> Iterable[Any]:
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        return (dataset[number] for number in range(len(dataset)))
-    items: Iterable[Any] = iter(dataset)
-    return items

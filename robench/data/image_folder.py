@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -18,9 +18,14 @@ from robench.errors import RobenchError
 from robench.workspace.cards import Card
 from robench.workspace.plugins import Located, Setting, beside
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test",)
-"""What the folders of the parts may be called."""
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"),
+)
+UNREAD = (".heic", ".heif", ".avif", ".jp2", ".tga", ".svg", ".raw", ".npy")
+"""Pictures of other kinds, which are left out; the page says so."""
+TRAIN, VALIDATION = ("train", "training"), ("validation", "valid", "val")
+TEST = ("test", "testing")
+"""What the folders of the parts may be called, in capitals or not."""
 Pairs = list[tuple[Path, int]]
 """Files of pictures, and the class of each."""
 
@@ -33,6 +38,8 @@ class Listing:
     train: Pairs
     validation: Pairs
     test: Pairs
+    notes: tuple[str, ...] = ()
+    """What is left out."""
 
     def digest(self, place: Path) -> str:
         """Of the names and bytes of all files."""
@@ -67,6 +74,8 @@ class ImageFolder(Dataset):
     split: Split = "official"
     """official: the parts as the folders say (`val` is for testing where there is no `test`; a
     folder of classes alone is all for testing); a ratio shuffles all pictures."""
+    aside: ClassVar[tuple[str, ...]] = ("__MACOSX", "__pycache__")
+    """Folders that lie beside those of classes and are none."""
 
     @classmethod
     def located(cls, settings: Mapping[str, Any], card: Card) -> dict[str, Any]:
@@ -83,22 +92,39 @@ class ImageFolder(Dataset):
 
     @classmethod
     def listed(cls, place: Path, where: str = "") -> Listing:
-        """What lies in a folder. Raises RobenchError where there are no pictures."""
+        """What lies in a folder. Raises RobenchError where there are no pictures, or a class has
+        none."""
+        where = where or str(place)
+        inside = {each.name.lower(): each for each in _folders(place)}
         train, validation, test = (
-            next((place / name for name in names if (place / name).is_dir()), None)
+            next((inside[name] for name in names if name in inside), None)
             for names in (TRAIN, VALIDATION, TEST)
         )
         if not test:
             test, validation = validation, None
         if not (train or test):
             test = place
-        names = sorted({name for part in (train, validation, test) for name in _classes(part)})
+        parts = [part for part in (train, validation, test) if part]
+        found = [_classes(part, cls.aside) for part in parts]
+        names = sorted({name for each in found for name, filled in each.items() if filled})
         if not names:
             raise RobenchError(
-                f"{where or place}: {place} holds no folder of pictures ({', '.join(ENDINGS)}); "
-                "put those of each class into a folder of its name"
+                f"{where}: {place} holds no folder of pictures ({', '.join(ENDINGS)}); put those "
+                "of each class into a folder of its name"
             )
-        return Listing(tuple(names), *(_pairs(part, names) for part in (train, validation, test)))
+        empty = sorted({name for each in found for name in each} - {*names})
+        if empty:
+            raise RobenchError(
+                f"{where}: {parts[0] / empty[0]} holds no picture ({', '.join(ENDINGS)}); fill it, "
+                "or remove it: without it, later classes have other numbers"
+            )
+        if len(names) == 1:
+            raise RobenchError(
+                f"{where}: {place} holds pictures in one folder only, {names[0]}: that is one "
+                "class; name the folder that holds those of the classes, or of train, val and test"
+            )
+        learned, held, asked = (_pairs(part, names) for part in (train, validation, test))
+        return Listing(tuple(names), learned, held, asked, _left_out(parts, names))
 
     def load(self) -> Splits:
         if not isinstance(self.path, Located):
@@ -122,7 +148,8 @@ class ImageFolder(Dataset):
             learned, held = ([learned[i] for i in sorted(items)] for items in kept)
         shaping = Shaping(self.side, resize, self.crop, self.filter, self.grey)
         train, validation, asked = (_part(items, shaping) for items in (learned, held, test))
-        return Splits(train, validation, asked, listed.classes)
+        notes = tuple(f"{type(self).__name__.lower()}: {note}" for note in listed.notes)
+        return Splits(train, validation, asked, listed.classes, notes=notes)
 
 
 def _part(items: Pairs, shaping: Shaping) -> Part:
@@ -146,7 +173,7 @@ def _place(name: str, card: Card, where: str) -> Path:
 def _times(place: Path) -> tuple[int, ...]:
     """When files were last added to a folder or to those inside, or taken away."""
     inner = _folders(place)
-    parts = [each for each in inner if each.name in (*TRAIN, *VALIDATION, *TEST)]
+    parts = [each for each in inner if each.name.lower() in (*TRAIN, *VALIDATION, *TEST)]
     every = [place, *inner, *(each for part in parts for each in _folders(part))]
     return tuple(each.stat().st_mtime_ns for each in every)
 
@@ -156,9 +183,28 @@ def _folders(place: Path) -> list[Path]:
         return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
-def _classes(folder: Path | None) -> list[str]:
-    inside = folder.iterdir() if folder else ()
-    return [each.name for each in inside if not each.name.startswith(".") and pictures(each)]
+def _classes(part: Path, aside: Sequence[str]) -> dict[str, bool]:
+    """Which folders of a part may be classes, and whether there is a picture in each."""
+    shown = [each for each in _folders(part) if not each.name.startswith(".")]
+    return {each.name: bool(pictures(each)) for each in shown if each.name not in aside}
+
+
+def _left_out(parts: Sequence[Path], names: Sequence[str]) -> tuple[str, ...]:
+    """What a page says of pictures that are not read."""
+    beside = [file.name for part in parts for file in part.iterdir() if _is_picture(file)]
+    unread = [
+        file.name
+        for part in parts
+        for name in names
+        for file in (part / name).rglob("*")
+        if file.suffix.lower() in UNREAD and not file.name.startswith(".")
+    ]
+    said = {"beside the folders of classes": beside, "of a kind that is not read": unread}
+    return tuple(
+        f"left out, {why}: {len(files)} ({', '.join(sorted(files)[:3])})"
+        for why, files in said.items()
+        if files
+    )
 
 
 def _pairs(folder: Path | None, names: Sequence[str]) -> Pairs:
@@ -168,10 +214,15 @@ def _pairs(folder: Path | None, names: Sequence[str]) -> Pairs:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures under a folder, in the order of their names."""
-    files = [
-        file
-        for file in (folder.rglob("*") if folder.is_dir() else ())
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
-    ]
+    """The pictures under a folder, in the order of their names. Raises RobenchError for a link to
+    one that is not there."""
+    files = [file for file in (folder.rglob("*") if folder.is_dir() else ()) if _is_picture(file)]
     return sorted(files, key=lambda file: by_number(file.relative_to(folder).as_posix()))
+
+
+def _is_picture(file: Path) -> bool:
+    if file.suffix.lower() not in ENDINGS or file.name.startswith("."):
+        return False
+    if file.is_symlink() and not file.exists():
+        raise RobenchError(f"{file}: is a link to what is not there ({file.readlink()})")
+    return file.is_file()

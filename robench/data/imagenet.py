@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -25,6 +26,7 @@ class ImageNet(ImageFolder):
     publisher's `ILSVRC2012_devkit_t12`; the folders of classes alone will do."""
     resize: int = Field(default=256, ge=0, le=8192)
     """What the shorter side is brought to before the middle is cut out; 0: `side`."""
+    aside: ClassVar[tuple[str, ...]] = (*ImageFolder.aside, DEVKIT.partition("/")[0])
 
     @classmethod
     def listed(cls, place: Path, where: str = "") -> Listing:

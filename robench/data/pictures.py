@@ -47,7 +47,7 @@ class Shaping:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels, more than 2^27")
-            turned = ImageOps.exif_transpose(opened)
+            turned = in_bytes(ImageOps.exif_transpose(opened), opened.format)
             image = turned.convert("L" if self.grey else "RGB")
         how = Image.Resampling[self.filter.upper()]
         if self.crop == "none":
@@ -61,9 +61,28 @@ class Shaping:
         short = min(image.size)
         if short != self.resize:
             wide, high = (int(size * self.resize / short) for size in image.size)
+            if wide * high > MOST_PIXELS:
+                said = f"{image.width}x{image.height} pixels would become {wide}x{high}"
+                raise ValueError(f"{said}, more than 2^27, before the middle is cut out")
             image = image.resize((max(wide, self.resize), max(high, self.resize)), how)
         left, top = (round((size - self.side) / 2) for size in image.size)
         return image.crop((left, top, left + self.side, top + self.side))
+
+
+def in_bytes(image: Any, kind: str | None) -> Any:
+    """A picture whose levels are bytes. Of 16 bits the white is that of its kind; Pillow itself
+    would make white of all above 255. Raises ValueError where no white is known."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"levels of 32 bits ({kind}, mode {image.mode}), of which nobody knows what is white; "
+            "write it anew with 8 or 16 bits"
+        )
+    return image
 
 
 class Pictures:
@@ -134,7 +153,11 @@ class Pictures:
         try:
             pixels = self._shaping(data)
         except Exception as error:  # whatever a decoder makes of a stranger's bytes
-            raise RobenchError(f"{file}: is no whole picture ({system_words(error)})") from None
+            if type(error).__name__ == "UnidentifiedImageError":  # it names an object in memory
+                why = "its bytes are those of no kind of picture that Pillow knows"
+            else:
+                why = system_words(error)
+            raise RobenchError(f"{file}: is no whole picture ({why})") from None
         image: np.ndarray = np.divide(pixels, 255, dtype=np.float32)
         return image
 

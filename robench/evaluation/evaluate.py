@@ -80,8 +80,9 @@ def evaluate(
     Args:
         module: images (n, c, h, w), float32 in [0, 1] -> (n, classes).
         dataset: a data set by name, or {"name": ..., "split": ...} as in a model card; (x, y),
-            tensors or arrays, x (n, c, h, w) in [0, 1]; a torch Dataset or DataLoader; a
-            robench.Dataset, or "./file.py:Class", relative to the current folder.
+            tensors or arrays, x (n, c, h, w) in [0, 1]; a torch Dataset or DataLoader, or a Dataset
+            of Hugging Face, whose items are (image, label) or dictionaries of both, images of PIL
+            too; a robench.Dataset, or "./file.py:Class", relative to the current folder.
         report: a report card, whose threats the module meets (its models are left out), or a set of
             attacks: a folder of attack cards ("strong") or one card ("pgd").
         norm, eps: the threat: pixels of images in [0, 1], so that eps = 8/255 is eight steps of a
