@@ -20,10 +20,11 @@ from robench.corruptions.imagenet_c import blurs as fast_blurs
 from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
 from robench.corruptions.imagenet_c import fast as imagecorruptions_fast
 from robench.corruptions.imagenet_c.compat import COMMON, EXTRA, KINDS, corrupt, mended
-from robench.corruptions.imagenet_c.fast import NOISES, luma
+from robench.corruptions.imagenet_c.fast import luma
 from robench.errors import RobenchError
 
 SEVERITIES = range(1, 6)
+NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 
 
 def stream(seed: int) -> np.random.RandomState:

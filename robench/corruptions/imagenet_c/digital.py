@@ -13,20 +13,6 @@ import numpy as np
 from robench.corruptions.imagenet_c.blurs import cut
 
 
-def impulse_noise(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.ndarray:
-    amount = [0.03, 0.06, 0.09, 0.17, 0.27][severity - 1]
-    struck = _chosen(amount, image.shape, random)
-    salt = _chosen(0.5, image.shape, random)
-    return np.where(struck, salt * np.uint8(255), image)
-
-
-def _chosen(p: float, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
-    """RandomState.choice([True, False], shape, p=[p, 1 - p]), without its search of two places."""
-    edges = np.cumsum([p, 1 - p])
-    chosen: np.ndarray = random.random_sample(shape) < edges[0] / edges[1]
-    return chosen
-
-
 def contrast(image: np.ndarray, severity: int, random: np.random.RandomState) -> np.ndarray:
     import cv2
 

@@ -15,6 +15,8 @@
     impulse_noise         draws compared with the two probabilities, not searched for among them
     pixelate, jpeg        no copies between libraries but the needed ones
     grey images           one channel, not three equal ones, where channels know nothing of others
+
+spatter is the package's own.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robench.corruptions.imagenet_c import blurs, colours, digital, weather
+from robench.corruptions.imagenet_c import blurs, colours, digital, noises, weather
 from robench.corruptions.imagenet_c.compat import corrupt as corrupt_as_packaged
 
 Kind = Callable[[np.ndarray, int, np.random.RandomState], np.ndarray]
 ANY_CHANNELS: dict[str, Kind] = {
+    "gaussian_noise": noises.gaussian_noise,
+    "shot_noise": noises.shot_noise,
+    "impulse_noise": noises.impulse_noise,
+    "speckle_noise": noises.speckle_noise,
     "glass_blur": blurs.glass_blur,
     "motion_blur": blurs.motion_blur,
     "zoom_blur": blurs.zoom_blur,
@@ -38,17 +44,15 @@ ANY_CHANNELS: dict[str, Kind] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
-"""Kinds whose answer to three equal channels is three times that to one."""
+"""Kinds whose channels know nothing of each other."""
 THREE_CHANNELS: dict[str, Kind] = {
     "frost": weather.frost,
     "snow": weather.snow,
     "fog": weather.fog,
     "brightness": colours.brightness,
     "saturate": colours.saturate,
-    "impulse_noise": digital.impulse_noise,
+    "spatter": lambda *asked: corrupt_as_packaged(asked[0], "spatter", *asked[1:]),
 }
-NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
-"""Kinds that draw each channel by itself."""
 
 
 def corrupt(
@@ -68,16 +72,9 @@ def corrupt(
     """
     if kind in ANY_CHANNELS:
         return ANY_CHANNELS[kind](image, severity, random)
-    grey = image.shape[2] == 1
-    if grey:
-        image = np.repeat(image, 3, axis=2)
-    if kind in THREE_CHANNELS:
-        answer = THREE_CHANNELS[kind](image, severity, random)
-    else:
-        answer = corrupt_as_packaged(image, kind, severity, random)
-    if not grey:
-        return answer
-    return answer[..., :1] if kind in NOISES else luma(answer)
+    if image.shape[2] == 3:
+        return THREE_CHANNELS[kind](image, severity, random)
+    return luma(THREE_CHANNELS[kind](np.repeat(image, 3, axis=2), severity, random))
 
 
 def luma(image: np.ndarray) -> np.ndarray:
