@@ -4,7 +4,7 @@ Layouts, as their publishers ship them:
 
     npy       <path>/<kind>.npy         (5 n, h, w, c) uint8, severity after severity; labels.npy
               <path>/<kind>/test_images.npy and test_labels.npy    (MNIST-C: one severity, called 1)
-    folders   <path>/<kind>/<severity>/<class>/.../<image>.JPEG
+    folders   <path>/<kind>/<severity>/<class>/.../<image>.JPEG    (ImageNet-C, 3DCC)
 
 Nothing is corrupted here: the images of the publisher's test set are handed out as they lie there,
 and an identity holds the hash of those that were used, not where they lay.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,7 +29,7 @@ from robench.data.pictures import contents
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, check_name, nearest, resolved
 
-SUFFIXES = {".jpeg", ".jpg", ".png"}
+SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_PIXELS = 2**24
 """Of one picture: small files may announce very large ones."""
 
@@ -54,7 +56,11 @@ class GivenImages(Corruption):
     layout: Literal["npy", "folders"] = "npy"
     classes: int | None = Field(default=None, ge=2)
     """With folders: use only the first so many classes, sorted by name, as `tiny-imagenet` does."""
-    not_identity: ClassVar[tuple[str, ...]] = ("kinds", "path", "layout", "classes")
+    order: Literal["numbers", "classes"] = "numbers"
+    """With folders: which image is the first. numbers: by the numbers in the files' names, across
+    classes, as `tiny-imagenet` goes and ImageNet as shipped beside its devkit; classes: class by
+    class, and by number inside, as `imagefolder` goes, and `imagenet` in a folder per class."""
+    not_identity: ClassVar[tuple[str, ...]] = ("kinds", "path", "layout", "classes", "order")
 
     def given(self, kind: str, severity: int, start: int, stop: int) -> Part:
         """Images `start` to `stop` of the set. Raises RobenchError for files that are missing,
@@ -80,9 +86,10 @@ class GivenImages(Corruption):
         root = self._root()
         resolved(root / kind, f"{root}: kind {kind!r}")
         if self.layout == "folders":
-            files, of_class = _tree(root, kind, severity, self.classes)
-            _enough(len(files), stop, root / kind / str(severity))
-            return list(files[start:stop]), np.array(of_class[start:stop], np.int64)
+            files, of_class = _tree(root, kind, severity, self.classes, self.order)
+            folder = root / kind / str(severity)
+            _enough(len(files), stop, folder)
+            return [folder / file for file in files[start:stop]], of_class[start:stop].copy()
         images, labels = _arrays(root, kind, severity)
         _enough(len(images), stop, root / kind)
         return np.asarray(images[start:stop]), labels[start:stop].astype(np.int64)
@@ -113,6 +120,12 @@ def _arrays(root: Path, kind: str, severity: int) -> tuple[np.ndarray, np.ndarra
                 f"{stacked}: {len(images)} images are not five severities of equal size"
             )
         images = images[(severity - 1) * per_severity : severity * per_severity]
+        repeats = len(labels) == 5 * per_severity and labels.dtype.kind in "iu"
+        if repeats and (labels.reshape(5, -1) != labels[:per_severity]).any():
+            raise RobenchError(
+                f"{root / 'labels.npy'}: its fifths differ, so that {stacked.name} is not five "
+                "severities of the same images, one after the other"
+            )
         labels = labels[:per_severity]
     elif alone.is_file():
         if severity != 1:
@@ -120,6 +133,10 @@ def _arrays(root: Path, kind: str, severity: int) -> tuple[np.ndarray, np.ndarra
                 f"{alone}: this set has one severity, called 1; put severities = [1] into the card"
             )
         images, labels = _load(alone), _load(root / kind / "test_labels.npy").reshape(-1)
+    elif any(path.is_dir() for path in _inside_of(root / kind)):
+        raise RobenchError(
+            f"{root}: kind {kind!r}: holds folders, no arrays: put layout = 'folders' into the card"
+        )
     else:
         known = {path.stem for path in root.glob("*.npy")} - {"labels"}
         known |= {path.parent.name for path in root.glob("*/test_images.npy")}
@@ -137,9 +154,17 @@ def _arrays(root: Path, kind: str, severity: int) -> tuple[np.ndarray, np.ndarra
 
 def _load(path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        about = path.stat()
     except FileNotFoundError:
         raise RobenchError(f"{path}: no such file") from None
+    return _mapped(path, about.st_mtime_ns, about.st_size, about.st_ino)
+
+
+@lru_cache(maxsize=2)  # images and labels; of a sample, images are asked for one by one
+def _mapped(path: Path, *stamp: int) -> np.ndarray:
+    """The array in a file, as long as the file is the same; its rows stay on the disk."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever a parser makes of a header
         raise RobenchError(f"{path}: truncated, or not a .npy file ({error})") from None
     if not isinstance(array, np.ndarray) or array.ndim == 0:
@@ -147,24 +172,48 @@ def _load(path: Path) -> np.ndarray:
     return array
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def _tree(
-    root: Path, kind: str, severity: int, classes: int | None
-) -> tuple[tuple[Path, ...], tuple[int, ...]]:
-    """All images of one kind and severity, in the order of the numbers in their names; labels."""
+    root: Path, kind: str, severity: int, classes: int | None, order: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """All images of one kind and severity by their paths inside its folder, and their labels."""
     folder = root / kind / str(severity)
     if not folder.is_dir():
-        known = [path.name for path in root.iterdir() if path.is_dir()]
-        raise RobenchError(f"{folder}: no such folder; {nearest(kind, known)}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())[:classes]
-    pictures = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in (folder / name).rglob("*")
-        if path.suffix.lower() in SUFFIXES
-    ]
-    pictures.sort(key=lambda item: (by_number(item[0].name), item[1]))
-    return tuple(path for path, _ in pictures), tuple(label for _, label in pictures)
+        raise RobenchError(f"{folder}: no such folder; {_instead(root, kind)}")
+    names = sorted(path.name for path in _inside_of(folder) if path.is_dir())[:classes]
+    pictures = []
+    for label, name in enumerate(names):
+        for place, _, files in os.walk(folder / name):
+            inside = Path(place).relative_to(folder).as_posix()
+            pictures += [
+                (sys.intern(f"{inside}/{file}"), file, label)  # all kinds and severities have it
+                for file in files
+                if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+            ]
+    if order == "classes":
+        pictures.sort(key=lambda item: (item[2], by_number(item[0])))
+    else:
+        pictures.sort(key=lambda item: (by_number(item[1]), item[2]))
+    return tuple(p[0] for p in pictures), np.array([p[2] for p in pictures], np.int64)
+
+
+def _instead(root: Path, kind: str) -> str:
+    """What there is in place of a severity's folder, and what to do about it."""
+    if (root / f"{kind}.npy").is_file():
+        return f"there is {kind}.npy: put layout = 'npy' into the card"
+    if (root / kind).is_dir():
+        there = sorted(int(p.name) for p in _inside_of(root / kind) if p.name in set("12345"))
+        if there:
+            return f"there are others: put severities = {there} into the card"
+        return f"{root / kind} must hold a folder for each severity, called 1 to 5"
+    return nearest(kind, [path.name for path in _inside_of(root) if path.is_dir()])
+
+
+def _inside_of(folder: Path) -> list[Path]:
+    """What a folder holds that is not hidden; nothing, where there is none."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _enough(there: int, wanted: int, where: Path) -> None:

@@ -50,11 +50,17 @@ def corrupt_images(
     given = _given(corruption, kind, severity, first_index, len(images), numbers)
     if given is not None:
         where = f"{who}: {kind} at severity {severity}"
+        if given.images.shape != images.shape:
+            raise RobenchError(
+                f"{where}: {_said(given.images)} are given, where the data set has "
+                f"{_said(images)}: size and channels must be the same"
+            )
         if labels is not None and not np.array_equal(given.labels, labels):
             wrong = np.count_nonzero(given.labels != labels)
             raise RobenchError(
                 f"{where}: the labels of {wrong} of {len(labels)} images are not the data set's; "
-                "a given set belongs to its publisher's test images (split = 'official')"
+                "a given set belongs to its publisher's test images (split = 'official') and has "
+                "their order (of folders: order = 'classes' where the data set goes class by class)"
             )
         return _checked(given.images, images, where).copy()  # a plugin may have kept its own
     entropy = derived_seed("corruption", kind, severity, seed)
@@ -74,6 +80,13 @@ def corrupt_images(
     return made
 
 
+def _said(images: np.ndarray) -> str:
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        return f"images of shape {images.shape}"
+    n, c, h, w = images.shape
+    return f"{n} {'grey' if c == 1 else 'colour'} images of {h} x {w} pixels"
+
+
 def _given(
     corruption: Corruption, kind: str, severity: int, first: int, count: int,
     numbers: np.ndarray | None,
@@ -85,6 +98,13 @@ def _given(
     parts = [part for part in sets if part is not None]
     if not parts:
         return None
+    for number, part in zip(numbers, parts, strict=False):
+        if part.images.shape[1:] != parts[0].images.shape[1:]:
+            raise RobenchError(
+                f"corruption {type(corruption).__name__}: {kind} at severity {severity}: image "
+                f"{number} is one of {_said(part.images)}, image {numbers[0]} of "
+                f"{_said(parts[0].images)}"
+            )
     return Part(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.labels for part in parts]),
