@@ -168,6 +168,26 @@ def test_a_broken_archive_leaves_nothing_half_written(
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("cifar-10-batches-bin/test_batch.bin", "batches-bin lacks data_batch_1.bin, .*_5.bin; "),
+        ("cifar-10-batches-py/test_batch", "cifar-10-batches-py holds pickles.*torchvision's"),
+    ],
+)
+def test_what_is_nearly_there_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, there: str, said: str
+) -> None:
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    (folder / there).parent.mkdir()
+    (folder / there).write_bytes(b"x")
+    with pytest.raises(RobenchError, match=rf"not downloadable \(no network\); .*{said}"):
+        CIFAR10().load()
+
+
 # -- Tiny-ImageNet --------------------------------------------------------------------------------
 
 

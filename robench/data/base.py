@@ -320,12 +320,17 @@ def find_files(folder: str, urls: Mapping[str, str], hashes: Mapping[str, str]) 
         if all((base / folder / name).is_file() for name in urls):
             return {name: base / folder / name for name in urls}
     cache = data_folders()[-1] / folder
-    remedy = f"put {', '.join(urls)} into {folder}/ under a folder named in ROBENCH_DATA, or into "
-    with _downloading(folder, f"{remedy}{cache}"):
+    remedy = (
+        f"{_lacking(folder, [*urls])}put {', '.join(urls)} into {folder}/ under a folder named in "
+        f"ROBENCH_DATA, or into {cache}"
+    )
+    with _downloading(folder, remedy):
         return {name: _retrieved(url, hashes[name], name, cache) for name, url in urls.items()}
 
 
-def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) -> Path:
+def find_folder(
+    folder: str, files: Sequence[str], url: str, known_hash: str, pickled: str = ""
+) -> Path:
     """The folder of a data set whose publisher ships one archive: looked for in `data_folders()`,
     else downloaded and unpacked into the cache.
 
@@ -333,15 +338,36 @@ def find_folder(folder: str, files: Sequence[str], url: str, known_hash: str) ->
         folder: the folder that the archive holds, as it is called under any of the data folders.
         files: what must lie in it.
         url: address of the archive, .tar.gz or .zip. known_hash: of it, as pooch writes it.
+        pickled: what the folder is called in which the publisher ships the same as pickles.
     """
     for base in data_folders():
         if all((base / folder / name).exists() for name in files):
             return base / folder
     cache = data_folders()[-1]
-    remedy = f"unpack {url} under a folder named in ROBENCH_DATA, or under {cache}"
+    pickles = ""
+    for base in data_folders():
+        if pickled and (base / pickled).is_dir():
+            pickles = (
+                f"{base / pickled} holds pickles, which are not read (torchvision's data set of "
+                "them can be handed over to robench.evaluate); "
+            )
+    remedy = (
+        f"{_lacking(folder, files)}{pickles}unpack {url} under a folder named in ROBENCH_DATA, or "
+        f"under {cache}"
+    )
     with _downloading(folder, remedy):
         _unpack(_retrieved(url, known_hash, url.rsplit("/", 1)[-1], cache), folder, cache)
     return cache / folder
+
+
+def _lacking(folder: str, files: Sequence[str]) -> str:
+    """What is missing from a folder of that name that is there."""
+    for base in data_folders():
+        if (base / folder).is_dir():
+            missing = [name for name in files if not (base / folder / name).exists()]
+            if len(missing) < len(files):
+                return f"{base / folder} lacks {', '.join(missing)}; "
+    return ""
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class CIFAR10(Dataset):
     """Small photographs in ten classes, 32x32 colour, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     folder: ClassVar[str] = "cifar-10-batches-bin"
+    pickled: ClassVar[str] = "cifar-10-batches-py"
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
     archive: ClassVar[str] = "md5:c32a1d4ab5d03f1284b67883e8d87530"
     hashes: ClassVar[dict[str, str]] = {
@@ -50,7 +51,8 @@ class CIFAR10(Dataset):
         return Raw(images, labels, starts[-1], odd_files(who, files, self.hashes))
 
     def _place(self) -> Path:
-        return find_folder(self.folder, (*self.hashes, *self.beside), self.url, self.archive)
+        files = (*self.hashes, *self.beside)
+        return find_folder(self.folder, files, self.url, self.archive, self.pickled)
 
     def class_names(self) -> tuple[str, ...]:
         return CLASSES
@@ -60,6 +62,7 @@ class CIFAR100(CIFAR10):
     """Small photographs in a hundred classes, 32x32 colour, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     folder: ClassVar[str] = "cifar-100-binary"
+    pickled: ClassVar[str] = "cifar-100-python"
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
     archive: ClassVar[str] = "md5:03b5dce01913d631647c71ecec9e9cb8"
     hashes: ClassVar[dict[str, str]] = {

@@ -166,7 +166,7 @@ def _place(name: str, card: Card, where: str) -> Path:
             return place.resolve()
     raise NotHere(
         f"{where}: no such folder: looked for it beside the card and under the folders of "
-        "ROBENCH_DATA"
+        f"ROBENCH_DATA ({', '.join(map(str, tried))})"
     )
 
 
