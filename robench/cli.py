@@ -178,6 +178,8 @@ def run(
         command=_command(),
         watch=watch,
     )
+    for note in dict.fromkeys(said for one in done.results.models for said in one.get("notes", ())):
+        err.print(f"note: {note}", highlight=False, markup=False)
     _say(f"page: {done.page}")
     checks = gate.hold(done.results, wanted)
     if junit is not None:

@@ -144,7 +144,7 @@ def test_of_tiny_imagenet_only_the_archive_can_be_compared_and_that_is_said(
     assert tiny_imagenet.TinyImageNet(classes=3).load().notes == ()
 
 
-def test_verify_says_so_too(root: Path, write: Write) -> None:
+def test_run_and_verify_say_so_too(root: Path, write: Write) -> None:
     root.mkdir()
     data_files.mnist(root)
     write(
@@ -157,6 +157,8 @@ def test_verify_says_so_too(root: Path, write: Write) -> None:
         'title = "t"\nmodels = ["small"]\nattacks = []\nimages = 5\ndiagnostics = false\n',
     )
     carry_out(open_workspace(path.parents[1]))
+    done = robench_here("run", "small", "-w", str(path.parents[1]), "--jobs", "0")
+    assert "note: mnist: not the publisher's data: train-images" in done.stderr
     done = robench_here("verify", "small", "-w", str(path.parents[1]), "--cells", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("note: mnist: not the publisher's data: train-images")
