@@ -158,6 +158,26 @@ def test_the_network_brings_its_normalisation_where_a_file_has_none(
     assert torch.equal(found(x), network(x))
 
 
+def test_a_file_of_an_older_timm_is_converted_as_timm_does(
+    small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ModuleType("timm.models.swin_transformer")
+
+    def convert(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        assert isinstance(network, Normed)
+        return {name.replace("head.", "layer."): value for name, value in state.items()}
+
+    vars(home)["checkpoint_filter_fn"] = convert
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    monkeypatch.setattr(Normed, "__module__", home.__name__)
+    network, state = weights_of(Wrapped)
+    old = {f"module.{name}".replace("layer.", "head."): value for name, value in state.items()}
+    zoo_file(small, {"state_dict": old})
+    found = filled(small, card_of(small, write, "Good2021Wrapped"))
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(found(x), network(x))
+
+
 def test_a_weight_that_is_missing_is_an_error(small: Workspace, write: Write) -> None:
     _, state = weights_of(Normed)
     del state["norm.running_mean"]

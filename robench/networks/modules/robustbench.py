@@ -73,18 +73,37 @@ class RobustBench(Module):
         return safetensors.torch.save(tensors_of(path)[0])
 
     def named(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a file under the network's names: without prefixes, with the normalisation
-        that the network brings itself, and without what it has no place for, as long as each of its
-        own weights is there."""
+        """Weights of a file under the network's names: without prefixes, as the release of timm at
+        hand has them, with the normalisation that the network brings itself, and without what it
+        has no place for, as long as each of its own weights is there."""
         own, weights = self.module.state_dict(), dict(self.module.named_parameters())
         brought = {
             name: value
             for name, value in own.items()
             if name.split(".")[-1] in BROUGHT and name not in weights
         }
-        found = {**brought, **{_name(name, own): value for name, value in state.items()}}
-        fits = {name: value for name, value in found.items() if name in own}
-        return fits if len(fits) == len(own) else found
+        for names in (state, _converted(self.module, state)):
+            found = {**brought, **{_name(name, own): value for name, value in names.items()}}
+            fits = {name: value for name, value in found.items() if name in own}
+            if len(fits) == len(own):
+                return fits
+        return found
+
+
+def _converted(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A file of an older timm (of a Swin transformer, for example), where the network is one of
+    timm's: as timm itself converts it."""
+    for part in module.modules():
+        home = sys.modules.get(type(part).__module__)
+        convert = getattr(home, "checkpoint_filter_fn", None)
+        if home is None or convert is None or not home.__name__.startswith("timm.models."):
+            continue
+        try:
+            converted: Mapping[str, Tensor] = convert({_bare(k): v for k, v in state.items()}, part)
+        except Exception:  # it is no such file
+            return state
+        return converted
+    return state
 
 
 @contextmanager
@@ -110,9 +129,13 @@ def _as_released() -> Iterator[None]:
 def _name(name: str, own: Mapping[str, Any]) -> str:
     """Which of the network's names one of a file stands for; itself where it is none of them. Files
     have the prefix of DataParallel, and `model.` where the network does not, or the other way."""
-    bare = name.removeprefix("module.")
-    short = bare.removeprefix("model.")
-    return next((one for one in (name, bare, short, f"model.{short}") if one in own), name)
+    short = _bare(name)
+    tried = (name, name.removeprefix("module."), short, f"model.{short}")
+    return next((one for one in tried if one in own), name)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("model.")
 
 
 def _made(zoo: Any, model: str, dataset: str, threat_model: str, where: str) -> nn.Module:
