@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_an_unknown_card_is_answered_with_near_names(small: Workspace) -> None:
         small.card("models", "smal")
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "small\0", "..", ""])
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "small\0", "..", "", "x" * 300])
 def test_names_cannot_leave_their_folder(small: Workspace, name: str) -> None:
     (small.root.parent / "outside.toml").write_text("")
     with pytest.raises(RobenchError, match="no card named"):
@@ -73,3 +74,26 @@ def test_a_link_out_of_the_workspace_is_no_card(
     outside.write_text((small.root / "models/small.toml").read_text())
     (small.root / "models" / "linked.toml").symlink_to(outside)
     assert "linked" not in small.names("models")
+
+
+def test_cards_are_files_and_links_within_the_workspace(
+    small: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    models = small.root / "models"
+    for place in (
+        "mine/a.b.toml",
+        "x.toml/inner.toml",
+        ".hidden.toml",
+        ".off/c.toml",
+        "mine/d.txt",
+    ):
+        (models / place).parent.mkdir(exist_ok=True)
+        (models / place).write_text("")
+    (models / "linked.toml").symlink_to(models / "mine/a.b.toml")
+    (models / "nowhere.toml").symlink_to(models / "absent.toml")
+    (models / "again").symlink_to(models / "mine")  # a folder: what lies in it is not found twice
+    os.mkfifo(models / "pipe.toml")
+    assert small.names("models") == ["linked", "mine/a.b", "small", "x.toml/inner"]
+    elsewhere = models.rename(tmp_path_factory.mktemp("outside") / "models")
+    models.symlink_to(elsewhere)
+    assert small.names("models") == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -47,20 +49,26 @@ class Workspace:
     def names(self, folder: Folder) -> list[str]:
         """The names of the cards in `folder`, sorted; the reference workspace's not included."""
         base = self.root / folder
-        files = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.toml"))
-        held = (card.name for card in self.held if card.folder == folder)
-        return sorted({*(name for name in files if self._path(folder, name)), *held})
+        inside = self._inside(base)
+        named = {card.name for card in self.held if card.folder == folder}
+        for name, plain in _files(base):
+            if (plain and inside) or self._path(folder, name):
+                named.add(name)
+        return sorted(named)
 
     def _path(self, folder: Folder, name: str) -> Path | None:
         """The file of a card, if there is one inside the workspace. Hidden files are none."""
         path = self.root / folder / f"{name}.toml"
         if any(part.startswith(".") or not part for part in name.split("/")):
             return None
+        return path if self._inside(path) and path.is_file() else None
+
+    def _inside(self, path: Path) -> bool:
+        """Whether there is something at a path, and in the workspace, links followed."""
         try:
-            inside = path.resolve().is_relative_to(self.root.resolve())
-            return path if inside and path.is_file() else None
+            return path.exists() and path.resolve().is_relative_to(self.root.resolve())
         except (OSError, ValueError, RuntimeError):  # NUL, too long, links in a circle
-            return None
+            return False
 
     def known(self, folder: Folder) -> list[str]:
         """The names of the cards in `folder`, those of the reference workspace too."""
@@ -113,6 +121,20 @@ class Workspace:
                     raise RobenchError(f"{asked_by}: {what}")
             chosen |= dict.fromkeys(matching)
         return list(chosen)
+
+
+def _files(base: Path, within: str = "") -> Iterator[tuple[str, bool]]:
+    """Names of the cards under a folder, and whether each is a plain file: no link, no pipe. Hidden
+    files are none, and links to folders are not followed."""
+    with suppress(OSError), os.scandir(base / within) as entries:
+        for entry in entries:
+            name = f"{within}{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(base, f"{name}/")
+            elif name.endswith(".toml"):
+                yield name.removesuffix(".toml"), entry.is_file(follow_symlinks=False)
 
 
 @lru_cache(maxsize=4096)
