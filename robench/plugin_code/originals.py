@@ -6,6 +6,7 @@ from __future__ import annotations
 import builtins
 import copy
 import functools
+import gc
 import hashlib
 import inspect
 import io
@@ -87,12 +88,24 @@ def _functions_in(value: Any) -> Iterator[FunctionType]:
         value = getattr(value, "__dict__", {}).get("__wrapped__")
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What functions hold inside: all that they refer to, one after the other, code and defaults
+    among it."""
+
+    referred: list[Any]
+    code: list[Any]
+    defaults: list[Any]
+
+
 class _Functions:
     """Functions by the names of their places, and what they hold inside: code and defaults can be
     replaced while the function stays the same object.
 
-    What they hold is compared by identity. Defaults of keywords are compared with what they were
-    when the functions were found: copying them for each look takes longer than all else.
+    What they hold is compared by identity. Reading it from each takes longer than all else where
+    audit hooks are told of it: it is read again only where a function refers to other objects than
+    when it was read last, which the garbage collector says of all of them at once. Defaults of
+    keywords are compared with what they were when the functions were found.
     """
 
     def __init__(self, named: Iterable[tuple[str, FunctionType]] = ()) -> None:
@@ -100,27 +113,37 @@ class _Functions:
         self._names = [name for name, _ in by_id.values()]
         self._all = [function for _, function in by_id.values()]
         self._keywords = [
-            (name, function, {**function.__kwdefaults__})
+            (name, function, own, {**own})
             for name, function in by_id.values()
-            if function.__kwdefaults__
+            if (own := function.__kwdefaults__)
         ]
+        self._last = _Held([], [], [])
 
-    def held(self) -> tuple[list[Any], list[Any]]:
+    def held(self) -> _Held:
         """Code and defaults of all."""
-        return [f.__code__ for f in self._all], [f.__defaults__ for f in self._all]
+        referred = gc.get_referents(*self._all)
+        if not _same(referred, self._last.referred):
+            code = [function.__code__ for function in self._all]
+            defaults = [function.__defaults__ for function in self._all]
+            self._last = _Held(referred, code, defaults)
+        return self._last
 
-    def put_back(self, before: tuple[list[Any], list[Any]]) -> list[str]:
+    def put_back(self, before: _Held) -> list[str]:
         """Names of functions that hold something else; they hold what they did again."""
         replaced = []
-        if self.held() != before:
-            for name, function, code, defaults in zip(self._names, self._all, *before, strict=True):
+        same = _same(gc.get_referents(*self._all), before.referred)
+        if not same:
+            inside = zip(self._names, self._all, before.code, before.defaults, strict=True)
+            for name, function, code, defaults in inside:
                 if function.__code__ is not code or function.__defaults__ is not defaults:
                     replaced.append(name)
                     function.__code__, function.__defaults__ = code, defaults
-        for name, function, kept in self._keywords:
-            if function.__kwdefaults__ != kept:
+        for name, function, own, kept in self._keywords:
+            if (own if same else function.__kwdefaults__) != kept:
                 replaced.append(name)
-                function.__kwdefaults__ = {**kept}
+                own.clear()
+                own.update(kept)
+                function.__kwdefaults__ = own
         return list(dict.fromkeys(replaced))
 
 
@@ -136,7 +159,7 @@ class Snapshot:
     tables: list[tuple[str, Any, Any]]
     """Name, table, and a copy of what it held."""
     functions: _Functions
-    inside: tuple[list[Any], list[Any]]
+    inside: _Held
     modules: dict[str, ModuleType]
     finders: list[Any]
 
@@ -148,11 +171,7 @@ class Snapshot:
                 its own is put back and not named.
         """
         replaced = []
-        try:
-            same = self.values == _values(self.places)  # at once, for the very same objects
-        except Exception:  # some cannot be compared
-            same = False
-        for place, found in [] if same else self._all():
+        for place, found in [] if _same(self.values, _values(self.places)) else self._all():
             now = place.where.__dict__
             for name, value in found.items():
                 if name in place.names and now.get(name, self) is not value:
@@ -191,6 +210,14 @@ class Snapshot:
             part = slice(start, start + size)
             yield place, dict(zip(self.keys[part], self.values[part], strict=True))
             start += size
+
+
+def _same(now: list[Any], before: list[Any]) -> bool:
+    """Whether two lists hold the same objects: at once where they are the very same."""
+    try:
+        return now == before
+    except Exception:  # some cannot be compared
+        return False
 
 
 def _values(places: list[_Place]) -> list[Any]:
