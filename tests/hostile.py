@@ -64,10 +64,9 @@ class Watch:
     EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link")
 
     def __init__(self) -> None:
-        self.on = False
+        self.on = self.hears = False
         self.read: list[str] = []
         self.written: list[str] = []
-        sys.addaudithook(self._hear)  # there is no way to take one away again
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.on or event not in self.EVENTS or not isinstance(arguments[0], (str, bytes)):
@@ -80,6 +79,9 @@ class Watch:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        if not self.hears:  # none before it is needed: one that is there cannot be taken away,
+            sys.addaudithook(self._hear)  # and is told of each look at a function's code
+            self.hears = True
         self.read, self.written, self.on = [], [], True
         try:
             yield
