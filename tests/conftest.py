@@ -7,18 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-import torch
-import torch._dynamo  # torch's first optimiser imports it: here, and not in every copied worker
-from small_runs import small_workspace
 
-from robench.plugin_code import guard
-from robench.workspace.folders import FOLDERS, Workspace
-
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from robench.workspace.folders import Workspace
 
 # Property-based tests try few examples by default, always the same; ROBENCH_EXAMPLES=1000 tries
 # more, drawn anew each time.
@@ -32,6 +27,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("robench")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What all tests need; seconds, which the process that only hands them out does not wait."""
+    if config.getoption("dist", "no") != "no":
+        return
+    import torch
+    import torch._dynamo  # torch's first optimiser imports it: here, and not in every copied worker
+
+    torch.set_num_threads(1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,6 +92,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _unworn(monkeypatch: pytest.MonkeyPatch) -> None:
     """What plugins of earlier tests left in this process renews no worker of this one."""
+    from robench.plugin_code import guard
+
     monkeypatch.setattr(guard, "worn", None)
 
 
@@ -102,6 +109,7 @@ def without_plots() -> Iterator[None]:
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], Path]:
     """Write a file of the workspace under tmp_path, making the four folders first."""
+    from robench.workspace.folders import FOLDERS
 
     def write_file(name: str, text: str) -> Path:
         for folder in FOLDERS:
@@ -118,6 +126,8 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 def no_diagnostics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Arguments of robench.evaluate for a report that meets FGSM and is not diagnosed, for tests
     of something else: diagnostics are most of what an evaluation costs."""
+    from robench.workspace.folders import FOLDERS
+
     root = tmp_path_factory.mktemp("plain")
     for folder in FOLDERS:
         (root / folder).mkdir()
@@ -130,4 +140,6 @@ def no_diagnostics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture
 def small(tmp_path: Path) -> Workspace:
     """A workspace with one small model on digits and a report that attacks it twice."""
+    from small_runs import small_workspace
+
     return small_workspace(tmp_path)
