@@ -99,10 +99,19 @@ def _unworn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def without_plots() -> Iterator[None]:
-    """Pages without their plots, for modules that are not about those: drawing them is most of
-    what a page costs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robench.show.report.page.plots", lambda *asked: [])
+    """For modules that are not about plots; none may share a page with others."""
+    from pages import no_plots
+
+    with no_plots():
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """For tests that are not about plots."""
+    from pages import no_plots
+
+    with no_plots():
         yield
 
 

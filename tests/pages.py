@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -44,6 +46,14 @@ CLAIM = {
     "strong": "worst case",
     "control": None,
 }
+
+
+@contextmanager
+def no_plots() -> Iterator[None]:
+    """Pages that are made in the block have no plots: drawing them is most of what a page costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robench.show.report.page.plots", lambda *asked: [])
+        yield
 
 
 @pytest.fixture(scope="module")

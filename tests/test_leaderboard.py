@@ -272,6 +272,7 @@ def test_failures_of_one_cause_are_said_once(small: Synthetic) -> None:
     assert failure["of"] == "training, clean, fgsm, imagenet-c/fog/1"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_published_folder_holds_every_answer_that_the_store_held(
     small: Synthetic, tmp_path: Path
 ) -> None:
@@ -288,6 +289,7 @@ def test_a_published_folder_holds_every_answer_that_the_store_held(
     assert leaderboard(loaded).equals(leaderboard(small.results()))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_that_a_published_folder_lacks_are_missing_cells(
     small: Synthetic, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_store_and_a_published_folder_give_the_same_report(tmp_path: Path) -> 
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["index.html", "cells.parquet", "leaderboard.csv"])
 def test_a_file_that_was_changed_by_hand_is_made_again(
     small: Results, tmp_path: Path, name: str
@@ -100,6 +101,7 @@ def test_showing_imports_neither_torch_nor_plugins() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_is_opened_when_asked_for(
     small: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def test_the_order_in_which_cells_were_done_does_not_show(quick: Results) -> Non
     assert (manifest, rows) == published(quick.manifest, quick.rows, {})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_json_and_latex_say_which_numbers_are_doubtful(small: Results, tmp_path: Path) -> None:
     alarm: Any = {"check": "zero gradients", "text": "30% of the images.", "next": "more"}
     verdicts: Any = {"synthetic/a": {"verdict": "doubtful", "alarms": [alarm], "findings": []}}

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from in_a_browser import HOSTILE, Tab, browser, pytestmark
-from pages import embedded_data
+from pages import embedded_data, no_plots
 from proofs_by_hand import proven
 from synthetic import (
     Synthetic,
@@ -337,7 +337,8 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def proved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = proven(Synthetic(quick_models(), quick_threats()).results())
-    return write_report(results, tmp_path_factory.mktemp("proved"))
+    with no_plots():
+        return write_report(results, tmp_path_factory.mktemp("proved"))
 
 
 def test_both_ends_stay_when_columns_are_chosen_and_say_their_intervals(
@@ -399,8 +400,8 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]
         *(corruption_threat(f"kind_{i}", s, 0.03 * s) for i in range(10) for s in range(1, 6)),
     ]
     results = Synthetic(models, threats, images=20, distinct=100).results()
-    with pytest.MonkeyPatch.context() as patch:  # its plots are most of what such a page costs
-        patch.setattr("robench.show.report.page.plots", lambda *asked: [])
+    with no_plots(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robench.show.report.payload._pictures", lambda *asked: [])
         file = write_report(results, tmp_path_factory.mktemp("crowd"), verdicts={})
     return file, leaderboard(results)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from in_a_browser import HOSTILE, Tab, browser, pytestmark
+from pages import no_plots
 from scipy import stats
 from synthetic import (
     Synthetic,
@@ -43,7 +44,8 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def file(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(results, tmp_path_factory.mktemp("compared"))
+    with no_plots():
+        return write_report(results, tmp_path_factory.mktemp("compared"))
 
 
 def by_hand(results: Results, one: str, other: str, threat: str) -> dict[str, Any]:
@@ -165,6 +167,7 @@ def test_the_comparison_fits_on_a_phone_and_unlike_data_are_not_compared(
     assert tab.complaints == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_hostile_names_are_text_in_a_comparison(browser: Any, tmp_path: Path) -> None:
     models = [
         SyntheticModel(HOSTILE, trainer=HOSTILE, network=HOSTILE, description=HOSTILE),

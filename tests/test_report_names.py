@@ -64,6 +64,7 @@ def test_hostile_names_add_no_element_and_no_handler(hostile_folder: Path) -> No
     assert len(text.encode()) < 5_000_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_hostile_names_do_nothing_to_the_index_of_a_site(hostile: Results, tmp_path: Path) -> None:
     index = write_site({"<b>'\"": hostile, "plain": hostile}, tmp_path)
     text = index.read_text()
@@ -90,6 +91,7 @@ def test_hostile_names_leave_csv_json_and_latex_readable(
     assert r"\{\{7*7\}\}" in latex
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
 def test_a_name_that_a_spreadsheet_would_compute_is_text(sign: str, tmp_path: Path) -> None:
     name = f'{sign}HYPERLINK("http://x")'
@@ -111,6 +113,7 @@ def test_embedded_data_cannot_end_its_script_element() -> None:
     assert json.loads(zlib.decompress(base64.b64decode(text))) == said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_plugin_of_a_workspace_is_called_by_its_class(tmp_path: Path) -> None:
     model = SyntheticModel("models/a", network="./plane.py:Plane", dataset={"name": "./d.py:Data"})
     text = write_report(Synthetic([model], [clean_threat()]).results(), tmp_path).read_text()

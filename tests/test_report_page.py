@@ -53,12 +53,14 @@ def test_the_average_is_labelled_as_an_average(page: str) -> None:
     assert page.index(">Worst case<") < page.index(">Average over attacks<")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_averages_of_nothing_have_no_column(small: Results, tmp_path: Path) -> None:
     text = write_report(small, tmp_path).read_text()
     assert ">Average over attacks<" in text
     assert "verage over corruptions" not in text[: text.index("<dialog")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_without_attacks_shows_no_worst_case(tmp_path: Path) -> None:
     threats = [clean_threat(), corruption_threat("fog", 1, 0.1)]
     text = write_report(Synthetic([SyntheticModel("a")], threats).results(), tmp_path).read_text()
@@ -98,6 +100,7 @@ def test_claims_of_the_card_are_judged_on_the_page(page: str) -> None:
     assert "Under the strong evaluation" in section
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdicts_are_shown_when_given_and_absent_when_empty(
     small: Results, tmp_path: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_page_without_networks_of_two_weights_draws_no_path(page: str) -> None
     assert "Ways through weight space" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path) -> None:
     made = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()])
     for cell, milliseconds in zip(made.manifest["cells"], (0.01, 0.03), strict=True):
@@ -156,6 +160,7 @@ def test_the_cost_of_training_and_of_an_answer_stands_on_the_page(tmp_path: Path
     assert ">≤ " not in row
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_runs_that_measured_the_whole_process_the_page_says_at_most(tmp_path: Path) -> None:
     made = Synthetic([SyntheticModel("synthetic/a")], [clean_threat()])
     for seed in made.manifest["models"][0]["seeds"]:
@@ -181,6 +186,7 @@ def test_plots_take_the_colours_of_the_page(page: str) -> None:
     assert "#000000" not in drawings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_cells_are_listed_with_their_reason(tmp_path: Path) -> None:
     model = SyntheticModel("synthetic/broken", failed=((0, "fgsm"),))
     threats = [clean_threat(), attack_threat("fgsm", 0.1, 0.3), attack_threat("pgd", 0.1, 0.5)]
@@ -229,6 +235,7 @@ def test_transfer_between_two_surrogates_is_drawn_as_a_matrix(tmp_path: Path) ->
     assert "examples made on" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_path: Path) -> None:
     results = Synthetic([SyntheticModel("synthetic/a", seeds=(0, 1))], [clean_threat()]).results()
     (model,) = results.models

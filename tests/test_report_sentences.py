@@ -83,6 +83,7 @@ def test_the_worst_case_is_over_as_many_attacks_as_the_page_says(
     assert row["average_attacks"] == pytest.approx(row["a-attack"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_diagnostics_alone_speaks_of_no_average(tmp_path: Path) -> None:
     threats = [clean_threat(), attack_threat("a", 0.1, 0.3, "diagnostic")]
     made = Synthetic([SyntheticModel("synthetic/a")], threats, images=20)
@@ -90,6 +91,7 @@ def test_a_report_of_diagnostics_alone_speaks_of_no_average(tmp_path: Path) -> N
     assert "average over attacks" not in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_relative_mce_stands_beside_the_number_of_kinds_of_its_own_baseline(tmp_path: Path) -> None:
     """Fog harms the first data set's baseline, and hardly the other's, which sees no clouds."""
     threats = [
@@ -120,6 +122,7 @@ def test_relative_mce_stands_beside_the_number_of_kinds_of_its_own_baseline(tmp_
     assert "–" in shown[1][0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_kind_that_harms_the_baseline_relative_mce_is_a_dash(tmp_path: Path) -> None:
     threats = [clean_threat(), corruption_threat("fog", 1, 0.1)]
     made = Synthetic([SyntheticModel("base")], threats, baselines=["base"])
@@ -160,6 +163,7 @@ def test_the_rule_for_claims_is_printed(folder: Path) -> None:
     assert "else it does not hold" in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_number_of_test_images_is_that_of_the_rows(tmp_path: Path) -> None:
     made = Synthetic([SyntheticModel("synthetic/a")], [clean_threat()], images=30)
     made.manifest["report"]["images"] = 500  # which the data set does not have
@@ -172,6 +176,7 @@ def test_the_number_of_test_images_is_that_of_the_rows(tmp_path: Path) -> None:
     assert "500 test images" not in said(text + index)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_index_of_a_site_says_what_ranks_a_report_without_attacks(tmp_path: Path) -> None:
     models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/b", clean=0.5)]
     results = Synthetic(models, [clean_threat()], images=30).results()

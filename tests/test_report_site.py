@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pages import Outline, embedded_data
+from pages import Outline, embedded_data, no_plots
 from proofs_by_hand import proven
 from synthetic import Synthetic, SyntheticModel, attack_threat, clean_threat, quick_models
 
@@ -47,7 +47,8 @@ def site(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     reports = {"b": results, "a": results, "c": proven(results, (0.1,), open_within=0)}
     subjects = {"a": "Zebras", "b": "Digits", "c": ""}
-    write_site(reports, folder, subjects=subjects, beside=beside)
+    with no_plots():
+        write_site(reports, folder, subjects=subjects, beside=beside)
     return folder
 
 
@@ -88,6 +89,7 @@ def test_each_page_links_to_the_index_and_to_its_neighbours(site: Path) -> None:
     assert (site / "speed" / "index.html").read_text() == "<p>fast</p>"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_that_is_made_anew_in_a_site_is_the_one_that_the_site_has(
     site: Path, results: Results, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_what_the_two_ends_are_is_explained_behind_how_to_read_this(page: str) -
     assert "Open never counts as proved" in how
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_is_settled_where_no_image_is_open(tmp_path: Path) -> None:
     models = [SyntheticModel("synthetic/a"), SyntheticModel("synthetic/noisy", noisy=True)]
     made = Synthetic(models, [clean_threat(), attack_threat("pgd", 0.1, 0.3)]).results()
@@ -95,6 +96,7 @@ def test_the_record_of_a_model_says_of_every_image_what_became_of_it(page: str) 
     assert "states" not in records["synthetic/snn-nit"]["ends"][0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_record_of_a_model_says_what_the_proofs_took_and_why_images_are_open(
     tmp_path: Path,
 ) -> None:
@@ -131,6 +133,7 @@ def test_proofs_without_attacks_are_a_worst_case_too(tmp_path: Path) -> None:
     assert embedded_data(text)["columns"][0]["key"] == "worst_case"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_the_worst_case_has_one_end_the_columns_of_each_ball_are_shown(
     tmp_path: Path,
 ) -> None:
@@ -151,6 +154,7 @@ def test_names_in_a_report_with_proofs_are_text(tmp_path: Path) -> None:
     assert outline.handlers == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_index_of_a_site_shows_what_is_proved_of_its_leaders(
     both: Results, tmp_path: Path
 ) -> None:
@@ -159,6 +163,7 @@ def test_the_index_of_a_site_shows_what_is_proved_of_its_leaders(
     assert f"<small>proved {100 * first['proved']:.1f}</small>" in index
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdicts_are_held_against_the_truth_on_the_page_and_in_its_files(
     both: Results, tmp_path: Path
 ) -> None:
@@ -183,6 +188,7 @@ def test_verdicts_are_held_against_the_truth_on_the_page_and_in_its_files(
     assert lines[0].endswith("alarms,verdict_without_proofs,against_truth")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_without_proofs_says_nothing_of_the_truth(tmp_path: Path) -> None:
     made = Synthetic(quick_models(), threats(("fog",))).results()
     assert 'id="verdicts-against-truth"' not in write_report(made, tmp_path).read_text()

@@ -23,6 +23,8 @@ from robench.show.report.tables import as_csv, as_json, as_latex
 from robench.show.results import Results, load_published
 from robench.show.two_sided import Ball, ends
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 
 def proved(images: int, count: int) -> np.ndarray:
     """The first so many images."""
