@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,13 @@ class Tab:
         self.page, self.url = page, file.as_uri()
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        self._hears = {
+            "console": lambda message: self.complaints.append(message.text),
+            "pageerror": lambda error: self.complaints.append(str(error)),
+            "request": lambda request: self.requests.append(request.url),
+        }
+        for event, hear in self._hears.items():
+            page.on(event, hear)
 
     def open(self, fragment: str = "") -> Any:
         self.page.goto("about:blank")
@@ -62,6 +66,15 @@ class Tab:
     def fragment(self) -> str:
         return str(self.page.evaluate("decodeURIComponent(location.hash)"))
 
+    def leave(self) -> None:
+        """Fails the test when the page complained, or asked for anything but itself."""
+        self.page.goto("about:blank")
+        for event, hear in self._hears.items():
+            self.page.remove_listener(event, hear)
+        assert self.complaints == []
+        asked = {url.split("#")[0] for url in self.requests if not url.startswith("data:")}
+        assert asked <= {"about:blank", self.url}
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -69,3 +82,30 @@ def browser() -> Iterator[Any]:
         launched = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="module")
+def window(browser: Any) -> Iterator[Any]:
+    """One page for all tests: to open a file in it again costs a third of what a new one does."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+Show = Callable[..., Tab]
+
+
+@pytest.fixture
+def show(window: Any) -> Iterator[Show]:
+    """Says which file is to be shown, and how; what became of it is looked at after the test."""
+    shown: list[Tab] = []
+
+    def one(file: Path, scheme: str = "light", width: int = 1280, height: int = 900) -> Tab:
+        window.set_viewport_size({"width": width, "height": height})
+        window.emulate_media(media="screen", color_scheme=scheme, reduced_motion="no-preference")
+        shown.append(Tab(window, file))
+        return shown[-1]
+
+    yield one
+    for tab in shown:
+        tab.leave()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from in_a_browser import Tab, browser, pytestmark
+from in_a_browser import Show, browser, pytestmark, show, window
 from pages import CLAIM
 from proofs_by_hand import proven
 from synthetic import (
@@ -22,7 +21,7 @@ from robench.show.report.site import write_site
 from robench.workspace.folders import reference_root
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-__all__ = ["browser", "pytestmark"]
+__all__ = ["browser", "pytestmark", "show", "window"]
 
 LOOKS = [("light", 1280), ("dark", 1280), ("light", 390)]
 BARE = "* { background-image: none !important } "
@@ -49,16 +48,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def violations(browser: Any, file: Path, fragment: str, scheme: str, width: int) -> list[str]:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
-    tab = Tab(context.new_page(), file)
-    page = tab.open(fragment)
+def violations(show: Show, file: Path, fragment: str, scheme: str, width: int) -> list[str]:
+    page = show(file, scheme, width).open(fragment)
     page.add_style_tag(content=BARE)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
     found = axe.Axe().run(page).response["violations"]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
-    assert tab.complaints == []
     return [
         f"{one['id']}: {one['help']}: {' '.join(map(str, node['target']))}: {node['html'][:200]}"
         for one in found
@@ -79,21 +74,21 @@ def violations(browser: Any, file: Path, fragment: str, scheme: str, width: int)
         "full/index.html#compare=synthetic/mlp-bp,synthetic/mlp-glr",
     ],
 )
-def test_axe_finds_nothing(browser: Any, site: Path, where: str, scheme: str, width: int) -> None:
+def test_axe_finds_nothing(show: Show, site: Path, where: str, scheme: str, width: int) -> None:
     name, _, fragment = where.partition("#")
-    assert violations(browser, site / name, fragment and f"#{fragment}", scheme, width) == []
+    assert violations(show, site / name, fragment and f"#{fragment}", scheme, width) == []
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
-def test_axe_finds_nothing_on_the_performance_page(browser: Any, scheme: str, width: int) -> None:
+def test_axe_finds_nothing_on_the_performance_page(show: Show, scheme: str, width: int) -> None:
     page = reference_root() / "reports" / "performance" / "index.html"
-    assert violations(browser, page, "", scheme, width) == []
+    assert violations(show, page, "", scheme, width) == []
 
 
-def test_axe_would_find_pale_text(browser: Any, site: Path, tmp_path: Path) -> None:
+def test_axe_would_find_pale_text(show: Show, site: Path, tmp_path: Path) -> None:
     """So that the tests above can fail."""
     pale = (site / "clean" / "index.html").read_text().replace("--soft: #66625b", "--soft: #ccc")
     (tmp_path / "index.html").write_text(pale)
-    found = violations(browser, tmp_path / "index.html", "", "light", 1280)
+    found = violations(show, tmp_path / "index.html", "", "light", 1280)
     assert found
     assert all(one.startswith("color-contrast") for one in found)

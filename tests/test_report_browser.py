@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from in_a_browser import HOSTILE, Tab, browser, pytestmark
+from in_a_browser import HOSTILE, Show, Tab, browser, pytestmark, show, window
 from pages import embedded_data, no_plots
 from proofs_by_hand import proven
 from synthetic import (
@@ -28,7 +28,7 @@ from synthetic import (
 from robench.show.leaderboard import leaderboard
 from robench.show.report.folder import write_report
 
-__all__ = ["browser", "pytestmark"]  # a fixture and marks that hold here
+__all__ = ["browser", "pytestmark", "show", "window"]  # fixtures, and marks that hold here
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tab(browser: Any, file: Path) -> Iterator[Tab]:
-    """Fails the test when the page complained, or asked for anything but itself."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = Tab(context.new_page(), file)
-    yield opened
-    context.close()
-    assert opened.complaints == []
-    asked = {url.split("#")[0] for url in opened.requests if not url.startswith("data:")}
-    assert asked <= {"about:blank", opened.url}
+def tab(show: Show, file: Path) -> Tab:
+    return show(file)
 
 
 def test_a_click_on_a_column_sorts_best_first_and_another_turns_it(tab: Tab) -> None:
@@ -257,21 +250,16 @@ def test_numbers_of_a_plot_open_below_it(tab: Tab) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_sticks_out_sideways(browser: Any, file: Path, scheme: str, width: int) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    tab = Tab(context.new_page(), file)
-    page = tab.open("#model=synthetic/snn-nit")
+def test_nothing_sticks_out_sideways(show: Show, file: Path, scheme: str, width: int) -> None:
+    page = show(file, scheme, width).open("#model=synthetic/snn-nit")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.getElementById('model').scrollWidth") <= width
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_background(browser: Any, file: Path, scheme: str) -> None:
+def test_text_stands_out_from_its_background(show: Show, file: Path, scheme: str) -> None:
     """Contrast of at least 4.5:1 (WCAG AA) for every ink of the page."""
-    context = browser.new_context(color_scheme=scheme)
-    page = Tab(context.new_page(), file).open()
+    page = show(file, scheme).open()
     read = """() => {
       const probe = document.body.appendChild(document.createElement("i"));
       return ["--paper", "--ink", "--soft", "--accent", "--good", "--bad", "--open"].map((name) => {
@@ -280,7 +268,6 @@ def test_text_stands_out_from_its_background(browser: Any, file: Path, scheme: s
       });
     }"""
     paper, *inks = (luminance(colour) for colour in page.evaluate(read))
-    context.close()
     for ink in inks:
         assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
 
@@ -310,7 +297,7 @@ def test_on_paper_the_board_is_there_and_its_controls_are_not(tab: Tab) -> None:
     assert not page.locator("#controls").is_visible()
 
 
-def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
+def test_hostile_names_do_nothing(show: Show, tmp_path: Path) -> None:
     model = SyntheticModel(
         HOSTILE, trainer=HOSTILE, network=HOSTILE, dataset={"name": HOSTILE}, description=HOSTILE
     )
@@ -320,9 +307,7 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
         corruption_threat(HOSTILE, 1, 0.1),
     ]
     results = Synthetic([model, SyntheticModel("x" * 10_000)], threats, title=HOSTILE).results()
-    context = browser.new_context()
-    tab = Tab(context.new_page(), write_report(results, tmp_path))
-    page = tab.open()
+    page = show(write_report(results, tmp_path)).open()
     page.click("#board th.model a >> nth=0")
     assert page.inner_text("#model h2") in {HOSTILE, "x" * 299 + "…"}
     page.keyboard.press("Escape")
@@ -330,8 +315,6 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     page.locator("#model h2").wait_for()
     assert page.evaluate("window.pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -342,11 +325,9 @@ def proved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_ends_stay_when_columns_are_chosen_and_say_their_intervals(
-    browser: Any, proved: Path
+    show: Show, proved: Path
 ) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), proved)
-    page = tab.open()
+    page = show(proved).open()
     cell = page.locator("#board tr.m", has_text="synthetic/mlp-bp").locator("td.headline")
     before = cell.evaluate("cell => cell.outerHTML")
     assert cell.inner_text().startswith("proved ")
@@ -358,17 +339,14 @@ def test_both_ends_stay_when_columns_are_chosen_and_say_their_intervals(
     cell.hover()
     title = page.locator("#board td.two[title]").get_attribute("title")
     assert re.match(r"proved \d.*\(95%: .*\), attacked \d.*\(95%: ", title or "")
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_view_of_a_model_shows_every_ball_and_every_image(
-    browser: Any, proved: Path, scheme: str, width: int
+    show: Show, proved: Path, scheme: str, width: int
 ) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    tab = Tab(context.new_page(), proved)
+    tab = show(proved, scheme, width)
     page = tab.open("#model=synthetic/mlp-glr")
     assert page.locator("#model td.ends").count() == 3
     assert page.locator("#model svg.states").count() == 3
@@ -383,8 +361,6 @@ def test_the_view_of_a_model_shows_every_ball_and_every_image(
     page = tab.open("#model=synthetic/snn-nit")
     assert "Certified by its noise under every perturbation" in page.inner_text("#model")
     assert page.locator("#model svg.states").count() == 0
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -420,12 +396,10 @@ ROWS = """() => [...document.querySelectorAll("#board tr.m")].map((row) => {
 
 
 def test_rows_of_a_large_table_are_whole_where_they_are_seen(
-    browser: Any, crowd: tuple[Path, pd.DataFrame]
+    show: Show, crowd: tuple[Path, pd.DataFrame]
 ) -> None:
     file, table = crowd
-    context = browser.new_context(viewport={"width": 1280, "height": 700})
-    tab = Tab(context.new_page(), file)
-    page = tab.open()
+    page = show(file, height=700).open()
     page.click("#chooser summary")
     for button in page.locator("[data-columns=all]").all():
         button.click()
@@ -454,13 +428,10 @@ def test_rows_of_a_large_table_are_whole_where_they_are_seen(
     assert min(len(row["numbers"]) for row in rows) == 4  # the summary; the rest comes with a look
     page.click("#reset")
     assert page.evaluate("[...document.querySelector('#board tr.m').cells].length") == 3 + 13
-    context.close()
-    assert tab.complaints == []
 
 
-def test_a_large_table_is_whole_on_paper(browser: Any, crowd: tuple[Path, pd.DataFrame]) -> None:
-    context = browser.new_context()
-    page = Tab(context.new_page(), crowd[0]).open(
+def test_a_large_table_is_whole_on_paper(show: Show, crowd: tuple[Path, pd.DataFrame]) -> None:
+    page = show(crowd[0]).open(
         "#col=worst_case&"
         + "&".join(f"col=imagenet-c%2Fkind_{i}%2F{s}" for i in range(10) for s in range(1, 6))
     )
@@ -469,12 +440,10 @@ def test_a_large_table_is_whole_on_paper(browser: Any, crowd: tuple[Path, pd.Dat
     assert page.evaluate(least) < 54
     page.pdf()
     assert page.evaluate("window.printed") == 3 + 1 + 50
-    context.close()
 
 
-def test_a_large_table_sorts_and_filters(browser: Any, crowd: tuple[Path, pd.DataFrame]) -> None:
-    context = browser.new_context()
-    tab = Tab(context.new_page(), crowd[0])
+def test_a_large_table_sorts_and_filters(show: Show, crowd: tuple[Path, pd.DataFrame]) -> None:
+    tab = show(crowd[0])
     shown = "&".join(f"col=attack-{i}" for i in range(9))
     page = tab.open(
         f"#col=worst_case&col=clean&{shown}&"
@@ -487,5 +456,3 @@ def test_a_large_table_sorts_and_filters(browser: Any, crowd: tuple[Path, pd.Dat
     assert seen == sorted(seen, reverse=True)
     page.fill("[name=q]", "trainer-3")
     assert page.inner_text("#count") == "7 of 60 models"
-    context.close()
-    assert tab.complaints == []

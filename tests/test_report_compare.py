@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_a_browser import HOSTILE, Tab, browser, pytestmark
+from in_a_browser import HOSTILE, Show, browser, pytestmark, show, window
 from pages import no_plots
 from scipy import stats
 from synthetic import (
@@ -26,7 +26,7 @@ from robench.show.report.answers import answers
 from robench.show.report.folder import write_report
 from robench.show.results import Results
 
-__all__ = ["browser", "pytestmark"]  # a fixture and marks that hold here too
+__all__ = ["browser", "pytestmark", "show", "window"]  # fixtures, and marks that hold here
 
 SCRIPT = (files("robench.show.report") / "assets/compare.js").read_text("utf-8")
 ONE, OTHER, SEEDS = "synthetic/mlp-glr", "synthetic/snn-nit", "synthetic/seeds, many"
@@ -92,24 +92,18 @@ def shown(page: Any, threat: str) -> dict[str, Any]:
 @pytest.mark.rows(1)
 @pytest.mark.parametrize("pair", [(ONE, "synthetic/mlp-bp"), (ONE, OTHER), (SEEDS, OTHER)])
 def test_differences_and_images_are_what_scipy_makes_of_the_rows(
-    browser: Any,
+    show: Show,
     results: Results,
     file: Path,
     pair: tuple[str, str],
 ) -> None:
     """Two without noise, one with, and one of three seeds whose name holds a comma."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), file)
-    page = tab.open(f"#compare={','.join(pair)}")
+    page = show(file).open(f"#compare={','.join(pair)}")
     for threat in ("worst case", "clean", "fgsm", "random-sign"):
         expected, said = by_hand(results, *pair, threat), shown(page, threat)
         assert said["numbers"] == pytest.approx(expected["numbers"], abs=0.0501), threat
         assert said["counts"] == [len(expected["first"]), len(expected["second"])]
         assert said["lists"] == [expected["first"][:60], expected["second"][:60]]
-    context.close()
-    assert tab.complaints == []
-    asked = {url.split("#")[0] for url in tab.requests if not url.startswith("data:")}
-    assert asked <= {"about:blank", tab.url}
 
 
 def test_quantiles_of_students_t_are_those_of_scipy(browser: Any) -> None:
@@ -123,11 +117,10 @@ def test_quantiles_of_students_t_are_those_of_scipy(browser: Any) -> None:
 
 
 def test_two_models_are_chosen_above_the_table_and_both_cards_stand_side_by_side(
-    browser: Any,
+    show: Show,
     file: Path,
 ) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), file)
+    tab = show(file)
     page = tab.open()
     first, second = page.locator("#pair select").all()
     first.select_option(ONE)
@@ -144,18 +137,15 @@ def test_two_models_are_chosen_above_the_table_and_both_cards_stand_side_by_side
     assert tab.fragment() == ""
     page.reload()
     assert not page.locator("#model").is_visible()
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_comparison_fits_on_a_phone_and_unlike_data_are_not_compared(
-    browser: Any,
+    show: Show,
     file: Path,
     scheme: str,
 ) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
-    tab = Tab(context.new_page(), file)
+    tab = show(file, scheme, width=390)
     page = tab.open(f"#compare={ONE},{OTHER}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("document.getElementById('model').scrollWidth") <= 390
@@ -163,20 +153,16 @@ def test_the_comparison_fits_on_a_phone_and_unlike_data_are_not_compared(
     assert page.locator("#model table.compared").count() == 0
     assert "different data sets" in page.inner_text("#model")
     assert page.locator("#model table.cards").count() == 1
-    context.close()
-    assert tab.complaints == []
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_hostile_names_are_text_in_a_comparison(browser: Any, tmp_path: Path) -> None:
+def test_hostile_names_are_text_in_a_comparison(show: Show, tmp_path: Path) -> None:
     models = [
         SyntheticModel(HOSTILE, trainer=HOSTILE, network=HOSTILE, description=HOSTILE),
         SyntheticModel("x," * 5_000),
     ]
     made = Synthetic(models, [clean_threat(), attack_threat(HOSTILE, 0.1, 0.3)]).results()
-    context = browser.new_context()
-    tab = Tab(context.new_page(), write_report(made, tmp_path))
-    page = tab.open()
+    page = show(write_report(made, tmp_path)).open()
     first, second = page.locator("#pair select").all()
     first.select_option(HOSTILE)
     second.select_option(index=1)
@@ -185,8 +171,6 @@ def test_hostile_names_are_text_in_a_comparison(browser: Any, tmp_path: Path) ->
     assert page.locator("#model img").count() == 0
     assert page.evaluate("window.pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    context.close()
-    assert tab.complaints == []
 
 
 def test_threats_without_room_are_left_out_and_counted(results: Results) -> None:
