@@ -3,89 +3,28 @@ functions hold inside: who replaces one changes what all others compute."""
 
 from __future__ import annotations
 
-import builtins
-import copy
-import functools
 import gc
-import hashlib
 import inspect
-import io
-import itertools
-import json
-import math
-import operator
-import os
-import pathlib
-import pickle
-import random
-import shutil
-import struct
 import sys
-import tempfile
-import time
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from robench.plugin_code.reach import PLATFORM, installed
-
-LIBRARIES: tuple[Any, ...] = (
-    *(builtins, copy, functools, hashlib, io, itertools, json, math, operator, os, pathlib.Path),
-    *(pickle, random, shutil, struct, sys, tempfile, time, zlib),
-    *(np, np.linalg, np.random),
-    *(torch, torch.Tensor, torch.autograd, torch.linalg, torch.optim.Optimizer),
-    *(nn, nn.functional, nn.Module, nn.init, torch._C._nn),
+from robench.plugin_code.places import (
+    CHANGING,
+    LIBRARIES,
+    PUBLIC,
+    WITH_CLASSES,
+    Found,
+    Looked,
+    Place,
+    in_library,
+    in_module,
+    in_public,
 )
-WITH_CLASSES = ("art.attacks.evasion", "art.estimators", "eagerpy", "foolbox")
-"""Modules of libraries whose classes attacks are made of."""
-PUBLIC = ("PIL", "cv2", "imagecorruptions", "pyarrow", "safetensors", "scipy", "skimage")
-"""Libraries of functions: corruptions are made with them, and files."""
-CHANGING = {
-    "_fields", "Storage", "manual_seed", "step", "excepthook", "displayhook", "__slotnames__",
-}  # fmt: skip
-"""What classes of robench set on themselves when they are first used, and Python's copy and pickle
-on any class; what torch replaces itself (with the default dtype, when it imports its compiler, when
-an optimiser is made), and what shows errors."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A module or class, and the names in it that are looked at."""
-
-    where: Any
-    names: frozenset[str]
-
-    @property
-    def strict(self) -> bool:
-        """Whether nothing may be added either: classes of libraries keep things of their own."""
-        return not self.where.__module__.startswith(WITH_CLASSES)
-
-    def called(self, name: str) -> str:
-        if isinstance(self.where, ModuleType):
-            return f"{self.where.__name__}.{name}"
-        return f"{self.where.__module__}.{self.where.__qualname__}.{name}"
-
-
-DECORATORS = 5
-"""Wrappers that are looked through."""
-
-
-def _functions_in(value: Any) -> Iterator[FunctionType]:
-    """The functions in Python behind a value of a module or a class."""
-    if isinstance(value, property):
-        value = value.fget
-    value = getattr(value, "__func__", value)
-    for _ in range(DECORATORS):
-        if isinstance(value, FunctionType):
-            yield value
-        value = getattr(value, "__dict__", {}).get("__wrapped__")
+from robench.plugin_code.reach import PLATFORM, installed
 
 
 @dataclass(frozen=True)
@@ -152,7 +91,7 @@ class Snapshot:
     """What all names stood for at a moment, place after place in one list: many small ones would
     keep the garbage collector busy."""
 
-    places: list[_Place]
+    places: list[Place]
     sizes: list[int]
     keys: list[str]
     values: list[Any]
@@ -204,7 +143,7 @@ class Snapshot:
             replaced.append("sys.meta_path")
         return replaced
 
-    def _all(self) -> Iterator[tuple[_Place, dict[str, Any]]]:
+    def _all(self) -> Iterator[tuple[Place, dict[str, Any]]]:
         start = 0
         for place, size in zip(self.places, self.sizes, strict=True):
             part = slice(start, start + size)
@@ -220,7 +159,7 @@ def _same(now: list[Any], before: list[Any]) -> bool:
         return False
 
 
-def _values(places: list[_Place]) -> list[Any]:
+def _values(places: list[Place]) -> list[Any]:
     values: list[Any] = []
     for place in places:
         values.extend(place.where.__dict__.values())
@@ -235,17 +174,14 @@ def _of_library(value: Any) -> bool:
     return file is not None and top not in PLATFORM and installed(Path(file))
 
 
-def _callables(where: Any) -> list[str]:
-    return [name for name, value in vars(where).items() if callable(value)]
-
-
 class Originals:
     """Takes snapshots; where to look is found once, and again when modules were imported."""
 
     def __init__(self) -> None:
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._tables: list[tuple[str, Any]] = []
         self._functions = _Functions()
+        self._found: dict[Any, Found] = {}
         self._modules = -1
 
     def snapshot(self) -> Snapshot:
@@ -265,43 +201,24 @@ class Originals:
 
     def _look_around(self) -> None:
         self._modules = len(sys.modules)
-        self._tables = []
-        places = [
-            (where, [n for n in _callables(where) if n not in CHANGING]) for where in LIBRARIES
-        ]
-        layers = filter(inspect.isclass, vars(nn).values())
-        places += [(layer, ["forward"]) for layer in layers if "forward" in vars(layer)]
-        beside: list[tuple[Any, list[str]]] = []
+        inside = [self._look_at(where, in_library) for where in LIBRARIES]
+        beside = []
         for name, module in list(sys.modules.items()):
             if not isinstance(module, ModuleType):
                 continue
             top = name.partition(".")[0]
             if top == "robench":
-                places += self._places_in(module)
+                inside.append(self._look_at(module, in_module))
             elif name.startswith(WITH_CLASSES):
-                beside += self._places_in(module)
+                beside.append(self._look_at(module, in_module))
             elif top in PUBLIC and "._" not in name and name.count(".") < 3:
-                beside.append((module, _callables(module)))
-        inside, others = (
-            [_Place(where, frozenset(names)) for where, names in some if names]
-            for some in (places, beside)
-        )
-        self._places = inside + others
-        self._functions = _Functions(
-            (place.called(name), function)
-            for place in inside
-            for name in place.names
-            for function in _functions_in(vars(place.where).get(name))
-        )
+                beside.append(self._look_at(module, in_public))
+        self._places = [place for found in inside + beside for place in found.places]
+        self._tables = [table for found in inside + beside for table in found.tables]
+        self._functions = _Functions(named for found in inside for named in found.functions)
 
-    def _places_in(self, module: ModuleType) -> Iterator[tuple[Any, list[str]]]:
-        """A module of robench and the classes in it; its tables are noted."""
-        inside = vars(module)
-        yield module, [n for n, value in inside.items() if callable(value) or n.isupper()]
-        for name, item in inside.items():
-            if name.isupper() and type(item) in (dict, list):
-                self._tables.append((f"{module.__name__}.{name}", item))
-            if inspect.isclass(item) and item.__module__ == module.__name__:
-                own = {key: value for key, value in vars(item).items() if key not in CHANGING}
-                special = {key for key in own if key.startswith("__")}
-                yield item, [k for k in own if k not in special or inspect.isfunction(own[k])]
+    def _look_at(self, where: Any, look: Callable[[Any], Looked]) -> Found:
+        found = self._found.get(where)
+        if found is None or found.size != len(vars(where)):
+            found = self._found[where] = Found(where, look, tables=look is in_module)
+        return found
