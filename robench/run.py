@@ -19,7 +19,6 @@ from robench.make.run_state import choose_device, open_run, survey, with_the_res
 from robench.make.scheduler import execute
 from robench.make.unchanged import Watch
 from robench.plugin_code import loading
-from robench.show.report.folder import PAGE, write_files
 from robench.show.results import Results, load_results
 from robench.store.store import Store
 from robench.workspace.folders import Workspace
@@ -74,6 +73,8 @@ def run_report(
         folder: where the page goes; None: reports/REPORT in the workspace.
         watch: is told what a report was made from of which nothing is missing (unchanged.py).
     """
+    from robench.show.report.folder import PAGE, write_files  # it needs scipy, and no cell does
+
     results = make_results(
         workspace, report, options, store=store, console=console, command=command
     )

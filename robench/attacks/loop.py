@@ -66,13 +66,19 @@ class LoopRun:
             self.kernel = gaussian_kernel(attack.smoothing, attack.smoothing_sigmas)
 
     def go(
-        self, start: Tensor, x: Tensor, y: Tensor, aim: Tensor | None, rows: Tensor, judged: bool
+        self,
+        start: Tensor,
+        region: Region,
+        y: Tensor,
+        aim: Tensor | None,
+        rows: Tensor,
+        judged: bool,
     ) -> None:
         """Attack the images and enter what was found among the best images.
 
         Args:
-            start, x, y, aim: first iterates, clean images, labels and classes to run towards, of
-                the images in `rows`.
+            start, region, y, aim: first iterates, where they may go, labels and classes to run
+                towards, of the images in `rows`.
             judged: whether the result competes with other runs'.
         """
         attack = self.attack
@@ -80,7 +86,7 @@ class LoopRun:
         self.y, self.aim, self.rows = y, aim, rows
         if isinstance(self.surrogate, str) and self.surrogate.partition(":")[0] in SHARES:
             self.surrogate = AdaptiveSurrogate(self.surrogate, len(rows))
-        self.region = Region(self.target.ball, x)
+        self.region = region
         self.steps = self._steps()
         self.best_iterates = BestIterates(start) if self.target.stochastic else None
         self.closed = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
@@ -89,6 +95,7 @@ class LoopRun:
         few = attack.loss == "dlr" and self.target.classes < (3 if aim is None else 4)
         loss = LOSSES["margin" if few else attack.loss]
         x_adv = previous = start
+        del start  # so large batches take no more memory than they need
         for step in range(attack.steps):
             index = self.rows if len(self.rows) < self.target.images else None
             answer = self.target.gradient(
@@ -402,17 +409,19 @@ class GradientAttack(Attack):
             rows = best.standing()
             if not len(rows):
                 break
-            clean, labels, aimed = x[rows], y[rows], None if aim is None else aim[rows]
-            start, pace = clean, 1.0
-            if self.random_start or restart:
-                centre, reach = clean, 1.0
-                if self.restart_from == "best" and restart:
-                    centre, reach = best.images[rows], 0.5
-                elif self.restart_from == "near-best" and (restart or best.entered):
-                    centre, reach, pace = best.images[rows], NEAR, NEAR_PACE
-                start = target.project(centre + reach * _within_ball(clean, target, rng), clean)
-            run = LoopRun(self, target, best, surrogate, rng, pace)
-            run.go(start, clean, labels, aimed, rows, judged=not alone or len(runs) > 1)
+            clean = x if len(rows) == len(x) else x[rows]  # nobody writes into either
+            region = Region(target.ball, clean)
+            moved = bool(self.random_start or restart)
+            near = moved and self.restart_from == "near-best" and bool(restart or best.entered)
+            again = near or (bool(restart) and self.restart_from == "best")
+            reach = NEAR if near else 0.5 if again else 1.0
+            run = LoopRun(self, target, best, surrogate, rng, NEAR_PACE if near else 1.0)
+            run.go(
+                _around(best.images[rows] if again else clean, reach, region, target, rng)
+                if moved else clean,
+                region, y[rows], None if aim is None else aim[rows], rows,
+                judged=not alone or len(runs) > 1,
+            )  # fmt: skip
 
     def _surrogates(self, target: WhiteBoxTarget) -> tuple[str | None, ...]:
         """The derivatives to run with; a network without jumps has no use for a second one."""
@@ -421,6 +430,13 @@ class GradientAttack(Attack):
         if isinstance(self.surrogate, tuple):
             return self.surrogate if target.jumps else (None,)
         return (self.surrogate,)
+
+
+def _around(
+    centre: Tensor, reach: float, region: Region, target: WhiteBoxTarget, rng: torch.Generator
+) -> Tensor:
+    """Uniform points, at most this share of the ball's radius from a centre, inside a region."""
+    return region.project_(_within_ball(centre, target, rng).mul_(reach).add_(centre))
 
 
 def _within_ball(x: Tensor, target: WhiteBoxTarget, rng: torch.Generator) -> Tensor:

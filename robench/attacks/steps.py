@@ -39,8 +39,8 @@ class Region:
 
     def __init__(self, ball: Ball, x: Tensor) -> None:
         self.ball = ball
-        self.x = x
         self.bounds = ball.bounds(x) if ball.norm == "linf" else None
+        self._x = x if self.bounds is None else None
 
     def project_(self, x_adv: Tensor) -> Tensor:
         """The nearest point; linf works in place."""
@@ -48,9 +48,15 @@ class Region:
             return self.ball.project(x_adv, self.x)
         return x_adv.clamp_(*self.bounds)
 
+    @property
+    def x(self) -> Tensor:
+        """The clean images, where the norm is none whose bounds tell all."""
+        assert self._x is not None
+        return self._x
+
     def keep(self, rows: Tensor) -> None:
         if self.bounds is None:
-            self.x = self.x.index_select(0, rows)
+            self._x = self.x.index_select(0, rows)
         else:
             low, high = self.bounds
             self.bounds = (low.index_select(0, rows), high.index_select(0, rows))

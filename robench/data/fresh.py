@@ -10,13 +10,12 @@ little each, by chance that comes from the network's weights, which cannot hold 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numpy as np
 from scipy import ndimage
 
-from robench.data.base import Part, Splits
+from robench.data.base import InBytes, Part, Splits
 from robench.digest import derived_seed
 
 MOST = 128
@@ -54,7 +53,7 @@ def relatives(
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "relatives")))
     most = max(LEAST, min(MOST, VALUES // int(np.prod(splits.input_shape))))
     test = Part(test.at(slice(most)), test.labels[:most])
-    seen = _contents(splits.test)
+    seen = splits.test.contents
     sorts = {
         "training": _some(splits.train, most, seen, rng),
         "validation": _some(splits.validation, most, seen, rng),
@@ -92,7 +91,7 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
     if splits.graph is not None:
         return {}
     rng = np.random.Generator(np.random.PCG64(derived_seed(seed, "parts")))
-    seen = _contents(splits.test)
+    seen = splits.test.contents
     many = max(MOST, min(MANY, VALUES // int(np.prod(splits.input_shape))))
     sorts = {
         "test": _some(splits.test, many, set(), rng),
@@ -102,25 +101,16 @@ def parts(splits: Splits, seed: int) -> dict[str, Part]:
     return {name: part for name, part in sorts.items() if len(part) >= FEWEST}
 
 
-def _some(part: Part, many: int, seen: set[bytes], rng: np.random.Generator) -> Part:
+def _some(part: Part, many: int, seen: Set[bytes], rng: np.random.Generator) -> Part:
     """At most so many images drawn at random, none of them seen."""
     drawn = rng.permutation(len(part))[: 2 * many]
     chosen: list[int] = []
     for i in drawn:
-        if len(chosen) < many and _content(part, i) not in seen:
+        if len(chosen) < many and part.content(i) not in seen:
             chosen.append(i)
+    if isinstance(part, InBytes):
+        return InBytes(part.pixels[chosen], part.labels[chosen])
     return Part(part.at(chosen), part.labels[chosen])
-
-
-def _contents(part: Part) -> set[bytes]:
-    return {_content(part, i) for i in range(len(part))}
-
-
-def _content(part: Part, item: int) -> bytes:
-    """What an image is known by, in few bytes: of pictures their file's digest, undecoded."""
-    if part.pictures is not None:
-        return part.pictures.digests[item].encode()
-    return hashlib.blake2b(part.at(item).tobytes(), digest_size=16).digest()
 
 
 def _turned(image: np.ndarray, number: int) -> np.ndarray:

@@ -301,6 +301,10 @@ def _spread(counted: Mapping[str, Any], x: Tensor, rows: np.ndarray) -> dict[str
     return noted
 
 
+ENFORCED = 64
+"""Images that are held against the budget at once: more would take as much memory again."""
+
+
 def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
     """The images as scored: refused when outside the budget, else projected to undo rounding."""
     who = f"attack {card.attack.name!r} ({card.file})"
@@ -308,6 +312,11 @@ def _enforce(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard) -> Tensor:
         shape = tuple(getattr(x_adv, "shape", ()))
         raise BudgetExceeded(f"{who} returned {shape or type(x_adv)}, not images {tuple(x.shape)}")
     x_adv = x_adv.detach().to(x)
+    pieces = zip(torch.split(x_adv, ENFORCED), torch.split(x, ENFORCED), strict=True)
+    return torch.cat([_enforced(found, clean, ball, card, who) for found, clean in pieces])
+
+
+def _enforced(x_adv: Tensor, x: Tensor, ball: Ball, card: AttackCard, who: str) -> Tensor:
     if not torch.isfinite(x_adv).all():
         raise BudgetExceeded(f"{who} returned NaN or infinite pixels")
     if float(x_adv.amin()) < -ROUNDING[1] or float(x_adv.amax()) > 1 + ROUNDING[1]:

@@ -14,11 +14,11 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.make.identity import make_network
 from robench.networks.base import Network
-from robench.networks.modules.handed import weights_lent
+from robench.networks.modules.handed import Kept, weights_lent
 from robench.networks.noise import NoisyLayer
 from robench.networks.torch_state import torch_seeded
-from robench.networks.weights import holds, load_state, tensors_in
-from robench.store.store import Damaged, Store
+from robench.networks.weights import holds, load_state, originals_in, tensors_in
+from robench.store.store import Damaged, Store, file_of
 from robench.workspace import plugins
 from robench.workspace.cards import ModelCard
 from robench.workspace.plan import Training
@@ -101,16 +101,25 @@ class Copies:
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key][0]
-        payload, metadata = there(Store(self.store).read_model, self.model)
+        with weights_lent() as lent:
+            network = self._made()
+        handed = lent[-1] if lent else None
+        if handed is not None and self._known_to_be_stored(handed, network):
+            self._first = network.to(self.device).eval()
+            return network
+        store = Store(self.store)
+        payload, metadata = there(store.read_model, self.model)
         if metadata["tensors"] != self.weights:
             raise Damaged(
                 f"{self.training.label}: its weights in {self.store} are not those of a moment ago"
             )
         state = tensors_in(payload)
-        with weights_lent() as lent:
-            network = self._made()
-        if lent and holds(network, state):
+        if handed is not None and holds(network, state):
             self._first = network
+            if store.files.local and self.device == "cpu":
+                path = store.files.path(file_of("models", self.model))
+                network.originals = originals_in(path, payload, network, handed.places)
+                handed.stored[self._stored] = network.originals
         else:
             network = self._made() if lent else network
             load_state(network, state)
@@ -120,6 +129,19 @@ class Copies:
             while len(_kept) > 1 and sum(size for _, size in _kept.values()) > KEPT:
                 _kept.popitem(last=False)
         return network  # what another remembers of one cell would be there in the next
+
+    @property
+    def _stored(self) -> tuple[str, ...]:
+        return self.model, self.weights, self.store, self.device
+
+    def _known_to_be_stored(self, handed: Kept, network: Network) -> bool:
+        """Whether the weights that a network holds were found to be the stored ones before, and are
+        what they were; it gets the originals then."""
+        network.originals = handed.stored.get(self._stored, {})
+        weights = dict(network.named_parameters(remove_duplicate=False))
+        return bool(network.originals) and all(
+            original.is_in_file(weights[name]) for name, original in network.originals.items()
+        )
 
     def _made(self) -> Network:
         return fresh_network(self.training.card, self.training.seed)

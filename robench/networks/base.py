@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
+from robench.plugin_code.guard import Original
 from robench.workspace.plugins import Plugin
 
 
@@ -58,6 +60,7 @@ class Network(nn.Module, Plugin):
         self.graph = graph
         self.generator: torch.Generator | None = None
         self.rows_at_once: int | None = None  # what memory.py found to fit
+        self.originals: Mapping[str, Original] = {}  # of weights that others hold, too (guard.py)
         self.build()
         if self.standardise != "none":
             self._standardise()
@@ -139,7 +142,7 @@ class Network(nn.Module, Plugin):
 
     def known_from(self, other: Network) -> None:
         """What was found out by asking another copy from the same bytes holds for this one, too."""
-        self.rows_at_once = other.rows_at_once
+        self.rows_at_once, self.originals = other.rows_at_once, other.originals
 
     def notes(self, images: Tensor) -> tuple[str, ...]:
         """What people should know of the network, on its page; it may look at some images, (n, c,

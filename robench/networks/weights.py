@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
-from robench.plugin_code.guard import same_bits
+from robench.plugin_code.guard import Original, same_bits
 from robench.store.seal import tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -25,7 +27,7 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def written_state(module: nn.Module, trained: bool) -> dict[str, Tensor]:
-    """The same on the CPU, each in memory of its own: a file holds no tensor twice.
+    """The same as `apart` gives it: a file holds no tensor twice.
 
     Args:
         trained: whether the values were made here, so that nothing else brings them back.
@@ -45,10 +47,22 @@ def written_state(module: nn.Module, trained: bool) -> dict[str, Tensor]:
     if bad:
         made = "training left" if trained else "the weights hold"
         raise RobenchError(f"{made} NaN or infinite values in {', '.join(bad)}")
-    return {
-        name: value.cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in state.items()
-    }
+    return apart(state)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, row after row, each in memory that no other has; those that are so
+    already are no copies."""
+    places = set[int]()
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        value, memory = value.detach().cpu(), value.untyped_storage()
+        alone = memory.nbytes() == value.nbytes and memory.data_ptr() not in places
+        if not (alone and value.is_contiguous()):
+            value = value.clone(memory_format=torch.contiguous_format)
+        places.add(memory.data_ptr())
+        found[name] = value
+    return found
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -75,6 +89,31 @@ def holds(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether a module has these plain tensors by these names, bit for bit, and no others."""
     own = plain_state(module)
     return own.keys() == state.keys() and all(same_bits(own[name], state[name]) for name in own)
+
+
+def originals_in(
+    path: str, payload: bytes, module: nn.Module, lent: Collection[int]
+) -> dict[str, Original]:
+    """Of the weights of a module that lie at certain places in memory, what a file says they are.
+
+    Args:
+        path: of the file, whose content `payload` is.
+    """
+    header, start = tensors_header(payload), 8 + int.from_bytes(payload[:8], "little")
+    found = {}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        if weight.data_ptr() in lent and weight.device.type == "cpu":
+            first = start + header[name]["data_offsets"][0]
+            found[name] = Original.of(
+                weight, partial(_in_file, path, first, weight.shape, weight.dtype)
+            )
+    return found
+
+
+def _in_file(path: str, first: int, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+    """A tensor that begins at a byte of a file."""
+    bytes_ = np.fromfile(path, np.uint8, math.prod(shape) * kind.itemsize, offset=first)
+    return torch.from_numpy(bytes_).view(kind).view(shape)
 
 
 def tensors_in(payload: bytes) -> dict[str, Tensor]:

@@ -10,10 +10,12 @@ depend on the call alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +99,11 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         self._usage = _usage() if whole else None
         self._originals = _originals.snapshot() if whole else None
         self._before = [watched.read() for watched in WATCHED]
-        self._shown = None if self._network is None else Shown(self._network)
         self._random = None if self._seed is None else _seeded(self._seed)
         self._noticed = None if self._work.files is None else Noticed()
         if self._noticed is not None:
             self._noticed.start()
+        self._shown = None if self._network is None else Shown(self._network)
         _count(+1 if not self._work.own else 0)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -225,34 +227,103 @@ def _cuda_states() -> dict[int, Tensor]:
 # -- the network -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Original:
+    """What a weight is to be, as a file has it: then nobody needs a copy.
+
+    read: the values, read anew. digest: of them, which the file need not have for ever.
+    """
+
+    read: Callable[[], Tensor]
+    digest: bytes
+
+    @classmethod
+    def of(cls, weight: Tensor, read: Callable[[], Tensor]) -> Original:
+        return cls(read, _digest(weight))
+
+    def is_in_file(self, weight: Tensor) -> bool:
+        try:
+            return same_bits(weight, self.read())
+        except (OSError, ValueError, RuntimeError):  # it is gone, or shorter
+            return False
+
+    def is_still(self, weight: Tensor) -> bool:
+        return self.is_in_file(weight) or _digest(weight) == self.digest
+
+    @property
+    def before(self) -> Tensor | None:
+        """The values; None: the file does not have them any more."""
+        with suppress(OSError, ValueError, RuntimeError):
+            values = self.read()
+            return values if _digest(values) == self.digest else None
+        return None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Original:
+        return self
+
+
+def _digest(weight: Tensor) -> bytes:
+    plain = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(plain.numpy().data).digest()
+
+
 class Shown:
-    """A network as it was when a plugin was shown it."""
+    """A network as it was when a plugin was shown it.
+
+    Weights whose originals are in a file are compared with these, and by the outer one of two
+    watches: copies of a network share them.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._layers = _layers(network)
+        self._originals: Mapping[str, Original] = getattr(network, "originals", {})
+        self._outer = not any(others is self._originals for others in _on_watch)
         self._state = {
-            name: (value, value.detach().clone()) for name, value in _state(network).items()
+            name: (value, self._as_it_is(name, value)) for name, value in _state(network).items()
         }
+        if self._outer:
+            _on_watch.append(self._originals)
+
+    def _as_it_is(self, name: str, value: Tensor) -> Tensor | Original | None:
+        """What a weight is compared with; None: a watch around this one does it."""
+        if name in self._originals:
+            return self._originals[name] if self._outer else None
+        return value.detach().clone()
 
     def changes(self) -> str:
-        """What is not as it was, for people; empty: nothing. Weights are put back."""
-        layers = _layers(self._network)
-        if layers != self._layers:
-            return "its layers or hooks"
+        """What is not as it was, for people; empty: nothing. Weights are put back. To be asked
+        once, at the end of the watch."""
+        if self._outer:
+            _on_watch[:] = [others for others in _on_watch if others is not self._originals]
         state = _state(self._network)
+        written = {
+            name for name, (value, kept) in self._state.items() if not _is_still(value, kept)
+        }
+        with torch.no_grad():
+            for value, kept in map(self._state.__getitem__, written):
+                before = kept.before if isinstance(kept, Original) else kept
+                # Whoever uses a weight again whose file is gone finds that it is another.
+                if before is not None and _alike(value, before):
+                    value.copy_(before)
+        if _layers(self._network) != self._layers:
+            return "its layers or hooks"
         changed = [
-            name
-            for name, (value, kept) in self._state.items()
-            if state.get(name) is not value or not same_bits(value, kept)
+            n for n, (value, _) in self._state.items() if n in written or state.get(n) is not value
         ]
         if not changed and len(state) == len(self._state):
             return ""
-        with torch.no_grad():
-            for value, kept in self._state.values():
-                if value.shape == kept.shape and value.dtype == kept.dtype:
-                    value.copy_(kept)
         return ", ".join(changed[:NAMED]) or "new weights"
+
+
+_on_watch: list[Mapping[str, Original]] = []
+"""The originals that the watches which are open compare with, the outer ones first."""
+
+
+def _is_still(value: Tensor, kept: Tensor | Original | None) -> bool:
+    if kept is None:
+        return True
+    return kept.is_still(value) if isinstance(kept, Original) else same_bits(value, kept)
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
@@ -277,9 +348,13 @@ def _layers(network: nn.Module) -> list[Any]:
     return layers
 
 
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are alike: type, shape, device and values."""
-    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+    if not _alike(a, b) or a.device != b.device:
         return False
     if torch.equal(a, b):
         return True

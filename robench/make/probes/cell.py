@@ -58,7 +58,8 @@ class Probes:
         x = torch.from_numpy(part.at(slice(ASKED)).copy()).to(self.device)
         questions = Questions(self.fresh, x, self.model.inference_noise, seed)
         jumps = any(isinstance(module, Step) for module in network.modules())
-        with guarded(replace(self.work, files=None), seed):
+        shown = None if self.work.own else network  # its copies share its weights
+        with guarded(replace(self.work, files=None), seed, shown):
             return {
                 "asked": found_by_asking(questions, not self.work.own, may_be_copied(self.device)),
                 "slopes": {} if jumps else slopes(questions),
@@ -98,22 +99,24 @@ class Probes:
             np.concatenate([part.at(slice(0)), *(one.images for one in sorts.values())]),
             np.concatenate([part.labels[:0], *(one.labels for one in sorts.values())]),
         )
+        lengths = {sort: len(one) for sort, one in sorts.items()}
+        del sorts  # which are as large again
         with self._at_once(max(len(part), ASKED)) as fresh:
-            attacked = self.crafted(fresh(), every) if sorts else every.images
+            attacked = self.crafted(fresh(), every) if lengths else every.images
             with within(self.time_limit, self.work.who):
                 shares = [
                     self.answered(fresh(), images, every)[0].column("correct").to_numpy()
                     for images in (every.images, attacked)
-                    if sorts
+                    if lengths
                 ]
                 margins = self._margins(fresh, splits, eps)
         start = 0
-        for sort, one in sorts.items():
-            clean, left = (float(share[start : start + len(one)].mean()) for share in shares)
+        for sort, many in lengths.items():
+            clean, left = (float(share[start : start + many].mean()) for share in shares)
             of_sorts[sort] = {
-                "images": len(one), "clean": round(clean, 4), "attacked": round(left, 4)
+                "images": many, "clean": round(clean, 4), "attacked": round(left, 4)
             }  # fmt: skip
-            start += len(one)
+            start += many
         return {"relatives": of_sorts, "ranks": margins}
 
     @contextmanager

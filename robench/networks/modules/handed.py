@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CellType
@@ -23,7 +25,8 @@ from robench.digest import canonical, digest_bytes
 from robench.errors import RobenchError
 from robench.networks.modules.kept_state import tensors_in
 from robench.networks.modules.spiking import freshened, library_of
-from robench.networks.weights import plain_state
+from robench.networks.weights import apart, plain_state
+from robench.plugin_code.guard import Original
 from robench.plugin_code.reach import code_of
 from robench.workspace.plugins import Located
 
@@ -34,7 +37,8 @@ WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
 def handed_over(module: nn.Module) -> tuple[Located, Located]:
     """A module that is in memory, as a factory and as weights.
 
-    It is copied now and at every use, and known by its weights, its attributes and the source of
+    It is copied now and at every use, but for its weights, which stay where they are: they are not
+    to be changed while it is in use. It is known by its weights, its attributes and the source of
     its code; robench.evaluate adds what it answers (answers.py). Code whose source cannot be read
     (a notebook's), and attributes that are no plain values, count as different in every session.
     What follows from the weights (tensors with a graph, such as a normalised weight or the last
@@ -45,7 +49,7 @@ def handed_over(module: nn.Module) -> tuple[Located, Located]:
     name = type(module).__name__
     _check_weights(module, name)
     try:
-        kept = _copied(module)
+        kept = _copied(module, lend=True)
     except Exception as error:
         raise RobenchError(f"{name}: cannot be copied: {type(error).__name__}: {error}") from error
     freshened(kept)
@@ -54,7 +58,34 @@ def handed_over(module: nn.Module) -> tuple[Located, Located]:
         for where, part in _parts(module, kept)
     ]
     text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(kept))}"
-    return Located(text, partial(_copied, kept)), Located(text, partial(plain_state, kept))
+    return Located(text, Kept(kept)), Located(text, partial(plain_state, kept))
+
+
+@dataclass(eq=False)
+class Kept:
+    """A module that was handed over: makes copies of it.
+
+    module: a copy that has the caller's own weights in it, not copies of them. stored: what these
+    were found to be, as the weights of a network that has them, by where that is stored.
+    """
+
+    module: nn.Module
+    stored: dict[Hashable, Mapping[str, Original]] = field(default_factory=dict)
+
+    def __call__(self) -> nn.Module:
+        lent = _lending.get()
+        if lent is not None:
+            lent.append(self)
+        return _copied(self.module, lend=lent is not None)
+
+    @property
+    def places(self) -> set[int]:
+        """Where its weights lie in memory."""
+        return {weight.data_ptr() for weight in self.module.parameters() if weight.numel()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process nothing is known yet."""
+        return {"module": self.module, "stored": {}}
 
 
 def _parts(module: nn.Module, kept: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -87,18 +118,18 @@ def _check_weights(module: nn.Module, name: str) -> None:
             raise RobenchError(f"{name}: {where} is on the meta device: load its weights first")
 
 
-_lending: ContextVar[list[nn.Module] | None] = ContextVar("_lending", default=None)
+_lending: ContextVar[list[Kept] | None] = ContextVar("_lending", default=None)
 
 
 @contextmanager
-def weights_lent() -> Iterator[list[nn.Module]]:
+def weights_lent() -> Iterator[list[Kept]]:
     """Modules that are made inside the block hold the weights of what was handed over, not copies
-    of them: they take next to no memory and time. Yields those that do.
+    of them: they take next to no memory and time. Yields whose weights those are.
 
     Whoever makes them writes into no weight, and watches that nobody does (guard.py); buffers and
     all else are copied.
     """
-    lent: list[nn.Module] = []
+    lent: list[Kept] = []
     token = _lending.set(lent)
     try:
         yield lent
@@ -106,24 +137,27 @@ def weights_lent() -> Iterator[list[nn.Module]]:
         _lending.reset(token)
 
 
-def _copied(module: nn.Module) -> nn.Module:
-    """A deep copy. torch copies no tensor that has a graph; those are copied without."""
+def _copied(module: nn.Module, lend: bool = False) -> nn.Module:
+    """A deep copy. torch copies no tensor that has a graph; those are copied without.
+
+    Args:
+        lend: whether it holds the same weights.
+    """
     memo: dict[int, Any] = {}
-    lent = _lending.get()
-    for weight in () if lent is None else module.parameters():
-        if type(weight) is nn.Parameter:
+    for weight in module.parameters() if lend else ():
+        if type(weight) is nn.Parameter and not weight.is_inference():  # which has no gradients
             memo[id(weight)] = nn.Parameter(weight.data, weight.requires_grad)
     for part in module.modules():
+        for item in vars(part).values():  # hooks that nobody set are most of what there is to copy
+            if type(item) is OrderedDict and not item:
+                memo[id(item)] = OrderedDict()
         # Buffers too: a neuron's potential, for example.
         for item in (*(held for _, held in _attributes(part)), dict(part._buffers)):
             for value in tensors_in(item):
                 if value.grad_fn is not None:
                     memo[id(value)] = value.detach().clone()
     with torch.no_grad():  # else a script's weights would have a graph in their copy
-        made = copy.deepcopy(module, memo)
-    if lent is not None:
-        lent.append(made)
-    return made
+        return copy.deepcopy(module, memo)
 
 
 def _tensors(module: nn.Module) -> bytes:
@@ -132,7 +166,7 @@ def _tensors(module: nn.Module) -> bytes:
         **dict(module.named_buffers(remove_duplicate=False)),
     }
     return (
-        safetensors.torch.save({name: _plain(value) for name, value in named.items()})
+        safetensors.torch.save(apart({name: _plain(value) for name, value in named.items()}))
         + canonical(_beside(module)).encode()
     )
 
@@ -145,13 +179,13 @@ def _beside(module: nn.Module) -> dict[str, Any]:
 
 
 def _plain(value: Tensor) -> Tensor:
-    """On the CPU, in memory of its own; complex numbers as pairs."""
-    value = value.detach().cpu()
+    """As numbers that a file holds: complex ones as pairs."""
+    value = value.detach()
     if value.is_quantized:
         value = value.dequantize()
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj())
-    return value.clone(memory_format=torch.contiguous_format)
+    return value
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
@@ -178,7 +212,7 @@ def _described(value: Any) -> Any:
     if isinstance(value, Tensor) and value.grad_fn is not None:
         return "follows from the weights"
     if isinstance(value, Tensor):
-        return digest_bytes(safetensors.torch.save({"value": _plain(value)}))
+        return digest_bytes(safetensors.torch.save(apart({"value": _plain(value)})))
     if isinstance(value, (torch.dtype, torch.device)):
         return str(value)
     if inspect.isroutine(value) or inspect.isclass(value):
