@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -23,6 +24,7 @@ from robench.make.trained import Copies
 from robench.networks.base import Network
 from robench.networks.modules.handed import handed_over
 from robench.networks.weights import load_state, plain_state, written_state
+from robench.plugin_code.guard import Original, Shown
 from robench.workspace.folders import Workspace
 
 
@@ -483,15 +485,14 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Copies, Any]]:
     return found
 
 
-def test_copies_for_the_questions_of_a_cell_share_the_weights_and_nothing_else(
+def test_copies_for_the_questions_of_a_cell_have_the_callers_weights_and_nothing_else(
     copies: list[tuple[Copies, Any]], tmp_path: Path
 ) -> None:
     module = trained(Normalised())
     measured(module, tmp_path, jobs=0)
     assert len(copies) > 3  # one for each of the cells, and more
     weights = {network.module.first.weight.data_ptr() for _, network in copies}
-    assert len(weights) == 1
-    assert module.first.weight.data_ptr() not in weights
+    assert weights == {module.first.weight.data_ptr()}
     assert len({network.module.norm.running_mean.data_ptr() for _, network in copies}) > 1
 
 
@@ -511,6 +512,78 @@ def test_weights_that_somebody_has_written_into_are_shared_no_more(
     found = measured(trained(), tmp_path / "written", jobs=0)
     assert len({network.module.first.weight.data_ptr() for _, network in copies}) > 1
     assert _rows(found) == _rows(untouched)
+
+
+class Writes(robench.Attack):
+    """Writes into the weights behind autograd's back, and into what else it can reach of them."""
+
+    needs = "white-box"
+    norms = ("linf",)
+
+    def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        target._hidden.module.first.weight.data.mul_(0.5)
+        target._hidden.module.second.register_forward_hook(lambda module, x, answer: answer)
+        return x
+
+
+def test_the_caller_has_the_weights_back_that_an_attack_writes_into(tmp_path: Path) -> None:
+    module = trained()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = measured(module, tmp_path, attacks=[Writes(), "pgd"], eps=0.1, jobs=0)
+    (failed,) = found.results.failures()
+    assert "changes the network that it is shown: its layers or hooks" in failed["error"]
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    alone = measured(trained(), tmp_path / "alone", attacks=["pgd"], eps=0.1, jobs=0)
+    assert _rows(found) == _rows(alone)
+
+
+def test_weights_are_what_they_were_where_only_their_file_is_not(tmp_path: Path) -> None:
+    path, weight = tmp_path / "weights", torch.rand(3, 4)
+    weight.numpy().tofile(path)
+    network = nn.Linear(4, 3)
+    network.weight = nn.Parameter(weight)
+    originals = {
+        "weight": Original.of(weight, lambda: torch.from_numpy(np.fromfile(path, "f4")).view(3, 4))
+    }
+    network.originals = originals  # type: ignore[assignment]
+    shown = Shown(network)
+    path.write_bytes(b"other")
+    assert shown.changes() == ""
+    path.unlink()
+    shown = Shown(network)
+    assert shown.changes() == ""
+    shown = Shown(network)
+    with torch.no_grad():
+        weight.add_(1.0)
+    assert shown.changes() == "weight, which cannot be put back"
+
+
+def test_of_two_watches_the_outer_one_looks_at_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def read() -> Tensor:
+        looked.append(1)
+        return torch.ones(3, 4)
+
+    networks = [nn.Linear(4, 3) for _ in range(2)]
+    originals = {"weight": Original.of(torch.ones(3, 4), read)}
+    for network in networks:
+        network.weight = nn.Parameter(torch.ones(3, 4))
+        network.originals = originals  # type: ignore[assignment]
+    outer, inner = map(Shown, networks)
+    assert inner.changes() == ""
+    assert not looked
+    networks[1].bias.data.add_(1.0)
+    inner = Shown(networks[1])
+    networks[1].bias.data.add_(1.0)
+    assert inner.changes() == "bias"
+    networks[0].weight.data.add_(1.0)
+    assert outer.changes() == "weight"
+    assert torch.equal(networks[0].weight, torch.ones(3, 4))
+    later = Shown(networks[1])
+    networks[1].weight.data.add_(1.0)
+    assert later.changes() == "weight"
 
 
 def _rows(found: robench.Evaluation) -> list[Any]:

@@ -300,20 +300,29 @@ class Shown:
         written = {
             name for name, (value, kept) in self._state.items() if not _is_still(value, kept)
         }
-        with torch.no_grad():
-            for value, kept in map(self._state.__getitem__, written):
-                before = kept.before if isinstance(kept, Original) else kept
-                # Whoever uses a weight again whose file is gone finds that it is another.
-                if before is not None and _alike(value, before):
-                    value.copy_(before)
+        lost = [name for name in written if not self._put_back(*self._state[name])]
         if _layers(self._network) != self._layers:
-            return "its layers or hooks"
-        changed = [
-            n for n, (value, _) in self._state.items() if n in written or state.get(n) is not value
-        ]
-        if not changed and len(state) == len(self._state):
-            return ""
-        return ", ".join(changed[:NAMED]) or "new weights"
+            said = "its layers or hooks"
+        else:
+            changed = [
+                name
+                for name, (value, _) in self._state.items()
+                if name in written or state.get(name) is not value
+            ]
+            if not changed and len(state) == len(self._state):
+                return ""
+            said = ", ".join(changed[:NAMED]) or "new weights"
+        return f"{said}, which cannot be put back" if lost else said
+
+    @staticmethod
+    def _put_back(value: Tensor, kept: Tensor | Original | None) -> bool:
+        """Whether a weight is what it was again: its file may be gone, its shape another."""
+        before = kept.before if isinstance(kept, Original) else kept
+        if before is None or not _alike(value, before):
+            return False
+        with torch.no_grad():
+            value.copy_(before)
+        return True
 
 
 _on_watch: list[Mapping[str, Original]] = []
