@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,10 +19,12 @@ from robench.make.run_state import choose_device, open_run, survey, with_the_res
 from robench.make.scheduler import execute
 from robench.make.unchanged import Watch
 from robench.plugin_code import loading
-from robench.show.results import Results, load_results
 from robench.store.store import Store
 from robench.workspace.folders import Workspace
 from robench.workspace.plan import make_plan
+
+if TYPE_CHECKING:  # what shows results takes memory that those who make them need
+    from robench.show.results import Results
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ def make_results(
         + (f"; adversarial images of {made['images']} kept" if keep_images else ""),
         highlight=False,
     )
+    from robench.show.results import load_results
+
     return load_results(store, report, state.outcomes, manifest)
 
 

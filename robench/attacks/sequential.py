@@ -21,7 +21,6 @@ import math
 from functools import cache
 
 import torch
-from scipy.special import betainc, betaln
 from torch import Tensor
 
 from robench.attacks.target import ScoreTarget
@@ -45,6 +44,8 @@ def evidence(draws: int, right: int) -> float:
     """The logarithm of M after so many draws, of which so many were right."""
     a, b = PRIOR
     wrong = draws - right
+    from scipy.special import betainc, betaln  # it takes longer to import than all else here
+
     mixed = betaln(a + right, b + wrong) + math.log(betainc(a + right, b + wrong, RIGHT))
     mixed -= betaln(a, b) + math.log(betainc(a, b, RIGHT))
     return float(mixed - right * math.log(RIGHT) - wrong * math.log1p(-RIGHT))

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 import numpy as np
-from scipy import ndimage
 
 from robench.data.base import InBytes, Part, Splits
 from robench.digest import derived_seed
@@ -114,6 +113,8 @@ def _some(part: Part, many: int, seen: Set[bytes], rng: np.random.Generator) -> 
 
 
 def _turned(image: np.ndarray, number: int) -> np.ndarray:
+    from scipy import ndimage  # which few of those that need this module do
+
     degrees = TURN if number % 2 else -TURN
     turned: np.ndarray = ndimage.rotate(
         image, degrees, axes=(-2, -1), reshape=False, order=1, mode="nearest"
@@ -123,6 +124,8 @@ def _turned(image: np.ndarray, number: int) -> np.ndarray:
 
 def _a_little(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Turned, moved and darkened, (c, h, w)."""
+    from scipy import ndimage
+
     turn = np.radians(chance.uniform(*TURNS) * chance.choice((-1, 1)))
     move = chance.uniform(*MOVES, 2) * chance.choice((-1, 1), 2)
     light = chance.uniform(*LIGHTS)

@@ -24,6 +24,7 @@ from robench.make.trained import forget
 from robench.networks.base import Network
 from robench.plugin_code.guard import AtWork
 from robench.plugin_code.time_limit import DAY
+from robench.store import columns
 from robench.workspace import plugins
 from robench.workspace.cards import Card, ModelCard, ReportCard, Spec
 from robench.workspace.plan import Cell, Threat
@@ -118,7 +119,7 @@ class CellNetwork:
             def wrong(images: np.ndarray, data: Part) -> np.ndarray:
                 draws = NOISY_DRAWS if noisy else 1
                 rows, _ = score_slice(network, images, data, draws=draws, **settings)
-                return np.asarray(rows.column("correct").to_numpy() < 0.5)
+                return np.asarray(columns.values(rows.column("correct")) < 0.5)
 
             return Towards([look_nearer(attacked, wrong, part, eps, card.nearest, broken)])
         if not wanted:

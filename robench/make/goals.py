@@ -22,6 +22,7 @@ from robench.networks.base import Network, check_finite, check_shape
 from robench.networks.memory import whole
 from robench.networks.noise import InUse
 from robench.plugin_code.guard import AtWork, watched
+from robench.store import columns
 from robench.workspace.cards import AttackCard
 
 NONE = -1
@@ -132,18 +133,18 @@ class Towards:
         reached = []
         for run, aim in zip(self.runs, self.wanted, strict=True):
             rows, _ = score(run.images, np.where(aim == NONE, labels, aim).astype(np.int64), seed)
-            reached.append(rows.column("correct").to_numpy())
+            reached.append(columns.values(rows.column("correct")))
         best = np.zeros(len(labels), dtype=np.int64)
         if len(self.runs) > 1:
             aside = derived_seed(seed, "choose")
             right = [score(run.images, labels, aside)[0].column("correct") for run in self.runs]
-            best = np.stack([column.to_numpy() for column in right]).argmin(0)
+            best = np.stack(list(map(columns.values, right))).argmin(0)
         there = np.stack(self.wanted).T != NONE
-        named = [row[has].tolist() for row, has in zip(np.stack(self.wanted).T, there, strict=True)]
-        shares = [row[has].tolist() for row, has in zip(np.stack(reached).T, there, strict=True)]
+        named = [row[has] for row, has in zip(np.stack(self.wanted).T, there, strict=True)]
+        shares = [row[has] for row, has in zip(np.stack(reached).T, there, strict=True)]
         return _chosen(self.runs, best), {
-            "aims": pa.array(named, pa.list_(pa.int16())),
-            "reached": pa.array(shares, pa.list_(pa.float32())),
+            "aims": columns.lists(named, np.int16),
+            "reached": columns.lists(shares, np.float32),
         }
 
 

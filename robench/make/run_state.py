@@ -17,6 +17,7 @@ from robench.make import identity
 from robench.make.goals import check_goal
 from robench.make.identity import Shared
 from robench.make.tasks import Evaluate, MakeInputs, Train
+from robench.store import columns
 from robench.store.outcomes import Outcomes
 from robench.store.store import Damaged, Store
 from robench.workspace import plugins
@@ -108,7 +109,7 @@ class Run:
         finished."""
         if name not in self._wrong:
             try:
-                correct = self.store.read_cell(name).rows.column("correct").to_numpy()
+                correct = columns.values(self.store.read_cell(name).rows.column("correct"))
             except FileNotFoundError:
                 return []
             self._wrong[name] = np.flatnonzero(correct < 1).tolist()

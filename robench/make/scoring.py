@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.special import bdtr
 from torch import Tensor
 
 from robench.attacks.ball import Ball
@@ -40,6 +39,7 @@ from robench.networks.numbers import LOST, NONE, asked, without_a_number
 from robench.networks.torch_state import own_state, swapped
 from robench.plugin_code.guard import AtWork, guarded, watched
 from robench.plugin_code.time_limit import DAY, OutOfTime, until
+from robench.store import columns
 from robench.workspace.cards import AttackCard
 
 DISPLAYED = 8
@@ -407,15 +407,16 @@ def score_slice(
     predicted, silent_images = predictions.astype(np.int16), int(nothing.sum())
     if silent_images == len(part) and not perturbed:
         raise RobenchError("the network answers NaN or infinite logits")
+    right = predicted == part.labels[:, None]
     rows = pa.table(
         {
-            "image": pa.array(_numbers(part)),
-            "label": pa.array(part.labels.astype(np.int16)),
-            "predictions": pa.array(list(predicted), pa.list_(pa.int16())),
-            "correct": pa.array((predicted == part.labels[:, None]).mean(1, dtype=np.float32)),
-            "loss": pa.array(losses.astype(np.float32)),
-            "tie": pa.array(ties),
-            "input": pa.array([*bytes_, *[None] * (len(part) - shown)], pa.binary()),
+            "image": columns.numbers(_numbers(part)),
+            "label": columns.numbers(part.labels.astype(np.int16)),
+            "predictions": columns.lists(list(predicted), np.int16),
+            "correct": columns.numbers(right.mean(1, dtype=np.float32)),
+            "loss": columns.numbers(losses.astype(np.float32)),
+            "tie": columns.numbers(ties),
+            "input": columns.binaries([*bytes_, *[None] * (len(part) - shown)]),
         }
     )
     return rows, {
@@ -431,20 +432,21 @@ def with_costs(rows: pa.Table, perturbed: Perturbed | None) -> pa.Table:
     """The rows with what the attack cost; nulls where there was none. Those of a proof also say
     what it proved, and those of a search for the nearest wrong image how far that is."""
     types = {
-        "distance": pa.float32(),
-        "queries": pa.float32(),
-        "gradients": pa.float32(),
-        "zero_gradient": pa.bool_(),
-        "fooled_on_the_way": pa.bool_(),
+        "distance": np.float32,
+        "queries": np.float32,
+        "gradients": np.float32,
+        "zero_gradient": np.bool_,
+        "fooled_on_the_way": np.bool_,
     }
     for name, kind in types.items():
         values = None if perturbed is None else getattr(perturbed, name)
-        column = pa.nulls(len(rows), kind) if values is None else pa.array(values).cast(kind)
-        rows = rows.append_column(name, column)
+        none = np.full(len(rows), values is None)
+        values = np.zeros(len(rows)) if values is None else values
+        rows = rows.append_column(name, columns.numbers(values.astype(kind), none))
     for name in ("proved", "radius", "clear"):
         values = None if perturbed is None else getattr(perturbed, name)
         if values is not None:
-            column = pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+            column = columns.numbers(values.astype(np.float32), np.isnan(values))
             rows = rows.append_column(name, column)
     return rows
 
@@ -465,11 +467,13 @@ def check_proof(
 
     Raises Contradiction naming image, proof and witness; BudgetExceeded where a bound is none.
     """
+    from scipy.special import bdtr  # it takes longer to import than all else here
+
     proved = perturbed.proved
     assert proved is not None
     if not ((proved >= 0) & (proved <= 1)).all():  # NaN too
         raise BudgetExceeded(f"{who} claims a bound that is no probability: {proved}")
-    correct = rows.column("correct").to_numpy()
+    correct = columns.values(rows.column("correct"))
     draws = len(rows.column("predictions")[0]) if len(rows) else 1
     for image in np.flatnonzero(proved > 0).tolist():
         bound, seen = float(proved[image]), float(correct[image])

@@ -15,6 +15,7 @@ from robench.digest import derived_seed
 from robench.errors import RobenchError
 from robench.make.provenance import environment
 from robench.make.run_state import choose_device, open_run
+from robench.store import columns
 from robench.store.promised import differences
 from robench.store.store import Damaged, Store
 from robench.workspace.folders import Workspace
@@ -156,7 +157,7 @@ def data_notes(workspace: Workspace, report: str, store: Store) -> list[str]:
 def _changed(stored: pa.Table, again: pa.Table) -> int:
     if len(stored) != len(again):
         return len(again)
-    before, now = (rows.column("correct").to_numpy() for rows in (stored, again))
+    before, now = (columns.values(rows.column("correct")) for rows in (stored, again))
     return int((before != now).sum())
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from robench.store.columns import values
 from robench.store.seal import sealed_tensors
 from robench.store.store import Outcome
 
@@ -25,7 +26,7 @@ def images_file(outcome: Outcome, images: np.ndarray) -> tuple[str, bytes]:
     rows = outcome.rows
     tensors = {
         "images": np.ascontiguousarray(images, np.float32),
-        "image": rows.column("image").to_numpy().astype(np.int32),
-        "label": rows.column("label").to_numpy().astype(np.int16),
+        "image": values(rows.column("image")).astype(np.int32),
+        "label": values(rows.column("label")).astype(np.int16),
     }
     return sealed_tensors(tensors, {"identity": outcome.identity, "outcome": outcome.digest})

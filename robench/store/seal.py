@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 
 from robench.digest import canonical, digest, digest_bytes
+from robench.store import columns
 from robench.store.parquet_footer import unpacked_sizes
 
 SEAL = "seal"
@@ -31,7 +32,7 @@ def rows_digest(rows: pa.Table) -> str:
     parts: list[bytes] = [b"names, types and values"]
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         if column.null_count < len(column):
-            parts += [name.encode(), _type(column.type).encode(), *_values(_whole(column))]
+            parts += [name.encode(), _type(column.type).encode(), *_values(columns.whole(column))]
     return digest_bytes(*parts)
 
 
@@ -53,7 +54,7 @@ def rows_match(rows: pa.Table, said: str) -> bool:
 def _untyped_digest(rows: pa.Table) -> str:
     parts: list[bytes] = []
     for name, column in zip(rows.column_names, rows.columns, strict=True):
-        parts += [name.encode(), *(_values(_whole(column)) if len(column) else [])]
+        parts += [name.encode(), *(_values(columns.whole(column)) if len(column) else [])]
     return digest_bytes(*parts)
 
 
@@ -68,27 +69,15 @@ def _type(kind: pa.DataType) -> str:
     return f"list<{_type(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-
-
 def _values(array: pa.Array) -> list[bytes]:
-    kind, missing = array.type, array.null_count
+    kind = array.type
     if pa.types.is_list(kind):
-        lengths = array.value_lengths()
-        lengths = lengths.fill_null(-1) if missing else lengths
-        return [lengths.to_numpy().astype(np.int64).tobytes(), *_values(array.flatten())]
+        lengths = columns.values(array.value_lengths()).astype(np.int64)
+        lengths[columns.missing(array)] = -1
+        return [lengths.tobytes(), *_values(array.flatten())]
     if pa.types.is_binary(kind) or pa.types.is_string(kind):
         return [repr(array.to_pylist()).encode()]
-    if missing == len(array):  # as in every column of costs where there was no attack
-        nulls, values = np.ones(len(array), bool), np.zeros(len(array), kind.to_pandas_dtype())
-    elif missing:
-        nulls = array.is_null().to_numpy(zero_copy_only=False)
-        values = array.fill_null(pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False)
-    else:
-        nulls = np.zeros(len(array), bool)
-        values = array.to_numpy(zero_copy_only=False)
-    return [np.packbits(nulls).tobytes(), np.ascontiguousarray(values).tobytes()]
+    return [np.packbits(columns.missing(array)).tobytes(), columns.values(array).tobytes()]
 
 
 def sealed(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from robench.make.probes.ranks import ranks
 from robench.make.probes.slopes import slopes
 from robench.networks.base import Network
 from robench.networks.surrogate import Step
+from robench.plugin_code.freed_memory import give_back
 from robench.plugin_code.guard import AtWork, guarded
 from robench.plugin_code.time_limit import within
+from robench.store import columns
 from robench.workspace.cards import ModelCard, ReportCard
 
 BATCHES = 3
@@ -78,15 +80,14 @@ class Probes:
         after = self.answered(attacked, images, part)[0]
         draws = len(rows.column("predictions")[0]) if len(rows) else 1
         if draws > 1:
-            scored, seen = (t.column("correct").to_numpy() for t in (rows, after))
+            scored, seen = (columns.values(t.column("correct")) for t in (rows, after))
             return {"state": {"gain": round(float((seen - scored).mean()), 4), "draws": draws}}
         back = slice(None, None, -1)
         numbers = None if part.numbers is None else part.numbers[back]
         turned = Part(np.ascontiguousarray(images[back]), part.labels[back].copy(), numbers)
         few = -(-len(rows) // BATCHES)
         other = self.answered(fresh, turned.images, turned, batch_size=few)[0]
-        other = other.take(list(range(len(rows) - 1, -1, -1)))
-        return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other)}}
+        return {"state": {"attacked": _unlike(rows, after), "order": _unlike(rows, other, back)}}
 
     def of_relatives(self, part: Part, eps: float, weights: str) -> dict[str, Any]:
         """What the network answers to relatives of the test images, clean and attacked, all sorts
@@ -101,11 +102,12 @@ class Probes:
         )
         lengths = {sort: len(one) for sort, one in sorts.items()}
         del sorts  # which are as large again
+        give_back()
         with self._at_once(max(len(part), ASKED)) as fresh:
             attacked = self.crafted(fresh(), every) if lengths else every.images
             with within(self.time_limit, self.work.who):
                 shares = [
-                    self.answered(fresh(), images, every)[0].column("correct").to_numpy()
+                    columns.values(self.answered(fresh(), images, every)[0].column("correct"))
                     for images in (every.images, attacked)
                     if lengths
                 ]
@@ -151,8 +153,13 @@ class Probes:
             )
 
 
-def _unlike(rows: pa.Table, others: pa.Table) -> float:
-    """Share of the images whose prediction and loss differ by more than rounding."""
-    one, two = (t.column("loss").to_numpy().astype(float) for t in (rows, others))
+def _unlike(rows: pa.Table, others: pa.Table, order: slice = slice(None)) -> float:
+    """Share of the images whose prediction and loss differ by more than rounding.
+
+    Args:
+        order: in which the others are to be read.
+    """
+    one, two = (columns.values(t.column("loss")).astype(float) for t in (rows, others))
+    two = two[order]
     apart = np.abs(one - two) > 1e-4 + ROUNDING * np.minimum(np.abs(one), np.abs(two))
     return round(float(apart.mean()), 4)
