@@ -60,7 +60,8 @@ def ranks(
                 clean.append(_ask(network, x, y))
                 grad = uphill(network, x, y)
                 if grad is not None and len(stepped) == len(clean) - 1:
-                    stepped.append(_ask(network, (x + eps * grad.sign()).clamp(0, 1), y))
+                    step = grad.sign_().mul_(eps).add_(x).clamp_(0, 1)  # in place: they are many
+                    stepped.append(_ask(network, step, y))
         measured = {"clean": torch.cat(clean)}
         return measured | ({"attacked": torch.cat(stepped)} if len(stepped) == len(clean) else {})
 
