@@ -76,7 +76,7 @@ class Kept:
         lent = _lending.get()
         if lent is not None:
             lent.append(self)
-        return _copied(self.module, lend=lent is not None)
+        return _copied(self.module, lend=lent is not None, seen=True)
 
     @property
     def places(self) -> set[int]:
@@ -137,11 +137,12 @@ def weights_lent() -> Iterator[list[Kept]]:
         _lending.reset(token)
 
 
-def _copied(module: nn.Module, lend: bool = False) -> nn.Module:
+def _copied(module: nn.Module, lend: bool = False, seen: bool = False) -> nn.Module:
     """A deep copy. torch copies no tensor that has a graph; those are copied without.
 
     Args:
         lend: whether it holds the same weights.
+        seen: whether it is known that nothing has a graph.
     """
     memo: dict[int, Any] = {}
     for weight in module.parameters() if lend else ():
@@ -152,10 +153,9 @@ def _copied(module: nn.Module, lend: bool = False) -> nn.Module:
             if type(item) is OrderedDict and not item:
                 memo[id(item)] = OrderedDict()
         # Buffers too: a neuron's potential, for example.
-        for item in (*(held for _, held in _attributes(part)), dict(part._buffers)):
-            for value in tensors_in(item):
-                if value.grad_fn is not None:
-                    memo[id(value)] = value.detach().clone()
+        for value in () if seen else tensors_in([*vars(part).values(), dict(part._buffers)]):
+            if value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
     with torch.no_grad():  # else a script's weights would have a graph in their copy
         return copy.deepcopy(module, memo)
 
