@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from robench.data.base import Dataset, InBytes, Raw
+from robench.data.base import Dataset, InBytes, Raw, Sliced
 from robench.data.ready import ready
 from robench.data.sample import drawn
+from robench.networks.mlp import MLP
+from robench.trainers.bp import BP
+from robench.trainers.images import images_of
 
 
 class Bytes(Dataset):
@@ -56,3 +60,31 @@ def test_whoever_writes_into_them_is_noticed() -> None:
     assert held.seal() == before, "to be looked at is no change"
     held.train.images[5, 0, 0, 0] = 2
     assert held.seal() != before
+
+
+def test_the_training_loop_gets_the_same_bits_batch_by_batch() -> None:
+    """All bytes, without ever holding all images as numbers."""
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(64, 3, 2, 2)
+    part = InBytes(pixels, np.zeros(64, np.int64))
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        images, chosen = images_of(part, torch.device(device)), torch.arange(63, -1, -3)
+        assert torch.equal(images[:64].cpu(), torch.from_numpy(part.at(slice(None))))
+        drawn = images.index_select(0, chosen.to(device))
+        assert torch.equal(drawn.cpu(), torch.from_numpy(part.at(chosen.numpy())))
+    assert "images" not in vars(part)
+
+
+@pytest.mark.parametrize("standardise", ["none", "channel"])
+def test_networks_are_trained_on_them_as_on_numbers(standardise: str) -> None:
+    weights = []
+    for kind in (Bytes, Floats):
+        data = ready(kind().load(), "here")
+        torch.manual_seed(0)
+        network = MLP(data.input_shape, 10, hidden=(8,), standardise=standardise)
+        network.learn_input(Sliced(data.train))
+        BP(epochs=2, batch_size=7, lr=0.1).fit(
+            network, data, torch.Generator().manual_seed(0), lambda done, said: None
+        )
+        weights.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
+        assert "images" not in vars(data.train) or kind is Floats
+    assert torch.equal(*weights)

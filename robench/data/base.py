@@ -89,6 +89,19 @@ def _take(numbers: np.ndarray | None, items: np.ndarray) -> np.ndarray | None:
     return None if numbers is None else numbers[items]
 
 
+class Sliced:
+    """The images of a part, converted or decoded as they are sliced."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, items: slice) -> np.ndarray:
+        return self._part.at(items)
+
+
 def _few_bytes(image: np.ndarray) -> bytes:
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 

@@ -26,7 +26,7 @@ import torch
 from robench.corruptions.base import Corruption
 from robench.corruptions.make import corrupt_images
 from robench.corruptions.streamed import Streamed
-from robench.data.base import Part
+from robench.data.base import Part, Sliced
 from robench.data.loading import forget_splits, load_sample, load_splits
 from robench.digest import Identity, derived_seed
 from robench.errors import RobenchError
@@ -135,7 +135,7 @@ class Train:
             )
         trainer.scratch, trainer.noise_in_use = scratch, card.inference_noise
         if trainer.trains:
-            network.learn_input(splits.train.images)
+            network.learn_input(Sliced(splits.train))
         if self.sigma_of is not None:
             take_sigmas(network, Store(self.store), self.sigma_of, card)
         rng = torch.Generator(device).manual_seed(derived_seed("train", seed))

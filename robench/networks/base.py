@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robench.data.base import Sliced
 from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
@@ -79,7 +80,7 @@ class Network(nn.Module, Plugin):
         self.register_buffer("input_mean", torch.zeros(shape))
         self.register_buffer("input_std", torch.ones(channels))
 
-    def learn_input(self, images: np.ndarray[Any, Any]) -> None:
+    def learn_input(self, images: np.ndarray[Any, Any] | Sliced) -> None:
         """Measure means and standard deviations where `standardise` wants them, before training.
 
         Args:

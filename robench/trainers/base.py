@@ -21,7 +21,7 @@ from robench.networks.base import Network
 from robench.networks.memory import in_pieces, whole
 from robench.networks.noise import InUse, noise, noise_in_use, noisy_layers
 from robench.networks.replay import Replays, places
-from robench.trainers.in_files import images_of
+from robench.trainers.images import images_of
 from robench.workspace.plugins import Plugin
 
 STAIRS = r"^stairs:(0\.\d{1,6}|1):[1-9]\d{0,5}$"
