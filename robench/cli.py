@@ -147,6 +147,7 @@ def run(
     """Train what is missing, evaluate what is missing, write the page."""
 
     here = _workspace(workspace)
+    here.card("reports", report)  # a misspelt name is said before torch is imported
     watch = None
     more = (only, ray, keep_images, fail_under, junit, markdown)
     if not any(more) and device in (None, "cpu"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import robench
+from command_line import robench, robench_here
 from damaged_files import HOW, damage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -268,7 +268,7 @@ def test_a_changed_file_is_looked_at_by_the_run_and_made_again(finished: Asked) 
     root = finished.workspace.root
     file = FILES["a cell"](root)
     file.write_bytes(file.read_bytes()[:-9])
-    done = robench("run", "small", "-j", "1", cwd=root)
+    done = robench_here("run", "small", "-j", "1", cwd=root)
     assert "cells: 1 evaluated, 3 kept" in done.stderr
     assert "set aside" in done.stderr
     shutil.rmtree(root / ".robench/damaged")
@@ -279,7 +279,7 @@ def test_an_incomplete_report_is_not_remembered(finished: Asked) -> None:
     root = finished.workspace.root
     with as_before(root):
         (root / "attacks/own.py").write_text(OWN.replace("return", "raise ValueError(x) or"))
-        done = robench("run", "small", "-j", "1", cwd=root)
+        done = robench_here("run", "small", "-j", "1", cwd=root)
         assert done.returncode == 1
         assert "1 without outcome" in done.stderr
         assert look(finished) is None
