@@ -98,7 +98,6 @@ def verdicts(frauds: Results) -> dict[str, Verdict]:
     return diagnose(frauds)
 
 
-@pytest.mark.rows(3)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -278,17 +276,7 @@ def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
     whole = outcomes(carry_out(open_workspace(small.root))[0])
     gate.unlink()
     (small.root / ".robench").rename(small.root / "before")
-    command = [
-        sys.executable,
-        "-m",
-        "robench",
-        "run",
-        "small",
-        "-w",
-        str(small.root),
-        "--jobs",
-        "2",
-    ]
+    copied = multiprocessing.get_context("fork")  # a process that has imported everything already
 
     def finished() -> dict[str, int]:
         cells = (small.root / ".robench").rglob("*.parquet")
@@ -296,12 +284,14 @@ def test_killed_at_any_moment_a_run_continues_to_the_same_outcomes(
 
     marks: list[dict[str, int]] = []
     for wanted in (1, 4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(finished()) < wanted and process.poll() is None:
+        asked = {"workspace": open_workspace(small.root), "jobs": 2}
+        process = copied.Process(target=carry_out, kwargs=asked)
+        process.start()
+        while len(finished()) < wanted and process.is_alive():
             time.sleep(0.05)
-        assert process.poll() is None, "it was in the middle of things"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.is_alive(), "it was in the middle of things"
+        process.kill()
+        process.join()
         marks.append(finished())
         assert wanted <= len(marks[-1]) < len(whole)
     gate.touch()

@@ -262,7 +262,7 @@ def test_clean_accuracy_is_given_class_by_class_and_averages_to_the_whole(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.release)])
+@pytest.mark.parametrize("count", [25, pytest.param(200, marks=pytest.mark.release)])
 def test_many_models_under_a_hundred_threats_fit_the_page(tmp_path: Path, count: int) -> None:
     models = [
         SyntheticModel(f"synthetic/model-{i}", trainer=f"trainer-{i % 9}", slope=0.8 + 0.003 * i)

@@ -563,7 +563,7 @@ def test_several_may_push_to_one_place_at_once(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for workspace in (*pair, *pair)
+        for workspace in (*pair, pair[0])
     ]
     for process in running:
         said = process.communicate(timeout=120)
