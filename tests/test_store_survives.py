@@ -31,13 +31,7 @@ from robench.workspace.plan import make_plan
 
 Write = Callable[[str, str], Path]
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(  # a child starts in the middle of things
-    [
-        *("robench.attacks.gradient", "robench.attacks.noise", "robench.data.digits"),
-        *("robench.networks.mlp", "robench.trainers.bp", "torch._dynamo", "pandas", __name__),
-    ]
-)
+FORK = multiprocessing.get_context("fork")  # a child starts in the middle of things
 
 
 @pytest.fixture
@@ -74,7 +68,7 @@ def run_to_the_end(root: str, largest_file: int | None = None) -> None:
 
 
 def child(workspace: Workspace, *arguments: Any) -> Any:
-    process = FORKS.Process(target=run_to_the_end, args=(str(workspace.root), *arguments))
+    process = FORK.Process(target=run_to_the_end, args=(str(workspace.root), *arguments))
     process.start()
     return process
 
