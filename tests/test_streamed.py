@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from PIL import Image
 from small_runs import carry_out, outcomes
 
+import robench.corruptions.streamed
 import robench.make.tasks
+from robench.corruptions.streamed import Streamed
+from robench.data.base import Part
 from robench.data.pictures import Pictures
 from robench.errors import RobenchError
 from robench.make.describe import describe
@@ -93,6 +97,46 @@ def test_they_are_made_a_batch_at_a_time(
     monkeypatch.setattr(robench.make.tasks, "corrupt_images", noted)
     carry_out(nature)
     assert sizes == [16, 16, 8] * 4
+
+
+def test_a_batch_is_given_up_before_the_next_is_made(
+    nature: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+    real = Streamed.__getitem__
+
+    def noted(self: Streamed, items: slice) -> np.ndarray:
+        assert [ref for ref in made if ref() is not None] == []
+        answer = real(self, items)
+        made.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(Streamed, "__getitem__", noted)
+    _, ears = carry_out(nature)
+    assert ears.failed == {}
+    assert len(made) == 3 * 4
+
+
+def test_of_large_pictures_some_of_a_batch_are_made_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = np.arange(11, dtype=np.float32)[:, None, None, None].repeat(4, axis=2)
+    part = Part(images, np.arange(11), np.arange(11)[::-1])
+    asked: list[tuple[list[int], list[int], int]] = []
+
+    def make(some: Part, first: int) -> np.ndarray:
+        assert some.numbers is not None
+        asked.append((some.labels.tolist(), some.numbers.tolist(), first))
+        return np.asarray(some.images) + 100
+
+    streamed = Streamed(part, 30, make)
+    at_once = streamed[2:11]
+    monkeypatch.setattr(robench.corruptions.streamed, "AT_ONCE", 4 * 4 * 4)
+    assert np.array_equal(streamed[2:11], at_once)
+    assert np.array_equal(streamed.whole(6), images + 100)
+    assert streamed[3:3].shape == (0, 1, 4, 1)
+    assert asked[0] == (list(range(2, 11)), list(range(8, -1, -1)), 32)
+    assert [(len(labels), first) for labels, _, first in asked[1:4]] == [(4, 32), (4, 36), (1, 40)]
 
 
 def test_a_failure_of_the_corruption_is_the_cell_s(nature: Workspace, write: Write) -> None:

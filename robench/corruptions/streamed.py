@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from robench.data.base import Part
 
 Make = Callable[[Part, int], np.ndarray]
 """Consecutive test images, and the index of the first -> what becomes of them."""
+AT_ONCE = 2**24
+"""Bytes of images that are made at once: so much is used again, where each batch of large pictures
+would be given to the process, and emptied, anew."""
 
 
 class Streamed:
@@ -38,6 +42,16 @@ class Streamed:
         start, stop, step = items.indices(len(self))
         if step != 1:
             raise IndexError("consecutive images only")
+        at_once = max(1, AT_ONCE // (4 * math.prod(self.shape[1:])))
+        if stop - start <= at_once:
+            return self._some(start, stop)
+        made = np.empty((stop - start, *self.shape[1:]), np.float32)
+        for first in range(start, stop, at_once):
+            last = min(first + at_once, stop)
+            made[first - start : last - start] = self._some(first, last)
+        return made
+
+    def _some(self, start: int, stop: int) -> np.ndarray:
         part, numbers = self._part, self._part.numbers
         asked = Part(
             part.at(slice(start, stop)),

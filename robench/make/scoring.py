@@ -398,11 +398,12 @@ def score_slice(
             if start == 0:
                 activity = network.activity(x[: min(ACTIVE, network.rows_at_once or ACTIVE)])
         _check_untouched(x, given, f"{work.who} changes its input in place: x = x.clone() first")
-        for image in given[: shown - len(bytes_)]:
-            bytes_.append(np.round(image * 255).astype(np.uint8).tobytes())
+        few = given[: shown - len(bytes_)]
+        bytes_ += [np.round(image * 255).astype(np.uint8).tobytes() for image in few]
         noted = torch.stack(drawn, 1), lost / len(drawn), network.ties(logits), silent
         answered.append(tuple(column.cpu().numpy() for column in noted))
         simplex &= bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+        del given, few, x  # of pictures two batches are much memory: before the next is made
     predictions, losses, ties, nothing = map(np.concatenate, zip(*answered, strict=True))
     predicted, silent_images = predictions.astype(np.int16), int(nothing.sum())
     if silent_images == len(part) and not perturbed:
