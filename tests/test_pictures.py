@@ -4,6 +4,7 @@ their files until they are asked for."""
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -329,7 +330,7 @@ def test_imagenet_in_folders_is_the_same(
     assert (found.classes, len(found.train), len(found.test)) == (("n1", "n2"), 0, 2)
 
 
-@pytest.mark.parametrize("harm", ["lines", "devkit", "folders"])
+@pytest.mark.parametrize("harm", ["lines", "devkit", "folders", "no devkit", "nothing"])
 def test_what_is_not_imagenet_is_said(
     small: Workspace, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -337,7 +338,9 @@ def test_what_is_not_imagenet_is_said(
     imagenet(place, monkeypatch)
     said = {
         "lines": "holds 5 pictures, but .* has 6 lines",
-        "devkit": "not the publisher's",
+        "devkit": "does not hold the publisher's",
+        "no devkit": r"holds 5 pictures in no folders .*unpack ILSVRC2012_devkit_t12\.tar\.gz so",
+        "nothing": "neither a folder for each WordNet id nor the publisher's pictures",
         "folders": "2 folders of pictures, ImageNet has 4",
     }
     if harm == "lines":
@@ -345,6 +348,10 @@ def test_what_is_not_imagenet_is_said(
             file.write("2\n")
     elif harm == "devkit":
         (place / DEVKIT / META).write_bytes(b"none")
+    elif harm == "no devkit":
+        (place / DEVKIT).parent.rename(place / "devkit")
+    elif harm == "nothing":
+        shutil.rmtree(place / "val")
     else:
         for name in ("n10", "n20"):
             picture(place / f"val/{name}/a.JPEG", 3)

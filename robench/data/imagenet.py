@@ -49,7 +49,18 @@ def _by_devkit(place: Path, inner: Path, where: str) -> Listing:
     numbers, which `meta.mat` gives WordNet ids for."""
     from scipy.io import loadmat
 
-    devkit = place / DEVKIT
+    devkit, files = place / DEVKIT, pictures(inner)
+    if not files:
+        raise RobenchError(
+            f"{where}: {inner} holds neither a folder for each WordNet id nor the publisher's "
+            "pictures"
+        )
+    if not devkit.is_dir():
+        raise RobenchError(
+            f"{where}: {inner} holds {len(files)} pictures in no folders of classes: of which "
+            "class each is, the publisher's devkit says; unpack ILSVRC2012_devkit_t12.tar.gz so "
+            f"that {devkit / TRUTH} is there"
+        )
     try:
         lines = (devkit / TRUTH).read_text("utf-8").split()
         synsets = loadmat(devkit / META, squeeze_me=True)["synsets"]
@@ -57,10 +68,9 @@ def _by_devkit(place: Path, inner: Path, where: str) -> Listing:
         wnids = [ids[int(line)] for line in lines]
     except Exception as error:  # whatever a parser makes of a stranger's bytes
         raise RobenchError(
-            f"{where}: {inner} holds no folders of classes, and {devkit} not the publisher's "
-            f"{TRUTH} and {META} ({system_words(error)})"
+            f"{where}: {devkit} does not hold the publisher's {TRUTH} and {META} "
+            f"({system_words(error)})"
         ) from None
-    files = pictures(inner)
     if len(files) != len(wnids):
         raise RobenchError(
             f"{where}: {inner} holds {len(files)} pictures, but {TRUTH} has {len(wnids)} lines"
