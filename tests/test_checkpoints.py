@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_a_card_is_told_what_to_do_with_a_checkpoint_and_that_works(
     )
     x = torch.rand(3, 1, 8, 8)
     assert torch.equal(network(x), x.flatten(1) @ STATE["1.weight"].T + STATE["1.bias"])
+
+
+def test_a_published_checkpoint_is_read_where_it_is_installed() -> None:
+    """AutoAttack's example network: in torch's old format, its tensors on a GPU."""
+    package = find_spec("pyautoattack")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("pip install 'robench[autoattack]'")
+    found, left = tensors_of(Path(package.submodule_search_locations[0]) / "examples/model_test.pt")
+    assert (len(found), left) == (122, ())
+    assert found["conv1.weight"].shape == (64, 3, 3, 3)
+    assert sum(value.numel() for value in found.values()) == 11_183_582
+    assert all(value.device.type == "cpu" for value in found.values())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
