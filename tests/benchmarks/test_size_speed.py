@@ -1,6 +1,6 @@
 """At the size people work at: `standard`, and all of `robench.evaluate`, on a ResNet-18 of timm
-beside bare passes and beside AutoAttack's code; PGD on a ResNet-50 and a ViT-S at 224 x 224; and
-corruptions of such pictures beside imagecorruptions.
+beside bare passes and beside AutoAttack's code; PGD, APGD and Square on a ResNet-50 and a ViT-S at
+224 x 224; and corruptions of such pictures beside imagecorruptions.
 
     pytest tests/benchmarks/test_size_speed.py -o addopts= -s
 
@@ -34,8 +34,9 @@ from timm_here import timm_or_skip
 
 from robench.attacks.ball import Ball
 from robench.attacks.base import Attack
-from robench.attacks.gradient import PGD
+from robench.attacks.gradient import APGD, PGD
 from robench.attacks.libraries.autoattack import AutoAttack
+from robench.attacks.square import Square
 from robench.attacks.standard import Standard
 from robench.attacks.target import WhiteBoxTarget
 from robench.corruptions.imagenet_c import compat as imagecorruptions_compat
@@ -48,6 +49,7 @@ from robench.workspace.plugins import Located
 torch.set_num_threads(1)
 IMAGES, FEW, EPS = 50, 4, 8 / 255
 MADE = {"fast": imagecorruptions_fast, "packaged": imagecorruptions_compat}
+AT_224: dict[str, Attack] = {"PGD": PGD(), "APGD": APGD(steps=10), "Square": Square(queries=40)}
 Weights = dict[str, Tensor]
 Tabled = Callable[..., None]
 
@@ -88,15 +90,15 @@ def side(name: str, weights: Weights) -> dict[str, Any]:
     return taken(module, x, y, attacks[name]() if name in attacks else None)
 
 
-def at_224(name: str, model: str) -> dict[str, Any]:
-    """What one side takes of PGD on a few pictures of 224 x 224: see `taken`."""
+def at_224(name: str, model: str, attack: str) -> dict[str, Any]:
+    """What one side takes of an attack on a few pictures of 224 x 224: see `taken`."""
     torch.manual_seed(0)
     module: nn.Module = timm_or_skip().create_model(model, num_classes=10)
     module.eval()
     x = torch.rand(FEW, 3, 224, 224)
     with torch.no_grad():
         y = module(x).argmax(1)
-    return taken(module, x, y, PGD() if name == "robench" else None)
+    return taken(module, x, y, AT_224[attack] if name == "robench" else None)
 
 
 def taken(module: nn.Module, x: Tensor, y: Tensor, attack: Attack | None) -> dict[str, Any]:
@@ -179,16 +181,18 @@ def test_standard_on_a_resnet(tabled: Tabled) -> None:
     assert ours["left"] <= theirs["left"]
 
 
+@pytest.mark.parametrize("attack", AT_224)
 @pytest.mark.parametrize("model", ["resnet50", "vit_small_patch16_224"])
-def test_pgd_at_224(model: str, tabled: Tabled) -> None:
+def test_attacks_at_224(model: str, attack: str, tabled: Tabled) -> None:
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        one, ours = (pool.submit(at_224, n, model).result() for n in ("one bare pass", "robench"))
+        sides = ("one bare pass", "robench")
+        one, ours = (pool.submit(at_224, name, model, attack).result() for name in sides)
     notes = {
         "bare passes": f"one of all images with a gradient: {one['MiB']:.0f} MiB",
         "robench": f"{ours['MiB']:.0f} MiB, {ours['passes']} passes",
     }
     tabled(
-        f"PGD on {model}, 224x224",
+        f"{attack} on {model}, 224x224",
         f"timm's {model}, {FEW} images, linf 8/255, CPU. Memory and bare passes as of `standard`.",
         {"bare passes": ours["bare"], "robench": ours["seconds"]},
         "bare passes",
