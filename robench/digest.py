@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -87,13 +87,15 @@ def digest(identity: Mapping[str, Any], schema: int | None = None) -> str:
     return hashlib.sha256(canonical({"schema": number, **identity}).encode()).hexdigest()
 
 
-def digest_bytes(*parts: bytes | memoryview) -> str:
-    """SHA-256 of the parts, each preceded by its length."""
+def digest_bytes(*parts: bytes | memoryview | Sequence[bytes | memoryview]) -> str:
+    """SHA-256 of the parts, each preceded by its length; one may lie in several pieces."""
     sha = hashlib.sha256()
     for part in parts:
-        view = memoryview(part).cast("B")
-        sha.update(len(view).to_bytes(8, "little"))
-        sha.update(view)
+        lying = [part] if isinstance(part, (bytes, memoryview)) else part
+        pieces = [memoryview(piece).cast("B") for piece in lying]
+        sha.update(sum(map(len, pieces)).to_bytes(8, "little"))
+        for piece in pieces:
+            sha.update(piece)
     return sha.hexdigest()
 
 

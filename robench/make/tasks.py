@@ -39,11 +39,12 @@ from robench.make.scoring import Perturbed, check_proof, with_costs
 from robench.make.trained import Copies, fresh_network, take_sigmas, there, trained_network
 from robench.networks.base import Network
 from robench.networks.torch_state import own_state
-from robench.networks.weights import written_state
+from robench.networks.weights import TORCH, written_state
 from robench.plugin_code.freed_memory import give_back
 from robench.plugin_code.guard import guarded, watched
 from robench.plugin_code.time_limit import WEEK, within
 from robench.store.adversarial import images_file
+from robench.store.files import Content
 from robench.store.seal import sealed_tensors
 from robench.store.store import Outcome, Store
 from robench.trainers.base import History, Trainer, added_memory, memory_now
@@ -114,7 +115,7 @@ class Train:
         store.clear_failure(self.digest)
         return weights
 
-    def train(self, tell: Tell, scratch: Path | None = None) -> tuple[str, bytes]:
+    def train(self, tell: Tell, scratch: Path | None = None) -> tuple[str, Content]:
         """The digest of the weights and the file of the model, without writing it.
 
         Args:
@@ -161,7 +162,7 @@ class Train:
             "history": history,
             "provenance": provenance(device, time.perf_counter() - started),
         }
-        return sealed_tensors(state, about, safetensors.torch.save)
+        return sealed_tensors(state, about, TORCH)
 
 
 @dataclass(frozen=True)

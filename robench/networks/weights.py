@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
 from robench.plugin_code.guard import Original, same_bits
-from robench.store.seal import tensors_header
+from robench.store.seal import Framework, tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -89,6 +90,20 @@ def holds(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether a module has these plain tensors by these names, bit for bit, and no others."""
     own = plain_state(module)
     return own.keys() == state.keys() and all(same_bits(own[name], state[name]) for name in own)
+
+
+def _memory(tensor: Tensor) -> bytes | memoryview:
+    tensor = tensor.contiguous()
+    if not tensor.nbytes:
+        return b""
+    plain = torch.empty(0, dtype=torch.uint8)
+    first = tensor.storage_offset() * tensor.element_size()
+    plain.set_(tensor.untyped_storage(), first, (tensor.nbytes,), (1,))
+    memory: memoryview = plain.numpy().data
+    return memory
+
+
+TORCH = Framework(safetensors.torch.save, lambda tensor: tensor.new_zeros(1), _memory)
 
 
 def originals_in(

@@ -17,11 +17,12 @@ from __future__ import annotations
 import numpy as np
 
 from robench.store.columns import values
+from robench.store.files import Content
 from robench.store.seal import sealed_tensors
 from robench.store.store import Outcome
 
 
-def images_file(outcome: Outcome, images: np.ndarray) -> tuple[str, bytes]:
+def images_file(outcome: Outcome, images: np.ndarray) -> tuple[str, Content]:
     """The digest of the tensors, and the file of a cell's images."""
     rows = outcome.rows
     tensors = {

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time_ns
@@ -24,6 +24,10 @@ DEEPEST = 4
 Stamp = tuple[int, int, int, int, int]
 """What the system says of a file: bytes, when its content and when anything of it was last changed
 (nanoseconds), inode, mode."""
+
+
+Content = bytes | Sequence[bytes | memoryview]
+"""Of a file, in one piece or in several that lie somewhere in memory."""
 
 
 def stamp_of(path: str | int) -> Stamp | None:
@@ -161,13 +165,13 @@ class Files:
                 return False
             return True
 
-    def write(self, name: str, data: bytes, lasting: bool = True) -> None:
+    def write(self, name: str, data: Content, lasting: bool = True) -> None:
         """Atomic: a reader sees the whole file or none; where `lasting`, also after a power cut."""
         path = self.path(name)
         with self._saying(name, "cannot be written", self._advice):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if not self.local:
-                self.fs.pipe_file(path, data)
+                self.fs.pipe_file(path, data if isinstance(data, bytes) else b"".join(data))
                 return
             with _written_beside(path, data, lasting) as temporary:
                 Path(temporary).replace(path)
@@ -253,12 +257,12 @@ def _create(path: str, data: bytes) -> None:
 
 
 @contextmanager
-def _written_beside(path: str, data: bytes, lasting: bool) -> Iterator[str]:
+def _written_beside(path: str, data: Content, lasting: bool) -> Iterator[str]:
     """The name of a whole file beside `path`, which is gone at the end unless it was moved."""
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:  # noqa: PTH123 (paths here are fsspec's strings)
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             if lasting:
                 os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import safetensors.numpy
 
 from robench.digest import canonical, digest, digest_bytes
 from robench.store import columns
+from robench.store.files import Content
 from robench.store.parquet_footer import unpacked_sizes
 
 SEAL = "seal"
@@ -97,14 +99,56 @@ def _seal(metadata: Mapping[str, Any]) -> str:
     return digest({"what": "seal", "metadata": metadata}, SEALS)
 
 
+@dataclass(frozen=True)
+class Framework:
+    """How tensors of a library lie in a safetensors file.
+
+    save: the library's way, which says how files are laid out. one: a tensor of one number of the
+    same type. memory: of a tensor whose numbers lie there row after row, its bytes.
+    """
+
+    save: Callable[..., bytes]
+    one: Callable[[Any], Any]
+    memory: Callable[[Any], bytes | memoryview]
+
+
+def _memory(array: np.ndarray) -> bytes | memoryview:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.uint8).data if flat.size else b""
+
+
+NUMPY = Framework(safetensors.numpy.save, lambda array: np.zeros(1, array.dtype), _memory)
+
+
 def sealed_tensors(
-    tensors: Mapping[str, Any],
-    about: Mapping[str, Any],
-    save: Callable[..., bytes] = safetensors.numpy.save,
-) -> tuple[str, bytes]:
-    """The digest of the tensors, and a safetensors file of them with what is said about them."""
-    name = tensors_digest(save(tensors))
-    return name, save(tensors, {"robench": canonical(sealed({**about, "tensors": name}))})
+    tensors: Mapping[str, Any], about: Mapping[str, Any], framework: Framework = NUMPY
+) -> tuple[str, Content]:
+    """The digest of the tensors, and a safetensors file of them with what is said about them: the
+    header, and the tensors where they lie, without a copy, which not to change is the caller's."""
+    samples = framework.save({name: framework.one(tensor) for name, tensor in tensors.items()})
+    layout = tensors_header(samples)
+    header: dict[str, Any] = {}
+    pieces: list[bytes | memoryview] = []
+    end = 0
+    for name in sorted(layout, key=lambda name: tuple(layout[name]["data_offsets"])):
+        pieces.append(framework.memory(tensors[name]))
+        start, end = end, end + len(pieces[-1])
+        shape = list(tensors[name].shape)
+        header[name] = {
+            "dtype": layout[name]["dtype"],
+            "shape": shape,
+            "data_offsets": [start, end],
+        }
+    digest_ = digest_bytes(canonical(header).encode(), pieces)  # as of the file: tensors_digest
+    said = {"robench": as_written(about, digest_)}
+    text = json.dumps({"__metadata__": said, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at whole words
+    return digest_, [len(text).to_bytes(8, "little") + text, *pieces]
+
+
+def as_written(about: Mapping[str, Any], tensors: str) -> str:
+    """What a safetensors file's metadata say of its tensors, whose digest that is."""
+    return canonical(sealed({**about, "tensors": tensors}))
 
 
 def check_room(file: pq.FileMetaData, data: bytes, rows: int) -> None:

@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from robench.digest import digest
 from robench.errors import RobenchError, system_words
-from robench.store.files import Files, NotRegular
+from robench.store.files import Content, Files, NotRegular
 from robench.store.seal import (
     SEAL,
     check_room,
@@ -109,7 +109,7 @@ class Store:
 
     # -- models ---------------------------------------------------------------------------------
 
-    def write_model(self, model: str, payload: bytes) -> None:
+    def write_model(self, model: str, payload: Content) -> None:
         """`payload`: a safetensors file whose metadata `robench` holds identity and provenance."""
         self._put(file_of("models", model), payload)
 
@@ -124,7 +124,7 @@ class Store:
 
     # -- inputs ---------------------------------------------------------------------------------
 
-    def write_inputs(self, name: str, payload: bytes) -> None:
+    def write_inputs(self, name: str, payload: Content) -> None:
         self._put(file_of("inputs", name), payload)
 
     def read_inputs(self, name: str) -> tuple[bytes, dict[str, Any]]:
@@ -135,7 +135,7 @@ class Store:
     def has_batch(self, name: str) -> bool:
         return self.files.exists(_batch_path(name))
 
-    def write_batch(self, name: str, payload: bytes) -> None:
+    def write_batch(self, name: str, payload: Content) -> None:
         """What an attack made of one batch of a cell, which is then made of it."""
         self._put(_batch_path(name), payload)
 
@@ -175,7 +175,7 @@ class Store:
         """Digests of the cells whose adversarial images are kept: one listing."""
         return set(self.files.names("images", ".safetensors"))
 
-    def write_images(self, cell: str, payload: bytes, outcome: str) -> None:
+    def write_images(self, cell: str, payload: Content, outcome: str) -> None:
         """Keep the images of a cell. Those of another outcome give way: a run that was killed has
         left them, on a machine that gives other bits.
 
@@ -231,7 +231,7 @@ class Store:
 
     # -- files ----------------------------------------------------------------------------------
 
-    def _put(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, data: Content) -> None:
         """Written once."""
         if not self.files.exists(name):
             self.files.write(name, data)
