@@ -300,3 +300,18 @@ def test_without_the_library_it_is_said_how_to_get_it(
     zoo_file(small, weights_of(Normed)[1])
     with pytest.raises(RobenchError, match=r"network 'robustbench': .*pip install 'robench\[robus"):
         resolve_model(card_of(small, write, "Good2020Normed"))
+
+
+def test_a_torchvision_for_another_torch_is_said(
+    small: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("robustbench", "robustbench.model_zoo", "robustbench.model_zoo.enums"):
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "installed/robustbench").mkdir(parents=True)
+    (tmp_path / "installed/robustbench/__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    zoo_file(small, weights_of(Normed)[1])
+    with pytest.raises(RobenchError, match=r"'robustbench': .*nms.*; torchvision is built for an"):
+        resolve_model(card_of(small, write, "Good2020Normed"))

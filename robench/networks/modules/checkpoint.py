@@ -54,8 +54,12 @@ def tensors_of(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             "'cpu', weights_only=True)[...], NEW_FILE)"
         )
     beside += tuple(str(name) for name in state if str(name) not in tensors)
-    whole = {name: value.detach().clone(memory_format=torch.contiguous_format)
-             for name, value in tensors.items()}  # fmt: skip
+    whole, seen = dict[str, Tensor](), set[int]()
+    for name, value in tensors.items():
+        memory = value.untyped_storage().data_ptr()
+        plain = value.detach().contiguous()
+        whole[name] = plain.clone() if memory in seen else plain
+        seen.add(memory)
     return whole, beside
 
 

@@ -29,7 +29,8 @@ def factory_of(network: str, own: str, settings: Mapping[str, Any], card: Card) 
         make, code = plugins.locate(own, card)
     except RobenchError as error:
         why = error.__cause__ or error
-        raise RobenchError(
-            f"{card.file}: network {network!r}: {why}; pip install 'robench[{network}]'"
-        ) from error
+        remedy = f"pip install 'robench[{network}]'"
+        if "torchvision::" in str(why):  # "operator torchvision::nms does not exist"
+            remedy = "torchvision is built for another torch: install the two from one place"
+        raise RobenchError(f"{card.file}: network {network!r}: {why}; {remedy}") from error
     return make, f"{own}@{code.digest}"
