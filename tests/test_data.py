@@ -14,9 +14,9 @@ import pytest
 from data_files import cifar10, mnist, tiny_imagenet
 from PIL import Image
 
-from robench.data.base import by_number, find_folder
 from robench.data.cifar import CIFAR10
 from robench.data.digits import Digits
+from robench.data.files import by_number, find_folder
 from robench.data.mnist import MNIST, FashionMNIST, read_idx
 from robench.data.tiny_imagenet import TinyImageNet
 from robench.errors import RobenchError

@@ -18,7 +18,8 @@ from robench.checks.finding import Result, raised
 from robench.checks.networks import Make as NetworkMake
 from robench.checks.networks import Shape, check_network
 from robench.checks.trainers import check_trainer
-from robench.data.base import NotHere, Splits, offline
+from robench.data.base import Splits
+from robench.data.files import NotHere, offline
 from robench.data.graph import Graph
 from robench.data.loading import load_splits
 from robench.digest import canonical

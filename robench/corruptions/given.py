@@ -24,7 +24,8 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from robench.corruptions.base import Corruption
-from robench.data.base import Part, by_number, data_folders
+from robench.data.base import Part
+from robench.data.files import by_number, data_folders
 from robench.data.pictures import contents
 from robench.digest import digest_bytes
 from robench.errors import RobenchError, check_name, nearest, resolved

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from robench.data.base import Dataset, Held, NotHere, Part, Split, Splits, by_number, data_folders
+from robench.data.base import Dataset, Held, Part, Split, Splits
+from robench.data.files import NotHere, by_number, data_folders
 from robench.data.pictures import KNOWN, Pictures, Shaping, digests
 from robench.digest import digest_bytes
 from robench.errors import RobenchError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from robench.data.base import Dataset, NotHere, Part, Splits
+from robench.data.base import Dataset, Part, Splits
+from robench.data.files import NotHere
 from robench.data.ready import ready
 from robench.data.sample import drawn
 from robench.digest import canonical

@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from robench.data.base import Dataset, Raw, find_files
+from robench.data.base import Dataset, Raw
+from robench.data.files import find_files
 from robench.errors import RobenchError
 
 LARGEST = 2**28

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
-from robench.data.base import Dataset, Part, Splits, find_files
+from robench.data.base import Dataset, Part, Splits
+from robench.data.files import find_files
 from robench.data.graph import Graph
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError

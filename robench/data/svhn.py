@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from robench.data.base import Dataset, Raw, find_files
+from robench.data.base import Dataset, Raw
+from robench.data.files import find_files
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError, system_words
 

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from robench.data.base import Dataset, Raw, by_number, data_folders, find_folder
+from robench.data.base import Dataset, Raw
+from robench.data.files import by_number, data_folders, find_folder
 from robench.data.pictures import Shaping
 from robench.data.publisher import odd_files
 from robench.errors import RobenchError
