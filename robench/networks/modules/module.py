@@ -32,6 +32,9 @@ from robench.workspace import plugins
 from robench.workspace.cards import Card
 from robench.workspace.plugins import Located, Setting
 
+LOOKED, VALUES = 8, 2**18
+"""Images by which kept state is looked for; of large ones as many as have VALUES numbers, but at
+least two."""
 LEAST = 1e-12
 """Probabilities below it count as this much, so that their logarithm is finite."""
 Outputs = Literal["logits", "probabilities", "logit", "probability"]
@@ -169,7 +172,7 @@ class Module(Network):
         if not self._spiking.neurons:
             return {}
         if self._keeps is None:
-            self._keeps = self._kept(x[:8])
+            self._keeps = self._kept(_few(x))
         steps = [0] * len(self._spiking.neurons)
         fired = [0.0] * len(self._spiking.neurons)
         with torch.no_grad(), counted(self.module) as operations:
@@ -224,7 +227,7 @@ class Module(Network):
             x = (x - self.get_buffer("_mean")) / self.get_buffer("_std")
         x = x.to(self._kind)  # a module in half precision, or double, wants such images
         if self._keeps is None:
-            self._keeps = self._kept(x[:8])
+            self._keeps = self._kept(_few(x))
         state = KeptState(self.module) if self._keeps or self._spiking.neurons else None
         try:
             with self._spiking.asked(len(x), keeps=look is not None):
@@ -337,6 +340,10 @@ class Module(Network):
         seed = int(torch.randint(2**62, (), generator=source, device=x.device))
         with torch_seeded(seed, x.device), numpy_and_python_seeded(seed % 2**32):
             return self._shown(x)
+
+
+def _few(x: Tensor) -> Tensor:
+    return x[: max(2, min(LOOKED, VALUES // max(1, x[0].numel())))] if len(x) else x
 
 
 def _kind_of(answer: Any) -> str:
