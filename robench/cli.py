@@ -180,7 +180,7 @@ def run(
         watch=watch,
     )
     for note in dict.fromkeys(said for one in done.results.models for said in one.get("notes", ())):
-        err.print(f"note: {note}", highlight=False, markup=False)
+        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     _say(f"page: {done.page}")
     checks = gate.hold(done.results, wanted)
     if junit is not None:
