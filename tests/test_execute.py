@@ -5,17 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_runs import carry_out, outcomes
+from small_runs import Ears, carry_out, outcomes
 
 from robench.errors import RobenchError
 from robench.make import trained
 from robench.make.describe import describe
-from robench.make.run_state import survey
+from robench.make.run_state import open_run, survey
+from robench.make.scheduler import execute
+from robench.make.workers import Inline
 from robench.networks.base import Network
+from robench.store.store import Store
 from robench.workspace.folders import Workspace, open_workspace
 from robench.workspace.plan import make_plan
 
@@ -41,6 +46,27 @@ def test_results_do_not_depend_on_the_number_of_processes(
     here = outcomes(carry_out(small)[0])
     (small.root / ".robench").rename(small.root / "before")
     assert outcomes(carry_out(small, jobs=2)[0]) == here
+
+
+def test_what_is_finished_is_read_back_while_others_work(small: Workspace) -> None:
+    run = open_run(make_plan(small, "small"), Store(small.root / ".robench"), "cpu")
+    ears, unread = Ears(), list[int]()
+
+    class OthersWork(Inline):
+        """A pool of which nothing is done yet when it is only looked at."""
+
+        slots = 2
+
+        def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
+            if not seconds:
+                return set()
+            cells = [label for label in ears.done if not label.startswith("train")]
+            unread.append(len(cells) - len(run.outcomes.digests))
+            return super().wait(list(futures)[:1], seconds)
+
+    execute(run, ears, start=OthersWork)
+    assert len(ears.done) == 4
+    assert unread == [0] * 4
 
 
 def test_only_what_matches_is_done(small: Workspace) -> None:

@@ -1,9 +1,10 @@
 """Where tasks run when a Ray cluster runs them: on this machine's cores or on many machines.
 
-Each task is one Ray task. Workers write their results straight into the store, so every node has to
-see the store (a shared folder, or an fsspec URL) and the workspace under the same path, and has to
-have robench installed. What many tasks read of it, weights and shared inputs, Ray brings to every
-node once (sent.py). When a node dies, the tasks that it held are tried again elsewhere.
+Each task is one Ray task, or one of several where they are short. Workers write their results
+straight into the store, so every node has to see the store (a shared folder, or an fsspec URL) and
+the workspace under the same path, and has to have robench installed. What many tasks read of it,
+weights and shared inputs, Ray brings to every node once (sent.py). When a node dies, the tasks that
+it held are tried again elsewhere.
 """
 
 from __future__ import annotations
@@ -12,22 +13,33 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Collection
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import cached_property
+from math import inf
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from robench.errors import RobenchError, system_words
-from robench.make.pool import Failure, Told, WorkerDied, perform, prepare_worker, worn
-from robench.make.sent import SHARE, Sent, at_hand
-from robench.plugin_code import loading
+from robench.make.pool import Failure, Told, WorkerDied
+from robench.make.ray_worker import LISTEN, Messages, work
+from robench.make.sent import SHARE, Sent
 
 HERE = "here"
 """The address that starts a cluster of this machine alone."""
 HEAD, SILENT = 2.0, 20.0
 """Seconds that the cluster's head has to answer, and of silence until it counts as gone."""
-LISTEN, LOOK = 0.5, 5.0
-"""Seconds between two looks at what workers say, and at how large the cluster is."""
+LOOK = 5.0
+"""Seconds between two looks at how large the cluster is."""
+HANDFUL, MOST = 0.25, 8
+"""Seconds of work, and tasks, that are handed over at a time, at most."""
+LATEST = 0.2
+"""How much a task counts in what tasks took of late."""
+
+_Flight = tuple[Any, Future[Any]]
+"""A task, and what is to come of it."""
 
 
 class Cluster:
@@ -107,6 +119,12 @@ class Cluster:
             found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self._nodes = found or self._nodes
 
+    @cached_property
+    def messages(self) -> Any:
+        """What keeps what workers say: one process for all pools, as long as anybody holds it."""
+        strategy = _beside_the_driver(self._ray)
+        return self._ray.remote(num_cpus=0, scheduling_strategy=strategy)(Messages).remote()
+
     def pool(self, told: Told, device: str) -> OnRay:
         """A pool for one run."""
         gpus = self._gpu_share if device.startswith("cuda") else 0
@@ -144,7 +162,12 @@ def _of_all(nodes: list[dict[str, float]], what: str) -> float:
 
 
 class OnRay:
-    """A Pool (pool.py) whose workers are those of a Ray cluster."""
+    """A Pool (pool.py) whose workers are those of a Ray cluster.
+
+    What Ray and its driver do for a task takes milliseconds, and a worker waits meanwhile. Where
+    tasks are short, they are handed over several at a time: a handful, of which a worker does what
+    it can in HANDFUL seconds (ray_worker.py). Each is saved when it is done, as ever.
+    """
 
     def __init__(
         self, cluster: Cluster, told: Told, device: str, resources: dict[str, float]
@@ -152,61 +175,106 @@ class OnRay:
         ray = cluster._ray
         self._cluster, self._device, self._ray = cluster, device, ray
         # Ray itself retries nothing: scheduler.py does, so that attempts are counted in one place.
-        self._work = ray.remote(max_retries=0, **resources)(_work)
-        self._messages = ray.remote(num_cpus=0, scheduling_strategy=_beside_the_driver(ray))(
-            _Messages
-        ).remote()
+        self._work = ray.remote(max_retries=0, **resources)(work)
+        self._messages = cluster.messages
         self._told = told
-        self._refs: dict[Future[Any], Any] = {}
+        self._waiting: deque[_Flight] = deque()
+        """What is not handed over yet."""
+        self._refs: dict[Any, list[_Flight]] = {}
+        """What is handed over, by Ray's reference to what comes of it."""
+        self._over: SimpleQueue[Future[Any]] = SimpleQueue()
+        """What is done, and has not been waited for."""
+        self._alone: set[Future[Any]] = set()
+        """Of handfuls of which nothing came: each is handed over by itself."""
+        self._seconds = inf
+        """What tasks took of late, on average."""
         self._room = cluster.room()
         self._sent: Sent | None = None
-        self._looked, self._slots = time.monotonic(), 2 * cluster.tasks_at_once(device)
+        self._looked, self.workers = time.monotonic(), cluster.tasks_at_once(device)
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     @property
     def slots(self) -> int:
-        """Twice what the cluster runs at once: the next task is at hand when one is done."""
-        return self._slots
+        """Twice what the cluster runs at once: the next task is at hand when one is done. Of short
+        tasks twice as many handfuls, too."""
+        return 2 * self.workers * (1 + 2 * min(MOST, int(HANDFUL / self._seconds)))
 
     def submit(self, task: Any) -> Future[Any]:
-        reads = getattr(task, "reads", [])
-        if self._sent is None and reads:
-            self._sent = Sent(self._ray, task.store, self._room)
-        sent = self._sent.references(reads) if self._sent else {}
-        work = self._work.options(name=task.label[:80])
-        reference = work.remote(task, self._messages, [*sent], *sent.values())
-        inner, future = reference.future(), Future[Any]()
-        self._refs[future] = reference
-        inner.add_done_callback(lambda done: self._done(future, done, reads))
+        future = Future[Any]()
+        self._waiting.append((task, future))
+        self._hand_out()
         return future
+
+    def _hand_out(self) -> None:
+        """As much as keeps everybody at work until there is an answer."""
+        while self._waiting and len(self._refs) < 2 * self.workers:
+            self._hand_over(self._handful())
 
     def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         """Those that are done, once one is, or after so many seconds. Raises RobenchError when the
         cluster's head is gone."""
-        done = wait(futures, seconds, FIRST_COMPLETED).done
-        if not done:
+        self._hand_out()
+        done: set[Future[Any]] = set()
+        with suppress(Empty):
+            done.add(self._over.get(timeout=seconds) if seconds else self._over.get_nowait())
+            while True:
+                done.add(self._over.get_nowait())
+        if not done and seconds:
             self._cluster.check_head()
         return done
 
-    def _done(self, future: Future[Any], done: Future[Any], reads: list[str]) -> None:
-        from ray.exceptions import RayTaskError
+    def _handful(self) -> list[_Flight]:
+        """The next of what waits: a fair share, so that nobody has to wait for another's."""
+        share = min(MOST, len(self._waiting) // (2 * self.workers))
+        taken = [self._waiting.popleft()]
+        while len(taken) < share and not self._alone & {taken[0][1], self._waiting[0][1]}:
+            taken.append(self._waiting.popleft())
+        return taken
 
-        if self._refs.pop(future, None) is None or self._closed.is_set():
+    def _hand_over(self, flights: list[_Flight]) -> None:
+        tasks = [task for task, _ in flights]
+        reads = list({name: None for task in tasks for name in getattr(task, "reads", [])})
+        if self._sent is None and reads:
+            self._sent = Sent(self._ray, tasks[0].store, self._room)
+        sent = self._sent.references(reads) if self._sent else {}
+        work = self._work.options(name=tasks[0].label[:80])
+        reference = work.remote(tasks, HANDFUL, self._messages, [*sent], *sent.values())
+        self._refs[reference] = flights
+        inner = reference.future()
+        inner.add_done_callback(lambda done: self._done(reference, done, reads))
+
+    def _done(self, reference: Any, done: Future[Any], reads: list[str]) -> None:
+        flights = self._refs.pop(reference, None)
+        if flights is None or self._closed.is_set():
             return
         error = done.exception()
-        if error is None:
-            found = done.result()
-            if found is not None and found.damaged and self._sent is not None:  # made anew now
-                self._sent.forget(reads)
-            future.set_result(found)
-        elif isinstance(error, RayTaskError):  # it never got as far as robench's own code
+        found = done.result() if error is None else []
+        for (task, future), (failure, seconds) in zip(flights, found, strict=False):
+            last = self._seconds if self._seconds < inf else seconds
+            self._seconds = last + (seconds - last) * LATEST
+            self._told(task.label, 1.0, "", seconds)
+            if failure is not None and failure.damaged and self._sent is not None:
+                self._sent.forget(reads)  # made anew now
+            future.set_result(failure)
+            self._over.put(future)
+        left = flights[len(found) :]
+        if error is None or len(left) > 1:
+            if error is not None:  # nobody knows at which of them
+                self._alone |= {future for _, future in left}
+            self._waiting.extendleft(reversed(left))
+            return
+        from ray.exceptions import RayTaskError
+
+        ((_, future),) = left
+        if isinstance(error, RayTaskError):  # it never got as far as robench's own code
             text = str(error).strip().split("\n")[-1]
             future.set_result(Failure(type(error).__name__, text, str(error)))
         else:
             reason = str(error).strip().split("\n")[0]
             future.set_exception(WorkerDied(f"its worker on Ray died: {reason}"))
+        self._over.put(future)
 
     def _listen(self) -> None:
         while not self._closed.wait(LISTEN):
@@ -215,7 +283,7 @@ class OnRay:
                     self._told(*message)
                 if time.monotonic() - self._looked > LOOK:  # here: without a head it never returns
                     self._looked = time.monotonic()
-                    self._slots = 2 * self._cluster.tasks_at_once(self._device)
+                    self.workers = self._cluster.tasks_at_once(self._device)
 
     def close(self) -> None:
         """With a limit: a cluster whose head is gone answers nothing."""
@@ -226,11 +294,9 @@ class OnRay:
         self._listener.join(timeout=2 * LISTEN)
 
     def _leave(self) -> None:
-        for reference in list(self._refs.values()):
+        for reference in list(self._refs):
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
-        with suppress(Exception):
-            self._ray.kill(self._messages)
 
 
 def _address_of_head(ray: Any) -> str:
@@ -246,34 +312,3 @@ def _beside_the_driver(ray: Any) -> Any:
 
     node = ray.get_runtime_context().get_node_id()
     return NodeAffinitySchedulingStrategy(node, soft=True)
-
-
-class _Messages:
-    """An actor that keeps what workers say until the driver asks for it: the latest of each."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, tuple[str, float, str]] = {}
-
-    def note(self, label: str, done: float, text: str) -> None:
-        self._said[label] = (label, done, text)
-
-    def take(self) -> list[tuple[str, float, str]]:
-        said, self._said = list(self._said.values()), {}
-        return said
-
-
-def _work(task: Any, messages: Any, names: list[str], *sent: Any) -> Failure | None:
-    """What a Ray worker does. `names`: of the files of the store whose bytes it was sent."""
-    if worn():
-        os._exit(1)  # the task is tried again in another
-    prepare_worker()
-    loading.refresh()  # this process may have run another's tasks before
-
-    def tell(label: str, done: float, text: str) -> None:
-        messages.note.remote(label, done, text)
-
-    tell(task.label, 0.0, "")
-    if not names:
-        return perform(task, tell, every=LISTEN)
-    with at_hand(task.store, dict(zip(names, sent, strict=True))):
-        return perform(task, tell, every=LISTEN)

@@ -18,8 +18,9 @@ from robench.plugin_code import loading, time_limit
 from robench.plugin_code.time_limit import until
 from robench.store.store import Damaged
 
-Told = Callable[[str, float, str], None]
-"""label of the task, share done, a few words."""
+Told = Callable[..., None]
+"""label of the task, share done, a few words, and, if it is not beginning only now, for how many
+seconds it has been at work."""
 
 
 WHERE = re.compile(r" \([^()]+:\d+ in [^()]+\)$")
@@ -60,6 +61,11 @@ class WorkerDied(Exception):
 
 class Pool(Protocol):
     """Takes tasks, gives futures of None (done) or Failure; WorkerDied is raised from a future."""
+
+    @property
+    def workers(self) -> int:
+        """How many tasks it does at a time."""
+        ...
 
     @property
     def slots(self) -> int:

@@ -68,8 +68,9 @@ class TimeLeft:
         """It is done by somebody else."""
         self._waiting[_like(task)] -= 1
 
-    def told(self, task: Task, done: float) -> None:
-        self._running[task.label] = (_like(task), self._start_of(task), done)
+    def told(self, task: Task, done: float, seconds: float = 0.0) -> None:
+        began = min(self._start_of(task), time.monotonic() - seconds)
+        self._running[task.label] = (_like(task), began, done)
 
     def finish(self, task: Task) -> None:
         like, seconds = _like(task), time.monotonic() - self._start_of(task)
@@ -209,12 +210,13 @@ class Terminal:
             self._tasks[task.label] = task
             self._left.queue(task)
 
-    def told(self, label: str, done: float, text: str) -> None:
+    def told(self, label: str, done: float, text: str, seconds: float = 0.0) -> None:
+        """`seconds`: for how long it has been at work, where that was not said before."""
         with self._lock:
             task = self._tasks.get(label)
             if task is None:
                 return
-            self._left.told(task, done)
+            self._left.told(task, done, seconds)
             if task.kind == "train":
                 if label not in self._bars:
                     self._bars[label] = self._progress.add_task(f"  {label}", total=100, text=text)

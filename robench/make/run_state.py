@@ -215,19 +215,24 @@ def choose_device(named: str | None) -> str:
 
 
 def read_back(run: Run, note: Callable[[str], None]) -> bool:
-    """Read every finished cell once; False where one was damaged and had to be set aside."""
-    sound = True
-    for name in run.digests.values():
-        if name in run.outcomes or name in run.failures:
-            continue
-        try:
-            run.outcomes.add(name, run.store.read_cell(name))
-        except Damaged as damaged:
-            note(str(damaged))
-            sound = False
-        except FileNotFoundError:
-            continue  # its inputs failed
-    return sound
+    """Read every finished cell that is not read yet; False where one was damaged and had to be set
+    aside."""
+    sound = [read_one(run, name, note) for name in run.digests.values()]
+    return all(sound)
+
+
+def read_one(run: Run, name: str, note: Callable[[str], None]) -> bool:
+    """Read a cell, if it is finished; False where it was damaged and had to be set aside."""
+    if name in run.outcomes or name in run.failures:
+        return True
+    try:
+        run.outcomes.add(name, run.store.read_cell(name))
+    except Damaged as damaged:
+        note(str(damaged))
+        return False
+    except FileNotFoundError:  # its inputs failed
+        pass
+    return True
 
 
 def with_the_rest(run: Run, plan: Plan, note: Callable[[str], None]) -> Run:

@@ -21,7 +21,7 @@ from robench.make.identity import Shared
 from robench.make.keeping import KeepImages, Task
 from robench.make.pool import Failure, Pool, Told, WorkerDied
 from robench.make.progress import Terminal
-from robench.make.run_state import Run, read_back
+from robench.make.run_state import Run, read_back, read_one
 from robench.make.tasks import Evaluate, MakeInputs, Train
 from robench.make.workers import Inline, Processes, may_copy
 from robench.plugin_code.loading import held_still
@@ -113,6 +113,8 @@ class _Scheduler:
         """Cells whose adversarial images are kept."""
         self.parted: dict[str, set[str]] = {}
         """Of each cell whose attack is asked about its batches apart, those still to be made."""
+        self.unread: deque[str] = deque()
+        """Cells that are finished and not read back yet: that is done while others work."""
         self.sound = True
         """False once a task met something damaged in the store, which has been set aside."""
 
@@ -128,7 +130,9 @@ class _Scheduler:
             while self.ready and len(self.flying) < self.pool.slots:
                 self._take(self.ready.popleft())
             if self.flying:
-                done = self.pool.wait(self.flying, LOOK)
+                done = self.pool.wait(self.flying, 0.0 if self.unread else LOOK)
+                if not done and self.unread:
+                    self.sound &= read_one(self.run, self.unread.popleft(), self.listener.note)
                 for future in [future for future in self.flying if future in done]:
                     self._done(self.flying.pop(future), future)
             elif not self.ready:
@@ -170,7 +174,7 @@ class _Scheduler:
         will soon have, nothing else to do. It is put together once all are made."""
         if not isinstance(task, Evaluate) or task.digest in self.parted:
             return False
-        workers, others = self.pool.slots // 2, len(self.ready) + len(self.flying)
+        workers, others = self.pool.workers, len(self.ready) + len(self.flying)
         if workers < 2 or others >= workers or len(task.batches) < 2:
             return False
         batches = [AttackBatch(task, start) for start in task.batches]
@@ -245,6 +249,7 @@ class _Scheduler:
     def _made(self, task: Task) -> None:
         if isinstance(task, Evaluate):
             self.cells.add(task.digest)
+            self.unread.append(task.digest)
         self._over(task)
 
     def _over(self, task: Task) -> None:
@@ -368,6 +373,7 @@ class _Scheduler:
             return
         if name in self.cells or name in self.submitted or name in run.failures:
             self.listener.found("failed" if name in run.failures else "cell")
+            self.unread.append(name)
             return
         if inputs is None or run.streams(cell) or run.store.has("inputs", inputs.digest):
             self._submit(run.evaluation(cell, cell_identity, inputs))

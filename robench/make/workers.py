@@ -76,7 +76,7 @@ class Processes:
     """
 
     def __init__(self, jobs: int, told: Told, copy: bool = False) -> None:
-        self.slots = 2 * jobs  # the next task is at hand when one is done
+        self.workers, self.slots = jobs, 2 * jobs  # the next task is at hand when one is done
         self._jobs, self._told, self._copy = jobs, told, copy
         self._context: Any = multiprocessing.get_context("fork" if copy else "spawn")
         self._workers: list[_Worker] = []
@@ -227,7 +227,7 @@ class Inline:
         renew: whether another process may do the work: not where the store lives in this one.
     """
 
-    slots = 1
+    workers = slots = 1
 
     def __init__(self, told: Told, renew: bool = True) -> None:
         self._told, self._renew = told, renew

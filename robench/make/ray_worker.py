@@ -1,0 +1,62 @@
+"""What a worker of a Ray cluster does, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from robench.make.pool import Failure, perform, prepare_worker, worn
+from robench.make.sent import at_hand
+from robench.plugin_code import loading
+
+LISTEN = 0.5
+"""Seconds between two looks at what workers say, and between two times that one says something."""
+
+
+class Messages:
+    """An actor that keeps what workers say until the driver asks for it: the latest of each."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[str, float, str]] = {}
+
+    def note(self, label: str, done: float, text: str) -> None:
+        self._said[label] = (label, done, text)
+
+    def take(self) -> list[tuple[str, float, str]]:
+        said, self._said = list(self._said.values()), {}
+        return said
+
+
+def work(
+    tasks: Sequence[Any], enough: float, messages: Any, names: Sequence[str], *sent: Any
+) -> list[tuple[Failure | None, float]]:
+    """One task after the other. Returns what came of each and how many seconds it took: of those
+    that were begun before `enough` seconds were over, and before this process was worn.
+
+    Args:
+        names: of the files of the store whose bytes it was sent.
+    """
+    if worn():
+        os._exit(1)  # the tasks are tried again in another
+    prepare_worker()
+    loading.refresh()  # this process may have run another's tasks before
+    said, until = -LISTEN, time.monotonic() + enough
+
+    def tell(label: str, done: float, text: str) -> None:
+        nonlocal said
+        said = time.monotonic()
+        messages.note.remote(label, done, text)
+
+    made: list[tuple[Failure | None, float]] = []
+    with at_hand(tasks[0].store, dict(zip(names, sent, strict=True))) if names else nullcontext():
+        for task in tasks:
+            began = time.monotonic()
+            if made and (worn() or began > until):
+                break
+            if began - said > LISTEN:
+                tell(task.label, 0.0, "")
+            made.append((perform(task, tell, every=LISTEN), time.monotonic() - began))
+    return made

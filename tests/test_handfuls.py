@@ -1,0 +1,192 @@
+"""Short tasks on Ray are handed over several at a time, and long ones are not held up by that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from robench.make import cluster, ray_worker
+from robench.make.cluster import HANDFUL, MOST, OnRay
+from robench.make.pool import WorkerDied
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task that counts how often it is done, and may take its time by a clock of its own."""
+
+    label: str
+    done: list[str] = field(default_factory=list, hash=False)
+    spend: Callable[[], None] = lambda: None
+    store = ""
+
+    def run(self, tell: Any) -> None:
+        self.spend()
+        self.done.append(self.label)
+
+
+class Said:
+    """What workers say, as it is said."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.note = self.take = self
+
+    def remote(self, *said: Any) -> list[Any]:
+        self.labels += said[:1]
+        return []
+
+
+class FakeRay:
+    """Ray, as far as a pool asks for it: what is handed over stays until it is carried out."""
+
+    def __init__(self) -> None:
+        self.handed: list[tuple[Future[Any], tuple[Any, ...]]] = []
+
+    def remote(self, **resources: Any) -> Any:
+        return lambda work: self
+
+    def options(self, name: str) -> Any:
+        made = type("Remote", (), {})()
+        made.remote = self._hand
+        return made
+
+    def _hand(self, *given: Any) -> Any:
+        future: Future[Any] = Future()
+        self.handed.append((future, given))
+        reference = type("Reference", (), {})()
+        reference.future = lambda: future
+        return reference
+
+    def get(self, what: Any, timeout: float) -> list[Any]:
+        return []
+
+    def carry_out(self) -> list[int]:
+        """Everything that is handed over; sizes of what that was."""
+        handed, self.handed = self.handed, []
+        for future, given in handed:
+            future.set_result(ray_worker.work(*given))
+        return [len(given[0]) for _, given in handed]
+
+
+class FakeCluster:
+    patience = 1.0
+
+    def __init__(self) -> None:
+        self._ray, self.messages = FakeRay(), Said()
+
+    def tasks_at_once(self, device: str) -> int:
+        return WORKERS
+
+    def room(self) -> float:
+        return 0.0
+
+    def check_head(self) -> None: ...
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time a worker thinks it is; a task of half a second adds that."""
+    now = [100.0]
+    monkeypatch.setattr("robench.make.ray_worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(cluster.threading.Thread, "start", lambda self: None)
+    monkeypatch.setattr(cluster.threading.Thread, "join", lambda self, timeout=None: None)
+    return now
+
+
+def all_done(pool: OnRay, ray: FakeRay, tasks: list[Work]) -> list[int]:
+    """Hand over all, as a scheduler does; sizes of what was handed over at a time."""
+    ready, flying, sizes = list(tasks), set[Future[Any]](), list[int]()
+    while ready or flying:
+        while ready and len(flying) < pool.slots:
+            flying.add(pool.submit(ready.pop(0)))
+        flying -= pool.wait(flying, 0.0)
+        sizes += ray.carry_out()
+    return sizes
+
+
+def taking(now: list[float], seconds: float) -> Callable[[], None]:
+    def spend() -> None:
+        now[0] += seconds
+
+    return spend
+
+
+def test_short_tasks_go_several_at_a_time_and_each_is_done_once(clock: list[float]) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    tasks = [Work(f"t{n}", done, taking(clock, 0.01)) for n in range(400)]
+    sizes = all_done(pool, made._ray, tasks)
+    assert sorted(done) == sorted(task.label for task in tasks)
+    assert sum(sizes) == 400
+    assert max(sizes) == MOST
+    assert len(sizes) < 400 / 4
+    assert sizes[-WORKERS:] == [1] * WORKERS, "at the end nobody waits for another's"
+
+
+def test_long_tasks_go_one_by_one_and_no_more_than_are_worked_at(clock: list[float]) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    sizes = all_done(pool, made._ray, [Work(f"t{n}", done, taking(clock, 1.0)) for n in range(40)])
+    assert sizes == [1] * 40
+    assert pool.slots == 2 * WORKERS
+
+
+def test_a_worker_gives_back_what_it_has_no_time_for(clock: list[float]) -> None:
+    done: list[str] = []
+    tasks = [Work(f"t{n}", done, taking(clock, 0.6 * HANDFUL)) for n in range(5)]
+    made = ray_worker.work(tasks, HANDFUL, Said(), [])
+    assert done == ["t0", "t1"]
+    assert [failure for failure, _ in made] == [None, None]
+    assert [seconds for _, seconds in made] == pytest.approx([0.6 * HANDFUL] * 2)
+
+
+def test_long_tasks_behind_short_ones_are_given_back_and_done(clock: list[float]) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    tasks = [Work(f"s{n}", done, taking(clock, 0.01)) for n in range(100)]
+    tasks += [Work(f"l{n}", done, taking(clock, 5.0)) for n in range(30)]
+    all_done(pool, made._ray, tasks)
+    assert sorted(done) == sorted(task.label for task in tasks)
+
+
+def test_nothing_goes_on_in_a_process_that_is_worn(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(ray_worker, "worn", lambda: "a patch" if done else None)
+    assert len(ray_worker.work([Work(f"t{n}", done) for n in range(3)], 1.0, Said(), [])) == 1
+    assert done == ["t0"]
+
+
+def test_of_a_handful_that_dies_each_task_is_tried_by_itself(clock: list[float]) -> None:
+    """The one that ends its worker is an attempt of its own, those beside it are not."""
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    made, done = FakeCluster(), list[str]()
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    flying = {pool.submit(Work(f"t{n}", done, taking(clock, 0.01))) for n in range(40)}
+    made._ray.carry_out()
+    flying -= pool.wait(flying, 0.0)
+    dying = [given for given in made._ray.handed if len(given[1][0]) > 1]
+    assert dying
+    lost = {task.label for _, given in dying for task in given[0]}
+    made._ray.handed = [given for given in made._ray.handed if given not in dying]
+    for future, _ in dying:
+        future.set_exception(RuntimeError("the worker died"))
+    died = 0
+    while flying:
+        over = pool.wait(flying, 0.0)
+        died += sum(isinstance(future.exception(), WorkerDied) for future in over)
+        flying -= over
+        again = [given for given in made._ray.handed if {t.label for t in given[1][0]} & lost]
+        assert all(len(given[0]) == 1 for _, given in again)
+        for pair in again[: 1 - died]:
+            pair[0].set_exception(RuntimeError("the worker died"))
+            made._ray.handed.remove(pair)
+        made._ray.carry_out()
+    assert died == 1
