@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from robench.store import columns
+from robench.store.seal import rows_digest, rows_match
 
 KINDS = (np.int16, np.int64, np.float32, np.bool_)
 
@@ -53,6 +54,27 @@ def test_lists_and_bytes_are_those_of_pyarrow() -> None:
         made = columns.binaries(held)
         made.validate(full=True)
         assert made.equals(pa.array(held, pa.binary()))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.array(["a", "b", "a"]).dictionary_encode(),
+        pa.array([{"a": 1}, {"a": None}, None]),
+        pa.array([[1], [2, 3], None], pa.large_list(pa.int16())),
+        pa.array([b"a", b"b", None], pa.binary(1)),
+        pa.array([1, None, 3], pa.date32()),
+        pa.array([["a"], [None], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+        pa.nulls(3),
+    ],
+)
+def test_columns_that_no_cell_has_match_nothing(odd: pa.Array) -> None:
+    """A stranger's file may have them: it is refused for its digest."""
+    rows = pa.table({"odd": odd, "image": pa.array([0, 1, 2])})
+    assert not rows_match(rows, "x")
+    assert rows_match(rows, rows_digest(rows))
+    if odd.null_count < 3:
+        assert rows_digest(rows[:1]) != rows_digest(rows[1:2])
 
 
 def test_a_cell_is_made_and_read_without_pandas() -> None:

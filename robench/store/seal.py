@@ -77,7 +77,7 @@ def _values(array: pa.Array) -> list[bytes]:
         lengths = columns.values(array.value_lengths()).astype(np.int64)
         lengths[columns.missing(array)] = -1
         return [lengths.tobytes(), *_values(array.flatten())]
-    if pa.types.is_binary(kind) or pa.types.is_string(kind):
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         return [repr(array.to_pylist()).encode()]
     return [np.packbits(columns.missing(array)).tobytes(), columns.values(array).tobytes()]
 
