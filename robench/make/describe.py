@@ -73,7 +73,10 @@ def describe(run: Run, command: str) -> dict[str, Any]:
     for cell in run.plan.cells:
         name = run.digests.get(cell)
         why = run.lost.get(cell) if name is None else run.failures.get(name)
-        done = name is not None and name in run.outcomes
+        # A model that is gone since, and could not be made again, has no numbers.
+        gone = [training for training in cell.trainings if training not in run.weights]
+        done = name is not None and name in run.outcomes and not gone
+        why = why or next((run.lost[training] for training in gone if training in run.lost), None)
         row: dict[str, Any] = {
             "model": cell.training.card.name,
             "seed": cell.training.seed,
