@@ -3,6 +3,7 @@ scripts, quantised weights, answers that are no plain logits."""
 
 from __future__ import annotations
 
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from robench.errors import RobenchError
 from robench.make.scoring import in_use
 from robench.make.trained import Copies
 from robench.networks.base import Network
-from robench.networks.modules.handed import handed_over
+from robench.networks.modules.handed import handed_over, weights_lent
 from robench.networks.weights import load_state, plain_state, written_state
 from robench.plugin_code.guard import Original, Shown
 from robench.workspace.folders import Workspace
@@ -72,6 +73,24 @@ class Extra(Plain):
 
     def forward(self, x: Tensor) -> Any:
         return super().forward(x) * self.scale
+
+
+class Renames(Plain):
+    """Calls a weight otherwise in its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._register_state_dict_hook(self.out)
+        self._register_load_state_dict_pre_hook(self.back)
+
+    @staticmethod
+    def out(module: nn.Module, state: dict[str, Any], prefix: str, local: Any) -> None:
+        state[f"{prefix}shift"] = state.pop(f"{prefix}second.bias")
+
+    @staticmethod
+    def back(state: dict[str, Any], prefix: str, *other: Any) -> None:
+        if f"{prefix}shift" in state:
+            state[f"{prefix}second.bias"] = state.pop(f"{prefix}shift")
 
 
 class Complexes(Plain):
@@ -153,6 +172,7 @@ GUISES: dict[str, Callable[[], nn.Module]] = {
     "jit.trace": lambda: torch.jit.trace(
         nn.Sequential(nn.Flatten(), *layers()), torch.rand(2, 1, 8, 8)
     ),
+    "other names in its state": lambda: trained(Renames()),
     "get_extra_state": scaled_in_extra_state,
     "a complex attribute": lambda: trained(Complexes()),
     "DataParallel": lambda: nn.DataParallel(trained()),
@@ -541,12 +561,7 @@ def test_the_caller_has_the_weights_back_that_an_attack_writes_into(tmp_path: Pa
 def test_weights_are_what_they_were_where_only_their_file_is_not(tmp_path: Path) -> None:
     path, weight = tmp_path / "weights", torch.rand(3, 4)
     weight.numpy().tofile(path)
-    network = nn.Linear(4, 3)
-    network.weight = nn.Parameter(weight)
-    originals = {
-        "weight": Original.of(weight, lambda: torch.from_numpy(np.fromfile(path, "f4")).view(3, 4))
-    }
-    network.originals = originals  # type: ignore[assignment]
+    (network,) = sharing(weight, lambda: torch.from_numpy(np.fromfile(path, "f4")).view(3, 4), 1)
     shown = Shown(network)
     path.write_bytes(b"other")
     assert shown.changes() == ""
@@ -559,31 +574,114 @@ def test_weights_are_what_they_were_where_only_their_file_is_not(tmp_path: Path)
     assert shown.changes() == "weight, which cannot be put back"
 
 
-def test_of_two_watches_the_outer_one_looks_at_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def sharing(weight: Tensor, read: Callable[[], Tensor], many: int) -> list[nn.Linear]:
+    """Networks that all have this weight, (3, 4), of which a file has a copy."""
+    networks = [nn.Linear(4, 3) for _ in range(many)]
+    originals = {"weight": Original.of(weight, read)}
+    for network in networks:
+        network.weight = nn.Parameter(weight)
+        network.originals = originals  # type: ignore[assignment]
+    return networks
+
+
+def test_of_two_watches_the_outer_one_looks_at_the_weights() -> None:
     looked: list[int] = []
 
     def read() -> Tensor:
         looked.append(1)
         return torch.ones(3, 4)
 
-    networks = [nn.Linear(4, 3) for _ in range(2)]
-    originals = {"weight": Original.of(torch.ones(3, 4), read)}
-    for network in networks:
-        network.weight = nn.Parameter(torch.ones(3, 4))
-        network.originals = originals  # type: ignore[assignment]
+    networks = sharing(torch.ones(3, 4), read, 2)
     outer, inner = map(Shown, networks)
     assert inner.changes() == ""
     assert not looked
-    networks[1].bias.data.add_(1.0)
     inner = Shown(networks[1])
     networks[1].bias.data.add_(1.0)
     assert inner.changes() == "bias"
+    inner = Shown(networks[1])
+    networks[1].weight.data = torch.zeros(3, 4)  # nothing that the outer one would see
+    assert inner.changes() == "weight"
     networks[0].weight.data.add_(1.0)
     assert outer.changes() == "weight"
-    assert torch.equal(networks[0].weight, torch.ones(3, 4))
+    assert torch.equal(networks[1].weight, torch.ones(3, 4))
     later = Shown(networks[1])
     networks[1].weight.data.add_(1.0)
     assert later.changes() == "weight"
+
+
+def test_a_watch_that_was_cut_off_is_around_none() -> None:
+    """Such as by a time limit while it was being closed."""
+    (network,) = sharing(torch.ones(3, 4), lambda: torch.ones(3, 4), 1)
+    Shown(network)  # nobody will ask it
+    later = Shown(network)
+    network.weight.data.add_(1.0)
+    assert later.changes() == "weight"
+
+
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_memory_that_was_written_into_is_put_back_wherever_the_weight_is_now(
+    in_a_file: bool,
+) -> None:
+    callers = torch.ones(3, 4)
+    (network,) = sharing(callers, lambda: torch.ones(3, 4), 1)
+    if not in_a_file:
+        network.originals = {}  # type: ignore[assignment]
+    for other in (torch.ones(3, 4), torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(3, 4).half()):
+        shown = Shown(network)
+        network.weight.data.zero_()
+        network.weight.data = other
+        assert shown.changes() == "weight"
+        assert torch.equal(callers, torch.ones(3, 4))
+        assert network.weight.data_ptr() == callers.data_ptr()
+    shown = Shown(network)
+    network.weight.data = callers.clone()  # as some do that write into it only then
+    assert shown.changes() == ""
+
+
+def test_weights_that_a_watch_has_left_changed_are_put_back_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = trained()
+    before = module.first.weight.detach().clone()
+    with monkeypatch.context() as patched:
+        patched.setattr(Shown, "changes", lambda self: "")
+        measured(module, tmp_path, attacks=[Writes()], eps=0.1, jobs=0)
+    assert torch.equal(module.first.weight, before)
+
+
+def test_no_model_is_made_from_weights_that_were_changed_since() -> None:
+    module = trained()
+    _, weights = handed_over(module)
+    assert weights.make()["first.bias"].data_ptr() == module.first.bias.data_ptr()
+    module.first.bias.data.add_(1.0)
+    with pytest.raises(RobenchError, match="the weights of Plain have been changed since it was"):
+        weights.make()
+
+
+def test_a_model_that_is_gone_and_cannot_be_made_again_says_why(tmp_path: Path) -> None:
+    class Destroys(Writes):
+        def perturb(self, target: Any, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+            shutil.rmtree(tmp_path / "models")
+            return super().perturb(target, x, y, rng)
+
+    with pytest.raises(RobenchError, match="mine: the weights of Plain have been changed since"):
+        measured(trained(), tmp_path, attacks=[Destroys(), "pgd"], eps=0.1, jobs=0)
+
+
+def test_memory_of_several_processes_is_not_lent() -> None:
+    module = trained().share_memory()
+    factory, _ = handed_over(module)
+    with weights_lent():
+        weight = factory.make().first.weight
+    assert weight.data_ptr() != module.first.weight.data_ptr()
+    assert not weight.is_shared()
+
+
+def test_sparse_weights_are_asked_for_otherwise() -> None:
+    module = trained()
+    module.extra = nn.Parameter(torch.eye(3).to_sparse())
+    with pytest.raises(RobenchError, match=r"Plain: extra is sparse: hold it as extra\.to_dense"):
+        handed_over(module)
 
 
 def _rows(found: robench.Evaluation) -> list[Any]:

@@ -132,6 +132,7 @@ def evaluate(
     here = open_workspace(Path(workspace) if workspace is not None else None)
     console = _console(progress)
     factory, weights = handed_over(module)
+    handed: Any = factory.make
     settings: dict[str, Any] = {
         "outputs": outputs,
         "output": output,
@@ -202,6 +203,7 @@ def evaluate(
         # A run computes on one thread, with steady convolutions; the caller's own work need not.
         torch.set_num_threads(threads)
         torch.backends.cudnn.deterministic = steady
+        handed.put_back()
     if results.table(name, 0, "clean") is None:
         why = next(failed["error"] for failed in results.failures() if failed["model"] == name)
         raise RobenchError(f"evaluate: {name}: {why}")

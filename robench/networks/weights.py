@@ -109,15 +109,19 @@ TORCH = Framework(safetensors.torch.save, lambda tensor: tensor.new_zeros(1), _m
 def originals_in(
     path: str, payload: bytes, module: nn.Module, lent: Collection[int]
 ) -> dict[str, Original]:
-    """Of the weights of a module that lie at certain places in memory, what a file says they are.
+    """Of the weights of a module that lie at certain places in memory, what a file says they are;
+    of none where the module's own code gives it some under other names, or otherwise.
 
     Args:
         path: of the file, whose content `payload` is.
     """
     header, start = tensors_header(payload), 8 + int.from_bytes(payload[:8], "little")
     found = {}
+    named = module.state_dict(keep_vars=True)
     for name, weight in module.named_parameters(remove_duplicate=False):
         if weight.data_ptr() in lent and weight.device.type == "cpu":
+            if named.get(name) is not weight:
+                return {}
             first = start + header[name]["data_offsets"][0]
             found[name] = Original.of(
                 weight, partial(_in_file, path, first, weight.shape, weight.dtype)

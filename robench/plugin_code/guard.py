@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -99,11 +100,11 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         self._usage = _usage() if whole else None
         self._originals = _originals.snapshot() if whole else None
         self._before = [watched.read() for watched in WATCHED]
+        self._shown = None if self._network is None else Shown(self._network)
         self._random = None if self._seed is None else _seeded(self._seed)
         self._noticed = None if self._work.files is None else Noticed()
         if self._noticed is not None:
             self._noticed.start()
-        self._shown = None if self._network is None else Shown(self._network)
         _count(+1 if not self._work.own else 0)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -231,15 +232,17 @@ def _cuda_states() -> dict[int, Tensor]:
 class Original:
     """What a weight is to be, as a file has it: then nobody needs a copy.
 
-    read: the values, read anew. digest: of them, which the file need not have for ever.
+    memory: the weight's, whatever tensor a network has in its place. read: the values, read anew.
+    digest: of them, which the file need not have for ever.
     """
 
+    memory: Tensor
     read: Callable[[], Tensor]
     digest: bytes
 
     @classmethod
     def of(cls, weight: Tensor, read: Callable[[], Tensor]) -> Original:
-        return cls(read, _digest(weight))
+        return cls(weight.detach(), read, _digest(weight))
 
     def is_in_file(self, weight: Tensor) -> bool:
         try:
@@ -248,15 +251,21 @@ class Original:
             return False
 
     def is_still(self, weight: Tensor) -> bool:
+        if not _alike(weight, self.memory):
+            return False
         return self.is_in_file(weight) or _digest(weight) == self.digest
 
-    @property
-    def before(self) -> Tensor | None:
-        """The values; None: the file does not have them any more."""
-        with suppress(OSError, ValueError, RuntimeError):
+    def put_back(self) -> bool:
+        """Whether the weight is what it was, again or still; else the file does not have it any
+        more."""
+        if self.is_still(self.memory):
+            return True
+        with suppress(OSError, ValueError, RuntimeError), torch.no_grad():
             values = self.read()
-            return values if _digest(values) == self.digest else None
-        return None
+            if _digest(values) == self.digest:
+                self.memory.copy_(values)
+                return True
+        return False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Original:
         return self
@@ -265,6 +274,27 @@ class Original:
 def _digest(weight: Tensor) -> bytes:
     plain = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
     return hashlib.sha256(plain.numpy().data).digest()
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """What a weight was, where no file has it."""
+
+    memory: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> _Copied:
+        return cls(weight.detach(), weight.detach().clone())
+
+    def is_still(self, weight: Tensor) -> bool:
+        return same_bits(weight, self.values)
+
+    def put_back(self) -> bool:
+        with suppress(RuntimeError), torch.no_grad():
+            self.memory.copy_(self.values)
+            return True
+        return False
 
 
 class Shown:
@@ -277,29 +307,21 @@ class Shown:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._layers = _layers(network)
-        self._originals: Mapping[str, Original] = getattr(network, "originals", {})
-        self._outer = not any(others is self._originals for others in _on_watch)
+        self.originals: Mapping[str, Original] = getattr(network, "originals", {})
+        self._outer = not any(other.originals is self.originals for other in list(_on_watch))
         self._state = {
-            name: (value, self._as_it_is(name, value)) for name, value in _state(network).items()
+            name: (value, self.originals.get(name) or _Copied.of(value))
+            for name, value in _state(network).items()
         }
         if self._outer:
-            _on_watch.append(self._originals)
-
-    def _as_it_is(self, name: str, value: Tensor) -> Tensor | Original | None:
-        """What a weight is compared with; None: a watch around this one does it."""
-        if name in self._originals:
-            return self._originals[name] if self._outer else None
-        return value.detach().clone()
+            _on_watch.add(self)
 
     def changes(self) -> str:
         """What is not as it was, for people; empty: nothing. Weights are put back. To be asked
         once, at the end of the watch."""
-        if self._outer:
-            _on_watch[:] = [others for others in _on_watch if others is not self._originals]
+        _on_watch.discard(self)
         state = _state(self._network)
-        written = {
-            name for name, (value, kept) in self._state.items() if not _is_still(value, kept)
-        }
+        written = {name for name, one in self._state.items() if not self._is_still(*one)}
         lost = [name for name in written if not self._put_back(*self._state[name])]
         if _layers(self._network) != self._layers:
             said = "its layers or hooks"
@@ -314,25 +336,26 @@ class Shown:
             said = ", ".join(changed[:NAMED]) or "new weights"
         return f"{said}, which cannot be put back" if lost else said
 
+    def _is_still(self, value: Tensor, kept: Original | _Copied) -> bool:
+        """Whether neither the memory that a weight had has changed, which may be the caller's, nor
+        what the network has in its place."""
+        around = isinstance(kept, Original) and not self._outer  # a watch that will look at it
+        held = _alike(value, kept.memory) and value.data_ptr() == kept.memory.data_ptr()
+        return (around or kept.is_still(kept.memory)) and (held or kept.is_still(value))
+
     @staticmethod
-    def _put_back(value: Tensor, kept: Tensor | Original | None) -> bool:
-        """Whether a weight is what it was again: its file may be gone, its shape another."""
-        before = kept.before if isinstance(kept, Original) else kept
-        if before is None or not _alike(value, before):
+    def _put_back(value: Tensor, kept: Original | _Copied) -> bool:
+        """Whether a weight is what it was again: its file may be gone."""
+        if not kept.put_back():
             return False
-        with torch.no_grad():
-            value.copy_(before)
-        return True
+        with suppress(RuntimeError):
+            value.data = kept.memory
+            return True
+        return False
 
 
-_on_watch: list[Mapping[str, Original]] = []
-"""The originals that the watches which are open compare with, the outer ones first."""
-
-
-def _is_still(value: Tensor, kept: Tensor | Original | None) -> bool:
-    if kept is None:
-        return True
-    return kept.is_still(value) if isinstance(kept, Original) else same_bits(value, kept)
+_on_watch: WeakSet[Shown] = WeakSet()
+"""The outer ones of the watches that are open: one that an interruption has cut off is none."""
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import CellType
 from typing import Any
@@ -58,10 +57,11 @@ def handed_over(module: nn.Module) -> tuple[Located, Located]:
         for where, part in _parts(module, kept)
     ]
     text = f"{name}@{digest_bytes(canonical(parts).encode(), _tensors(kept))}"
-    return Located(text, Kept(kept)), Located(text, partial(plain_state, kept))
+    made = Kept(kept)
+    return Located(text, made), Located(text, made.weights)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Kept:
     """A module that was handed over: makes copies of it.
 
@@ -71,12 +71,33 @@ class Kept:
 
     module: nn.Module
     stored: dict[Hashable, Mapping[str, Original]] = field(default_factory=dict)
+    _seal: str = ""
+
+    def __post_init__(self) -> None:
+        self._seal = _sealed(self.module)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a model is made from that is known by them. Raises RobenchError where the caller's
+        are others by now."""
+        if _sealed(self.module) != self._seal:
+            raise RobenchError(
+                f"the weights of {type(self.module).__name__} have been changed since it was "
+                "handed over"
+            )
+        return plain_state(self.module)
 
     def __call__(self) -> nn.Module:
         lent = _lending.get()
         if lent is not None:
             lent.append(self)
         return _copied(self.module, lend=lent is not None, seen=True)
+
+    def put_back(self) -> None:
+        """The caller has the weights that were handed over: a watch that an interruption has cut
+        off has left them as they were then."""
+        for originals in self.stored.values():
+            for original in originals.values():
+                original.put_back()
 
     @property
     def places(self) -> set[int]:
@@ -85,7 +106,7 @@ class Kept:
 
     def __getstate__(self) -> dict[str, Any]:
         """In another process nothing is known yet."""
-        return {"module": self.module, "stored": {}}
+        return {**vars(self), "stored": {}}
 
 
 def _parts(module: nn.Module, kept: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -116,6 +137,8 @@ def _check_weights(module: nn.Module, name: str) -> None:
             )
         if value.is_meta:
             raise RobenchError(f"{name}: {where} is on the meta device: load its weights first")
+        if "sparse" in str(value.layout):
+            raise RobenchError(f"{name}: {where} is sparse: hold it as {where}.to_dense()")
 
 
 _lending: ContextVar[list[Kept] | None] = ContextVar("_lending", default=None)
@@ -146,7 +169,7 @@ def _copied(module: nn.Module, lend: bool = False, seen: bool = False) -> nn.Mod
     """
     memo: dict[int, Any] = {}
     for weight in module.parameters() if lend else ():
-        if type(weight) is nn.Parameter and not weight.is_inference():  # which has no gradients
+        if type(weight) is nn.Parameter and _may_be_lent(weight):
             memo[id(weight)] = nn.Parameter(weight.data, weight.requires_grad)
     for part in module.modules():
         for item in vars(part).values():  # hooks that nobody set are most of what there is to copy
@@ -158,6 +181,19 @@ def _copied(module: nn.Module, lend: bool = False, seen: bool = False) -> nn.Mod
                 memo[id(value)] = value.detach().clone()
     with torch.no_grad():  # else a script's weights would have a graph in their copy
         return copy.deepcopy(module, memo)
+
+
+def _may_be_lent(weight: Tensor) -> bool:
+    """Not what has no gradients, nor memory that other processes write into, which no watch of
+    this one sees."""
+    shared = not weight.is_cuda and weight.untyped_storage().is_shared()
+    return not (shared or weight.is_inference())
+
+
+def _sealed(module: nn.Module) -> str:
+    """A digest of the weights that may be the caller's own."""
+    weights = apart({name: _plain(weight) for name, weight in module.named_parameters()})
+    return digest_bytes(*(w.view(-1).view(torch.uint8).numpy().data for w in weights.values()))
 
 
 def _tensors(module: nn.Module) -> bytes:
