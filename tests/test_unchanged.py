@@ -268,7 +268,7 @@ def test_a_changed_file_is_looked_at_by_the_run_and_made_again(finished: Asked) 
     root = finished.workspace.root
     file = FILES["a cell"](root)
     file.write_bytes(file.read_bytes()[:-9])
-    done = robench_here("run", "small", "-j", "1", cwd=root)
+    done = robench("run", "small", "-j", "1", cwd=root)
     assert "cells: 1 evaluated, 3 kept" in done.stderr
     assert "set aside" in done.stderr
     shutil.rmtree(root / ".robench/damaged")
