@@ -187,6 +187,25 @@ def test_idle_workers_share_a_cell_and_its_bits_stay(
     assert outcomes(run)["small seed 0 x one"] == alone
 
 
+def test_the_last_cell_is_shared_though_others_are_still_at_work(
+    small: Workspace, write: Write, flown: list[str]
+) -> None:
+    """Two workers have two tasks each in hand when it is looked at."""
+    alone = cell_of(small, write).evaluate().digest
+    text = (small.root / "reports/parted.toml").read_text()
+    write("reports/parted.toml", text.replace('["one"]', '["before*", "one"]'))
+    for number in range(3):
+        goal = f'goal = "targeted"\naim = {number}'  # which nobody parts
+        write(f"attacks/before{number}.toml", CARD.format(
+            attack='"fgsm"', access="white-box", norm="linf", more=goal,
+        ))  # fmt: skip
+    flown.clear()
+    run, ears = carry_out(small, "parted", jobs=2)
+    assert flown[:4] == ["Evaluate"] * 3 + ["AttackBatch"]
+    assert not ears.failed
+    assert outcomes(run)["small seed 0 x one"] == alone
+
+
 def test_images_are_kept_of_a_parted_cell_too(
     small: Workspace, write: Write, flown: list[str]
 ) -> None:

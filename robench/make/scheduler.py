@@ -171,15 +171,17 @@ class _Scheduler:
 
     def _parts(self, task: Task) -> bool:
         """Whether a cell is left to several workers, batch by batch: where some of them have, or
-        will soon have, nothing else to do. It is put together once all are made."""
+        will soon have, nothing else to do, so that it is one of the last. Each worker has a task at
+        hand beside the one that it is at. The cell is put together once all are made."""
         if not isinstance(task, Evaluate) or task.digest in self.parted:
             return False
-        workers, others = self.pool.workers, len(self.ready) + len(self.flying)
-        if workers < 2 or others >= workers or len(task.batches) < 2:
+        batches = sum(map(len, self.parted.values()))
+        workers, others = self.pool.workers, len(self.ready) + len(self.flying) - batches
+        if workers < 2 or others >= 2 * workers or len(task.batches) < 2:
             return False
-        batches = [AttackBatch(task, start) for start in task.batches]
-        self.parted[task.digest] = {batch.digest for batch in batches}
-        self.ready += batches
+        parts = [AttackBatch(task, start) for start in task.batches]
+        self.parted[task.digest] = {part.digest for part in parts}
+        self.ready += parts
         return True
 
     def _batch_made(self, batch: AttackBatch) -> None:
