@@ -6,6 +6,7 @@ import gzip
 import shutil
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from data_files import cifar10, mnist, tiny_imagenet
 from PIL import Image
 
+from robench.data.base import InBytes, Part, Splits
 from robench.data.cifar import CIFAR10
 from robench.data.digits import Digits
 from robench.data.files import by_number, find_folder
 from robench.data.mnist import MNIST, FashionMNIST, read_idx
+from robench.data.ready import ready
 from robench.data.tiny_imagenet import TinyImageNet
 from robench.errors import RobenchError
 
@@ -55,6 +58,25 @@ def test_the_fingerprint_tells_data_sets_apart() -> None:
     assert one.fingerprint == Digits().load().fingerprint
     assert one.fingerprint != Digits(split_seed=1).load().fingerprint
     assert one.fingerprint != Digits(split="6:4").load().fingerprint
+
+
+def test_the_fingerprint_is_that_of_the_images_however_they_lie_in_memory() -> None:
+    images, labels = Digits().load().test.images, Digits().load().test.labels
+    expected = Splits(*[Part(images, labels)] * 3, tuple("0123456789")).fingerprint
+    for lying in (np.asfortranarray(images), images.astype(">f4"), images[::-1].copy()[::-1]):
+        assert Splits(*[Part(lying, labels)] * 3, tuple("0123456789")).fingerprint == expected
+
+
+def test_an_image_is_known_again_in_a_part_that_holds_it_otherwise() -> None:
+    pixels = np.arange(2 * 16, dtype=np.uint8).reshape(2, 1, 4, 4)
+    train = InBytes(pixels, np.array([0, 1]))
+    splits = Splits(
+        train, InBytes(pixels[:0], train.labels[:0]), train.some(np.array([1])), ("a", "b")
+    )
+    made = ready(splits, "here")
+    assert [made.train.content(i) in made.test.contents for i in (0, 1)] == [False, True]
+    assert type(made.train) is Part
+    assert isinstance(ready(replace(splits, test=train), "here").train, InBytes)
 
 
 def test_a_ratio_of_two_holds_a_tenth_of_the_training_part_back_for_validation() -> None:

@@ -210,7 +210,7 @@ class Splits:
                 continue
             for start in range(0, len(part), 1000):  # not all at once: they would double the memory
                 quantised = part.quantised(slice(start, start + 1000))
-                parts.append(digest_bytes(quantised.data).encode())
+                parts.append(digest_bytes(np.ascontiguousarray(quantised).data).encode())
             parts.append(part.labels.tobytes())
         if self.graph is not None:
             parts.append(self.graph.fingerprint.encode())

@@ -21,11 +21,19 @@ def ready(splits: Splits, where: str, sample_seed: int = 0) -> Splits:
     Raises RobenchError for images that are not (n, c, h, w) in [0, 1], and for labels that are not
     one whole number for each.
     """
-    train, validation, test = (
-        _checked(getattr(splits, name), f"{where}: {name}", splits.classes)
+    parts = {
+        name: _checked(getattr(splits, name), f"{where}: {name}", splits.classes)
         for name in ("train", "validation", "test")
-    )
+    }
+    if len({isinstance(part, InBytes) for part in parts.values() if len(part)}) == 2:
+        # An image of one is to be known again among those of another.
+        parts = {name: _as_numbers(part) for name, part in parts.items()}
+    train, validation, test = parts.values()
     return replace(splits, train=train, validation=validation, test=test, sample_seed=sample_seed)
+
+
+def _as_numbers(part: Part) -> Part:
+    return Part(part.images, part.labels) if isinstance(part, InBytes) else part
 
 
 def _checked(part: Part, where: str, classes: tuple[str, ...]) -> Part:
