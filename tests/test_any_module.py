@@ -609,6 +609,14 @@ def test_of_two_watches_the_outer_one_looks_at_the_weights() -> None:
     assert later.changes() == "weight"
 
 
+def test_who_writes_within_a_watch_over_others_is_named() -> None:
+    networks = sharing(torch.ones(3, 4), lambda: torch.ones(3, 4), 2)
+    outer, inner = (Shown(network, who) for network, who in zip(networks, "ab", strict=True))
+    networks[1].weight.data.add_(1.0)
+    assert inner.changes() == "weight"
+    assert outer.changes() == ""
+
+
 def test_a_watch_that_was_cut_off_is_around_none() -> None:
     """Such as by a time limit while it was being closed."""
     (network,) = sharing(torch.ones(3, 4), lambda: torch.ones(3, 4), 1)

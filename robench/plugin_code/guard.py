@@ -100,7 +100,7 @@ class guarded:  # noqa: N801 (a context manager, written as one)
         self._usage = _usage() if whole else None
         self._originals = _originals.snapshot() if whole else None
         self._before = [watched.read() for watched in WATCHED]
-        self._shown = None if self._network is None else Shown(self._network)
+        self._shown = None if self._network is None else Shown(self._network, self._who)
         self._random = None if self._seed is None else _seeded(self._seed)
         self._noticed = None if self._work.files is None else Noticed()
         if self._noticed is not None:
@@ -301,14 +301,16 @@ class Shown:
     """A network as it was when a plugin was shown it.
 
     Weights whose originals are in a file are compared with these, and by the outer one of two
-    watches: copies of a network share them.
+    watches over the same plugins: copies of a network share them.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, who: str = "") -> None:
+        self._network, self.who = network, who
         self._layers = _layers(network)
         self.originals: Mapping[str, Original] = getattr(network, "originals", {})
-        self._outer = not any(other.originals is self.originals for other in list(_on_watch))
+        self._outer = not any(
+            other.originals is self.originals and other.who == who for other in list(_on_watch)
+        )
         self._state = {
             name: (value, self.originals.get(name) or _Copied.of(value))
             for name, value in _state(network).items()

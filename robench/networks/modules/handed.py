@@ -191,9 +191,10 @@ def _may_be_lent(weight: Tensor) -> bool:
 
 
 def _sealed(module: nn.Module) -> str:
-    """A digest of the weights that may be the caller's own."""
-    weights = apart({name: _plain(weight) for name, weight in module.named_parameters()})
-    return digest_bytes(*(w.view(-1).view(torch.uint8).numpy().data for w in weights.values()))
+    """A digest of the weights that may be the caller's own, one by one: few are copied at once."""
+    lying = (_plain(weight).cpu().contiguous().view(-1) for weight in module.parameters())
+    each = [digest_bytes(weight.view(torch.uint8).numpy().data) for weight in lying]
+    return digest_bytes(*(one.encode() for one in each))
 
 
 def _tensors(module: nn.Module) -> bytes:
