@@ -75,7 +75,8 @@ def evaluate(
 ) -> Evaluation:
     """Attack, corrupt and diagnose a trained module as a report does its models.
 
-    What was evaluated before is read from the store. The module itself is left as it is.
+    What was evaluated before is read from the store. The module itself is left as it is; its
+    weights are used where they lie, so that nobody else may change them meanwhile.
 
     Args:
         module: images (n, c, h, w), float32 in [0, 1] -> (n, classes).
