@@ -25,7 +25,7 @@ from robench.make.trained import Copies
 from robench.networks.base import Network
 from robench.networks.modules.handed import handed_over, weights_lent
 from robench.networks.weights import load_state, plain_state, written_state
-from robench.plugin_code.guard import Original, Shown
+from robench.plugin_code.watched_weights import Original, Shown
 from robench.workspace.folders import Workspace
 
 

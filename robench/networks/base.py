@@ -14,7 +14,7 @@ from robench.data.base import Sliced
 from robench.data.graph import Graph
 from robench.errors import RobenchError
 from robench.networks.noise import NoisyLayer
-from robench.plugin_code.guard import Original
+from robench.plugin_code.watched_weights import Original
 from robench.workspace.plugins import Plugin
 
 
@@ -61,7 +61,7 @@ class Network(nn.Module, Plugin):
         self.graph = graph
         self.generator: torch.Generator | None = None
         self.rows_at_once: int | None = None  # what memory.py found to fit
-        self.originals: Mapping[str, Original] = {}  # of weights that others hold, too (guard.py)
+        self.originals: Mapping[str, Original] = {}  # of weights that others hold, too
         self.build()
         if self.standardise != "none":
             self._standardise()

@@ -15,7 +15,7 @@ from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
-from robench.plugin_code.guard import Original, same_bits
+from robench.plugin_code.watched_weights import Original, same_bits
 from robench.store.seal import Framework, tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")

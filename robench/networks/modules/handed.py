@@ -25,8 +25,8 @@ from robench.errors import RobenchError
 from robench.networks.modules.kept_state import tensors_in
 from robench.networks.modules.spiking import freshened, library_of
 from robench.networks.weights import apart, plain_state
-from robench.plugin_code.guard import Original
 from robench.plugin_code.reach import code_of
+from robench.plugin_code.watched_weights import Original
 from robench.workspace.plugins import Located
 
 WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
