@@ -240,7 +240,7 @@ class OnRay:
             self._sent = Sent(self._ray, tasks[0].store, self._room)
         sent = self._sent.references(reads) if self._sent else {}
         work = self._work.options(name=tasks[0].label[:80])
-        reference = work.remote(tasks, HANDFUL, self._messages, [*sent], *sent.values())
+        reference = work.remote(tasks, HANDFUL, self._messages, sent)
         self._refs[reference] = flights
         inner = reference.future()
         inner.add_done_callback(lambda done: self._done(reference, done, reads))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,13 +31,15 @@ class Messages:
 
 
 def work(
-    tasks: Sequence[Any], enough: float, messages: Any, names: Sequence[str], *sent: Any
+    tasks: Sequence[Any], enough: float, messages: Any, sent: Mapping[str, Any]
 ) -> list[tuple[Failure | None, float]]:
     """One task after the other. Returns what came of each and how many seconds it took: of those
     that were begun before `enough` seconds were over, and before this process was worn.
 
     Args:
-        names: of the files of the store whose bytes it was sent.
+        sent: names of files of the store -> Ray's references to their bytes. They are fetched here:
+            of tasks that Ray itself brings different things, each waits for a worker to be given
+            back and asked for anew, which takes a tenth of a second where there are several nodes.
     """
     if worn():
         os._exit(1)  # the tasks are tried again in another
@@ -51,7 +53,7 @@ def work(
         messages.note.remote(label, done, text)
 
     made: list[tuple[Failure | None, float]] = []
-    with at_hand(tasks[0].store, dict(zip(names, sent, strict=True))) if names else nullcontext():
+    with at_hand(tasks[0].store, _fetched(sent)) if sent else nullcontext():
         for task in tasks:
             began = time.monotonic()
             if made and (worn() or began > until):
@@ -60,3 +62,9 @@ def work(
                 tell(task.label, 0.0, "")
             made.append((perform(task, tell, every=LISTEN), time.monotonic() - began))
     return made
+
+
+def _fetched(sent: Mapping[str, Any]) -> dict[str, Any]:
+    import ray
+
+    return dict(zip(sent, ray.get([*sent.values()]), strict=True))
