@@ -289,7 +289,7 @@ def test_its_releases_find_autoattack_under_the_name_that_they_require(
     assert torch.equal(found(torch.ones(1, 1, 8, 8)), torch.full((1, 10), 64.0))
     assert "autoattack" not in sys.modules
     for name in [name for name in sys.modules if name.startswith(("robustbench", "pyautoattack"))]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]  # for good: what was there before comes back
 
 
 def test_without_the_library_it_is_said_how_to_get_it(
