@@ -42,10 +42,10 @@ MOST = 64
 
 def evidence(draws: int, right: int) -> float:
     """The logarithm of M after so many draws, of which so many were right."""
-    a, b = PRIOR
-    wrong = draws - right
     from scipy.special import betainc, betaln  # it takes longer to import than all else here
 
+    a, b = PRIOR
+    wrong = draws - right
     mixed = betaln(a + right, b + wrong) + math.log(betainc(a + right, b + wrong, RIGHT))
     mixed -= betaln(a, b) + math.log(betainc(a, b, RIGHT))
     return float(mixed - right * math.log(RIGHT) - wrong * math.log1p(-RIGHT))

@@ -15,7 +15,7 @@ from safetensors.torch import _TYPES as KINDS
 from torch import Tensor, nn
 
 from robench.errors import RobenchError
-from robench.plugin_code.watched_weights import Original, same_bits
+from robench.plugin_code.watched_weights import Original, bytes_of, same_bits
 from robench.store.seal import Framework, tensors_header
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -92,18 +92,7 @@ def holds(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return own.keys() == state.keys() and all(same_bits(own[name], state[name]) for name in own)
 
 
-def _memory(tensor: Tensor) -> bytes | memoryview:
-    tensor = tensor.contiguous()
-    if not tensor.nbytes:
-        return b""
-    plain = torch.empty(0, dtype=torch.uint8)
-    first = tensor.storage_offset() * tensor.element_size()
-    plain.set_(tensor.untyped_storage(), first, (tensor.nbytes,), (1,))
-    memory: memoryview = plain.numpy().data
-    return memory
-
-
-TORCH = Framework(safetensors.torch.save, lambda tensor: tensor.new_zeros(1), _memory)
+TORCH = Framework(safetensors.torch.save, lambda tensor: tensor.new_zeros(1), bytes_of)
 
 
 def originals_in(

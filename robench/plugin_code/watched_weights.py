@@ -61,9 +61,20 @@ class Original:
         return self
 
 
+def bytes_of(tensor: Tensor) -> bytes | memoryview:
+    """The bytes of a tensor's numbers, row after row: where they lie, if they lie so on the CPU."""
+    tensor = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    if not tensor.nbytes:
+        return b""
+    plain = torch.empty(0, dtype=torch.uint8)
+    first = tensor.storage_offset() * tensor.element_size()
+    plain.set_(tensor.untyped_storage(), first, (tensor.nbytes,), (1,))
+    memory: memoryview = plain.numpy().data
+    return memory
+
+
 def _digest(weight: Tensor) -> bytes:
-    plain = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
-    return hashlib.sha256(plain.numpy().data).digest()
+    return hashlib.sha256(bytes_of(weight)).digest()
 
 
 @dataclass(frozen=True)

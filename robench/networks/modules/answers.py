@@ -19,6 +19,7 @@ from robench.errors import RobenchError
 from robench.networks.modules.spiking import freshened
 from robench.networks.torch_state import numpy_and_python_seeded, torch_seeded
 from robench.plugin_code.guard import guarded
+from robench.plugin_code.watched_weights import bytes_of
 from robench.workspace.plugins import Located
 
 EACH = 16
@@ -106,12 +107,12 @@ def _flat(answer: Any, graph: bool = False) -> list[Tensor | str]:
 
 
 def _digest(found: Sequence[Tensor | str]) -> str:
-    parts = []
+    parts: list[bytes | memoryview] = []
     for one in found:
         if isinstance(one, Tensor):
             parts.append(f"{one.dtype} {tuple(one.shape)}".encode())
             plain = torch.view_as_real(one.resolve_conj()) if one.is_complex() else one
-            parts.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            parts.append(bytes_of(plain))
         else:
             parts.append(one.encode())
     return digest_bytes(*parts)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robench.errors import RobenchError, system_words
-from robench.networks.weights import is_plain
+from robench.networks.weights import apart, is_plain
 from robench.store.seal import PICKLES
 
 HELD = ("state_dict", "model_state_dict", "model", "net", "last")
@@ -54,13 +54,7 @@ def tensors_of(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             "'cpu', weights_only=True)[...], NEW_FILE)"
         )
     beside += tuple(str(name) for name in state if str(name) not in tensors)
-    whole, seen = dict[str, Tensor](), set[int]()
-    for name, value in tensors.items():
-        memory = value.untyped_storage().data_ptr()
-        plain = value.detach().contiguous()
-        whole[name] = plain.clone() if memory in seen else plain
-        seen.add(memory)
-    return whole, beside
+    return apart(tensors), beside
 
 
 def rewritten(path: Path) -> tuple[Path, str]:

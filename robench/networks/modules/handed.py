@@ -26,7 +26,7 @@ from robench.networks.modules.kept_state import tensors_in
 from robench.networks.modules.spiking import freshened, library_of
 from robench.networks.weights import apart, plain_state
 from robench.plugin_code.reach import code_of
-from robench.plugin_code.watched_weights import Original
+from robench.plugin_code.watched_weights import Original, bytes_of
 from robench.workspace.plugins import Located
 
 WRAPPERS = ("torch.nn.parallel", "torch._dynamo.eval_frame")
@@ -149,8 +149,8 @@ def weights_lent() -> Iterator[list[Kept]]:
     """Modules that are made inside the block hold the weights of what was handed over, not copies
     of them: they take next to no memory and time. Yields whose weights those are.
 
-    Whoever makes them writes into no weight, and watches that nobody does (guard.py); buffers and
-    all else are copied.
+    Whoever makes them writes into no weight, and watches that nobody does (watched_weights.py);
+    buffers and all else are copied.
     """
     lent: list[Kept] = []
     token = _lending.set(lent)
@@ -192,8 +192,7 @@ def _may_be_lent(weight: Tensor) -> bool:
 
 def _sealed(module: nn.Module) -> str:
     """A digest of the weights that may be the caller's own, one by one: few are copied at once."""
-    lying = (_plain(weight).cpu().contiguous().view(-1) for weight in module.parameters())
-    each = [digest_bytes(weight.view(torch.uint8).numpy().data) for weight in lying]
+    each = [digest_bytes(bytes_of(_plain(weight))) for weight in module.parameters()]
     return digest_bytes(*(one.encode() for one in each))
 
 
