@@ -42,26 +42,47 @@ class Said:
         return []
 
 
+class FakeActor:
+    """A worker: those for whom there is room answer at once, others never."""
+
+    def __init__(self, ray: FakeRay) -> None:
+        self._ray, self.work = ray, self
+        self.prepare = type("Prepare", (), {"remote": self._prepare})()
+
+    def _prepare(self) -> Any:
+        future: Future[Any] = Future()
+        if len(self._ray.there) < WORKERS:
+            self._ray.there.append(self)
+            future.set_result([])
+        return reference_to(future)
+
+    def options(self, name: str) -> FakeActor:
+        return self
+
+    def remote(self, *given: Any) -> Any:
+        future: Future[Any] = Future()
+        self._ray.handed.append((future, given))
+        return reference_to(future)
+
+
+def reference_to(future: Future[Any]) -> Any:
+    reference = type("Reference", (), {})()
+    reference.future = lambda: future
+    return reference
+
+
 class FakeRay:
     """Ray, as far as a pool asks for it: what is handed over stays until it is carried out."""
 
     def __init__(self) -> None:
         self.handed: list[tuple[Future[Any], tuple[Any, ...]]] = []
+        self.there: list[FakeActor] = []
 
     def remote(self, **resources: Any) -> Any:
-        return lambda work: self
+        return lambda worker: type("Worker", (), {"remote": lambda: FakeActor(self)})
 
-    def options(self, name: str) -> Any:
-        made = type("Remote", (), {})()
-        made.remote = self._hand
-        return made
-
-    def _hand(self, *given: Any) -> Any:
-        future: Future[Any] = Future()
-        self.handed.append((future, given))
-        reference = type("Reference", (), {})()
-        reference.future = lambda: future
-        return reference
+    def kill(self, actor: Any) -> None:
+        self.there.remove(actor)
 
     def get(self, what: Any, timeout: float) -> list[Any]:
         return []
@@ -79,6 +100,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self._ray, self.messages = FakeRay(), Said()
+        self.idle: dict[str, list[Any]] = {}
 
     def tasks_at_once(self, device: str) -> int:
         return WORKERS

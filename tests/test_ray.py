@@ -361,8 +361,10 @@ def test_tasks_share_a_gpu_as_they_are_told_to(nodes: Any) -> None:
     assert Cluster("auto").tasks_at_once("cpu") == CORES + 4
     assert Cluster("auto").has_gpu
     pool = Cluster("auto", gpu_share=0.25).pool(lambda *said: None, "cuda")
-    seen = pool.submit(Sees()).result(timeout=120)
+    seen = pool.submit(Sees())
+    wait_for(pool, [seen], 120)
     pool.close()
+    seen = seen.result(timeout=0)
     assert seen.message == "0", "the device that Ray gave to the task"
 
 
@@ -381,13 +383,20 @@ def test_as_many_tasks_as_share_a_gpu_run_at_once_and_no_more(
     log.touch()
     pool = Cluster("auto", gpu_share=share).pool(lambda *said: None, "cuda")
     futures = [pool.submit(Meets(str(log), number, at_once)) for number in range(2 * at_once)]
-    assert [future.result(timeout=180) for future in futures] == [None] * len(futures)
+    wait_for(pool, futures, 180)
+    assert [future.result(timeout=0) for future in futures] == [None] * len(futures)
     pool.close()
     running, most = 0, 0
     for line in log.read_text().splitlines():
         running += 1 if line == "begin" else -1
         most = max(most, running)
     assert (running, most) == (0, at_once)
+
+
+def wait_for(pool: Any, futures: list[Any], seconds: float) -> None:
+    until, flying = time.monotonic() + seconds, set(futures)
+    while flying and time.monotonic() < until:
+        flying -= pool.wait(flying, 1.0)
 
 
 @dataclass(frozen=True)

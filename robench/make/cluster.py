@@ -1,6 +1,6 @@
 """Where tasks run when a Ray cluster runs them: on this machine's cores or on many machines.
 
-Each task is one Ray task, or one of several where they are short. Workers write their results
+A worker is a Ray actor with a core of its own, which does task after task. Workers write results
 straight into the store, so every node has to see the store (a shared folder, or an fsspec URL) and
 the workspace under the same path, and has to have robench installed. What many tasks read of it,
 weights and shared inputs, Ray brings to every node once (sent.py). When a node dies, the tasks that
@@ -14,17 +14,18 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from robench.errors import RobenchError, system_words
 from robench.make.pool import Failure, Told, WorkerDied
-from robench.make.ray_worker import LISTEN, Messages, work
+from robench.make.ray_worker import LISTEN, Messages, Worker
 from robench.make.sent import SHARE, Sent
 
 HERE = "here"
@@ -35,6 +36,8 @@ LOOK = 5.0
 """Seconds between two looks at how large the cluster is."""
 HANDFUL, MOST = 0.25, 8
 """Seconds of work, and tasks, that are handed over at a time, at most."""
+IDLE = 10.0
+"""Seconds that a worker with nothing to do keeps its core."""
 LATEST = 0.2
 """How much a task counts in what tasks took of late."""
 
@@ -80,6 +83,8 @@ class Cluster:
 
         self._nodes: list[dict[str, float]] = []
         self._asking: threading.Thread | None = None
+        self.idle: dict[str, list[Any]] = {}
+        """By device: workers that are there, and that no pool has in use."""
         self._head = _address_of_head(ray)
         self._answered = time.monotonic()
         self.patience = SILENT
@@ -150,6 +155,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends. Without a head it may not answer."""
+        self.idle.clear()  # Ray ends an actor that nobody holds
         if self._own:
             leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
             leaving.start()
@@ -161,12 +167,38 @@ def _of_all(nodes: list[dict[str, float]], what: str) -> float:
     return sum(node.get(what, 0.0) for node in nodes)
 
 
-class OnRay:
-    """A Pool (pool.py) whose workers are those of a Ray cluster.
+class _Call(NamedTuple):
+    """What a worker is asked for, and what comes of it."""
 
-    What Ray and its driver do for a task takes milliseconds, and a worker waits meanwhile. Where
-    tasks are short, they are handed over several at a time: a handful, of which a worker does what
-    it can in HANDFUL seconds (ray_worker.py). Each is saved when it is done, as ever.
+    worker: _Worker
+    flights: list[_Flight]
+    """A handful; none: the worker says that it is there."""
+    reads: list[str]
+    reference: Any
+    made: Future[Any]
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    calls: deque[_Call] = field(default_factory=deque)
+    """In the order in which it does them."""
+    there: bool = False
+    """Whether it has answered: until then the cluster may have no room for it."""
+    since: float = field(default_factory=time.monotonic)
+    """When it last was asked for anything."""
+
+
+class OnRay:
+    """A Pool (pool.py) whose workers are those of a Ray cluster: actors, which keep their core, and
+    are sent one call after the other. Ray's own tasks ask for a core every half second anew, and
+    where there are several nodes one of them stays without for seconds.
+
+    What Ray and its driver do for a call takes milliseconds. Where tasks are short, they are handed
+    over several at a time: a handful, of which a worker does what it can in HANDFUL seconds
+    (ray_worker.py), while the next is on its way. Each is saved when it is done, as ever.
+
+    Everything but listening happens in the thread that calls.
     """
 
     def __init__(
@@ -175,14 +207,16 @@ class OnRay:
         ray = cluster._ray
         self._cluster, self._device, self._ray = cluster, device, ray
         # Ray itself retries nothing: scheduler.py does, so that attempts are counted in one place.
-        self._work = ray.remote(max_retries=0, **resources)(work)
+        options = {"max_restarts": 0, "max_task_retries": 0, **resources}
+        self._actor = ray.remote(**options)(Worker)
         self._messages = cluster.messages
         self._told = told
         self._waiting: deque[_Flight] = deque()
         """What is not handed over yet."""
-        self._refs: dict[Any, list[_Flight]] = {}
-        """What is handed over, by Ray's reference to what comes of it."""
-        self._over: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._news: SimpleQueue[_Call] = SimpleQueue()
+        """Calls that are over, and have not been looked at."""
+        self._over: set[Future[Any]] = set()
         """What is done, and has not been waited for."""
         self._alone: set[Future[Any]] = set()
         """Of handfuls of which nothing came: each is handed over by itself."""
@@ -191,6 +225,9 @@ class OnRay:
         self._room = cluster.room()
         self._sent: Sent | None = None
         self._looked, self.workers = time.monotonic(), cluster.tasks_at_once(device)
+        self._idle = cluster.idle.setdefault(device, [])
+        while self._idle:
+            self._add(self._idle.pop())
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -207,23 +244,80 @@ class OnRay:
         self._hand_out()
         return future
 
-    def _hand_out(self) -> None:
-        """As much as keeps everybody at work until there is an answer."""
-        while self._waiting and len(self._refs) < 2 * self.workers:
-            self._hand_over(self._handful())
-
     def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         """Those that are done, once one is, or after so many seconds. Raises RobenchError when the
         cluster's head is gone."""
+        until = time.monotonic() + seconds
         self._hand_out()
-        done: set[Future[Any]] = set()
         with suppress(Empty):
-            done.add(self._over.get(timeout=seconds) if seconds else self._over.get_nowait())
+            while not self._over:
+                left = until - time.monotonic()
+                self._hear(self._news.get(timeout=left) if left > 0 else self._news.get_nowait())
             while True:
-                done.add(self._over.get_nowait())
+                self._hear(self._news.get_nowait())
+        self._let_go()
+        done, self._over = self._over, set()
         if not done and seconds:
             self._cluster.check_head()
         return done
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def _add(self, actor: Any) -> None:
+        worker = _Worker(actor)
+        self._workers.append(worker)
+        self._call(worker, actor.prepare.remote())
+
+    def _call(
+        self,
+        worker: _Worker,
+        reference: Any,
+        flights: Sequence[_Flight] = (),
+        reads: Sequence[str] = (),
+    ) -> None:
+        call = _Call(worker, [*flights], [*reads], reference, reference.future())
+        worker.calls.append(call)
+        worker.since = time.monotonic()
+        call.made.add_done_callback(lambda _: self._news.put(call))
+
+    def _drop(self, worker: _Worker, error: BaseException | None = None) -> None:
+        """It is worn or, with an error, dead: then it died of the first thing that it was asked for
+        and did not do. What came after that was not begun."""
+        self._workers.remove(worker)
+        with suppress(Exception):
+            self._ray.kill(worker.actor)
+        for call in worker.calls:
+            if call.made.done() and call.made.exception() is None:
+                self._made(call, call.made.result())
+            elif error is not None:
+                self._lost(call, error)
+                error = None
+            else:
+                self._waiting.extendleft(reversed(call.flights))
+
+    def _let_go(self) -> None:
+        """Leave cores to others that nothing has been done on for a while."""
+        for worker in [] if self._waiting else list(self._workers):
+            asked = any(call.flights for call in worker.calls)
+            if not asked and time.monotonic() - worker.since > IDLE:
+                self._drop(worker)
+
+    # -- what they are sent, and what comes of it --------------------------------------------------
+
+    def _hand_out(self) -> None:
+        """As much as keeps everybody at work until there is an answer. Behind a task that takes its
+        time nothing waits: another might have time for it."""
+        at_hand = 2 if self._seconds < HANDFUL else 1
+        while self._waiting:
+            free = [w for w in self._workers if w.there and len(w.calls) < at_hand]
+            if not free:
+                break
+            self._hand_over(min(free, key=lambda worker: len(worker.calls)))
+        # More than there is room for: they begin as soon as nodes join, or others leave some.
+        coming = sum(not worker.there for worker in self._workers)
+        while coming < len(self._waiting) and len(self._workers) < 2 * self.workers:
+            self._add(self._actor.remote())
+            coming += 1
 
     def _handful(self) -> list[_Flight]:
         """The next of what waits: a fair share, so that nobody has to wait for another's."""
@@ -233,48 +327,62 @@ class OnRay:
             taken.append(self._waiting.popleft())
         return taken
 
-    def _hand_over(self, flights: list[_Flight]) -> None:
+    def _hand_over(self, worker: _Worker) -> None:
+        flights = self._handful()
         tasks = [task for task, _ in flights]
         reads = list({name: None for task in tasks for name in getattr(task, "reads", [])})
         if self._sent is None and reads:
             self._sent = Sent(self._ray, tasks[0].store, self._room)
         sent = self._sent.references(reads) if self._sent else {}
-        work = self._work.options(name=tasks[0].label[:80])
-        reference = work.remote(tasks, HANDFUL, self._messages, sent)
-        self._refs[reference] = flights
-        inner = reference.future()
-        inner.add_done_callback(lambda done: self._done(reference, done, reads))
+        work = worker.actor.work.options(name=tasks[0].label[:80])
+        self._call(worker, work.remote(tasks, HANDFUL, self._messages, sent), flights, reads)
 
-    def _done(self, reference: Any, done: Future[Any], reads: list[str]) -> None:
-        flights = self._refs.pop(reference, None)
-        if flights is None or self._closed.is_set():
+    def _hear(self, call: _Call) -> None:
+        """And see that its worker has something to do again."""
+        worker, error = call.worker, call.made.exception()
+        if call not in worker.calls or worker not in self._workers:
             return
-        error = done.exception()
-        found = done.result() if error is None else []
-        for (task, future), (failure, seconds) in zip(flights, found, strict=False):
+        if error is not None and not _is_of_the_task(error):
+            self._drop(worker, error)
+        else:
+            worker.calls.remove(call)
+            worker.there = True
+            if error is not None:
+                self._lost(call, error)
+            elif not self._made(call, call.made.result()):
+                self._drop(worker)
+        self._hand_out()
+
+    def _made(self, call: _Call, found: list[tuple[Failure | None, float]]) -> bool:
+        """Tell what came of a handful; what there was no time for waits again. False: the worker
+        does nothing any more."""
+        for (task, future), (failure, seconds) in zip(call.flights, found, strict=False):
             last = self._seconds if self._seconds < inf else seconds
             self._seconds = last + (seconds - last) * LATEST
             self._told(task.label, 1.0, "", seconds)
             if failure is not None and failure.damaged and self._sent is not None:
-                self._sent.forget(reads)  # made anew now
+                self._sent.forget(call.reads)  # made anew now
             future.set_result(failure)
-            self._over.put(future)
-        left = flights[len(found) :]
-        if error is None or len(left) > 1:
-            if error is not None:  # nobody knows at which of them
-                self._alone |= {future for _, future in left}
-            self._waiting.extendleft(reversed(left))
-            return
-        from ray.exceptions import RayTaskError
+            self._over.add(future)
+        self._waiting.extendleft(reversed(call.flights[len(found) :]))
+        return bool(found) or not call.flights
 
-        ((_, future),) = left
-        if isinstance(error, RayTaskError):  # it never got as far as robench's own code
-            text = str(error).strip().split("\n")[-1]
-            future.set_result(Failure(type(error).__name__, text, str(error)))
-        else:
-            reason = str(error).strip().split("\n")[0]
-            future.set_exception(WorkerDied(f"its worker on Ray died: {reason}"))
-        self._over.put(future)
+    def _lost(self, call: _Call, error: BaseException) -> None:
+        """Nothing came of it. A worker that never answered took one of the tasks that wait for it
+        with it, so that there is an end to that."""
+        flights = call.flights or [self._waiting.popleft() for _ in self._waiting and [0]]
+        if len(flights) > 1:  # nobody knows at which of them
+            self._alone |= {future for _, future in flights}
+            self._waiting.extendleft(reversed(flights))
+            return
+        for _, future in flights:
+            if _is_of_the_task(error):  # it never got as far as robench's own code
+                text = str(error).strip().split("\n")[-1]
+                future.set_result(Failure(type(error).__name__, text, str(error)))
+            else:
+                reason = str(error).strip().split("\n")[0]
+                future.set_exception(WorkerDied(f"its worker on Ray died: {reason}"))
+            self._over.add(future)
 
     def _listen(self) -> None:
         while not self._closed.wait(LISTEN):
@@ -286,17 +394,27 @@ class OnRay:
                     self.workers = self._cluster.tasks_at_once(self._device)
 
     def close(self) -> None:
-        """With a limit: a cluster whose head is gone answers nothing."""
+        """Whoever is at work ends; the others are at hand for the next pool. With a limit: a
+        cluster whose head is gone answers nothing."""
         self._closed.set()
-        closing = threading.Thread(target=self._leave, daemon=True)
+        self._idle += [worker.actor for worker in self._workers if not worker.calls]
+        busy = [worker.actor for worker in self._workers if worker.calls]
+        closing = threading.Thread(target=self._end, args=[busy], daemon=True)
         closing.start()
         closing.join(timeout=self._cluster.patience)
         self._listener.join(timeout=2 * LISTEN)
 
-    def _leave(self) -> None:
-        for reference in list(self._refs):
+    def _end(self, actors: list[Any]) -> None:
+        for actor in actors:
             with suppress(Exception):
-                self._ray.cancel(reference, force=True)
+                self._ray.kill(actor)
+
+
+def _is_of_the_task(error: BaseException) -> bool:
+    """Whether it was raised while the worker lived on."""
+    from ray.exceptions import RayTaskError
+
+    return isinstance(error, RayTaskError)
 
 
 def _address_of_head(ray: Any) -> str:

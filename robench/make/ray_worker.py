@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -30,6 +29,18 @@ class Messages:
         return said
 
 
+class Worker:
+    """An actor that does what it is sent."""
+
+    def prepare(self) -> list[Any]:
+        """What nobody has to be asked for twice; nothing came of it."""
+        prepare_worker()
+        return []
+
+    def work(self, *given: Any) -> list[tuple[Failure | None, float]]:
+        return work(*given)
+
+
 def work(
     tasks: Sequence[Any], enough: float, messages: Any, sent: Mapping[str, Any]
 ) -> list[tuple[Failure | None, float]]:
@@ -42,8 +53,7 @@ def work(
             back and asked for anew, which takes a tenth of a second where there are several nodes.
     """
     if worn():
-        os._exit(1)  # the tasks are tried again in another
-    prepare_worker()
+        return []  # the tasks are done by another
     loading.refresh()  # this process may have run another's tasks before
     said, until = -LISTEN, time.monotonic() + enough
 

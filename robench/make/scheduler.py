@@ -149,6 +149,7 @@ class _Scheduler:
                 self.listener.note(f"{task.label}: {self.leases.holder(task.digest)} is at it")
                 self.told = True
             time.sleep(LOOK)
+            self.pool.wait((), 0.0)  # others may be waiting for what it holds
 
     def _take(self, task: Task) -> None:
         """Do a task, unless another run does it or has done it."""
