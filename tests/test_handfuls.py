@@ -35,7 +35,7 @@ class Said:
 
     def __init__(self) -> None:
         self.labels: list[str] = []
-        self.note = self.take = self
+        self.note = self.take = self.leave = self
 
     def remote(self, *said: Any) -> list[Any]:
         self.labels += said[:1]
@@ -91,7 +91,7 @@ class FakeRay:
         """Everything that is handed over; sizes of what that was."""
         handed, self.handed = self.handed, []
         for future, given in handed:
-            future.set_result(ray_worker.work(*given))
+            future.set_result(ray_worker.work(*given[:4]))
         return [len(given[0]) for _, given in handed]
 
 
@@ -175,6 +175,30 @@ def test_long_tasks_behind_short_ones_are_given_back_and_done(clock: list[float]
     tasks += [Work(f"l{n}", done, taking(clock, 5.0)) for n in range(30)]
     all_done(pool, made._ray, tasks)
     assert sorted(done) == sorted(task.label for task in tasks)
+
+
+def test_what_waits_behind_a_task_that_takes_its_time_is_done_by_others(
+    clock: list[float],
+) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    flying = {pool.submit(Work(f"s{n}", done, taking(clock, 0.01))) for n in range(100)}
+    for _ in range(3):
+        flying -= pool.wait(flying, 0.0)
+        ray.carry_out()
+    flying -= pool.wait(flying, 0.0)
+    busy = ray.handed.pop(0)  # nobody hears of it for long
+    clock[0] += 2 * cluster.LATE
+    held = {task.label for task in busy[1][0]}
+    while flying and len(done) < 100 - len(held):
+        flying -= pool.wait(flying, 0.0)
+        left = [given[4] for _, given in ray.handed if given[4] in made.messages.labels]
+        ray.handed = [pair for pair in ray.handed if pair[1][4] not in left]
+        ray.carry_out()
+    assert sorted(done) == sorted({f"s{n}" for n in range(100)} - held)
+    ray.handed = [busy]
+    ray.carry_out()
+    assert not flying - pool.wait(flying, 0.0)
 
 
 def test_nothing_goes_on_in_a_process_that_is_worn(

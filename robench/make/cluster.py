@@ -13,12 +13,14 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -36,6 +38,8 @@ LOOK = 5.0
 """Seconds between two looks at how large the cluster is."""
 HANDFUL, MOST = 0.25, 8
 """Seconds of work, and tasks, that are handed over at a time, at most."""
+LATE = 1.0
+"""Seconds without an answer of a worker after which what waits for it is done by others."""
 IDLE = 10.0
 """Seconds that a worker with nothing to do keeps its core."""
 LATEST = 0.2
@@ -174,7 +178,7 @@ class _Call(NamedTuple):
     flights: list[_Flight]
     """A handful; none: the worker says that it is there."""
     reads: list[str]
-    reference: Any
+    name: str
     made: Future[Any]
 
 
@@ -186,7 +190,11 @@ class _Worker:
     there: bool = False
     """Whether it has answered: until then the cluster may have no room for it."""
     since: float = field(default_factory=time.monotonic)
-    """When it last was asked for anything."""
+    """When it last answered, or had nothing to do before it was asked."""
+
+    @property
+    def late(self) -> bool:
+        return bool(self.calls) and time.monotonic() - self.since > LATE
 
 
 class OnRay:
@@ -214,6 +222,7 @@ class OnRay:
         self._waiting: deque[_Flight] = deque()
         """What is not handed over yet."""
         self._workers: list[_Worker] = []
+        self._name, self._calls = uuid.uuid4().hex, count()
         self._news: SimpleQueue[_Call] = SimpleQueue()
         """Calls that are over, and have not been looked at."""
         self._over: set[Future[Any]] = set()
@@ -248,14 +257,14 @@ class OnRay:
         """Those that are done, once one is, or after so many seconds. Raises RobenchError when the
         cluster's head is gone."""
         until = time.monotonic() + seconds
+        self._hear_all()
+        self._take_back()
+        self._let_go()
         self._hand_out()
         with suppress(Empty):
-            while not self._over:
-                left = until - time.monotonic()
-                self._hear(self._news.get(timeout=left) if left > 0 else self._news.get_nowait())
-            while True:
-                self._hear(self._news.get_nowait())
-        self._let_go()
+            while not self._over and (left := until - time.monotonic()) > 0:
+                self._hear(self._news.get(timeout=left))
+        self._hear_all()
         done, self._over = self._over, set()
         if not done and seconds:
             self._cluster.check_head()
@@ -274,10 +283,12 @@ class OnRay:
         reference: Any,
         flights: Sequence[_Flight] = (),
         reads: Sequence[str] = (),
+        name: str = "",
     ) -> None:
-        call = _Call(worker, [*flights], [*reads], reference, reference.future())
+        call = _Call(worker, [*flights], [*reads], name, reference.future())
+        if not worker.calls:
+            worker.since = time.monotonic()
         worker.calls.append(call)
-        worker.since = time.monotonic()
         call.made.add_done_callback(lambda _: self._news.put(call))
 
     def _drop(self, worker: _Worker, error: BaseException | None = None) -> None:
@@ -302,6 +313,14 @@ class OnRay:
             if not asked and time.monotonic() - worker.since > IDLE:
                 self._drop(worker)
 
+    def _take_back(self) -> None:
+        """What waits behind a task that takes its time."""
+        for worker in self._workers:
+            if len(worker.calls) > 1 and worker.late:
+                call = worker.calls.pop()
+                self._messages.leave.remote(call.name)
+                self._waiting.extendleft(reversed(call.flights))
+
     # -- what they are sent, and what comes of it --------------------------------------------------
 
     def _hand_out(self) -> None:
@@ -309,7 +328,11 @@ class OnRay:
         time nothing waits: another might have time for it."""
         at_hand = 2 if self._seconds < HANDFUL else 1
         while self._waiting:
-            free = [w for w in self._workers if w.there and len(w.calls) < at_hand]
+            free = [
+                worker
+                for worker in self._workers
+                if worker.there and len(worker.calls) < (1 if worker.late else at_hand)
+            ]
             if not free:
                 break
             self._hand_over(min(free, key=lambda worker: len(worker.calls)))
@@ -335,7 +358,14 @@ class OnRay:
             self._sent = Sent(self._ray, tasks[0].store, self._room)
         sent = self._sent.references(reads) if self._sent else {}
         work = worker.actor.work.options(name=tasks[0].label[:80])
-        self._call(worker, work.remote(tasks, HANDFUL, self._messages, sent), flights, reads)
+        name = f"{self._name} {next(self._calls)}"
+        made = work.remote(tasks, HANDFUL, self._messages, sent, name)
+        self._call(worker, made, flights, reads, name)
+
+    def _hear_all(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._hear(self._news.get_nowait())
 
     def _hear(self, call: _Call) -> None:
         """And see that its worker has something to do again."""
@@ -346,7 +376,7 @@ class OnRay:
             self._drop(worker, error)
         else:
             worker.calls.remove(call)
-            worker.there = True
+            worker.there, worker.since = True, time.monotonic()
             if error is not None:
                 self._lost(call, error)
             elif not self._made(call, call.made.result()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from robench.make.pool import Failure, perform, prepare_worker, worn
@@ -16,10 +16,12 @@ LISTEN = 0.5
 
 
 class Messages:
-    """An actor that keeps what workers say until the driver asks for it: the latest of each."""
+    """An actor that keeps what workers say until the driver asks for it, the latest of each; and
+    what the driver says to a worker that is at work: which call is another's by now."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[str, float, str]] = {}
+        self._left: set[str] = set()
 
     def note(self, label: str, done: float, text: str) -> None:
         self._said[label] = (label, done, text)
@@ -28,17 +30,42 @@ class Messages:
         said, self._said = list(self._said.values()), {}
         return said
 
+    def leave(self, call: str) -> None:
+        self._left.add(call)
+
+    def is_left(self, call: str) -> bool:
+        return call in self._left
+
 
 class Worker:
     """An actor that does what it is sent."""
+
+    def __init__(self) -> None:
+        self._took = 0.0
+        """Seconds of the last call."""
 
     def prepare(self) -> list[Any]:
         """What nobody has to be asked for twice; nothing came of it."""
         prepare_worker()
         return []
 
-    def work(self, *given: Any) -> list[tuple[Failure | None, float]]:
-        return work(*given)
+    def work(
+        self, tasks: Sequence[Any], enough: float, messages: Any, sent: Mapping[str, Any], call: str
+    ) -> list[tuple[Failure | None, float]]:
+        """As below; nothing, if the driver has not waited for so long. Asked as it began, it might
+        still be done twice: that gives the same results."""
+        began, late = time.monotonic(), self._took > enough
+        made = [] if late and _is_left(messages, call) else work(tasks, enough, messages, sent)
+        self._took = time.monotonic() - began
+        return made
+
+
+def _is_left(messages: Any, call: str) -> bool:
+    import ray
+
+    with suppress(ray.exceptions.RayError):  # whatever becomes of the messages, the work goes on
+        return bool(ray.get(messages.is_left.remote(call), timeout=10))
+    return False
 
 
 def work(
