@@ -51,8 +51,10 @@ class FakeActor:
 
     def _prepare(self) -> Any:
         future: Future[Any] = Future()
-        if len(self._ray.there) < WORKERS:
-            self._ray.there.append(self)
+        there = self._ray.there
+        if self not in there and len(there) < WORKERS:
+            there.append(self)
+        if self in there:
             future.set_result([])
         return reference_to(future)
 
@@ -199,6 +201,39 @@ def test_what_waits_behind_a_task_that_takes_its_time_is_done_by_others(
     ray.handed = [busy]
     ray.carry_out()
     assert not flying - pool.wait(flying, 0.0)
+
+
+def test_workers_with_nothing_to_do_leave_their_cores_and_others_come_for_what_is_new(
+    clock: list[float],
+) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    all_done(pool, ray, [Work(f"s{n}", done, taking(clock, 0.01)) for n in range(20)])
+    assert len(ray.there) == WORKERS
+    clock[0] += cluster.IDLE + 1
+    assert not pool.wait((), 0.0)
+    assert not ray.there
+    all_done(pool, ray, [Work(f"t{n}", done, taking(clock, 0.01)) for n in range(20)])
+    assert len(done) == 40
+
+
+def test_the_next_pool_has_the_workers_of_the_last_and_none_that_was_at_work(
+    clock: list[float],
+) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    all_done(pool, ray, [Work(f"s{n}", done, taking(clock, 0.01)) for n in range(20)])
+    idle = list(ray.there)
+    pool.close()
+    assert made.idle == {"cpu": idle}
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    for n in range(20):
+        pool.submit(Work(f"t{n}", done, taking(clock, 0.01)))
+    pool.wait((), 0.0)
+    assert ray.there == idle
+    assert ray.handed
+    pool.close()
+    assert made.idle == {"cpu": []}
 
 
 def test_nothing_goes_on_in_a_process_that_is_worn(
