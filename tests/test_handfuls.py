@@ -245,6 +245,28 @@ def test_nothing_goes_on_in_a_process_that_is_worn(
     assert done == ["t0"]
 
 
+def test_workers_that_are_worn_are_replaced_and_no_task_counts_as_tried(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    futures = {pool.submit(Work(f"t{n}", done, taking(clock, 0.01))) for n in range(20)}
+    pool.wait(futures, 0.0)
+    before = list(ray.there)
+    assert len(ray.handed) == WORKERS
+    with monkeypatch.context() as patched:
+        patched.setattr(ray_worker, "worn", lambda: "a patch")
+        ray.carry_out()
+    assert not done
+    flying = set(futures)
+    while flying:
+        flying -= pool.wait(flying, 0.0)
+        ray.carry_out()
+    assert not set(before) & set(ray.there)
+    assert sorted(done) == sorted(f"t{n}" for n in range(20))
+    assert [future.result() for future in futures] == [None] * 20
+
+
 def test_of_a_handful_that_dies_each_task_is_tried_by_itself(clock: list[float]) -> None:
     """The one that ends its worker is an attempt of its own, those beside it are not."""
     pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
