@@ -152,7 +152,7 @@ class _Ahead:
         else:
             rows = _stretch(places[:, 0], side[:, 0], height)
             columns = _stretch(places[:, 1], side[:, 0], width)
-        squares = (rows[:, :, None, :, None] * columns[:, :, None, None, :]).to(x.dtype)
+        squares = rows[:, :, None, :, None] * columns[:, :, None, None, :]
         signs = (signs.view(-1, images, channels, 1, 1) < 0.5).to(x.dtype)
         self._steps = list(zip(squares.unbind(), signs.unbind(), strict=True))[::-1]
 
@@ -174,8 +174,9 @@ class _Ahead:
 
 
 def _stretch(share: Tensor, side: Tensor, length: int) -> Tensor:
-    """Which of `length` pixels in a row are in the square, bool, (..., length), for each `share`
+    """Which of `length` pixels in a row are in the square, 0 or 1, (..., length), for each `share`
     of the places where it can begin, (..., 1) in [0, 1)."""
     middle = (share * (length - side + 1)).floor_().add_((side - 1) / 2)
     pixels = torch.arange(length, dtype=share.dtype, device=share.device)
-    return (pixels - middle).abs_() < side / 2
+    inside: Tensor = (pixels - middle).abs_().lt_(side / 2)
+    return inside
