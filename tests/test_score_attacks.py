@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robench.attacks import square
 from robench.attacks.ball import Ball
 from robench.attacks.nattack import NAttack
 from robench.attacks.square import Square
@@ -15,6 +16,8 @@ from robench.attacks.target import BudgetExceeded, ScoreTarget
 from robench.checks.trial import attempt, reference
 from robench.errors import RobenchError
 from robench.networks.base import Network
+from robench.networks.mlp import MLP
+from robench.networks.torch_state import torch_seeded
 
 
 def target_of(
@@ -139,12 +142,33 @@ def test_square_starts_from_vertical_stripes_of_full_size() -> None:
 
 
 def test_squares_shrink_as_published() -> None:
-    square = Square(queries=10000)
+    attack = Square(queries=10000)
     sides = [
-        square._side(step, 28, 28) for step in (1, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)
+        attack._side(step, 28, 28) for step in (1, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)
     ]
     expected = [round(math.sqrt(0.8 / 2**k * 784)) for k in range(10)]
     assert sides == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 9)], ids=str)
+def test_squares_drawn_ahead_are_those_drawn_one_by_one(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images leave in between, and who draws next finds the generator as if none had been."""
+    with torch_seeded(0):
+        network = MLP(shape, 10, hidden=(32,)).eval().requires_grad_(False)
+    x = torch.rand(20, *shape, generator=torch.Generator().manual_seed(1))
+    y = network(x).argmax(1)
+    found = []
+    for ahead in (0, square.AHEAD):
+        monkeypatch.setattr(square, "AHEAD", ahead)
+        rng, target = torch.Generator().manual_seed(2), target_of(network, len(x), 0.03)
+        made = Square(queries=150).perturb(target, x, y, rng)
+        found.append((made, rng.get_state(), torch.from_numpy(target.counts()["queries"])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    asked = found[0][2]
+    assert asked.min() < 150 < asked.max()
 
 
 def test_more_queries_make_square_stronger() -> None:

@@ -22,6 +22,8 @@ COMMON = 8
 """Least number of draws by which an image and its rival are compared on a noisy network."""
 LEAST = 100
 """Least number of steps there."""
+AHEAD = 2**18
+"""Most pixels of squares that are drawn ahead of their steps: many steps of a few small images."""
 
 
 class Square(Attack):
@@ -62,6 +64,7 @@ class Square(Attack):
         # else stay for good.
         draws = max(self.eot, COMMON) if target.stochastic else 1
         steps = max(self.queries // (2 * draws), LEAST) if target.stochastic else self.queries
+        ahead = _Ahead(rng)
         for step in range(-1, steps):
             if not target.affords(2 * draws if target.stochastic else 1):
                 break
@@ -70,25 +73,33 @@ class Square(Attack):
             elif step == 0:  # vertical stripes
                 tried = pick(_signs(x_best[:, :, :1], rng), low, high)
             else:
-                side = self._side(step * self.queries // steps, *x.shape[2:])
-                square = _square(x_best, side, rng)
-                colour = pick(_signs(x_best[:, :, :1, :1], rng), low, high)
-                tried = pick(square, x_best, colour)
+                if not len(ahead):
+                    size = AHEAD // x_best[:, 0].numel() if x.device.type == "cpu" else 1
+                    till = min(step + max(1, size), steps)
+                    shares = (s * self.queries // steps for s in range(step, till))
+                    ahead.draw(x_best, [self._side(share, *x.shape[2:]) for share in shares])
+                square, signs = next(ahead)
+                tried = pick(square, x_best, pick(signs, low, high))
             if target.stochastic and step > 0:
                 both = target.common_answers((x_best, tried), draws, index)
                 (_, margins), (share, gap) = (judged(target, drawn, labels) for drawn in both)
-            else:
+            elif target.stochastic:
                 share, gap = judge(target, tried, labels, draws, index)
+            else:
+                share, gap = None, target.gap(target.logits(tried, index), labels)
             better = gap > margins if step else torch.ones_like(gap, dtype=torch.bool)
+            if not bool(better.any()):
+                continue
             x_best = pick(per_image(better, x_best), x_best, tried)
             margins = torch.where(better, gap, margins)
-            ranks = torch.where(better, rank(gap, share if target.stochastic else None), ranks)
+            ranks = torch.where(better, rank(gap, share), ranks)
             fooled = (margins > ROUNDING) & better
             if target.stochastic and bool(fooled.any()):
                 rows = torch.nonzero(fooled)[:, 0]
                 fooled[rows] = confirmed(target, x_best[rows], labels[rows], index[rows])
             if not bool(fooled.any()):
                 continue
+            ahead.forget()
             gone, stay = torch.nonzero(fooled)[:, 0], torch.nonzero(~fooled)[:, 0]
             best.enter(index[gone], x_best.index_select(0, gone), ranks[gone])
             best.broken[index[gone]] = True
@@ -98,6 +109,7 @@ class Square(Attack):
             x_best, low, high = (part.index_select(0, stay) for part in (x_best, low, high))
             if not len(index):
                 return
+        ahead.forget()
         best.enter(index, x_best, ranks)
 
     def _side(self, step: int, height: int, width: int) -> int:
@@ -112,19 +124,56 @@ def _signs(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=rng, device=like.device) < 0.5
 
 
-def _square(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
-    """A mask of 0 and 1 with one square per image at a random place, (n, 1, h, w)."""
-    height, width = x.shape[2:]
-    places = torch.rand(2, len(x), 1, generator=rng, device=x.device)
-    if height == width:
-        rows, columns = _stretch(places, side, height)
-    else:
-        rows, columns = _stretch(places[0], side, height), _stretch(places[1], side, width)
-    mask: Tensor = rows[:, None, :, None] * columns[:, None, None, :]
-    return mask
+class _Ahead:
+    """Squares and colours of steps to come, drawn together: of the numbers that each step would
+    draw by itself, in their order, with a few calls in place of a few for each."""
+
+    def __init__(self, rng: torch.Generator) -> None:
+        self._rng = rng
+        self._steps: list[tuple[Tensor, Tensor]] = []  # the next one last
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def draw(self, x: Tensor, sides: list[int]) -> None:
+        """Draw steps for images x, with squares of these sides."""
+        images, channels, height, width = x.shape
+        where, colours = 2 * images, channels * images
+        self._start, self._drawn, self._each = self._rng.get_state(), len(sides), where + colours
+        if len(sides) == 1:  # on a GPU it matters how many numbers a call draws
+            places, signs = (self._numbers(1, count, x.device) for count in (where, colours))
+        else:
+            numbers = self._numbers(len(sides), self._each, x.device)
+            places, signs = numbers[:, :where], numbers[:, where:]
+        places = places.view(-1, 2, images, 1)
+        side = torch.tensor(sides, dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
+        if height == width:
+            rows, columns = _stretch(places, side, height).unbind(1)
+        else:
+            rows = _stretch(places[:, 0], side[:, 0], height)
+            columns = _stretch(places[:, 1], side[:, 0], width)
+        squares = rows[:, :, None, :, None] * columns[:, :, None, None, :]
+        signs = (signs.view(-1, images, channels, 1, 1) < 0.5).to(x.dtype)
+        self._steps = list(zip(squares.unbind(), signs.unbind(), strict=True))[::-1]
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        """One square per image, (n, 1, h, w), and whether its colour is the greatest there is,
+        (n, c, 1, 1); each 0 or 1."""
+        return self._steps.pop()
+
+    def forget(self) -> None:
+        """No more steps for these images: the generator stands where the last one left it."""
+        if self._steps:
+            taken = self._drawn - len(self._steps)
+            self._rng.set_state(self._start)
+            self._numbers(taken, self._each, self._rng.device)
+            self._steps.clear()
+
+    def _numbers(self, steps: int, each: int, device: torch.device) -> Tensor:
+        return torch.rand(steps, each, generator=self._rng, device=device)
 
 
-def _stretch(share: Tensor, side: int, length: int) -> Tensor:
+def _stretch(share: Tensor, side: Tensor, length: int) -> Tensor:
     """Which of `length` pixels in a row are in the square, 0 or 1, (..., length), for each `share`
     of the places where it can begin, (..., 1) in [0, 1)."""
     middle = (share * (length - side + 1)).floor_().add_((side - 1) / 2)

@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from robench.errors import RobenchError, nearest
-from robench.show.diagnostics.finding import Verdict
-from robench.show.diagnostics.verdicts import diagnose
-from robench.show.gate import write
-from robench.show.leaderboard import CLEAN, column_name, leaderboard, success_column
-from robench.show.report.folder import PAGE, write_report
 from robench.show.report.templating import rendered
 from robench.show.report.text import budget, counted, entry, interval, percent, towards
 from robench.show.results import Results
 from robench.store.store import Store
 
-if TYPE_CHECKING:  # drawing is imported where something is drawn
+if TYPE_CHECKING:  # tables, tests and drawing are imported where something is looked at
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from robench.evaluation.binarization import Binarization
+    from robench.show.diagnostics.finding import Verdict
 
 SUMMARY = {
     "worst_case": "worst case over attacks",
@@ -89,6 +85,8 @@ class Evaluation:
     def per_image(self) -> pd.DataFrame:
         """One row for each threat and image: image (its number in the test set), label, threat,
         correct (share of draws that were right, in [0, 1])."""
+        import pandas as pd
+
         frames = []
         for threat in self.results.threats:
             table = self.results.table(self.name, 0, threat["name"])
@@ -117,6 +115,8 @@ class Evaluation:
 
         Raises RobenchError for what is no targeted attack of this result.
         """
+        from robench.show.leaderboard import success_column
+
         known = [one["name"] for one in self.results.targeted]
         if threat not in known:
             raise RobenchError(
@@ -128,6 +128,8 @@ class Evaluation:
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """Whether the numbers of each model are to be believed, and why not."""
+        from robench.show.diagnostics.verdicts import diagnose
+
         return diagnose(self.results)
 
     @property
@@ -174,6 +176,8 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The result as a Markdown table, for a pull request or a build server's summary."""
+        from robench.show.leaderboard import column_name
+
         columns = {said: key for key, said in SUMMARY.items()}
         attacks = [threat for threat in self.results.threats if threat["kind"] == "attack"]
         columns |= {f"{t['name']} ({budget(t)})": column_name(t["name"]) for t in attacks}
@@ -183,6 +187,9 @@ class Evaluation:
 
     def to_html(self, path: str | Path) -> Path:
         """Write the report's page, one file that needs no other; returns its path."""
+        from robench.show.gate import write
+        from robench.show.report.folder import PAGE
+
         path = Path(path).expanduser().resolve()
         with tempfile.TemporaryDirectory() as folder:
             write(path, (self.to_folder(folder) / PAGE).read_bytes())
@@ -190,6 +197,8 @@ class Evaluation:
 
     def to_folder(self, folder: str | Path) -> Path:
         """Write what `robench run` publishes: the page, and its numbers and outcomes beside it."""
+        from robench.show.report.folder import write_report
+
         return write_report(self.results, Path(folder).expanduser().resolve()).parent
 
     def plot(
@@ -215,6 +224,8 @@ class Evaluation:
 
     @cached_property
     def _table(self) -> pd.DataFrame:
+        from robench.show.leaderboard import leaderboard
+
         return leaderboard(self.results)
 
     @property
@@ -231,6 +242,8 @@ class Evaluation:
         return float(row[column if which == "value" else f"{column}_{which}"])
 
     def __str__(self) -> str:
+        from robench.show.leaderboard import success_column
+
         success = [
             (
                 f"{threat['name']}, towards {towards(threat)}",
@@ -246,6 +259,8 @@ class Evaluation:
         ).removesuffix("\n")
 
     def _repr_html_(self) -> str:
+        from robench.show.leaderboard import column_name
+
         threats = [
             (t, budget(t) if t["kind"] == "attack" else "", self._shown(column_name(t["name"])))
             for t in self.results.threats
@@ -279,7 +294,9 @@ class Evaluation:
 
 
 def _compared(ours: Evaluation, theirs: Evaluation) -> pd.DataFrame:
-    from robench.show.statistics import mcnemar, paired_t, wilson  # they need scipy
+    import pandas as pd
+
+    from robench.show.statistics import mcnemar, paired_t, wilson
 
     rows: list[dict[str, Any]] = []
     for threat, mine, other in _shared(ours, theirs):
@@ -308,6 +325,8 @@ def _compared(ours: Evaluation, theirs: Evaluation) -> pd.DataFrame:
 
 def _shared(ours: Evaluation, theirs: Evaluation) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Threats that both met, with what each got right of the same images."""
+    from robench.show.leaderboard import CLEAN
+
     sides = []
     for side in (ours, theirs):
         table = side.results.table(side.name, 0, CLEAN)

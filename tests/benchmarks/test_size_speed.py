@@ -225,7 +225,8 @@ def test_a_whole_evaluation(attack: str, tabled: Tabled, tmp_path: Path) -> None
     notes = {
         "bare passes": f"one of all images with a gradient: {one['MiB']:.0f} MiB",
         "robench": f"{ours['MiB']:.0f} MiB, worst case {ours['worst']:.2f}, "
-        f"{ours['passes']} passes, {ours['cells']} cells",
+        f"{ours['passes']} passes, {ours['cells']} cells; {ours['looked']:.1f} s more for the "
+        "first look at it",
     }
     if name == "standard":
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -234,8 +235,8 @@ def test_a_whole_evaluation(attack: str, tabled: Tabled, tmp_path: Path) -> None
         notes["AutoAttack"] = f"its attack alone; {theirs['left']} left, {theirs['passes']} passes"
     tabled(
         f"robench.evaluate with {name}, ResNet-18, CIFAR-10",
-        f"timm's resnet18, {IMAGES} images, linf 8/255, CPU: the attack, all diagnostics and the "
-        "page's numbers, from the module handed over to the results. Bare passes: those that all "
+        f"timm's resnet18, {IMAGES} images, linf 8/255, CPU: the attack and all diagnostics, from "
+        "the module handed over to the results. Bare passes: those that all "
         "of this asked for, alone. Memory: of the whole process, libraries and data included.",
         seconds,
         "bare passes",
