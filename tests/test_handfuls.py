@@ -52,6 +52,9 @@ class FakeActor:
     def _prepare(self) -> Any:
         future: Future[Any] = Future()
         there = self._ray.there
+        if self._ray.ill:
+            future.set_exception(self._ray.ill.pop())
+            return reference_to(future)
         if self not in there and len(there) < WORKERS:
             there.append(self)
         if self in there:
@@ -79,12 +82,15 @@ class FakeRay:
     def __init__(self) -> None:
         self.handed: list[tuple[Future[Any], tuple[Any, ...]]] = []
         self.there: list[FakeActor] = []
+        self.ill: list[BaseException] = []
+        """What comes of the next workers that are asked whether they are there."""
 
     def remote(self, **resources: Any) -> Any:
         return lambda worker: type("Worker", (), {"remote": lambda: FakeActor(self)})
 
     def kill(self, actor: Any) -> None:
-        self.there.remove(actor)
+        if actor in self.there:
+            self.there.remove(actor)
 
     def get(self, what: Any, timeout: float) -> list[Any]:
         return []
@@ -234,6 +240,46 @@ def test_the_next_pool_has_the_workers_of_the_last_and_none_that_was_at_work(
     assert ray.handed
     pool.close()
     assert made.idle == {"cpu": []}
+
+
+def test_workers_that_died_between_two_pools_cost_no_task_an_attempt(clock: list[float]) -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    all_done(pool, ray, [Work(f"s{n}", done, taking(clock, 0.01)) for n in range(20)])
+    pool.close()
+    ray.ill = [exceptions.ActorDiedError() for _ in ray.there]
+    pool = OnRay(made, lambda *said: None, "cpu", {})  # type: ignore[arg-type]
+    future = pool.submit(Work("t", done, taking(clock, 0.01)))
+    while not future.done():
+        pool.wait([future], 0.0)
+        ray.carry_out()
+    assert future.result() is None
+
+
+def test_a_worker_that_could_not_be_prepared_is_given_nothing_more(clock: list[float]) -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+    made, done = FakeCluster(), list[str]()
+    pool, ray = OnRay(made, lambda *said: None, "cpu", {}), made._ray  # type: ignore[arg-type]
+    ray.ill = [exceptions.RayTaskError("prepare", "no cv2", ImportError("no cv2"))]
+    futures = [pool.submit(Work(f"t{n}", done, taking(clock, 0.01))) for n in range(4)]
+    ill = pool._workers[0]
+    while not all(future.done() for future in futures):
+        pool.wait(futures, 0.0)
+        ray.carry_out()
+    assert ill not in pool._workers
+    failed = [failure for future in futures if (failure := future.result()) is not None]
+    assert [failure.message for failure in failed] == ["no cv2"]
+    assert len(done) == 3
+
+
+def test_workers_end_with_the_connection_to_a_cluster_that_goes_on() -> None:
+    ended = list[str]()
+    left: Any = object.__new__(cluster.Cluster)
+    left._own, left.patience, left.idle = False, 10.0, {"cpu": ["one", "other"], "cuda": ["third"]}
+    left._ray = type("Ray", (), {"kill": ended.append})
+    left.close()
+    assert ended == ["one", "other", "third"]
 
 
 def test_nothing_goes_on_in_a_process_that_is_worn(

@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import count
 from math import inf
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from robench.errors import RobenchError, system_words
 from robench.make.pool import Failure, Told, WorkerDied
@@ -159,11 +159,19 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends. Without a head it may not answer."""
-        self.idle.clear()  # Ray ends an actor that nobody holds
+        leaving = threading.Thread(target=self._leave, daemon=True)
+        leaving.start()
+        leaving.join(timeout=self.patience)
+
+    def _leave(self) -> None:
+        workers = [actor for actors in self.idle.values() for actor in actors]
+        self.idle.clear()
         if self._own:
-            leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
-            leaving.start()
-            leaving.join(timeout=self.patience)
+            self._ray.shutdown()
+            return
+        for actor in workers:  # Ray ends those that nobody holds, which takes until Python looks
+            with suppress(Exception):
+                self._ray.kill(actor)
 
 
 def _of_all(nodes: list[dict[str, float]], what: str) -> float:
@@ -171,7 +179,8 @@ def _of_all(nodes: list[dict[str, float]], what: str) -> float:
     return sum(node.get(what, 0.0) for node in nodes)
 
 
-class _Call(NamedTuple):
+@dataclass(eq=False)
+class _Call:
     """What a worker is asked for, and what comes of it."""
 
     worker: _Worker
@@ -185,6 +194,8 @@ class _Call(NamedTuple):
 @dataclass(eq=False)
 class _Worker:
     actor: Any
+    known: bool
+    """Whether it did its work in a pool before this one."""
     calls: deque[_Call] = field(default_factory=deque)
     """In the order in which it does them."""
     there: bool = False
@@ -236,7 +247,7 @@ class OnRay:
         self._looked, self.workers = time.monotonic(), cluster.tasks_at_once(device)
         self._idle = cluster.idle.setdefault(device, [])
         while self._idle:
-            self._add(self._idle.pop())
+            self._add(self._idle.pop(), known=True)
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -272,8 +283,8 @@ class OnRay:
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def _add(self, actor: Any) -> None:
-        worker = _Worker(actor)
+    def _add(self, actor: Any, known: bool = False) -> None:
+        worker = _Worker(actor, known)
         self._workers.append(worker)
         self._call(worker, actor.prepare.remote())
 
@@ -372,8 +383,9 @@ class OnRay:
         worker, error = call.worker, call.made.exception()
         if call not in worker.calls or worker not in self._workers:
             return
-        if error is not None and not _is_of_the_task(error):
-            self._drop(worker, error)
+        if error is not None and not (call.flights and _is_of_the_task(error)):
+            # Of one that died since the last pool no task has to be the end.
+            self._drop(worker, None if worker.known and not worker.there else error)
         else:
             worker.calls.remove(call)
             worker.there, worker.since = True, time.monotonic()
