@@ -273,6 +273,17 @@ def test_a_worker_that_could_not_be_prepared_is_given_nothing_more(clock: list[f
     assert len(done) == 3
 
 
+def test_a_death_is_told_by_what_ray_knows_of_it() -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+    context = pytest.importorskip("ray.core.generated.common_pb2").ActorDiedErrorContext
+    cause = context(pid=7, actor_id=bytes(16), error_message="Its node has died.\nNode: n")
+    unknown = exceptions.RayTaskError("__init__", "at\nImportError: no robench\n", ImportError())
+    assert cluster._why(exceptions.ActorDiedError(cause)) == "Its node has died."
+    assert cluster._why(exceptions.ActorDiedError(unknown)) == "ImportError: no robench"
+    assert cluster._why(exceptions.ActorDiedError()) == exceptions.ActorDiedError.BASE_ERROR_MSG
+    assert cluster._why(RuntimeError("one\nother")) == "one"
+
+
 def test_workers_end_with_the_connection_to_a_cluster_that_goes_on() -> None:
     ended = list[str]()
     left: Any = object.__new__(cluster.Cluster)

@@ -422,8 +422,7 @@ class OnRay:
                 text = str(error).strip().split("\n")[-1]
                 future.set_result(Failure(type(error).__name__, text, str(error)))
             else:
-                reason = str(error).strip().split("\n")[0]
-                future.set_exception(WorkerDied(f"its worker on Ray died: {reason}"))
+                future.set_exception(WorkerDied(f"its worker on Ray died: {_why(error)}"))
             self._over.add(future)
 
     def _listen(self) -> None:
@@ -457,6 +456,18 @@ def _is_of_the_task(error: BaseException) -> bool:
     from ray.exceptions import RayTaskError
 
     return isinstance(error, RayTaskError)
+
+
+def _why(error: BaseException) -> str:
+    """What Ray says of a death, in a line. Its first line is the same for all actors; where one
+    could not even begin, the last says what was raised."""
+    from ray.exceptions import RayActorError
+
+    said = str(error).split("\n")
+    lines = [line for line in said if line.strip() and not line.startswith("\t")] or [""]
+    if isinstance(error, RayActorError):
+        lines = lines[-1:] if error.actor_init_failed else lines[1:] or lines
+    return lines[0].strip()
 
 
 def _address_of_head(ray: Any) -> str:
