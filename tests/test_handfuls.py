@@ -197,16 +197,21 @@ def test_what_waits_behind_a_task_that_takes_its_time_is_done_by_others(
     flying -= pool.wait(flying, 0.0)
     busy = ray.handed.pop(0)  # nobody hears of it for long
     clock[0] += 2 * cluster.LATE
-    held = {task.label for task in busy[1][0]}
+    held, later = {task.label for task in busy[1][0]}, list[Any]()
     while flying and len(done) < 100 - len(held):
         flying -= pool.wait(flying, 0.0)
-        left = [given[4] for _, given in ray.handed if given[4] in made.messages.labels]
-        ray.handed = [pair for pair in ray.handed if pair[1][4] not in left]
+        later += [pair for pair in ray.handed if pair[1][4] in made.messages.labels]
+        ray.handed = [pair for pair in ray.handed if pair not in later]
         ray.carry_out()
     assert sorted(done) == sorted({f"s{n}" for n in range(100)} - held)
     ray.handed = [busy]
     ray.carry_out()
     assert not flying - pool.wait(flying, 0.0)
+    assert later
+    for answer, _ in later:  # of what was begun all the same its worker has died
+        answer.set_exception(RuntimeError("died"))
+    assert not pool.wait((), 0.0)
+    assert not ray.there
 
 
 def test_workers_with_nothing_to_do_leave_their_cores_and_others_come_for_what_is_new(

@@ -185,7 +185,7 @@ class _Call:
 
     worker: _Worker
     flights: list[_Flight]
-    """A handful; none: the worker says that it is there."""
+    """A handful; none: the worker says that it is there, or others do it by now."""
     reads: list[str]
     name: str
     made: Future[Any]
@@ -327,10 +327,11 @@ class OnRay:
     def _take_back(self) -> None:
         """What waits behind a task that takes its time."""
         for worker in self._workers:
-            if len(worker.calls) > 1 and worker.late:
-                call = worker.calls.pop()
-                self._messages.leave.remote(call.name)
-                self._waiting.extendleft(reversed(call.flights))
+            last = worker.calls[-1] if len(worker.calls) > 1 else None
+            if last is not None and last.flights and worker.late:
+                self._messages.leave.remote(last.name)
+                self._waiting.extendleft(reversed(last.flights))
+                last.flights.clear()  # it may be done all the same: its answer is waited for
 
     # -- what they are sent, and what comes of it --------------------------------------------------
 
@@ -412,7 +413,9 @@ class OnRay:
     def _lost(self, call: _Call, error: BaseException) -> None:
         """Nothing came of it. A worker that never answered took one of the tasks that wait for it
         with it, so that there is an end to that."""
-        flights = call.flights or [self._waiting.popleft() for _ in self._waiting and [0]]
+        flights = call.flights
+        if not call.worker.there and self._waiting:
+            flights = [self._waiting.popleft()]
         if len(flights) > 1:  # nobody knows at which of them
             self._alone |= {future for _, future in flights}
             self._waiting.extendleft(reversed(flights))
