@@ -139,10 +139,11 @@ class _Ahead:
         """Draw steps for images x, with squares of these sides."""
         images, channels, height, width = x.shape
         where, colours = 2 * images, channels * images
-        self._start, self._drawn, self._each = self._rng.get_state(), len(sides), where + colours
         if len(sides) == 1:  # on a GPU it matters how many numbers a call draws
             places, signs = (self._numbers(1, count, x.device) for count in (where, colours))
         else:
+            self._start = self._rng.get_state()
+            self._drawn, self._each = len(sides), where + colours
             numbers = self._numbers(len(sides), self._each, x.device)
             places, signs = numbers[:, :where], numbers[:, where:]
         places = places.view(-1, 2, images, 1)
